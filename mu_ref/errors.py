@@ -1,0 +1,94 @@
+"""Errors that a user can cause, and the shape check used where data enters.
+
+Every message has the form `<what> must <rule>, got <value>; <likely fix>`. Inner layers do not
+check: their callers have.
+"""
+
+from collections.abc import Iterable
+
+__all__ = [
+    "CallError",
+    "ConfigError",
+    "InputError",
+    "MuRefError",
+    "ShapeError",
+    "WeightsError",
+    "check_choice",
+    "check_shape",
+]
+
+
+class MuRefError(ValueError):
+    """Base of every error that `mu_ref` raises on purpose."""
+
+
+class ShapeError(MuRefError):
+    """An array has another shape than the model needs."""
+
+
+class ConfigError(MuRefError):
+    """A model configuration contradicts itself or asks for what is not supported."""
+
+
+class WeightsError(MuRefError):
+    """A weight file is damaged, foreign, or does not fit its configuration."""
+
+
+class InputError(MuRefError):
+    """A file, flag or array given by the user cannot be used."""
+
+
+class CallError(MuRefError):
+    """A text is not a call of the Settings grammar, or not one the catalog allows."""
+
+
+def check_shape(
+    what: str, shape: tuple[int, ...], axes: str, **known: int
+) -> dict[str, int]:
+    """Check a shape against named axes and return the size of each.
+
+    Args:
+        what: name of the array, for the message.
+        shape: its shape.
+        axes: axis names, in order, separated by blanks: `"batch n_tok d_model"`.
+        **known: sizes that are already fixed.
+
+    Returns:
+        {axis: size} for every axis.
+
+    Raises:
+        ShapeError: another number of axes, or an axis of another size.
+    """
+    names = axes.split()
+    sizes = dict(known)
+    fits = len(names) == len(shape) and all(
+        sizes.setdefault(name, size) == size for name, size in zip(names, shape, strict=True)
+    )
+    if not fits:
+        fixed = ", ".join(f"{name}={size}" for name, size in known.items())
+        rule = f"[{axes}]" + (f" with {fixed}" if fixed else "")
+        raise ShapeError(f"{what} must have shape {rule}, got {tuple(shape)}")
+    return sizes
+
+
+def check_choice(
+    what: str, value: str, choices: Iterable[str], error: type[MuRefError] = InputError
+) -> str:
+    """Return `value` if it is one of `choices`.
+
+    Args:
+        what: what is being chosen, for the message.
+        value: what was asked for.
+        choices: what exists.
+        error: class to raise.
+
+    Returns:
+        `value`, unchanged.
+
+    Raises:
+        MuRefError: (or the subclass `error`) `value` is not among the choices; lists them.
+    """
+    names = list(choices)
+    if value not in names:
+        raise error(f"{what} must be one of {', '.join(names)}; got {value!r}")
+    return value

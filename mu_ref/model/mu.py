@@ -1,0 +1,99 @@
+"""Mu's forward pass: the page to read first.
+
+    tokens in ──▶ encode ──▶ remember ──▶ decode ──▶ logits ──▶ next token
+                  32 layers   K, V once    12 layers   tied head
+
+`encode` (`encoder.py`) reads the input once; `remember` computes the keys and values that every
+decoder layer reads of it; `decode` (`decoder.py`) turns the tokens written so far into hidden
+states, `logits` into scores of the next token. All of them call `ops` (`mu_ref/ops/__init__.py`)
+and nothing else, so the same lines run in NumPy, in training, or on the simulated NPU.
+Next: `decoder.decoder_block`, then `attention.attend`. Chapter: `docs/01_mu.md`.
+"""
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.model.attention import project_memory
+from mu_ref.model.cache import Memory
+from mu_ref.model.decoder import decode
+from mu_ref.model.encoder import encode
+from mu_ref.ops import Ops, Value
+
+__all__ = ["decoder_valid", "forward", "logits", "remember"]
+
+
+def forward(
+    ops: Ops,
+    model: ModelConfig,
+    source: np.ndarray | None,
+    source_valid: np.ndarray | None,
+    target: np.ndarray,
+    target_valid: np.ndarray | None = None,
+) -> Value:
+    """Score the next token after each target token, all at once.
+
+    Args:
+        ops: the executor.
+        model: the configuration.
+        source: [batch, n_src] int, encoder input; None for a decoder-only model.
+        source_valid: [batch, n_src] bool, False at padding; None with source None.
+        target: [batch, n_tgt] int, decoder input.
+        target_valid: [batch, n_tgt] bool; by default `decoder_valid` decides.
+
+    Returns:
+        [batch, n_tgt, vocab_size] logits.
+    """
+    memory = None
+    if source is not None and source_valid is not None:
+        memory = remember(ops, model, source, source_valid)
+    valid = decoder_valid(target, model) if target_valid is None else target_valid
+    hidden = decode(ops, target, valid, model, memory)  # [batch, n_tgt, d_model]
+    return logits(ops, hidden, model)
+
+
+def remember(ops: Ops, model: ModelConfig, source: np.ndarray, valid: np.ndarray) -> Memory:
+    """Encode the input, and compute what each decoder layer will read of it.
+
+    Args:
+        ops: the executor.
+        model: the configuration; has both stacks.
+        source: [batch, n_src] int.
+        valid: [batch, n_src] bool, False at padding.
+
+    Returns:
+        The memory: encoder output, K and V of every decoder layer, mask.
+    """
+    hidden = encode(ops, source, valid, model)  # [batch, n_src, d_model]
+    config = model.stacks["decoder"]
+    sites = [f"decoder.{layer}.cross_attention" for layer in range(config.n_layers)]
+    return Memory(hidden, [project_memory(ops, hidden, config, site) for site in sites], valid)
+
+
+def logits(ops: Ops, hidden: Value, model: ModelConfig) -> Value:
+    """Project hidden states onto the vocabulary: [..., d_model] -> [..., vocab_size].
+
+    Args:
+        ops: the executor.
+        hidden: [..., d_model].
+        model: uses head_site and final_softcap.
+
+    Returns:
+        [..., vocab_size].
+    """
+    scores = ops.linear(hidden, "head", model.head_site)
+    if model.final_softcap is None:
+        return scores
+    return ops.softcap(scores, model.final_softcap, "head.softcap")
+
+
+def decoder_valid(tokens: np.ndarray, model: ModelConfig) -> np.ndarray:
+    """Mark the decoder tokens that others may read.
+
+    Args:
+        tokens: [batch, n_tok] int.
+        model: uses mask_decoder_pads and pad_id.
+
+    Returns:
+        [batch, n_tok] bool: all True, or False at pad_id where the model masks its pads.
+    """
+    return tokens != model.pad_id if model.mask_decoder_pads else np.ones(tokens.shape, bool)

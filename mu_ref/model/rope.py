@@ -1,0 +1,108 @@
+"""Rotary position embedding: which angle each token turns by. Who turns it is `ops.rope`.
+
+The tables are plain NumPy, in float64, and depend on integer positions only. Chapter:
+`docs/01_mu.md`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mu_ref.config import StackConfig
+
+__all__ = ["Rotation", "positions_of", "rope_theta", "rotation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Cosines and sines, [batch, n_tok, d_head / 2] float64; batch may be 1."""
+
+    cos: np.ndarray
+    sin: np.ndarray
+
+
+def positions_of(valid: np.ndarray, config: StackConfig) -> np.ndarray:
+    """Number the tokens of each row, padding not counted.
+
+    $p_i = i$, or $p_i = i - \\lfloor (n - 1) / 2 \\rfloor$ with the origin in the centre (2.1)
+
+    Args:
+        valid: [batch, n_tok] bool, False at padding.
+        config: uses rope_origin and rope_length: n is the row's own token count, or the padded
+            length of the batch.
+
+    Returns:
+        [batch, n_tok] int64. A pad gets the position of the last token before it.
+
+    Source:
+        microsoft/encoder-decoder-slm `mu_utils.py`, `generate_sin_cos_pos_emb`.
+
+    Differs from the source:
+        With rope_length "row" pads do not move the centre; the source always uses the padded
+        length. Attention sees differences of positions only, so scores agree up to rounding.
+    """
+    if config.rope_length == "padded":
+        index = np.broadcast_to(np.arange(valid.shape[1]), valid.shape)
+    else:
+        index = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
+    if config.rope_origin == "start":
+        return index
+    length = rope_lengths(valid, config)
+    return index - (length[:, None] - 1) // 2
+
+
+def rope_lengths(valid: np.ndarray, config: StackConfig) -> np.ndarray:
+    """Length of each row as RoPE counts it: [batch, n_tok] bool -> [batch] int64."""
+    if config.rope_length == "padded":
+        return np.full(valid.shape[0], valid.shape[1])
+    return valid.sum(axis=1)
+
+
+def rope_theta(lengths: np.ndarray, config: StackConfig) -> np.ndarray:
+    r"""Base of the rotation speeds, which NTK scaling raises with the length.
+
+    $$\theta' = \theta \, (s \max(L, L_0) / L_0 - (s - 1))^{d / (d - 2)}$$              (2.2)
+
+    Args:
+        lengths: [batch] int, L of each row.
+        config: rope_theta is $\theta$, rope_ntk_factor is s, rope_base_len is L_0, d_head is d.
+
+    Returns:
+        [batch] float64; all equal to rope_theta when s <= 1.
+
+    Source:
+        microsoft/encoder-decoder-slm `mu_utils.py`.
+
+    Differs from the source:
+        Nothing.
+    """
+    theta = np.full(len(lengths), float(config.rope_theta))
+    s, base_len, d = config.rope_ntk_factor, config.rope_base_len, config.d_head
+    if s <= 1:
+        return theta
+    stretch = s * np.maximum(lengths, base_len) / base_len - (s - 1)
+    return theta * stretch ** (d / (d - 2))
+
+
+def rotation(positions: np.ndarray, theta: np.ndarray, d_head: int) -> Rotation:
+    r"""Angles $p \, \theta^{-2i/d}$ for every position p and pair i.                     (2.3)
+
+    Args:
+        positions: [batch, n_tok] int.
+        theta: [batch] float64, from `rope_theta`.
+        d_head: even width of a head, d in the formula.
+
+    Returns:
+        Cosines and sines, [batch, n_tok, d_head / 2].
+
+    Source:
+        RoFormer, arXiv:2104.09864, with the "rotate half" pairing of (i, i + d/2).
+
+    Differs from the source:
+        RoFormer pairs neighbours (2i, 2i + 1); the weights decide which is right, and those of
+        Mu's public code and of T5Gemma are trained with halves.
+    """
+    exponents = np.arange(0, d_head, 2) / d_head  # [d_head / 2]
+    speeds = theta[:, None] ** -exponents[None, :]  # [batch, d_head / 2]
+    angles = positions[:, :, None] * speeds[:, None, :]  # [batch, n_tok, d_head / 2]
+    return Rotation(np.cos(angles), np.sin(angles))

@@ -1,0 +1,122 @@
+"""The vocabulary: every operation the model asks for, with its shapes. The model knows nothing else.
+
+An executor is a subclass of `Ops` that says what a value is and how each operation computes it:
+`reference.py` (NumPy arrays), `tape.py` (arrays with gradients), `npu_sim/record.py` (shapes).
+It owns the weights; the model only names **sites**. A site such as `"decoder.3.cross_attention.q"`
+is also the key of the weight file, the tensor name of a golden file and the name in a trace.
+
+Axis letters: a value `x` has any leading axes, written `...`; `n_tok` tokens; `d` features.
+A value has a `.shape`. Masks, positions and token ids are plain NumPy arrays on every executor.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from mu_ref.model.rope import Rotation
+
+__all__ = ["Ops", "Value"]
+
+Value = Any  # what an executor computes with: an array, a tape node, a shape
+
+
+class Ops(ABC):
+    """The operations of the forward pass. Every call names its site."""
+
+    # -- operations that read a weight -------------------------------------------------------
+
+    @abstractmethod
+    def embed(self, tokens: np.ndarray, site: str) -> Value:
+        """Look up rows of `site.weight`: [batch, n_tok] int -> [batch, n_tok, d_model]."""
+
+    @abstractmethod
+    def linear(self, x: Value, site: str, weight_site: str | None = None) -> Value:
+        """Return $y_n = \\sum_k x_k W_{nk} + b_n$: [..., d_in] -> [..., d_out].
+
+        W is `site.weight` [d_out, d_in], b is `site.bias` [d_out] or absent. `weight_site` names
+        another site's weight, for a head tied to the embedding.
+        """
+
+    @abstractmethod
+    def norm(self, x: Value, site: str, kind: str, eps: float) -> Value:
+        """Normalise the last axis: [..., d] -> [..., d], gain `site.weight`, bias `site.bias`.
+
+        kind "rms": $g x / \\sqrt{mean(x^2) + eps}$; "rms_plus_one": gain 1 + g;
+        "layer": $g (x - mean) / \\sqrt{var + eps} + b$, var with n in the denominator.
+        """
+
+    # -- operations on activations ------------------------------------------------------------
+
+    @abstractmethod
+    def rope(self, x: Value, rotation: Rotation, site: str) -> Value:
+        """Rotate the pairs (x_i, x_{i+d/2}): [batch, heads, n_tok, d_head] -> same."""
+
+    @abstractmethod
+    def matmul(self, a: Value, b: Value, site: str, *, transpose_b: bool = False) -> Value:
+        """Return a @ b: [..., m, k], [..., k, n] -> [..., m, n]; with transpose_b b is [..., n, k]."""
+
+    @abstractmethod
+    def softmax(self, x: Value, mask: np.ndarray, site: str) -> Value:
+        """Softmax over the last axis where mask is True, 0 elsewhere: [..., n] -> [..., n].
+
+        mask broadcasts to x. A row without any True gives zeros: such rows are padding, and what
+        they compute is never read.
+        """
+
+    @abstractmethod
+    def activation(self, x: Value, kind: str, site: str) -> Value:
+        """Apply "gelu_tanh", "gelu" (erf), "silu" or "relu" to each element."""
+
+    @abstractmethod
+    def add(self, x: Value, y: Value, site: str) -> Value:
+        """Return x + y, both of one shape."""
+
+    @abstractmethod
+    def mul(self, x: Value, y: Value, site: str) -> Value:
+        """Return x * y element by element, both of one shape."""
+
+    @abstractmethod
+    def scale(self, x: Value, factor: float, site: str) -> Value:
+        """Return x * factor."""
+
+    @abstractmethod
+    def softcap(self, x: Value, cap: float, site: str) -> Value:
+        """Return cap * tanh(x / cap)."""
+
+    def dropout(self, x: Value, rate: float, site: str) -> Value:
+        """Return x. Only an executor in training drops elements."""
+        del rate, site
+        return x
+
+    # -- layout: moves data, computes nothing ---------------------------------------------------
+
+    @abstractmethod
+    def split_heads(self, x: Value, n_heads: int, site: str) -> Value:
+        """[batch, n_tok, n_heads * d_head] -> [batch, n_heads, n_tok, d_head]."""
+
+    @abstractmethod
+    def merge_heads(self, x: Value, site: str) -> Value:
+        """[batch, n_heads, n_tok, d_head] -> [batch, n_tok, n_heads * d_head]."""
+
+    @abstractmethod
+    def share_heads(self, x: Value, head_of: tuple[int, ...], site: str) -> Value:
+        """Give each query head its kv head: [batch, n_kv_heads, ...] -> [batch, n_heads, ...]."""
+
+    @abstractmethod
+    def append(self, past: Value | None, new: Value, site: str) -> Value:
+        """Join along the token axis: [batch, heads, n, d] + [batch, heads, m, d] -> n + m."""
+
+    @abstractmethod
+    def take_tokens(self, x: Value, index: np.ndarray, site: str) -> Value:
+        """Pick tokens per row: [batch, n_tok, d], index [batch, n] -> [batch, n, d]."""
+
+    # -- decisions ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def argmax(self, x: Value, site: str) -> np.ndarray:
+        """Return the lowest index of the largest element: [..., n] -> [...] int."""
+
+    @abstractmethod
+    def top_k(self, x: Value, k: int, site: str) -> np.ndarray:
+        """Return the indices of the k largest, largest first, lowest index on ties: [..., k]."""

@@ -1,0 +1,319 @@
+"""The training executor: the same operations, each remembering how to pass a gradient back.
+
+A value is a `Node`: an array, and a rule from the gradient of the result to the gradients of what
+it was made from. `Tape.backward` runs the rules in reverse order. Unlike the reference it may use
+BLAS, so a row's last bits may depend on its neighbours. Chapter: `docs/02_training.md`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mu_ref.errors import ConfigError
+from mu_ref.model.rope import Rotation
+from mu_ref.ops import Ops
+
+__all__ = ["Node", "TapeOps"]
+
+Array = np.ndarray
+Gradients = tuple[Array | None, ...]
+
+
+class Node:
+    """An array in the computation, and the gradient that reaches it."""
+
+    __slots__ = ("back", "grad", "parents", "value")
+
+    def __init__(
+        self,
+        value: Array,
+        parents: tuple["Node", ...] = (),
+        back: Callable[[Array], Gradients] | None = None,
+    ) -> None:
+        self.value = value
+        self.parents = parents
+        self.back = back  # gradient of value -> gradients of parents
+        self.grad: Array | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the value."""
+        return self.value.shape
+
+    def receive(self, grad: Array) -> None:
+        """Add a gradient."""
+        self.grad = grad if self.grad is None else self.grad + grad
+
+
+class TapeOps(Ops):
+    """Computes forward and remembers the way back; a value is a `Node`.
+
+    Args:
+        weights: {"site.weight" or "site.bias": array}, all of one float dtype; not copied.
+        rng: source of dropout; None switches dropout off.
+    """
+
+    def __init__(self, weights: Mapping[str, Array], rng: np.random.Generator | None = None) -> None:
+        self.weights = {name: Node(array) for name, array in weights.items()}
+        self.dtype = next(iter(weights.values())).dtype.type
+        self.rng = rng
+        self.nodes: list[Node] = []
+
+    def record(
+        self, value: Array, parents: tuple[Node, ...], back: Callable[[Array], Gradients]
+    ) -> Node:
+        """Append a step to the tape.
+
+        Args:
+            value: result of the step.
+            parents: nodes it was made from.
+            back: gradient of `value` -> one gradient per parent, None where it has none.
+
+        Returns:
+            The new node.
+        """
+        node = Node(value, parents, back)
+        self.nodes.append(node)
+        return node
+
+    def backward(self, loss: Node) -> dict[str, Array]:
+        """Run the tape backwards from a scalar and forget it.
+
+        Args:
+            loss: a node with one element.
+
+        Returns:
+            {weight name: gradient of the loss}, for every weight that the loss depends on.
+        """
+        if loss.value.size != 1:
+            raise ConfigError(f"backward must start at a scalar, got shape {loss.shape}")
+        loss.grad = np.ones_like(loss.value)
+        for node in reversed(self.nodes):
+            if node.grad is not None and node.back is not None:
+                for parent, grad in zip(node.parents, node.back(node.grad), strict=True):
+                    if grad is not None:
+                        parent.receive(grad)
+            node.grad = None  # free memory as we go
+        self.nodes.clear()
+        grads = {name: node.grad for name, node in self.weights.items() if node.grad is not None}
+        for node in self.weights.values():
+            node.grad = None
+        return grads
+
+    # -- operations that read a weight -----------------------------------------------------------
+
+    def embed(self, tokens: Array, site: str) -> Node:
+        """Rows of the table; the gradient adds up over repeated tokens."""
+        table = self.weights[f"{site}.weight"]
+
+        def back(grad: Array) -> Gradients:
+            d_table = np.zeros_like(table.value)
+            np.add.at(d_table, tokens.reshape(-1), grad.reshape(-1, grad.shape[-1]))
+            return (d_table,)
+
+        return self.record(table.value[tokens], (table,), back)
+
+    def linear(self, x: Node, site: str, weight_site: str | None = None) -> Node:
+        """y = x Wᵀ + b; dx = dy W, dW = dyᵀ x, db = Σ dy."""
+        w = self.weights[f"{weight_site or site}.weight"]
+        bias = self.weights.get(f"{site}.bias")
+        rows = x.value.reshape(-1, x.shape[-1])  # [rows, d_in]
+        y = rows @ w.value.T
+        if bias is not None:
+            y += bias.value
+
+        def back(grad: Array) -> Gradients:
+            grad = grad.reshape(-1, grad.shape[-1])  # [rows, d_out]
+            dx = (grad @ w.value).reshape(x.shape)
+            dw = grad.T @ rows
+            return (dx, dw) if bias is None else (dx, dw, grad.sum(axis=0))
+
+        parents = (x, w) if bias is None else (x, w, bias)
+        return self.record(y.reshape(*x.shape[:-1], w.shape[0]), parents, back)
+
+    def norm(self, x: Node, site: str, kind: str, eps: float) -> Node:
+        """y = g u (+ b), u = x r, r = 1 / sqrt(mean(x²) + eps), x centred first for "layer"."""
+        gain, bias = self.weights[f"{site}.weight"], self.weights.get(f"{site}.bias")
+        centred = x.value
+        if kind == "layer":
+            centred = centred - centred.mean(axis=-1, keepdims=True)
+        r = 1 / np.sqrt(_row_dot(centred, centred) / centred.shape[-1] + self.dtype(eps))
+        unit = centred * r
+        g = gain.value + self.dtype(1) if kind == "rms_plus_one" else gain.value
+        y = unit * g
+        if kind == "layer" and bias is not None:
+            y += bias.value
+
+        def back(grad: Array) -> Gradients:
+            flat = grad.reshape(-1, grad.shape[-1])
+            d_gain = np.einsum("md,md->d", flat, unit.reshape(flat.shape))
+            d_unit = grad * g
+            dx = r * (d_unit - unit * (_row_dot(d_unit, unit) / unit.shape[-1]))
+            if kind != "layer":
+                return dx, d_gain
+            dx = dx - dx.mean(axis=-1, keepdims=True)
+            return dx, d_gain, flat.sum(axis=0)
+
+        parents = (x, gain, bias) if kind == "layer" and bias is not None else (x, gain)
+        return self.record(y, parents, back)
+
+    # -- operations on activations ---------------------------------------------------------------
+
+    def rope(self, x: Node, rotation: Rotation, site: str) -> Node:
+        """Rotate; the gradient is rotated back."""
+        cos = rotation.cos[:, None].astype(self.dtype)
+        sin = rotation.sin[:, None].astype(self.dtype)
+
+        def turn(value: Array, sine: Array) -> Array:
+            half = value.shape[-1] // 2
+            x1, x2 = value[..., :half], value[..., half:]
+            y = np.empty(value.shape, value.dtype)
+            np.subtract(x1 * cos, x2 * sine, out=y[..., :half])
+            np.add(x2 * cos, x1 * sine, out=y[..., half:])
+            return y
+
+        return self.record(turn(x.value, sin), (x,), lambda grad: (turn(grad, -sin),))
+
+    def matmul(self, a: Node, b: Node, site: str, *, transpose_b: bool = False) -> Node:
+        """y = a b; da = dy bᵀ, db = aᵀ dy."""
+        right = b.value.swapaxes(-1, -2) if transpose_b else b.value  # [..., k, n]
+
+        def back(grad: Array) -> Gradients:
+            da = grad @ right.swapaxes(-1, -2)
+            db = a.value.swapaxes(-1, -2) @ grad
+            return da, (db.swapaxes(-1, -2) if transpose_b else db)
+
+        return self.record(a.value @ right, (a, b), back)
+
+    def softmax(self, x: Node, mask: Array, site: str) -> Node:
+        """p = softmax(x); dx = p (dp - Σ p dp)."""
+        masked = np.where(mask, x.value, self.dtype(-np.inf))
+        largest = masked.max(axis=-1, keepdims=True)
+        largest[np.isneginf(largest)] = 0
+        p = np.exp(masked - largest)
+        total = p.sum(axis=-1, keepdims=True)
+        total[total == 0] = 1
+        p /= total
+
+        def back(grad: Array) -> Gradients:
+            return (p * (grad - _row_dot(grad, p)),)
+
+        return self.record(p, (x,), back)
+
+    def activation(self, x: Node, kind: str, site: str) -> Node:
+        """Element by element, with the derivative beside each formula."""
+        v = x.value
+        if kind == "gelu_tanh":
+            c, a = self.dtype(math.sqrt(2 / math.pi)), self.dtype(0.044715)
+            square = v * v
+            t = np.tanh(c * v * (1 + a * square))
+            y = self.dtype(0.5) * v * (1 + t)
+            # d/dv: (1 + t)/2 + v (1 - t²) c (1 + 3 a v²) / 2
+            slope = self.dtype(0.5) * ((1 + t) + v * (1 - t * t) * (c * (1 + 3 * a * square)))
+        elif kind == "gelu":
+            t = np.vectorize(math.erf, otypes=[v.dtype])(v / self.dtype(math.sqrt(2)))
+            y = self.dtype(0.5) * v * (1 + t)
+            # d/dv: Φ(v) + v φ(v)
+            density = np.exp(self.dtype(-0.5) * v * v) * self.dtype(1 / math.sqrt(2 * math.pi))
+            slope = self.dtype(0.5) * (1 + t) + v * density
+        elif kind == "silu":
+            s = self.dtype(0.5) * (1 + np.tanh(self.dtype(0.5) * v))
+            y, slope = v * s, s * (1 + v * (1 - s))
+        else:
+            y, slope = np.maximum(v, 0), (v > 0).astype(v.dtype)
+        return self.record(y, (x,), lambda grad: (grad * slope,))
+
+    def add(self, x: Node, y: Node, site: str) -> Node:
+        """x + y; the gradient goes to both."""
+        return self.record(x.value + y.value, (x, y), lambda grad: (grad, grad))
+
+    def mul(self, x: Node, y: Node, site: str) -> Node:
+        """x y; dx = dz y, dy = dz x."""
+        return self.record(
+            x.value * y.value, (x, y), lambda grad: (grad * y.value, grad * x.value)
+        )
+
+    def scale(self, x: Node, factor: float, site: str) -> Node:
+        """x times a constant."""
+        c = self.dtype(factor)
+        return self.record(x.value * c, (x,), lambda grad: (grad * c,))
+
+    def softcap(self, x: Node, cap: float, site: str) -> Node:
+        """cap tanh(x / cap); the derivative is 1 - tanh²."""
+        t = np.tanh(x.value / self.dtype(cap))
+        return self.record(t * self.dtype(cap), (x,), lambda grad: (grad * (1 - t * t),))
+
+    def dropout(self, x: Node, rate: float, site: str) -> Node:
+        """Drop elements at random and scale the rest up, so that the mean stays."""
+        if self.rng is None or rate == 0:
+            return x
+        keep = self.rng.random(x.shape, dtype=np.float32) >= rate
+        factor = keep.astype(self.dtype) * self.dtype(1 / (1 - rate))
+        return self.record(x.value * factor, (x,), lambda grad: (grad * factor,))
+
+    # -- layout ----------------------------------------------------------------------------------
+
+    def split_heads(self, x: Node, n_heads: int, site: str) -> Node:
+        """[batch, n_tok, n_heads * d_head] -> [batch, n_heads, n_tok, d_head]."""
+        batch, n_tok, width = x.shape
+        y = x.value.reshape(batch, n_tok, n_heads, width // n_heads).transpose(0, 2, 1, 3)
+        return self.record(
+            y, (x,), lambda grad: (grad.transpose(0, 2, 1, 3).reshape(batch, n_tok, width),)
+        )
+
+    def merge_heads(self, x: Node, site: str) -> Node:
+        """[batch, n_heads, n_tok, d_head] -> [batch, n_tok, n_heads * d_head]."""
+        batch, n_heads, n_tok, d_head = x.shape
+        y = x.value.transpose(0, 2, 1, 3).reshape(batch, n_tok, n_heads * d_head)
+
+        def back(grad: Array) -> Gradients:
+            return (grad.reshape(batch, n_tok, n_heads, d_head).transpose(0, 2, 1, 3),)
+
+        return self.record(y, (x,), back)
+
+    def share_heads(self, x: Node, head_of: tuple[int, ...], site: str) -> Node:
+        """Copy kv heads to query heads; the gradient sums over the copies."""
+
+        def back(grad: Array) -> Gradients:
+            dx = np.zeros_like(x.value)
+            for head, kv_head in enumerate(head_of):
+                dx[:, kv_head] += grad[:, head]
+            return (dx,)
+
+        return self.record(x.value[:, list(head_of)], (x,), back)
+
+    def append(self, past: Node | None, new: Node, site: str) -> Node:
+        """Join along the token axis; the gradient is cut at the seam."""
+        if past is None:
+            return new
+        n_past = past.shape[2]
+        joined = np.concatenate([past.value, new.value], axis=2)
+        return self.record(
+            joined, (past, new), lambda grad: (grad[:, :, :n_past], grad[:, :, n_past:])
+        )
+
+    def take_tokens(self, x: Node, index: Array, site: str) -> Node:
+        """Pick tokens; the gradient adds up over repeated picks."""
+        rows = np.arange(len(index))[:, None]
+
+        def back(grad: Array) -> Gradients:
+            dx = np.zeros_like(x.value)
+            np.add.at(dx, (rows, index), grad)
+            return (dx,)
+
+        return self.record(x.value[rows, index], (x,), back)
+
+    # -- decisions -------------------------------------------------------------------------------
+
+    def argmax(self, x: Node, site: str) -> Array:
+        """Lowest index of the largest element; no gradient."""
+        return np.argmax(x.value, axis=-1)
+
+    def top_k(self, x: Node, k: int, site: str) -> Array:
+        """Indices of the k largest, lowest first on ties; no gradient."""
+        return np.argsort(-x.value, axis=-1, kind="stable")[..., :k]
+
+
+def _row_dot(x: Array, y: Array) -> Array:
+    return np.einsum("...d,...d->...", x, y)[..., None]

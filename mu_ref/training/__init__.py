@@ -1,0 +1,1 @@
+"""Training with the tape executor: losses, optimizers, schedule, batches, trainer."""

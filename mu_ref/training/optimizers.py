@@ -1,0 +1,109 @@
+"""Muon for the matrices inside layers, AdamW for everything else, as in the public Mu code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["AdamW", "Muon", "clip_gradients", "is_muon_weight", "orthogonalize"]
+
+Arrays = dict[str, np.ndarray]
+
+
+def is_muon_weight(name: str, array: np.ndarray) -> bool:
+    """Say whether Muon trains a weight: matrices of layers, not embeddings, head, gains, biases."""
+    return array.ndim == 2 and "embedding" not in name and not name.startswith("head")
+
+
+def orthogonalize(gradient: np.ndarray, n_steps: int = 5) -> np.ndarray:
+    r"""Push the singular values of a matrix towards 1 by a Newton-Schulz iteration.
+
+    $$A = X X^T, \quad X \leftarrow a X + (b A + c A^2) X$$                             (3.2)
+
+    Args:
+        gradient: [rows, columns] float.
+        n_steps: iterations.
+
+    Returns:
+        [rows, columns], singular values in about [0.7, 1.2].
+
+    Source:
+        Jordan 2024, Muon, with (a, b, c) = (3.4445, -4.7750, 2.0315).
+
+    Differs from the source:
+        float32 instead of bfloat16.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = gradient.shape[0] > gradient.shape[1]
+    x = gradient.T if tall else gradient
+    x = x / (np.linalg.norm(x) + 1e-7)
+    for _ in range(n_steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.T if tall else x
+
+
+@dataclass(kw_only=True, slots=True)
+class Muon:
+    """Momentum, orthogonalised, rescaled to the root mean square that AdamW's updates have.
+
+    $W \\leftarrow (1 - \\eta \\lambda) W - 0.2 \\eta \\sqrt{\\max(m, n)} \\, O$                       (3.3)
+
+    Source:
+        Jordan 2024; the factor 0.2 sqrt(max(m, n)) is Moonshot's (arXiv:2502.16982), so that one
+        learning rate serves Muon and AdamW.
+
+    Differs from the source:
+        The public Mu code scales the update to a root mean square of 1 and takes a tenth of
+        AdamW's rate, half of this one's step.
+    """
+
+    momentum: float = 0.95
+    weight_decay: float = 0.1
+
+    def update(self, weight: np.ndarray, grad: np.ndarray, state: Arrays, rate: float) -> None:
+        """Step one weight in place; `state` holds its momentum."""
+        m = state.setdefault("momentum", np.zeros_like(weight))
+        m *= self.momentum
+        m += grad
+        step = orthogonalize(grad + self.momentum * m)
+        weight *= 1 - rate * self.weight_decay
+        weight -= (rate * 0.2 * max(weight.shape) ** 0.5) * step
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamW:
+    """Adam with decoupled weight decay (arXiv:1711.05101); decay acts on matrices only."""
+
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+
+    def update(
+        self, weight: np.ndarray, grad: np.ndarray, state: Arrays, rate: float, step: int
+    ) -> None:
+        """Step one weight in place; `step` counts from 1."""
+        m = state.setdefault("mean", np.zeros_like(weight))
+        v = state.setdefault("square", np.zeros_like(weight))
+        m += (1 - self.beta1) * (grad - m)
+        v += (1 - self.beta2) * (grad * grad - v)
+        m_hat, v_hat = m / (1 - self.beta1**step), v / (1 - self.beta2**step)
+        if weight.ndim == 2:
+            weight *= 1 - rate * self.weight_decay
+        weight -= rate * m_hat / (np.sqrt(v_hat) + self.eps)
+
+
+def clip_gradients(grads: Mapping[str, np.ndarray], limit: float) -> tuple[Arrays, float]:
+    """Scale all gradients so that their common norm is at most `limit`.
+
+    Args:
+        grads: {name: gradient}.
+        limit: largest norm.
+
+    Returns:
+        The gradients and the norm before clipping.
+    """
+    norm = float(np.sqrt(sum(float(np.vdot(g, g)) for g in grads.values())))
+    factor = min(1.0, limit / (norm + 1e-12))
+    return {name: g * g.dtype.type(factor) for name, g in grads.items()}, norm

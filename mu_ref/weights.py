@@ -1,0 +1,266 @@
+"""Weights: which tensors a configuration has, counted without allocation; safetensors in and out.
+
+A weight file is a safetensors file whose metadata holds the configuration. Names are sites plus
+`.weight` or `.bias`. Loading is strict: same names, same shapes, or a clear error.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.errors import WeightsError
+
+__all__ = [
+    "check_names",
+    "count_parameters",
+    "initial_weights",
+    "load_weights",
+    "read_safetensors",
+    "save_weights",
+    "weight_shapes",
+    "write_safetensors",
+]
+
+Shape = tuple[int, ...]
+Weights = dict[str, np.ndarray]
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """List every weight of a model with its shape.
+
+    Args:
+        config: the model.
+
+    Returns:
+        {"site.weight" or "site.bias": shape}, embeddings first, then layers in order.
+    """
+    shapes: dict[str, Shape] = {}
+    for name, stack in config.stacks.items():
+        alone = config.decoder is None
+        rows = config.encoder_vocab_size if name == "encoder" and not alone else config.vocab_size
+        shapes[f"{config.embedding_site(name)}.weight"] = (rows, stack.d_model)
+    for name, stack in config.stacks.items():
+        if stack.embed_norm:
+            shapes |= _norm(f"{name}.embed_norm", stack)
+        d_memory = config.encoder.d_model if name == "decoder" and config.encoder else None
+        for layer in range(stack.n_layers):
+            shapes |= dict(_layer(f"{name}.{layer}", stack, d_memory))
+        shapes |= _norm(f"{name}.final_norm", stack)
+    if config.decoder is not None:
+        if not config.tied_head:
+            shapes["head.weight"] = (config.vocab_size, config.decoder.d_model)
+        if config.head_bias:
+            shapes["head.bias"] = (config.vocab_size,)
+    return shapes
+
+
+def _layer(site: str, stack: StackConfig, d_memory: int | None) -> Iterator[tuple[str, Shape]]:
+    sublayers = {"self_attention": stack.d_model}
+    if d_memory is not None:
+        sublayers["cross_attention"] = d_memory  # its k and v read the encoder's width
+    for sublayer, d_key in sublayers.items():
+        at = f"{site}.{sublayer}"
+        yield from _around(at, stack)
+        linears = {
+            "q": (stack.d_attn, stack.d_model),
+            "k": (stack.d_kv, d_key),
+            "v": (stack.d_kv, d_key),
+            "o": (stack.d_model, stack.d_attn),
+        }
+        for name, shape in linears.items():
+            yield from _linear(f"{at}.{name}", shape, stack.attention_bias)
+    yield from _around(f"{site}.mlp", stack)
+    for name in ("up", "gate") if stack.gated else ("up",):
+        yield from _linear(f"{site}.mlp.{name}", (stack.d_ff, stack.d_model), stack.mlp_bias)
+    yield from _linear(f"{site}.mlp.down", (stack.d_model, stack.d_ff), stack.mlp_bias)
+
+
+def _around(site: str, stack: StackConfig) -> Iterator[tuple[str, Shape]]:
+    yield from _norm(f"{site}.pre_norm", stack).items()
+    if stack.norm_placement == "dual":
+        yield from _norm(f"{site}.post_norm", stack).items()
+
+
+def _norm(site: str, stack: StackConfig) -> dict[str, Shape]:
+    names = ("weight", "bias") if stack.norm_kind == "layer" else ("weight",)
+    return {f"{site}.{name}": (stack.d_model,) for name in names}
+
+
+def _linear(site: str, shape: Shape, bias: bool) -> Iterator[tuple[str, Shape]]:
+    yield f"{site}.weight", shape
+    if bias:
+        yield f"{site}.bias", shape[:1]
+
+
+def count_parameters(config: ModelConfig, prefix: str = "") -> int:
+    """Count the parameters whose name starts with `prefix`, without allocating any.
+
+    Args:
+        config: the model.
+        prefix: for example "encoder."; everything by default.
+
+    Returns:
+        The count; a tied head counts once.
+    """
+    shapes = weight_shapes(config)
+    return sum(int(np.prod(shapes[name])) for name in shapes if name.startswith(prefix))
+
+
+def initial_weights(
+    config: ModelConfig, rng: np.random.Generator, std: float = 0.02, dtype: type = np.float32
+) -> Weights:
+    """Draw weights: matrices from N(0, std²), biases 0, gains 1 (0 where the norm adds 1).
+
+    Args:
+        config: the model.
+        rng: source of randomness.
+        std: 0.02 is the public Mu code's.
+        dtype: of the arrays.
+
+    Returns:
+        {name: array}.
+    """
+    weights: Weights = {}
+    plus_one = {name for name, stack in config.stacks.items() if stack.norm_kind == "rms_plus_one"}
+    for name, shape in weight_shapes(config).items():
+        if len(shape) == 2:
+            weights[name] = (rng.standard_normal(shape) * std).astype(dtype)
+        elif name.endswith("norm.weight") and name.split(".")[0] not in plus_one:
+            weights[name] = np.ones(shape, dtype)
+        else:
+            weights[name] = np.zeros(shape, dtype)
+    return weights
+
+
+def save_weights(path: Path, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
+    """Write weights with their configuration; the file appears whole or not at all.
+
+    Args:
+        path: a .safetensors file.
+        config: goes into the metadata.
+        weights: exactly the tensors of `weight_shapes(config)`.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape.
+    """
+    check_names(path.name, weight_shapes(config), {n: w.shape for n, w in weights.items()})
+    write_safetensors(path, weights, {"config": config.to_json()})
+
+
+def load_weights(path: Path) -> tuple[ModelConfig, Weights]:
+    """Read a file written by `save_weights`.
+
+    Args:
+        path: a .safetensors file.
+
+    Returns:
+        The configuration and {name: array} in the stored dtype.
+
+    Raises:
+        WeightsError: not there, damaged, without a configuration, or of other names or shapes.
+    """
+    weights, metadata = read_safetensors(path)
+    if "config" not in metadata:
+        raise WeightsError(
+            f"{path} must hold a mu-ref configuration in its metadata; it has none. "
+            "Another project's checkpoint is read as a folder with config.json"
+        )
+    config = ModelConfig.from_json(metadata["config"])
+    check_names(str(path), weight_shapes(config), {n: w.shape for n, w in weights.items()})
+    return config, weights
+
+
+def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
+    """Read all tensors of a safetensors file as NumPy arrays.
+
+    Args:
+        path: the file; float16, float32, float64 and integer tensors, and bfloat16 as float32.
+
+    Returns:
+        {name: array} and the metadata.
+
+    Raises:
+        WeightsError: the file is not there or not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"{path} must be a safetensors file; there is no such file")
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = dict(file.metadata() or {})
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a dict
+            if "BF16" not in kinds.values():
+                return {name: file.get_tensor(name) for name in kinds}, metadata
+        return _read_with_bfloat16(path, kinds), metadata
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} must be a whole safetensors file; it is damaged or something else ({error})"
+        ) from error
+
+
+def _read_with_bfloat16(path: Path, kinds: Mapping[str, str]) -> Weights:
+    """Read bfloat16 as the upper half of a float32; NumPy has no such type."""
+    from safetensors import deserialize
+
+    numpy_names = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4"}
+    weights: Weights = {}
+    for name, info in deserialize(path.read_bytes()):
+        if kinds[name] == "BF16":
+            upper = np.frombuffer(info["data"], "<u2").astype(np.uint32) << 16
+            weights[name] = upper.view(np.float32).reshape(info["shape"])
+        elif kinds[name] in numpy_names:
+            raw = np.frombuffer(info["data"], numpy_names[kinds[name]])
+            weights[name] = raw.reshape(info["shape"])
+        else:
+            raise WeightsError(f"{path}: {name} must be a float or an integer, got {kinds[name]}")
+    return weights
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file beside `path`, then rename it, so that no half file can stay.
+
+    Args:
+        path: where the file ends up.
+        tensors: {name: array}.
+        metadata: texts by name.
+    """
+    from safetensors.numpy import save_file
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        save_file(contiguous, part, metadata)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_names(what: str, wanted: Mapping[str, Shape], got: Mapping[str, Shape]) -> None:
+    """Check that a file holds exactly the wanted tensors.
+
+    Args:
+        what: the file, for the message.
+        wanted: {name: shape} of the configuration.
+        got: {name: shape} of the file.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape.
+    """
+    missing, unknown = sorted(set(wanted) - set(got)), sorted(set(got) - set(wanted))
+    if missing or unknown:
+        raise WeightsError(
+            f"{what} must hold exactly the {len(wanted)} tensors of its configuration; "
+            f"missing {missing[:3]} ({len(missing)} in all), unknown {unknown[:3]} "
+            f"({len(unknown)} in all)"
+        )
+    for name, shape in wanted.items():
+        if tuple(got[name]) != shape:
+            raise WeightsError(
+                f"{what}: {name} must have shape {shape}, got {tuple(got[name])}"
+            )

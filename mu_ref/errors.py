@@ -42,9 +42,7 @@ class CallError(MuRefError):
     """A text is not a call of the Settings grammar, or not one the catalog allows."""
 
 
-def check_shape(
-    what: str, shape: tuple[int, ...], axes: str, **known: int
-) -> dict[str, int]:
+def check_shape(what: str, shape: tuple[int, ...], axes: str, **known: int) -> dict[str, int]:
     """Check a shape against named axes and return the size of each.
 
     Args:

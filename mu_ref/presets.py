@@ -14,7 +14,7 @@ __all__ = ["PRESETS", "preset", "tiny"]
 
 
 def _mu_stack(n_layers: int, *, encoder: bool, **changes: Any) -> StackConfig:
-    """A stack with the widths of the public mu_v2 code, 32 + 12 of which make 331.8 M parameters."""
+    """Return a stack of the public mu_v2 code's widths; 32 + 12 layers make 331.8 M parameters."""
     stack = StackConfig(
         n_layers=n_layers,  # fact, as the blog's example: 32 encoder, 12 decoder layers
         d_model=768,  # assumed; mu_v2 config.json
@@ -114,7 +114,8 @@ def _small(name: str, layers: tuple[int, int], vocab_size: int, **widths: Any) -
 def _mu_nano() -> ModelConfig:
     """The model that ships trained: Mu's 8:3 layers and switches at a quarter of its width."""
     widths = {"d_model": 192, "d_ff": 768, "n_heads": 6, "n_kv_heads": 3, "d_head": 32}
-    return _small("mu-nano", (8, 3), 1536, **widths, attention_scale=32**-0.5)
+    config = _small("mu-nano", (8, 3), 1536, **widths, attention_scale=32**-0.5)
+    return replace(config, dropout=0.15)
 
 
 def tiny(**changes: Any) -> ModelConfig:

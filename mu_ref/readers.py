@@ -81,7 +81,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return fields
 
 
-# -- microsoft/encoder-decoder-slm ------------------------------------------------------------------
+# -- microsoft/encoder-decoder-slm ---------------------------------------------------------------
 
 _MICROSOFT_DEFAULTS: Fields = {  # MuConfig in modeling_mu.py
     "n_encoder_layer": 20,
@@ -184,7 +184,7 @@ def _microsoft_name(name: str) -> str | None:
     return name
 
 
-# -- Hugging Face T5Gemma ------------------------------------------------------------------------------
+# -- Hugging Face T5Gemma ------------------------------------------------------------------------
 
 _T5GEMMA_DEFAULTS: Fields = {  # T5GemmaModuleConfig, transformers 5.23
     "vocab_size": 256000,

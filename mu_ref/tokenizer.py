@@ -5,7 +5,6 @@ file adds no special tokens: the caller puts `bos_id` and `eos_id` where the mod
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mu_ref.errors import InputError
+from mu_ref.files import written_whole
 
 __all__ = ["BOS", "EOS", "PAD", "Tokenizer", "train_tokenizer"]
 
@@ -130,9 +130,8 @@ class Tokenizer:
         Args:
             path: file to write; replaced as a whole if it exists.
         """
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(self._backend.to_str(pretty=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)  # a reader sees the old file or the new one, never half of one
+        with written_whole(path) as part:
+            part.write_text(self._backend.to_str(pretty=False) + "\n", encoding="utf-8")
 
     def split_tokens(
         self, tokens: Sequence[int], rate: float, rng: np.random.Generator

@@ -4,7 +4,6 @@ A weight file is a safetensors file whose metadata holds the configuration. Name
 `.weight` or `.bias`. Loading is strict: same names, same shapes, or a clear error.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import WeightsError
+from mu_ref.files import written_whole
 
 __all__ = [
     "check_names",
@@ -223,7 +223,7 @@ def _read_with_bfloat16(path: Path, kinds: Mapping[str, str]) -> Weights:
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
-    """Write a safetensors file beside `path`, then rename it, so that no half file can stay.
+    """Write a safetensors file that appears whole or not at all.
 
     Args:
         path: where the file ends up.
@@ -232,13 +232,9 @@ def write_safetensors(
     """
     from safetensors.numpy import save_file
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    with written_whole(path) as part:
         save_file(contiguous, part, metadata)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def check_names(what: str, wanted: Mapping[str, Shape], got: Mapping[str, Shape]) -> None:
@@ -261,6 +257,4 @@ def check_names(what: str, wanted: Mapping[str, Shape], got: Mapping[str, Shape]
         )
     for name, shape in wanted.items():
         if tuple(got[name]) != shape:
-            raise WeightsError(
-                f"{what}: {name} must have shape {shape}, got {tuple(got[name])}"
-            )
+            raise WeightsError(f"{what}: {name} must have shape {shape}, got {tuple(got[name])}")

@@ -74,7 +74,9 @@ def attend(
     """
     k = ops.share_heads(k, config.kv_head_of, f"{site}.k_heads")  # [batch, n_heads, n_key, d_head]
     v = ops.share_heads(v, config.kv_head_of, f"{site}.v_heads")
-    scores = ops.matmul(q, k, f"{site}.scores", transpose_b=True)  # [batch, n_heads, n_query, n_key]
+    scores = ops.matmul(
+        q, k, f"{site}.scores", transpose_b=True
+    )  # [batch, n_heads, n_query, n_key]
     scores = ops.scale(scores, config.attention_scale, f"{site}.scale")
     if config.attention_softcap is not None:
         scores = ops.softcap(scores, config.attention_softcap, f"{site}.softcap")
@@ -175,7 +177,9 @@ def mlp(ops: Ops, x: Value, config: StackConfig, site: str) -> Value:
     return ops.linear(ops.activation(up, config.activation, f"{site}.activation"), f"{site}.down")
 
 
-def residual(ops: Ops, x: Value, update: Value, config: StackConfig, rate: float, site: str) -> Value:
+def residual(
+    ops: Ops, x: Value, update: Value, config: StackConfig, rate: float, site: str
+) -> Value:
     """Add a sub-layer's output to the stream, normalised first where placement is dual.
 
     $x \\leftarrow x + \\mathrm{Post}(F(\\mathrm{Pre}(x)))$                               (1.2)

@@ -85,7 +85,9 @@ def rope_theta(lengths: np.ndarray, config: StackConfig) -> np.ndarray:
 
 
 def rotation(positions: np.ndarray, theta: np.ndarray, d_head: int) -> Rotation:
-    r"""Angles $p \, \theta^{-2i/d}$ for every position p and pair i.                     (2.3)
+    r"""Return cosines and sines of the angle of every position p and pair i.
+
+    $$\alpha_{pi} = p \, \theta^{-2i/d}$$                                              (2.3)
 
     Args:
         positions: [batch, n_tok] int.

@@ -1,4 +1,4 @@
-"""The vocabulary: every operation the model asks for, with its shapes. The model knows nothing else.
+"""The vocabulary: every operation the model asks for, with its shapes; it knows nothing else.
 
 An executor is a subclass of `Ops` that says what a value is and how each operation computes it:
 `reference.py` (NumPy arrays), `tape.py` (arrays with gradients), `npu_sim/record.py` (shapes).
@@ -54,7 +54,10 @@ class Ops(ABC):
 
     @abstractmethod
     def matmul(self, a: Value, b: Value, site: str, *, transpose_b: bool = False) -> Value:
-        """Return a @ b: [..., m, k], [..., k, n] -> [..., m, n]; with transpose_b b is [..., n, k]."""
+        """Return a @ b: [..., m, k], [..., k, n] -> [..., m, n].
+
+        With transpose_b, b is [..., n, k].
+        """
 
     @abstractmethod
     def softmax(self, x: Value, mask: np.ndarray, site: str) -> Value:
@@ -111,7 +114,7 @@ class Ops(ABC):
     def take_tokens(self, x: Value, index: np.ndarray, site: str) -> Value:
         """Pick tokens per row: [batch, n_tok, d], index [batch, n] -> [batch, n, d]."""
 
-    # -- decisions ------------------------------------------------------------------------------
+    # -- decisions, and the way out -------------------------------------------------------------
 
     @abstractmethod
     def argmax(self, x: Value, site: str) -> np.ndarray:
@@ -120,3 +123,7 @@ class Ops(ABC):
     @abstractmethod
     def top_k(self, x: Value, k: int, site: str) -> np.ndarray:
         """Return the indices of the k largest, largest first, lowest index on ties: [..., k]."""
+
+    def read(self, x: Value) -> np.ndarray:
+        """Return the real numbers that a value stands for, as a NumPy array."""
+        return np.asarray(x)

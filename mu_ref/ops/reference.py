@@ -50,7 +50,7 @@ class ReferenceOps(Ops):
         return self.weight(f"{site}.weight")[tokens]
 
     def linear(self, x: np.ndarray, site: str, weight_site: str | None = None) -> np.ndarray:
-        """y_n = sum_k x_k W_nk + b_n."""
+        """Compute y_n = sum_k x_k W_nk + b_n."""
         w = self.weight(f"{weight_site or site}.weight")
         rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])  # [rows, d_in]
         y = np.einsum("mk,nk->mn", rows, w).reshape(*x.shape[:-1], w.shape[0])
@@ -82,7 +82,7 @@ class ReferenceOps(Ops):
     def matmul(
         self, a: np.ndarray, b: np.ndarray, site: str, *, transpose_b: bool = False
     ) -> np.ndarray:
-        """A @ b, over features with transpose_b (q·k), over keys without (p·v)."""
+        """Compute a @ b, over features with transpose_b (q·k), over keys without (p·v)."""
         if transpose_b:
             a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
             return np.einsum("...mk,...nk->...mn", a, b)
@@ -92,7 +92,7 @@ class ReferenceOps(Ops):
         return y
 
     def softmax(self, x: np.ndarray, mask: np.ndarray, site: str) -> np.ndarray:
-        """exp(x - max) / sum where mask is True."""
+        """Compute exp(x - max) / sum where mask is True."""
         x = np.where(mask, x, self.dtype(-np.inf))
         largest = np.max(x, axis=-1, keepdims=True)
         largest = np.where(np.isneginf(largest), self.dtype(0), largest)  # nothing to attend to
@@ -114,19 +114,19 @@ class ReferenceOps(Ops):
         return np.maximum(x, self.dtype(0))
 
     def add(self, x: np.ndarray, y: np.ndarray, site: str) -> np.ndarray:
-        """X + y."""
+        """Compute x + y."""
         return x + y
 
     def mul(self, x: np.ndarray, y: np.ndarray, site: str) -> np.ndarray:
-        """X * y."""
+        """Compute x * y."""
         return x * y
 
     def scale(self, x: np.ndarray, factor: float, site: str) -> np.ndarray:
-        """X * factor."""
+        """Compute x * factor."""
         return x * self.dtype(factor)
 
     def softcap(self, x: np.ndarray, cap: float, site: str) -> np.ndarray:
-        """Cap * tanh(x / cap)."""
+        """Compute cap * tanh(x / cap)."""
         return self.dtype(cap) * np.tanh(x / self.dtype(cap))
 
     # -- layout ----------------------------------------------------------------------------------

@@ -54,7 +54,9 @@ class TapeOps(Ops):
         rng: source of dropout; None switches dropout off.
     """
 
-    def __init__(self, weights: Mapping[str, Array], rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self, weights: Mapping[str, Array], rng: np.random.Generator | None = None
+    ) -> None:
         self.weights = {name: Node(array) for name, array in weights.items()}
         self.dtype = next(iter(weights.values())).dtype.type
         self.rng = rng
@@ -115,7 +117,7 @@ class TapeOps(Ops):
         return self.record(table.value[tokens], (table,), back)
 
     def linear(self, x: Node, site: str, weight_site: str | None = None) -> Node:
-        """y = x Wᵀ + b; dx = dy W, dW = dyᵀ x, db = Σ dy."""
+        """Compute y = x Wᵀ + b; dx = dy W, dW = dyᵀ x, db = Σ dy."""
         w = self.weights[f"{weight_site or site}.weight"]
         bias = self.weights.get(f"{site}.bias")
         rows = x.value.reshape(-1, x.shape[-1])  # [rows, d_in]
@@ -133,7 +135,7 @@ class TapeOps(Ops):
         return self.record(y.reshape(*x.shape[:-1], w.shape[0]), parents, back)
 
     def norm(self, x: Node, site: str, kind: str, eps: float) -> Node:
-        """y = g u (+ b), u = x r, r = 1 / sqrt(mean(x²) + eps), x centred first for "layer"."""
+        """Compute y = g u (+ b), u = x r, r = 1 / sqrt(mean(x²) + eps); "layer" centres x first."""
         gain, bias = self.weights[f"{site}.weight"], self.weights.get(f"{site}.bias")
         centred = x.value
         if kind == "layer":
@@ -176,7 +178,7 @@ class TapeOps(Ops):
         return self.record(turn(x.value, sin), (x,), lambda grad: (turn(grad, -sin),))
 
     def matmul(self, a: Node, b: Node, site: str, *, transpose_b: bool = False) -> Node:
-        """y = a b; da = dy bᵀ, db = aᵀ dy."""
+        """Compute y = a b; da = dy bᵀ, db = aᵀ dy."""
         right = b.value.swapaxes(-1, -2) if transpose_b else b.value  # [..., k, n]
 
         def back(grad: Array) -> Gradients:
@@ -187,7 +189,7 @@ class TapeOps(Ops):
         return self.record(a.value @ right, (a, b), back)
 
     def softmax(self, x: Node, mask: Array, site: str) -> Node:
-        """p = softmax(x); dx = p (dp - Σ p dp)."""
+        """Compute softmax p; its gradient is dx = p (dp - Σ p dp)."""
         masked = np.where(mask, x.value, self.dtype(-np.inf))
         largest = masked.max(axis=-1, keepdims=True)
         largest[np.isneginf(largest)] = 0
@@ -225,22 +227,20 @@ class TapeOps(Ops):
         return self.record(y, (x,), lambda grad: (grad * slope,))
 
     def add(self, x: Node, y: Node, site: str) -> Node:
-        """x + y; the gradient goes to both."""
+        """Compute x + y; the gradient goes to both."""
         return self.record(x.value + y.value, (x, y), lambda grad: (grad, grad))
 
     def mul(self, x: Node, y: Node, site: str) -> Node:
-        """x y; dx = dz y, dy = dz x."""
-        return self.record(
-            x.value * y.value, (x, y), lambda grad: (grad * y.value, grad * x.value)
-        )
+        """Compute z = x y; dx = dz y, dy = dz x."""
+        return self.record(x.value * y.value, (x, y), lambda grad: (grad * y.value, grad * x.value))
 
     def scale(self, x: Node, factor: float, site: str) -> Node:
-        """x times a constant."""
+        """Multiply x by a constant; the gradient too."""
         c = self.dtype(factor)
         return self.record(x.value * c, (x,), lambda grad: (grad * c,))
 
     def softcap(self, x: Node, cap: float, site: str) -> Node:
-        """cap tanh(x / cap); the derivative is 1 - tanh²."""
+        """Compute cap tanh(x / cap); the derivative is 1 - tanh²."""
         t = np.tanh(x.value / self.dtype(cap))
         return self.record(t * self.dtype(cap), (x,), lambda grad: (grad * (1 - t * t),))
 
@@ -313,6 +313,10 @@ class TapeOps(Ops):
     def top_k(self, x: Node, k: int, site: str) -> Array:
         """Indices of the k largest, lowest first on ties; no gradient."""
         return np.argsort(-x.value, axis=-1, kind="stable")[..., :k]
+
+    def read(self, x: Node) -> Array:
+        """The node's array."""
+        return x.value
 
 
 def _row_dot(x: Array, y: Array) -> Array:

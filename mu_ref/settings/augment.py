@@ -40,7 +40,7 @@ def standard_augmentation() -> AugmentConfig:
     """Return the probabilities that mu-nano is trained with.
 
     Returns:
-        A complete configuration: about one query in three comes out unchanged but for case.
+        A complete configuration: about half of the queries come out unchanged but for case.
     """
     return AugmentConfig(
         number=0.6,
@@ -158,7 +158,9 @@ def add_filler(query: str, rng: np.random.Generator) -> str:
     """
     if rng.random() < 0.3:
         return f"{query.rstrip('.!')} {_pick(phrases.FILLERS_AFTER, rng)}"
-    verb = query.partition(" ")[0] in phrases.IMPERATIVES
+    first, _, rest = query.partition(" ")
+    # "can you take me to" is English, "i want to take me to" is not
+    verb = first in phrases.IMPERATIVES and not rest.startswith("me ")
     before = phrases.FILLERS_BEFORE_VERB if verb and rng.random() < 0.7 else phrases.FILLERS_BEFORE
     return f"{_pick(before, rng)} {query}"
 

@@ -12,11 +12,16 @@ from mu_ref.settings.catalog import Catalog, Setting
 
 __all__ = ["find_number", "number_words", "pick_level", "vary_number"]
 
-_ONES = (
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_ONES = _listed(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "? ? twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+_TENS = _listed("? ? twenty thirty forty fifty sixty seventy eighty ninety")
 _MINUTES = (1, 2, 3, 5, 10, 15, 20, 25, 30, 40, 45, 50, 60, 90, 120, 150, 180, 240, 300)
 _LARGEST = 1999  # above the largest range of the catalog, 1600
 
@@ -28,7 +33,8 @@ _PERCENT = re.compile(r" ?%| percent\b| per cent\b")
 # words that say why the number is what it is, so that another number would contradict them
 _FIXED = re.compile(
     r"\b(?:half|max|maximum|min|minimum|full|always|never|lowest|highest|whole|double|twice|as is"
-    r"|triple|standard|default|normal|most|least|smallest|largest|slowest|fastest|all the way|faint|tad)\b"
+    r"|triple|standard|default|normal|most|least|smallest|largest|slowest|fastest|all the way"
+    r"|quarter|faint|tad)\b"
 )
 
 
@@ -47,15 +53,13 @@ def number_words(value: int, joiner: str = "-") -> str:
     if value < 100:
         tens, ones = divmod(value, 10)
         return _TENS[tens] + (joiner + _ONES[ones] if ones else "")
-    if value < 1000 or value % 1000 >= 100 and value // 100 % 10 != 0:
+    if value < 1000 or value % 1000 >= 100:
         hundreds, rest = divmod(value, 100)
         return f"{number_words(hundreds)} hundred" + (
             f" and {number_words(rest, joiner)}" if rest else ""
         )
     thousands, rest = divmod(value, 1000)
-    return f"{_ONES[thousands]} thousand" + (
-        f" and {number_words(rest, joiner)}" if rest else ""
-    )
+    return f"{_ONES[thousands]} thousand" + (f" and {number_words(rest, joiner)}" if rest else "")
 
 
 @cache
@@ -121,8 +125,8 @@ def vary_number(
     # letters right after the digits ("10min") leave no room for words
     as_words = rng.random() < 0.3 and not tail[:1].isalpha()
     shown = number_words(value, "-" if rng.random() < 0.5 else " ") if as_words else str(value)
-    if head.endswith("a ") and shown[0] in "8e" or head.endswith("an ") and shown[0] not in "8e":
-        return query, call  # an article would no longer fit
+    if head.endswith((" a ", " an ")):
+        return query, call  # the article might no longer fit
     tail = _vary_percent(tail, as_words, rng)
     return head + shown + tail, f"{match[1]}({match[2]}, {value})"
 

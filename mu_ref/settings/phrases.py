@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 __all__ = [
     "CONTRACTIONS",
+    "FILLERS_AFTER",
     "FILLERS_BEFORE",
     "FILLERS_BEFORE_VERB",
-    "FILLERS_BETWEEN",
-    "FILLERS_AFTER",
     "IMPERATIVES",
     "KEY_NEIGHBOURS",
     "PROTECTED",
@@ -37,10 +36,18 @@ class Swap:
 def _swap(pattern: str, words: str, calls: str = "", unless: str = "") -> Swap:
     return Swap(
         pattern=re.compile(pattern),
-        words=tuple(words.split("|")),
+        words=_listed(words),
         calls=calls,
-        unless=frozenset(unless.split()),
+        unless=_set_of(unless),
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
+def _set_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 _SCREENS = "display.multiple page.display page.projection"
@@ -51,45 +58,78 @@ _LEVEL_IDS = (
 )
 
 SYNONYMS = (
-    _swap(r"\bmy (?:screen|display|monitor)\b" + _NO_SCREEN, "my screen|my display|my monitor",
-          unless=_SCREENS),
-    _swap(r"\bthe (?:screen|display|monitor)\b" + _NO_SCREEN,
-          "the screen|the display|the monitor|my screen", unless=_SCREENS),
-    _swap(r"\b(?:turn on|switch on|enable|activate)\b", "turn on|switch on|enable|activate",
-          "set(", _LEVEL_IDS),
-    _swap(r"\b(?:turn off|switch off|disable|deactivate)\b",
-          "turn off|switch off|disable|deactivate|shut off", "set(", _LEVEL_IDS),
+    _swap(
+        r"\bmy (?:screen|display|monitor)\b" + _NO_SCREEN,
+        "my screen|my display|my monitor",
+        unless=_SCREENS,
+    ),
+    _swap(
+        r"\bthe (?:screen|display|monitor)\b" + _NO_SCREEN,
+        "the screen|the display|the monitor|my screen",
+        unless=_SCREENS,
+    ),
+    _swap(
+        r"\b(?:turn on|switch on|enable|activate)\b",
+        "turn on|switch on|enable|activate",
+        "set(",
+        _LEVEL_IDS,
+    ),
+    _swap(
+        r"\b(?:turn off|switch off|disable|deactivate)\b",
+        "turn off|switch off|disable|deactivate|shut off",
+        "set(",
+        _LEVEL_IDS,
+    ),
     _swap(r"\b(?:turning on|switching on|enabling)\b", "turning on|switching on|enabling", "set("),
-    _swap(r"\bmy (?:laptop|pc|computer|machine)\b", "my laptop|my pc|my computer|my machine",
-          unless=_SCREENS),
-    _swap(r"\bthe (?:laptop|pc|computer|machine)\b", "the laptop|the pc|the computer|the machine",
-          unless=_SCREENS),
+    _swap(
+        r"\bmy (?:laptop|pc|computer|machine)\b",
+        "my laptop|my pc|my computer|my machine",
+        unless=_SCREENS,
+    ),
+    _swap(
+        r"\bthe (?:laptop|pc|computer|machine)\b",
+        "the laptop|the pc|the computer|the machine",
+        unless=_SCREENS,
+    ),
     _swap(r"^set (?=.* to )", "change |put |adjust |set |turn ", "set("),
-    _swap(r"^(?:open|show me|take me to|go to|bring up|find|pull up) ",
-          "open |show me |take me to |go to |bring up |find |pull up |get me to |i need |i want "
-          "to see ", "open(page."),
-    _swap(r"^(?:take me to|go to|bring me to|get me to) ",
-          "take me to |go to |bring me to |get me to |navigate to |jump to ", "open("),
-    _swap(r"^where (?:do|can) i (?:change|set|adjust|find) ",
-          "where do i change |where can i change |where do i set |how do i change |where can i "
-          "find |where do i find ", "open("),
-    _swap(r"\b(?:settings|options|preferences)$", "settings|options|preferences", "open(",
-          "page.graphics"),
+    _swap(
+        r"^(?:open|show me|take me to|go to|bring up|find|pull up) ",
+        "open |show me |take me to |go to |bring up |find |pull up |get me to |i need |i want "
+        "to see ",
+        "open(page.",
+    ),
+    _swap(
+        r"^(?:take me to|go to|bring me to|get me to) ",
+        "take me to |go to |bring me to |get me to |navigate to |jump to ",
+        "open(",
+    ),
+    _swap(
+        r"^where (?:do|can) i (?:change|set|adjust|find) ",
+        "where do i change |where can i change |where do i set |how do i change |where can i "
+        "find |where do i find ",
+        "open(",
+    ),
+    _swap(
+        r"\b(?:settings|options|preferences)$",
+        "settings|options|preferences",
+        "open(",
+        "page.graphics",
+    ),
     _swap(r"\baudio\b", "sound|audio", unless="flash_alerts"),
     _swap(r"\bmic(?:rophone)?\b", "mic|microphone"),
     _swap(r"\b(?:bigger|larger)\b", "bigger|larger"),
     _swap(r"\b(?:track|touch ?)pad\b", "touchpad|trackpad|touch pad"),
     _swap(r"\bwi-?fi\b", "wifi|wi-fi|wi fi"),
-    _swap(r"\b(?:mouse pointer|mouse cursor|mouse arrow)\b", "mouse pointer|mouse cursor|"
-          "mouse arrow"),
+    _swap(
+        r"\b(?:mouse pointer|mouse cursor|mouse arrow)\b", "mouse pointer|mouse cursor|mouse arrow"
+    ),
     _swap(r"\bapps\b", "apps|programs|applications", unless="page.apps page.default_apps none"),
     _swap(r"\bwallpaper\b", "wallpaper|desktop background"),
     _swap(r"\b(?:louder|higher in volume)\b", "louder"),
     _swap(r"\b(?:start|begin)(?= the week| weeks)", "start|begin"),
     _swap(r"\bminutes\b", "minutes|mins|min"),
-    _swap(r"\b(?:increase|raise|bump up)\b", "increase|raise|bump up|turn up", "increase("),
-    _swap(r"\b(?:decrease|lower|reduce)\b(?! than)", "decrease|lower|reduce|turn down",
-          "decrease("),
+    _swap(r"^(?:increase|raise|bump up)\b", "increase|raise|bump up|turn up", "increase("),
+    _swap(r"^(?:decrease|lower|reduce)\b", "decrease|lower|reduce|turn down", "decrease("),
     _swap(r"\ba (?:bit|little|tad|touch)\b", "a bit|a little|a tad|slightly", "increase("),
     _swap(r"\ba (?:bit|little|tad|touch)\b", "a bit|a little|a tad|slightly", "decrease("),
     _swap(r"\bget rid of\b", "get rid of|remove|stop", "set("),
@@ -97,16 +137,14 @@ SYNONYMS = (
 )
 
 SPELLINGS = tuple(
-    _swap(rf"{left}(?={tail})" if tail else left, f"{left}|{right}")
+    _swap(rf"\b(?:{pair})", pair)
     for pair in (
-        "colour color", "grey gray", "centre center", "centr(?=ed) center", "favour favor",
-        "programme program", "customis customiz", "personalis personaliz", "recognis recogniz",
-        "synchronis synchroniz", "optimis optimiz", "behaviour behavior", "licence license",
-        "kilometre kilometer", "licens licenc", "organis organiz", "minimis minimiz",
-        "maximis maximiz", "mum mom",
+        "colour|color", "grey|gray", "centred|centered", "favour|favor", "customis|customiz",
+        "personalis|personaliz", "recognis|recogniz", "synchronis|synchroniz", "optimis|optimiz",
+        "behaviour|behavior", "licence|license", "kilometre|kilometer", "organis|organiz",
+        "minimis|minimiz", "maximis|maximiz", "mum|mom", "dialogue|dialog",
     )
-    for left, right, tail in [(*pair.split(), "")]
-)
+)  # fmt: skip
 
 CONTRACTIONS = tuple(
     _swap(rf"\b{pattern}\b", words)
@@ -128,38 +166,37 @@ CONTRACTIONS = tuple(
     )
 )
 
-FILLERS_BEFORE = tuple(
+FILLERS_BEFORE = _listed(
     "hey|hi|ok|ok so|so|please|hello|um|right|well|windows,|hey windows|computer,|quick one:|ok,|"
-    "hey there,|hi there,|listen,|alright|yo".split("|")
+    "hey there,|hi there,|listen,|alright|yo"
 )
-FILLERS_BEFORE_VERB = tuple(
+FILLERS_BEFORE_VERB = _listed(
     "can you|could you|can you please|could you please|i want to|i'd like to|i need to|help me|"
-    "would you|i want you to|please can you|just|please|go ahead and|let's|kindly|pls".split("|")
+    "would you|i want you to|please can you|just|please|go ahead and|let's|kindly|pls"
 )
-FILLERS_BETWEEN = ("just", "please", "maybe", "like")
-FILLERS_AFTER = tuple(
-    "please|thanks|pls|for me|thank you|plz|thx|if you can|ta|cheers|please and thanks".split("|")
+FILLERS_AFTER = _listed(
+    "please|thanks|pls|for me|thank you|plz|thx|if you can|ta|cheers|please and thanks"
 )
 # verbs after which "can you ..." and "i want to ..." are still English
-IMPERATIVES = frozenset(
+IMPERATIVES = _set_of(
     "turn set make put switch enable disable open show take change increase decrease raise lower "
     "reduce activate deactivate mute unmute stop start hide use let give bring adjust pause lock "
-    "get add remove move dim brighten keep allow block pick choose find go scale zoom".split()
+    "get add remove move dim brighten keep allow block pick choose find go scale zoom"
 )
 
 # never misspelt and never dropped: one letter more or less could turn the wish around
-PROTECTED = frozenset(
+PROTECTED = _set_of(
     "no not don't dont never ever stop off on out in disable enable without with un mute unmute "
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
     "sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
     "hundred thousand half max min up down more less hide unhide show lock unlock left right "
     "isn't doesn't can't won't shouldn't isnt doesnt cant wont hour hours week weeks day days "
-    "picture pictures light night dark".split()
+    "picture pictures light night dark"
 )
-# words whose loss leaves the wish as it was; "to" and "by" are not among them: 10 is not by 10
-WEAK_WORDS = frozenset(
-    "the a an my please is are can could would you me i i'd it's it this that these so just of for "
-    "do does be and really want like some when have has here".split()
+# words whose loss leaves the wish as it was. Not "to" or "by", since 10 is not by 10, and no verbs:
+# "are mouse keys on" asks, "mouse keys on" wishes
+WEAK_WORDS = _set_of(
+    "the a an my please you me i i'd it's it this that these so just of for and really some here"
 )
 
 KEY_NEIGHBOURS = {

@@ -45,9 +45,9 @@ def orthogonalize(gradient: np.ndarray, n_steps: int = 5) -> np.ndarray:
 
 @dataclass(kw_only=True, slots=True)
 class Muon:
-    """Momentum, orthogonalised, rescaled to the root mean square that AdamW's updates have.
+    r"""Momentum, orthogonalised, rescaled to the root mean square that AdamW's updates have.
 
-    $W \\leftarrow (1 - \\eta \\lambda) W - 0.2 \\eta \\sqrt{\\max(m, n)} \\, O$                       (3.3)
+    $$W \leftarrow (1 - \eta \lambda) W - 0.2 \eta \sqrt{\max(m, n)} \, O$$              (3.3)
 
     Source:
         Jordan 2024; the factor 0.2 sqrt(max(m, n)) is Moonshot's (arXiv:2502.16982), so that one

@@ -1,0 +1,252 @@
+"""`mu-ref` at the command line: ask, info, forward, train, settings eval.
+
+Exit codes: 0 done, 1 interrupted, 2 a mistake in what was asked for (one line says which).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mu_ref.errors import MuRefError, check_choice
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="A readable reference of Microsoft's Mu, run by many executors.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+settings_app = typer.Typer(help="The Settings agent.", no_args_is_help=True)
+app.add_typer(settings_app, name="settings")
+
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Weight file from `mu-ref train`; the shipped one by default."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def main() -> None:
+    """Run the program; a user's mistake ends in one line on stderr and exit code 2."""
+    try:
+        app()
+    except MuRefError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        sys.exit(1)
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"[red]error:[/red] {_escape(message)}", highlight=False)
+    sys.exit(2)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@app.command()
+def ask(
+    query: Annotated[str, typer.Argument(help="What you want changed, in plain English.")],
+    npu: Annotated[
+        str | None, typer.Option(help="Also simulate this NPU; `npu-sim hardware list`.")
+    ] = None,
+    npu_model: Annotated[
+        str, typer.Option(help="Preset whose shape the NPU is simulated for.")
+    ] = "mu-330m",
+    budget_ms: Annotated[float, typer.Option(help="Latency budget of the NPU, ms.")] = 500.0,
+    weights: WeightsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer one Settings query with a call, and price the answer on an NPU."""
+    from mu_ref.presets import preset
+    from mu_ref.settings.agent import load_agent
+
+    shape = preset(npu_model)  # a wrong name must fail before any work
+    if npu is not None:
+        from npu_sim.hardware import npu as find_npu
+
+        find_npu(npu)
+    agent = load_agent(weights)
+    answer = agent.ask([query])[0]
+    total_s = answer.encode_s + answer.decode_s
+    call = answer.call
+    setting = None if call.verb == "none" else agent.catalog.lookup(call.setting_id)
+    facts: dict[str, Any] = {
+        "call": str(call),
+        "title": setting.title if setting else None,
+        "uri": setting.uri if setting else None,
+        "input_tokens": answer.n_input,
+        "output_tokens": answer.n_output,
+        "tokens_per_s": answer.n_output / total_s,
+        "complaint": answer.complaint,
+    }
+    report = None
+    if npu is not None:
+        from npu_sim.record import Precision
+        from npu_sim.report import simulate_request
+
+        report = simulate_request(
+            shape, npu, answer.n_input, answer.n_output, Precision(), budget_ms=budget_ms
+        )
+        facts["npu"] = report.to_json()
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    console = Console(highlight=False)
+    console.print(f"[bold]{_escape(str(call))}[/bold]")
+    if answer.complaint:
+        console.print(f"  the model wrote {answer.text!r}, which is no call: {answer.complaint}")
+    elif setting is None:
+        console.print("  nothing in the catalog serves this")
+    else:
+        console.print(f"  {_escape(setting.title)}   {setting.uri}")
+    console.print(
+        f"  {answer.n_input} tokens in, {answer.n_output} out, {facts['tokens_per_s']:.0f} tokens/s"
+        f" ({agent.model.name}, NumPy reference, {1000 * total_s:.0f} ms)"
+    )
+    if report is not None:
+        console.print(f"\n{shape.name} on {npu}, simulated:")
+        for name, value in report.summary_rows():
+            console.print(f"  {name:<22} {value}")
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print a preset: its fields, parameters, split and bytes."""
+    from mu_ref.presets import preset
+    from mu_ref.weights import count_parameters
+
+    config = preset(name)
+    total = count_parameters(config)
+    stacks = {s: count_parameters(config, f"{s}.") for s in config.stacks}
+    layers = sum(stacks.values())
+    shares = {s: n / layers for s, n in stacks.items()}
+    if as_json:
+        data = {
+            "parameters": total,
+            "by_stack": stacks,
+            "share": shares,
+            "config": json.loads(config.to_json()),
+        }
+        typer.echo(json.dumps(data))
+        return
+    console = Console(highlight=False)
+    console.print(f"[bold]{config.name}[/bold]: {total:,} parameters")
+    for stack, n in stacks.items():
+        console.print(f"  {stack}: {n:,} ({100 * shares[stack]:.1f} % of the layers)")
+    console.print(f"  embeddings and head: {total - layers:,}")
+    widths = {"float32": 4, "float16": 2, "int8": 1, "int4": 0.5}
+    sizes = ", ".join(f"{kind} {total * size / 1e6:,.1f} MB" for kind, size in widths.items())
+    console.print(f"  bytes: {sizes}\n")
+    console.print(_field_table(json.loads(config.to_json())))
+
+
+def _field_table(data: dict[str, Any]) -> Table:
+    table = Table("field", "value", *(name for name in ("decoder",) if data.get("encoder")))
+    stacks = [data[name] for name in ("encoder", "decoder") if data[name] is not None]
+    if len(stacks) == 2:
+        table.columns[1].header = "encoder"
+    for field, value in data.items():
+        if field not in ("encoder", "decoder"):
+            table.add_row(field, *[_shown(value)] * len(stacks))
+    table.add_section()
+    for field in stacks[0]:
+        table.add_row(field, *(_shown(stack[field]) for stack in stacks))
+    return table
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return f"{sum(value)} of {len(value)}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+@app.command()
+def forward(
+    folder: Annotated[Path, typer.Argument(help="Holds config.json and model.safetensors.")],
+    inputs: Annotated[Path, typer.Option(help="npz with the token ids.")],
+    out: Annotated[Path, typer.Option(help="npz to write.")],
+    dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float32",
+    max_new_tokens: Annotated[int, typer.Option(min=0, help="Greedy tokens after the start.")] = 12,
+) -> None:
+    """Run another project's checkpoint (Mu's public code, T5Gemma) on given token ids."""
+    import numpy as np
+
+    from mu_ref.forward import forward_file
+
+    kinds = {"float64": np.float64, "float32": np.float32}
+    shapes = forward_file(
+        folder, inputs, out, kinds[check_choice("dtype", dtype, kinds)], max_new_tokens
+    )
+    for name, shape in shapes.items():
+        typer.echo(f"{name} {list(shape)}")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")] = "mu-nano",
+    out: Annotated[Path, typer.Option(help="Weight file to write at the end.")] = Path(
+        "runs/mu-nano.safetensors"
+    ),
+    queries: Annotated[
+        Path | None, typer.Option(help="Labelled queries, JSON lines; the shipped ones by default.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 40,
+    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    resume: Annotated[
+        bool, typer.Option(help="Continue from the checkpoint beside --out.")
+    ] = False,
+) -> None:
+    """Train a model on labelled Settings queries; interrupt it and --resume as you like."""
+    from mu_ref.settings.train import train_agent
+    from mu_ref.training.trainer import TrainConfig
+
+    config = TrainConfig(epochs=epochs, batch_size=batch_size, peak_rate=rate, seed=seed)
+    train_agent(name, queries, config, out, resume=resume, console=Console(highlight=False))
+
+
+@settings_app.command("eval")
+def settings_eval(
+    file: Annotated[Path, typer.Argument(help="Labelled queries, JSON lines.")],
+    weights: WeightsOption = None,
+    scheme: Annotated[str, typer.Option(help="Arithmetic: float32.")] = "float32",
+    worst: Annotated[int, typer.Option(min=0, help="How many confusions to list.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Score the agent on labelled queries."""
+    from mu_ref.settings.agent import answer_file, load_agent
+
+    check_choice("scheme", scheme, ["float32"])
+    result = answer_file(load_agent(weights), file, Console(stderr=True))
+    if result.invalid_expected:
+        Console(stderr=True).print(
+            f"warning: {result.invalid_expected} expected calls in {file} are not in the grammar"
+        )
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+        return
+    for field, value in result.to_json().items():
+        typer.echo(f"{field:<15} {value if field == 'n' else f'{value:.4f}'}")
+    if worst and result.confusions:
+        typer.echo("\nexpected -> answered (count)")
+        for expected, answered, count in result.confusions[:worst]:
+            typer.echo(f"  {expected} -> {answered} ({count})")
+
+
+if __name__ == "__main__":
+    main()

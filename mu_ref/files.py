@@ -1,0 +1,26 @@
+"""Write files so that nobody ever sees half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["written_whole"]
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; rename it if all went well, else remove it.
+
+    Args:
+        path: where the file ends up; replaced if it exists.
+
+    Yields:
+        The path to write to.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

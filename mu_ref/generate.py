@@ -1,0 +1,207 @@
+"""Decode: one token after another, greedy or sampled, a batch at a time, as a stream.
+
+Chapter: `docs/01_mu.md`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import InputError
+from mu_ref.model import mu
+from mu_ref.model.cache import Cache, Memory
+from mu_ref.model.decoder import decode
+from mu_ref.ops import Ops
+
+__all__ = ["Sampling", "Step", "generate", "sample", "stream"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How to draw a token; temperature 0 is greedy.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None  # keep the k likeliest tokens
+    top_p: float | None = None  # keep the likeliest tokens that together reach this probability
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.temperature >= 0:
+            raise InputError(f"temperature must be at least 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must lie in (0, 1], got {self.top_p}")
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of decoding."""
+
+    tokens: np.ndarray  # [batch] int, pad_id for rows that have ended
+    logits: np.ndarray  # [batch, vocab_size], what they were chosen from
+    ended: np.ndarray  # [batch] bool, True from the row's eos on
+
+
+def sample(
+    ops: Ops, logits: object, sampling: Sampling, rng: np.random.Generator | None
+) -> np.ndarray:
+    """Choose one token for each row of logits.
+
+    Args:
+        ops: the executor, which decides ties: lowest index.
+        logits: value [..., vocab_size].
+        sampling: how.
+        rng: needed unless greedy.
+
+    Returns:
+        [...] int.
+
+    Raises:
+        InputError: sampling without a generator.
+    """
+    if sampling.temperature == 0:
+        return ops.argmax(logits, "head.argmax")
+    if rng is None:
+        raise InputError("sampling must be given a random generator; pass rng, or temperature 0")
+    p = token_probabilities(ops.read(logits), sampling)
+    drawn = rng.random((*p.shape[:-1], 1)) * np.cumsum(p, axis=-1)[..., -1:]
+    return (np.cumsum(p, axis=-1) <= drawn).sum(axis=-1)
+
+
+def token_probabilities(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
+    r"""Distribution that `sample` draws from.
+
+    $p = \mathrm{softmax}(z / T)$, cut to the top k, then to the smallest set of likeliest tokens
+    whose probabilities reach top_p, and scaled back to a sum of 1.
+
+    Args:
+        logits: [..., vocab_size].
+        sampling: T, top_k and top_p; T > 0.
+
+    Returns:
+        [..., vocab_size] float64.
+    """
+    scores = logits.astype(np.float64) / sampling.temperature
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    order = np.argsort(-p, axis=-1, kind="stable")  # likeliest first, lowest index on ties
+    rank = np.argsort(order, axis=-1, kind="stable")
+    keep = np.ones(p.shape, bool)
+    if sampling.top_k is not None:
+        keep = rank < sampling.top_k
+    if sampling.top_p is not None:
+        kept = np.take_along_axis(np.where(keep, p, 0), order, axis=-1)
+        kept /= kept.sum(axis=-1, keepdims=True)
+        before = np.cumsum(kept, axis=-1) - kept  # what the likelier tokens reach without it
+        keep &= np.take_along_axis(before < sampling.top_p, rank, axis=-1)
+    p = np.where(keep, p, 0)
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def stream(
+    ops: Ops,
+    model: ModelConfig,
+    memory: Memory | None,
+    prompt: np.ndarray,
+    prompt_valid: np.ndarray,
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    rng: np.random.Generator | None = None,
+    *,
+    stop_at_eos: bool = True,
+) -> Iterator[Step]:
+    """Yield one step after another, until every row has ended or the limit is reached.
+
+    Args:
+        ops: the executor.
+        model: the configuration.
+        memory: from `mu.remember`, or None for a decoder-only model.
+        prompt: [batch, n_prompt] int, padded on the right; [[bos_id]] * batch for Mu.
+        prompt_valid: [batch, n_prompt] bool.
+        max_new_tokens: limit.
+        sampling: greedy by default.
+        rng: needed unless greedy.
+        stop_at_eos: False goes on to the limit whatever comes.
+
+    Yields:
+        Steps.
+
+    Raises:
+        InputError: an empty prompt, or sampling without a generator.
+    """
+    if not np.all(prompt_valid.any(axis=1)):
+        raise InputError("every prompt must hold at least one token; one is empty")
+    cache = Cache.empty(len(prompt), model.stacks["decoder"].n_layers)
+    tokens, valid = prompt, prompt_valid
+    ended = np.zeros(len(prompt), bool)
+    for _ in range(max_new_tokens):
+        hidden = decode(ops, tokens, valid, model, memory, cache)  # [batch, n_tok, d_model]
+        last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
+        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")
+        scores = mu.logits(ops, hidden, model)  # [batch, 1, vocab_size]
+        new = np.where(ended, model.pad_id, sample(ops, scores, sampling, rng)[:, 0])
+        was_ended = ended
+        if stop_at_eos:
+            ended = ended | (new == model.eos_id)
+        yield Step(new, ops.read(scores)[:, 0], ended)
+        if ended.all():
+            return
+        tokens = new[:, None]
+        valid = mu.decoder_valid(tokens, model) & ~was_ended[:, None]
+
+
+def generate(
+    ops: Ops,
+    model: ModelConfig,
+    source: np.ndarray | None,
+    source_valid: np.ndarray | None,
+    max_new_tokens: int,
+    sampling: Sampling = GREEDY,
+    rng: np.random.Generator | None = None,
+    prompt: np.ndarray | None = None,
+    prompt_valid: np.ndarray | None = None,
+) -> list[list[int]]:
+    """Decode a batch to the end.
+
+    Args:
+        ops: the executor.
+        model: the configuration.
+        source: [batch, n_src] int, encoder input; None for a decoder-only model.
+        source_valid: [batch, n_src] bool.
+        max_new_tokens: limit.
+        sampling: greedy by default.
+        rng: needed unless greedy.
+        prompt: [batch, n_prompt] int; by default bos_id alone.
+        prompt_valid: [batch, n_prompt] bool; all True by default.
+
+    Returns:
+        For each row the new tokens, without prompt, eos or padding.
+
+    Raises:
+        InputError: see `stream`.
+    """
+    memory = None
+    if source is not None and source_valid is not None:
+        memory = mu.remember(ops, model, source, source_valid)
+    if prompt is None:
+        if source is None:
+            raise InputError("a decoder-only model must be given a prompt; it got none")
+        prompt = np.full((len(source), 1), model.bos_id)
+    if prompt_valid is None:
+        prompt_valid = np.ones(prompt.shape, bool)
+    rows: list[list[int]] = [[] for _ in prompt]
+    for step in stream(ops, model, memory, prompt, prompt_valid, max_new_tokens, sampling, rng):
+        for row, token, ended in zip(rows, step.tokens, step.ended, strict=True):
+            if not ended:
+                row.append(int(token))
+    return rows

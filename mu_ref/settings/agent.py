@@ -1,0 +1,180 @@
+"""The Settings agent: a query in plain English in, one call of the Settings grammar out."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import CallError, InputError
+from mu_ref.generate import stream
+from mu_ref.model import mu
+from mu_ref.ops import Ops
+from mu_ref.settings.calls import Call, parse_call
+from mu_ref.settings.catalog import DATA, Catalog, load_catalog
+from mu_ref.settings.evaluate import Evaluation, evaluate
+from mu_ref.settings.queries import read_queries
+from mu_ref.tokenizer import Tokenizer
+from mu_ref.training.datasets import pad
+
+__all__ = ["Agent", "Answer", "answer_file", "load_agent", "query_tokens"]
+
+MAX_NEW_TOKENS = 32  # the longest call has 17 tokens
+NONE = Call(verb="none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What the agent says to one query."""
+
+    query: str
+    text: str  # what the model wrote
+    call: Call  # none() if the model's text is not a valid call
+    complaint: str | None  # why it is not
+    n_input: int  # encoder tokens
+    n_output: int  # decoder steps, the one that wrote eos included
+    encode_s: float  # seconds until the memory stood, for the whole batch
+    decode_s: float  # seconds of all decoder steps, for the whole batch
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A model, its tokenizer and the catalog; `ask` is the whole interface."""
+
+    model: ModelConfig
+    ops: Ops
+    tokenizer: Tokenizer
+    catalog: Catalog
+
+    def ask(self, queries: Sequence[str]) -> list[Answer]:
+        """Answer a batch of queries, greedily.
+
+        Args:
+            queries: any texts; an empty one is answered `none()` like any other.
+
+        Returns:
+            One answer per query, in order.
+
+        Raises:
+            InputError: a query is longer than the model was made for.
+        """
+        rows = [self._tokens(query) for query in queries]
+        source, valid = pad(rows, self.model.pad_id)
+        started = time.perf_counter()
+        memory = mu.remember(self.ops, self.model, source, valid)
+        encoded = time.perf_counter()
+        start = np.full((len(rows), 1), self.model.bos_id)
+        written: list[list[int]] = [[] for _ in rows]
+        steps = [0] * len(rows)
+        ended = np.zeros(len(rows), bool)
+        for step in stream(
+            self.ops, self.model, memory, start, np.ones(start.shape, bool), MAX_NEW_TOKENS
+        ):
+            for i in np.flatnonzero(~ended).tolist():
+                steps[i] += 1
+                if not step.ended[i]:
+                    written[i].append(int(step.tokens[i]))
+            ended = step.ended
+        decoded = time.perf_counter()
+        answers = []
+        for i, query in enumerate(queries):
+            text = self.tokenizer.decode(written[i])
+            call, complaint = self._parse(text)
+            answers.append(
+                Answer(
+                    query=query,
+                    text=text,
+                    call=call,
+                    complaint=complaint,
+                    n_input=len(rows[i]),
+                    n_output=steps[i],
+                    encode_s=encoded - started,
+                    decode_s=decoded - encoded,
+                )
+            )
+        return answers
+
+    def _tokens(self, query: str) -> list[int]:
+        tokens = [*query_tokens(query, self.tokenizer), self.model.eos_id]
+        if len(tokens) > self.model.max_len:
+            raise InputError(
+                f"a query must be at most {self.model.max_len} tokens long, got {len(tokens)} "
+                f"({len(query)} characters); ask for one thing in a sentence"
+            )
+        return tokens
+
+    def _parse(self, text: str) -> tuple[Call, str | None]:
+        try:
+            return parse_call(text, self.catalog), None
+        except CallError as error:
+            return NONE, str(error)
+
+
+def query_tokens(query: str, tokenizer: Tokenizer) -> list[int]:
+    """Turn a query into encoder tokens, eos not included.
+
+    Args:
+        query: any text; runs of white space count as one blank.
+        tokenizer: the model's.
+
+    Returns:
+        Token ids. One blank goes before the text, so that a word is the same token at the start
+        as in the middle.
+    """
+    return tokenizer.encode(" " + " ".join(query.split()))
+
+
+def load_agent(weights: Path | None = None) -> Agent:
+    """Load the agent that ships with the package, or one with other weights.
+
+    Args:
+        weights: a file written by `mu-ref train`; the shipped mu-nano by default.
+
+    Returns:
+        The agent, on the reference executor in float32.
+
+    Raises:
+        WeightsError: the file is not there, damaged or foreign.
+        InputError: the model does not fit the shipped tokenizer.
+    """
+    from mu_ref.ops.reference import ReferenceOps
+    from mu_ref.weights import load_weights
+
+    path = DATA / "mu-nano.safetensors" if weights is None else weights
+    model, arrays = load_weights(path)
+    tokenizer = Tokenizer.load(DATA / "tokenizer.json")
+    if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:
+        raise InputError(
+            f"{path} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
+            f"shipped tokenizer, got {model.name} with {model.vocab_size}"
+        )
+    return Agent(model, ReferenceOps(arrays), tokenizer, load_catalog())
+
+
+def answer_file(agent: Agent, path: Path, console: Console, batch_size: int = 128) -> Evaluation:
+    """Answer every query of a file and score the answers.
+
+    Args:
+        agent: who answers.
+        path: labelled queries, JSON lines.
+        console: where progress is shown.
+        batch_size: queries answered together; those of similar length, to save padding.
+
+    Returns:
+        The scores.
+
+    Raises:
+        InputError: the file cannot be read, or a query is too long.
+    """
+    items = sorted(read_queries(path), key=lambda item: len(item.query))
+    answers: list[str] = []
+    for start in track(
+        range(0, len(items), batch_size), "answering", console=console, transient=True
+    ):
+        queries = [item.query for item in items[start : start + batch_size]]
+        answers += [answer.text for answer in agent.ask(queries)]
+    return evaluate([item.call for item in items], answers, agent.catalog)

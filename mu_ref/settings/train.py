@@ -1,0 +1,86 @@
+"""Train the Settings agent: data in, weight file out, with a display of the way there."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mu_ref.errors import InputError
+from mu_ref.presets import preset
+from mu_ref.settings.catalog import DATA, load_catalog
+from mu_ref.settings.queries import read_queries
+from mu_ref.settings.training_data import epoch_data
+from mu_ref.tokenizer import Tokenizer
+from mu_ref.training.trainer import TrainConfig, Trainer
+from mu_ref.weights import save_weights
+
+__all__ = ["train_agent"]
+
+
+def train_agent(
+    name: str,
+    queries: Path | None,
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool,
+    console: Console,
+) -> None:
+    """Train a preset and write its weights in float16.
+
+    Args:
+        name: preset; an encoder-decoder with the shipped tokenizer's vocabulary.
+        queries: labelled queries, JSON lines; the shipped training split by default.
+        config: of the run.
+        out: weight file; the checkpoint stands beside it as `<name>.checkpoint.safetensors`.
+        resume: continue from the checkpoint.
+        console: where progress is shown.
+
+    Raises:
+        InputError: the preset does not fit the tokenizer, or there is (not) a checkpoint.
+        ConfigError: no such preset.
+    """
+    model = preset(name)
+    tokenizer = Tokenizer.load(DATA / "tokenizer.json")
+    if model.encoder is None or model.vocab_size != tokenizer.vocab_size:
+        raise InputError(
+            f"the preset must be an encoder-decoder with the tokenizer's {tokenizer.vocab_size} "
+            f"tokens, got {name} with {model.vocab_size}; mu-nano is one"
+        )
+    items = read_queries(queries or DATA / "train.jsonl")
+    trainer = Trainer(model, config, epoch_data(items, load_catalog(), tokenizer))
+    checkpoint = out.with_suffix(".checkpoint.safetensors")
+    if resume:
+        trainer.resume(checkpoint)
+    elif checkpoint.exists():
+        raise InputError(f"{checkpoint} exists; give --resume to go on, or delete it to start anew")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _run(trainer, checkpoint, console)
+    except KeyboardInterrupt:
+        trainer.save(checkpoint)
+        console.print(f"stopped after step {trainer.step}; --resume goes on from {checkpoint}")
+        raise
+    halves = {n: w.astype(np.float16) for n, w in trainer.weights.items()}
+    save_weights(out, model, halves)
+    checkpoint.unlink()
+    console.print(f"wrote {out}")
+
+
+def _run(trainer: Trainer, checkpoint: Path, console: Console) -> None:
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]:.3f}"),
+        TextColumn("rate {task.fields[rate]:.2g}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as display:
+        task = display.add_task("training", total=None, epoch=0, loss=float("nan"), rate=0.0)
+        mean = None
+        for p in trainer.run(checkpoint):
+            mean = p.loss if mean is None else 0.95 * mean + 0.05 * p.loss
+            display.update(
+                task, completed=p.step, total=p.total_steps, epoch=p.epoch, loss=mean, rate=p.rate
+            )

@@ -1,0 +1,48 @@
+"""Make the examples of one training epoch: written queries, varied, and filled-in templates."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mu_ref.settings.agent import query_tokens
+from mu_ref.settings.augment import augment
+from mu_ref.settings.catalog import Catalog
+from mu_ref.settings.queries import LabelledQuery
+from mu_ref.settings.templates import template_queries
+from mu_ref.tokenizer import Tokenizer
+from mu_ref.training.datasets import Example
+
+__all__ = ["epoch_data"]
+
+TEMPLATE_SHARE = 0.25  # templates per written query
+SPLIT_RATE = 0.05  # chance of undoing one merge of a query's token
+
+
+def epoch_data(
+    queries: Sequence[LabelledQuery], catalog: Catalog, tokenizer: Tokenizer
+) -> Callable[[np.random.Generator], list[Example]]:
+    """Return the function that the trainer calls once an epoch.
+
+    Args:
+        queries: written queries; each is used once an epoch, in another wording each time.
+        catalog: for augmentation and templates.
+        tokenizer: for both sides.
+
+    Returns:
+        generator -> examples; always equally many.
+    """
+
+    def examples(rng: np.random.Generator) -> list[Example]:
+        items = [augment(item, catalog, rng) for item in queries]
+        items += template_queries(catalog, rng, round(len(queries) * TEMPLATE_SHARE))
+        made = []
+        for item in items:
+            source = query_tokens(item.query, tokenizer)
+            made.append(
+                Example(
+                    tokenizer.split_tokens(source, SPLIT_RATE, rng), tokenizer.encode(item.call)
+                )
+            )
+        return made
+
+    return examples

@@ -1,0 +1,76 @@
+"""Errors that a user of the simulator can cause, and the checks that raise them.
+
+Every message has the form `<what> must <rule>, got <value>; <likely fix>`. Inner layers do not
+check: their callers have.
+"""
+
+from collections.abc import Iterable
+
+__all__ = [
+    "CapacityError",
+    "HardwareError",
+    "NpuSimError",
+    "WorkloadError",
+    "check_at_least",
+    "check_choice",
+]
+
+
+class NpuSimError(ValueError):
+    """Base of every error that `npu_sim` raises on purpose."""
+
+
+class HardwareError(NpuSimError):
+    """A description of an NPU is incomplete, contradicts itself or does not exist."""
+
+
+class WorkloadError(NpuSimError):
+    """What should be simulated is not a request: lengths, widths or the model do not allow it."""
+
+
+class CapacityError(NpuSimError):
+    """Something does not fit a memory of the NPU."""
+
+
+def check_at_least(
+    what: str, value: int, least: int, error: type[NpuSimError] = WorkloadError
+) -> int:
+    """Return `value` if it is a whole number of at least `least`.
+
+    Args:
+        what: name of the number, for the message.
+        value: what was asked for.
+        least: smallest value allowed.
+        error: class to raise.
+
+    Returns:
+        `value`, unchanged.
+
+    Raises:
+        NpuSimError: (or the subclass `error`) not a whole number, or too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise error(f"{what} must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def check_choice(
+    what: str,
+    value: object,
+    choices: Iterable[object],
+    error: type[NpuSimError] = WorkloadError,
+) -> None:
+    """Check that `value` is one of `choices`.
+
+    Args:
+        what: what is being chosen, for the message.
+        value: what was asked for.
+        choices: what exists.
+        error: class to raise.
+
+    Raises:
+        NpuSimError: (or the subclass `error`) `value` is not among the choices; lists them.
+    """
+    known = list(choices)
+    if value not in known:
+        raise error(f"{what} must be one of {', '.join(map(str, known))}; got {value!r}")

@@ -1,0 +1,107 @@
+"""The catalog file: what it holds, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mu_ref.errors import CallError, InputError
+from mu_ref.settings.catalog import Setting, load_catalog
+
+TOGGLE = {"id": "wifi", "title": "Wi-Fi", "kind": "toggle", "uri": "ms-settings:network-wifi"}
+LEVEL = {
+    "id": "sound.volume", "title": "Volume", "kind": "level", "uri": "ms-settings:sound",
+    "unit": "percent", "min": 0, "max": 100,
+}  # fmt: skip
+CHOICE = {
+    "id": "mode", "title": "Mode", "kind": "choice", "uri": "ms-settings:x", "choices": ["a", "b"]
+}  # fmt: skip
+
+
+def write(folder: Path, *entries: Any) -> Path:
+    path = folder / "catalog.json"
+    path.write_text(json.dumps({"version": 1, "settings": entries}), encoding="utf-8")
+    return path
+
+
+def test_the_shipped_catalog_has_183_settings_of_four_kinds() -> None:
+    catalog = load_catalog()
+    kinds = [setting.kind for setting in catalog]
+    assert len(catalog) == 183
+    assert [kinds.count(kind) for kind in ("toggle", "level", "choice", "page")] == [89, 22, 25, 47]
+
+
+def test_a_level_carries_its_unit_and_range() -> None:
+    assert load_catalog().lookup("text.size") == Setting(
+        id="text.size",
+        title="Text size across Windows",
+        kind="level",
+        uri="ms-settings:easeofaccess-display",
+        unit="percent",
+        minimum=100,
+        maximum=225,
+    )
+
+
+def test_a_choice_keeps_the_order_of_the_file() -> None:
+    assert load_catalog().lookup("theme.mode").choices == ("light", "dark", "custom")
+
+
+def test_an_unknown_id_lists_the_nearest() -> None:
+    with pytest.raises(CallError, match=r"got 'display.brightnes'; nearest: display.brightness"):
+        load_catalog().lookup("display.brightnes")
+
+
+def test_membership_is_by_id() -> None:
+    catalog = load_catalog()
+    assert "wifi" in catalog
+    assert "Wi-Fi" not in catalog
+
+
+def test_a_small_catalog_of_ones_own_loads(tmp_path: Path) -> None:
+    catalog = load_catalog(write(tmp_path, TOGGLE, LEVEL, CHOICE))
+    assert [setting.id for setting in catalog] == ["wifi", "sound.volume", "mode"]
+    assert catalog.lookup("sound.volume").span == 100
+
+
+@pytest.mark.parametrize(
+    ("entry", "rule"),
+    [
+        ("wifi", "must be an object, got str"),
+        ({**TOGGLE, "kind": "switch"}, "must be one of toggle, level, choice, page"),
+        ({"kind": "toggle"}, "exactly the keys id, kind, title, uri"),
+        ({**TOGGLE, "min": 0}, "exactly the keys"),
+        ({**TOGGLE, "id": "Wi-Fi"}, "dotted lower-case"),
+        ({**TOGGLE, "id": "none"}, "other than 'none'"),
+        ({**TOGGLE, "title": ""}, "title must be a non-empty string"),
+        ({**TOGGLE, "uri": "https://x"}, "must start with 'ms-settings:'"),
+        ({**LEVEL, "max": 0}, "0 <= min < max"),
+        ({**LEVEL, "max": 1.5}, "must be integers"),
+        ({**LEVEL, "min": False}, "must be integers"),
+        ({**CHOICE, "choices": ["a"]}, "two or more distinct"),
+        ({**CHOICE, "choices": ["a", "a"]}, "two or more distinct"),
+        ({**CHOICE, "choices": ["a", "B, c"]}, "two or more distinct"),
+    ],
+)
+def test_a_wrong_entry_is_refused(tmp_path: Path, entry: Any, rule: str) -> None:
+    with pytest.raises(InputError, match=rule):
+        load_catalog(write(tmp_path, entry))
+
+
+def test_an_id_may_stand_only_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'wifi' twice"):
+        load_catalog(write(tmp_path, TOGGLE, TOGGLE))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.json"):
+        load_catalog(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]", b'{"settings": []}'])
+def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "catalog.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="catalog must"):
+        load_catalog(path)

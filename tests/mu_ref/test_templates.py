@@ -1,0 +1,58 @@
+"""Template queries carry true labels and reach the whole catalog."""
+
+import re
+
+import numpy as np
+
+from mu_ref.settings.calls import parse_call
+from mu_ref.settings.catalog import DATA, load_catalog
+from mu_ref.settings.queries import read_queries
+from mu_ref.settings.templates import template_queries
+
+CATALOG = load_catalog()
+TRAIN = read_queries(DATA / "train.jsonl")
+
+
+def test_templates_give_calls_and_reach_every_setting() -> None:
+    items = template_queries(CATALOG, np.random.default_rng(0), 8000)
+    calls = [parse_call(item.call, CATALOG) for item in items]
+    assert len(items) == 8000
+    assert {call.setting_id for call in calls} == {*(s.id for s in CATALOG), "none"}
+    assert all(item.query == item.query.lower().strip() != "" for item in items)
+    assert not any("{" in item.query for item in items)
+
+
+def test_template_numbers_outside_the_range_are_none() -> None:
+    items = template_queries(CATALOG, np.random.default_rng(1), 8000)
+    said = [re.fullmatch(r"[a-z ]+(?:volume|level) to ([0-9]+)%?", item.query) for item in items]
+    pairs = [
+        (int(match[1]), item.call)
+        for match, item in zip(said, items, strict=True)
+        if match and item.call.startswith(("set(sound.volume", "none"))
+    ]
+    assert {value <= 100 for value, _ in pairs} == {True, False}
+    for value, call in pairs:
+        assert call == (f"set(sound.volume, {value})" if value <= 100 else "none()")
+
+
+def test_templates_say_half_only_of_0_to_100_percent() -> None:
+    items = template_queries(CATALOG, np.random.default_rng(2), 20000)
+    halves = {item.call for item in items if re.search(r"\bhalf(way)?\b", item.query)}
+    assert halves == {
+        "set(display.brightness, 50)", "set(display.night_light_strength, 50)",
+        "set(sound.volume, 50)", "set(sound.microphone_volume, 50)",
+        "set(battery.saver_threshold, 50)", "set(keyboard.backlight, 50)",
+    }  # fmt: skip
+
+
+def test_templates_agree_with_the_written_labels() -> None:
+    labels = {item.query.lower(): item.call for item in TRAIN}
+    items = template_queries(CATALOG, np.random.default_rng(3), 20000)
+    shared = [item for item in items if item.query in labels]
+    assert len(shared) > 100
+    assert [i for i in shared if labels[i.query] != i.call] == []
+
+
+def test_templates_repeat_with_the_same_generator() -> None:
+    first, second = (template_queries(CATALOG, np.random.default_rng(5), 50) for _ in "ab")
+    assert first == second

@@ -46,7 +46,9 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True).print(f"[red]error:[/red] {_escape(message)}", highlight=False)
+    Console(stderr=True).print(
+        f"[red]error:[/red] {_escape(message)}", highlight=False, soft_wrap=True
+    )
     sys.exit(2)
 
 
@@ -126,7 +128,7 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Print a preset: its fields, parameters, split and bytes."""
-    from mu_ref.presets import preset
+    from mu_ref.presets import field_origins, preset
     from mu_ref.weights import count_parameters
 
     config = preset(name)
@@ -140,6 +142,7 @@ def info(
             "by_stack": stacks,
             "share": shares,
             "config": json.loads(config.to_json()),
+            "origins": field_origins(name),
         }
         typer.echo(json.dumps(data))
         return
@@ -151,20 +154,19 @@ def info(
     widths = {"float32": 4, "float16": 2, "int8": 1, "int4": 0.5}
     sizes = ", ".join(f"{kind} {total * size / 1e6:,.1f} MB" for kind, size in widths.items())
     console.print(f"  bytes: {sizes}\n")
-    console.print(_field_table(json.loads(config.to_json())))
+    console.print(_field_table(json.loads(config.to_json()), field_origins(name)))
 
 
-def _field_table(data: dict[str, Any]) -> Table:
-    table = Table("field", "value", *(name for name in ("decoder",) if data.get("encoder")))
-    stacks = [data[name] for name in ("encoder", "decoder") if data[name] is not None]
-    if len(stacks) == 2:
-        table.columns[1].header = "encoder"
+def _field_table(data: dict[str, Any], origins: dict[str, str]) -> Table:
+    stacks = {name: data[name] for name in ("encoder", "decoder") if data[name] is not None}
+    table = Table("field", *stacks, "origin")
     for field, value in data.items():
         if field not in ("encoder", "decoder"):
-            table.add_row(field, *[_shown(value)] * len(stacks))
+            table.add_row(field, _shown(value), *[""] * (len(stacks) - 1), origins[field])
     table.add_section()
-    for field in stacks[0]:
-        table.add_row(field, *(_shown(stack[field]) for stack in stacks))
+    for field in next(iter(stacks.values())):
+        values = (_shown(stack[field]) for stack in stacks.values())
+        table.add_row(field, *values, origins[field])
     return table
 
 

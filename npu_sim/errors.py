@@ -12,6 +12,7 @@ __all__ = [
     "NpuSimError",
     "WorkloadError",
     "check_at_least",
+    "check_at_most",
     "check_choice",
 ]
 
@@ -52,6 +53,23 @@ def check_at_least(
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise error(f"{what} must be a whole number of at least {least}, got {value!r}")
     return value
+
+
+def check_at_most(what: str, value: int, most: int) -> None:
+    """Check that a request is not too large to simulate.
+
+    Args:
+        what: name of the number, for the message.
+        value: what was asked for.
+        most: largest value allowed.
+
+    Raises:
+        WorkloadError: `value` is larger.
+    """
+    if value > most:
+        raise WorkloadError(
+            f"{what} must be at most {most}, got {value}; simulate a shorter request"
+        )
 
 
 def check_choice(

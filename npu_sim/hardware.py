@@ -3,7 +3,7 @@
 Every number has a path such as `dma.bytes_per_s`, and `Npu.sources` says for each path where the
 number comes from: `public` (a vendor's document), `third party` (somebody's measurement),
 `derived` (arithmetic on those) or `assumed`. Nothing here is fitted to a measured latency.
-Not here: how an operation uses the engines (`roofline.py`). Chapter: `docs/npu.md`; every number
+Not here: how an operation uses the engines (`roofline.py`). Chapter: `docs/04_npu.md`; every number
 is also in `docs/hardware_sources.md`.
 """
 
@@ -60,7 +60,7 @@ class VectorEngine:
         """Return the elements processed per cycle: narrower elements, more lanes.
 
         Args:
-            element_bits: width of an element; stored as 8, 16 or 32 bits.
+            element_bits: width of an element; stored in 8, 16 or 32 bits.
 
         Returns:
             Elements per cycle.
@@ -191,19 +191,17 @@ def _build(kind: type[Any], name: str, title: str, sourced: Sourced) -> Any:
 
 
 def _hexagon_x_elite() -> Sourced:
-    """Where public figures give a range, the preset takes its middle."""
+    """Figures of the Hexagon v73; where public ones give a range, its middle."""
     return {
         "clock_hz": (1_373_291_016, "derived: 45 TOPS / (2 x 16,384 MACs per cycle), unconfirmed"),
         "matrix.rows": (128, "assumed: 128 x 128 = 16,384 MACs per cycle"),
         "matrix.columns": (128, "assumed: 128 x 128 = 16,384 MACs per cycle"),
-        "matrix.w8a8_macs_per_cycle": (
-            16_384, "derived: 45 TOPS int8 (Qualcomm product brief 87-71417-1), unconfirmed"),
+        "matrix.w8a8_macs_per_cycle": (16_384, "derived: 45 TOPS, product brief 87-71417-1"),
         "matrix.w8a16_macs_per_cycle": (8_192, "assumed: half of int8"),
         "matrix.w16a16_macs_per_cycle": (8_192, "assumed: half of int8; on SM8750 fp16 is 0.43"),
         "vector.width_bytes": (512, "public: HVX, 4 contexts x 128 B (press, Qualcomm slides)"),
         "vector.special_function_cycles": (16, "assumed: a polynomial of about 16 instructions"),
-        "dma.bytes_per_s": (
-            46 * GB, "third party: 37-55 GB/s DDR to VTCM on SM8550 (v73), the middle"),
+        "dma.bytes_per_s": (46 * GB, "third party: DDR to VTCM 37-55 GB/s, SM8550 (v73); middle"),
         "sram.capacity_bytes": (8 * MIB, "public: VTCM, TVM's default for v73; X Elite inferred"),
         "dram.capacity_bytes": (16 * GIB, "assumed: the smallest configuration sold"),
         "dram.bytes_per_s": (135 * GB, "public: LPDDR5x-8448, 8 x 16 bit, the whole chip's"),
@@ -213,26 +211,18 @@ def _hexagon_x_elite() -> Sourced:
 
 
 def _teaching_npu() -> Sourced:
-    """Numbers that can be divided by in one's head."""
-    return {
-        path: (value, "assumed: a round number, no such chip exists")
-        for path, value in {
-            "clock_hz": 1 * GB,
-            "matrix.rows": 32,
-            "matrix.columns": 32,
-            "matrix.w8a8_macs_per_cycle": 1_024,
-            "matrix.w8a16_macs_per_cycle": 512,
-            "matrix.w16a16_macs_per_cycle": 256,
-            "vector.width_bytes": 64,
-            "vector.special_function_cycles": 10,
-            "dma.bytes_per_s": 10 * GB,
-            "sram.capacity_bytes": 512 * KIB,
-            "dram.capacity_bytes": 1 * GIB,
-            "dram.bytes_per_s": 20 * GB,
-            "per_op_overhead_cycles": 1_000,
-            "per_inference_overhead_us": 100,
-        }.items()
-    }
+    """Numbers for arithmetic by hand."""
+    numbers = {
+        "clock_hz": 1 * GB, "matrix.rows": 32, "matrix.columns": 32,
+        "matrix.w8a8_macs_per_cycle": 1_024, "matrix.w8a16_macs_per_cycle": 512,
+        "matrix.w16a16_macs_per_cycle": 256, "vector.width_bytes": 64,
+        "vector.special_function_cycles": 10, "dma.bytes_per_s": 10 * GB,
+        "sram.capacity_bytes": 512 * KIB, "dram.capacity_bytes": 1 * GIB,
+        "dram.bytes_per_s": 20 * GB, "per_op_overhead_cycles": 1_000,
+        "per_inference_overhead_us": 100,
+    }  # fmt: skip
+    source = "assumed: a round number, no such chip exists"
+    return {path: (value, source) for path, value in numbers.items()}
 
 
 _PRESETS = MappingProxyType({

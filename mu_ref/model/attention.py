@@ -74,9 +74,8 @@ def attend(
     """
     k = ops.share_heads(k, config.kv_head_of, f"{site}.k_heads")  # [batch, n_heads, n_key, d_head]
     v = ops.share_heads(v, config.kv_head_of, f"{site}.v_heads")
-    scores = ops.matmul(
-        q, k, f"{site}.scores", transpose_b=True
-    )  # [batch, n_heads, n_query, n_key]
+    # [batch, n_heads, n_query, n_key]
+    scores = ops.matmul(q, k, f"{site}.scores", transpose_b=True)
     scores = ops.scale(scores, config.attention_scale, f"{site}.scale")
     if config.attention_softcap is not None:
         scores = ops.softcap(scores, config.attention_softcap, f"{site}.softcap")

@@ -1,7 +1,7 @@
 """Rotary position embedding: which angle each token turns by. Who turns it is `ops.rope`.
 
 The tables are plain NumPy, in float64, and depend on integer positions only. Chapter:
-`docs/01_mu.md`.
+`docs/02_positions.md`.
 """
 
 from dataclasses import dataclass

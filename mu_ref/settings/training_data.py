@@ -7,6 +7,7 @@ import numpy as np
 from mu_ref.settings.agent import query_tokens
 from mu_ref.settings.augment import augment
 from mu_ref.settings.catalog import Catalog
+from mu_ref.settings.out_of_scope import out_of_scope_queries
 from mu_ref.settings.queries import LabelledQuery
 from mu_ref.settings.templates import template_queries
 from mu_ref.tokenizer import Tokenizer
@@ -15,7 +16,9 @@ from mu_ref.training.datasets import Example
 __all__ = ["epoch_data"]
 
 TEMPLATE_SHARE = 0.25  # templates per written query
+OUT_OF_SCOPE_SHARE = 0.04  # queries that no setting serves, per written query
 SPLIT_RATE = 0.05  # chance of undoing one merge of a query's token
+DROP_RATE = 0.08  # chance of dropping a query's token; digits stay
 
 
 def epoch_data(
@@ -31,18 +34,19 @@ def epoch_data(
     Returns:
         generator -> examples; always equally many.
     """
+    digits = {tokenizer.encode(digit)[0] for digit in "0123456789"}
 
     def examples(rng: np.random.Generator) -> list[Example]:
         items = [augment(item, catalog, rng) for item in queries]
         items += template_queries(catalog, rng, round(len(queries) * TEMPLATE_SHARE))
+        items += out_of_scope_queries(rng, round(len(queries) * OUT_OF_SCOPE_SHARE))
         made = []
         for item in items:
             source = query_tokens(item.query, tokenizer)
-            made.append(
-                Example(
-                    tokenizer.split_tokens(source, SPLIT_RATE, rng), tokenizer.encode(item.call)
-                )
-            )
+            source = tokenizer.split_tokens(source, SPLIT_RATE, rng)
+            kept = rng.random(len(source)) >= DROP_RATE
+            source = [t for t, keep in zip(source, kept, strict=True) if keep or t in digits]
+            made.append(Example(source, tokenizer.encode(item.call)))
         return made
 
     return examples

@@ -1,18 +1,18 @@
 """`mu-ref` at the command line: ask, info, forward, train, settings eval.
 
-Exit codes: 0 done, 1 interrupted, 2 a mistake in what was asked for (one line says which).
+Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 130 interrupted.
 """
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from mu_ref.errors import MuRefError, check_choice
+from mu_ref.command_line import run_app
+from mu_ref.errors import InputError, MuRefError, check_choice
 
 __all__ = ["app", "main"]
 
@@ -32,24 +32,9 @@ WeightsOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
-def main() -> None:
-    """Run the program; a user's mistake ends in one line on stderr and exit code 2."""
-    try:
-        app()
-    except MuRefError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
-        sys.exit(1)
-
-
-def _fail(message: str) -> None:
-    Console(stderr=True).print(
-        f"[red]error:[/red] {_escape(message)}", highlight=False, soft_wrap=True
-    )
-    sys.exit(2)
+def main() -> NoReturn:
+    """Run the program."""
+    run_app(app, (MuRefError,))
 
 
 def _escape(text: str) -> str:
@@ -75,9 +60,7 @@ def ask(
 
     shape = preset(npu_model)  # a wrong name must fail before any work
     if npu is not None:
-        from npu_sim.hardware import npu as find_npu
-
-        find_npu(npu)
+        _find_npu(npu)
     agent = load_agent(weights)
     answer = agent.ask([query])[0]
     total_s = answer.encode_s + answer.decode_s
@@ -89,17 +72,12 @@ def ask(
         "uri": setting.uri if setting else None,
         "input_tokens": answer.n_input,
         "output_tokens": answer.n_output,
-        "tokens_per_s": answer.n_output / total_s,
+        "tokens_per_s": answer.n_output / total_s if total_s else None,
         "complaint": answer.complaint,
     }
     report = None
-    if npu is not None:
-        from npu_sim.record import Precision
-        from npu_sim.report import simulate_request
-
-        report = simulate_request(
-            shape, npu, answer.n_input, answer.n_output, Precision(), budget_ms=budget_ms
-        )
+    if npu is not None and answer.n_output:
+        report = _simulate(shape, npu, answer.n_input, answer.n_output, budget_ms)
         facts["npu"] = report.to_json()
     if as_json:
         typer.echo(json.dumps(facts))
@@ -107,11 +85,13 @@ def ask(
     console = Console(highlight=False)
     console.print(f"[bold]{_escape(str(call))}[/bold]")
     if answer.complaint:
-        console.print(f"  the model wrote {answer.text!r}, which is no call: {answer.complaint}")
+        console.print(f"  {_escape(answer.complaint)}", soft_wrap=True)
     elif setting is None:
         console.print("  nothing in the catalog serves this")
     else:
         console.print(f"  {_escape(setting.title)}   {setting.uri}")
+    if not answer.n_output:
+        return
     console.print(
         f"  {answer.n_input} tokens in, {answer.n_output} out, {facts['tokens_per_s']:.0f} tokens/s"
         f" ({agent.model.name}, NumPy reference, {1000 * total_s:.0f} ms)"
@@ -120,6 +100,27 @@ def ask(
         console.print(f"\n{shape.name} on {npu}, simulated:")
         for name, value in report.summary_rows():
             console.print(f"  {name:<22} {value}")
+
+
+def _find_npu(name: str) -> None:
+    from npu_sim.errors import NpuSimError
+    from npu_sim.hardware import npu as find_npu
+
+    try:
+        find_npu(name)
+    except NpuSimError as error:
+        raise InputError(str(error)) from error
+
+
+def _simulate(shape: Any, npu: str, n_input: int, n_output: int, budget_ms: float) -> Any:
+    from npu_sim.errors import NpuSimError
+    from npu_sim.program import Precision
+    from npu_sim.report import simulate_request
+
+    try:
+        return simulate_request(shape, npu, n_input, n_output, Precision(), budget_ms=budget_ms)
+    except NpuSimError as error:
+        raise InputError(str(error)) from error
 
 
 @app.command()

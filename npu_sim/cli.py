@@ -1,16 +1,16 @@
 """`npu-sim` at the command line: run, hardware list, hardware show.
 
-Exit codes: 0 done, 1 interrupted, 2 a mistake in what was asked for (one line says which), 3 a
-missed budget with --strict.
+Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 3 a missed budget with
+--strict, 130 interrupted.
 """
 
 import json
-import sys
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
+from mu_ref.command_line import run_app
 from mu_ref.errors import MuRefError
 from mu_ref.presets import preset
 from npu_sim.errors import NpuSimError
@@ -35,27 +35,9 @@ app.add_typer(hardware_app, name="hardware")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
-def main() -> None:
-    """Run the program; a user's mistake ends in one line on stderr and exit code 2."""
-    try:
-        code = app(standalone_mode=False)
-    except (MuRefError, NpuSimError) as error:
-        _fail(str(error), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", 1)
-    except Exception as error:
-        # Typer's own exceptions for a wrong command line have no base class that is public in
-        # all of its versions; what marks them is this method.
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(error.format_message(), 2)
-    sys.exit(code or 0)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    if message:  # none after the help that a bare `npu-sim` prints
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(code)
+def main() -> NoReturn:
+    """Run the program."""
+    run_app(app, (MuRefError, NpuSimError))
 
 
 @app.command()

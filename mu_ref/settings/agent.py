@@ -34,7 +34,7 @@ class Answer:
     query: str
     text: str  # what the model wrote
     call: Call  # none() if the model's text is not a valid call
-    complaint: str | None  # why it is not
+    complaint: str | None  # why it is none(), if the model did not choose that
     n_input: int  # encoder tokens
     n_output: int  # decoder steps, the one that wrote eos included
     encode_s: float  # seconds until the memory stood, for the whole batch
@@ -54,7 +54,7 @@ class Agent:
         """Answer a batch of queries, greedily.
 
         Args:
-            queries: any texts; an empty one is answered `none()` like any other.
+            queries: any texts; one without a letter or digit is answered `none()` unread.
 
         Returns:
             One answer per query, in order.
@@ -62,27 +62,28 @@ class Agent:
         Raises:
             InputError: a query is longer than the model was made for.
         """
+        readable = [any(c.isalnum() for c in query) for query in queries]
+        asked = [query for query, is_readable in zip(queries, readable, strict=True) if is_readable]
+        answers = iter(self._answer(asked) if asked else [])
+        return [
+            next(answers) if is_readable else _unread(query)
+            for query, is_readable in zip(queries, readable, strict=True)
+        ]
+
+    def _answer(self, queries: Sequence[str]) -> list[Answer]:
         rows = [self._tokens(query) for query in queries]
         source, valid = pad(rows, self.model.pad_id)
         started = time.perf_counter()
         memory = mu.remember(self.ops, self.model, source, valid)
         encoded = time.perf_counter()
         start = np.full((len(rows), 1), self.model.bos_id)
-        written: list[list[int]] = [[] for _ in rows]
-        steps = [0] * len(rows)
-        ended = np.zeros(len(rows), bool)
-        for step in stream(
-            self.ops, self.model, memory, start, np.ones(start.shape, bool), MAX_NEW_TOKENS
-        ):
-            for i in np.flatnonzero(~ended).tolist():
-                steps[i] += 1
-                if not step.ended[i]:
-                    written[i].append(int(step.tokens[i]))
-            ended = step.ended
+        all_valid = np.ones(start.shape, bool)
+        steps = list(stream(self.ops, self.model, memory, start, all_valid, MAX_NEW_TOKENS))
         decoded = time.perf_counter()
         answers = []
         for i, query in enumerate(queries):
-            text = self.tokenizer.decode(written[i])
+            written = [int(step.tokens[i]) for step in steps if not step.ended[i]]
+            text = self.tokenizer.decode(written)
             call, complaint = self._parse(text)
             answers.append(
                 Answer(
@@ -91,7 +92,7 @@ class Agent:
                     call=call,
                     complaint=complaint,
                     n_input=len(rows[i]),
-                    n_output=steps[i],
+                    n_output=min(len(written) + 1, len(steps)),
                     encode_s=encoded - started,
                     decode_s=decoded - encoded,
                 )
@@ -111,7 +112,20 @@ class Agent:
         try:
             return parse_call(text, self.catalog), None
         except CallError as error:
-            return NONE, str(error)
+            return NONE, f"the model wrote {text!r}, which is no call: {error}"
+
+
+def _unread(query: str) -> Answer:
+    return Answer(
+        query=query,
+        text=str(NONE),
+        call=NONE,
+        complaint="the query has no letter or digit to go by",
+        n_input=0,
+        n_output=0,
+        encode_s=0.0,
+        decode_s=0.0,
+    )
 
 
 def query_tokens(query: str, tokenizer: Tokenizer) -> list[int]:

@@ -1,0 +1,115 @@
+"""What must hold for every request on every chip."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mu_ref.presets import tiny
+from npu_sim.hardware import NPUS, npu
+from npu_sim.record import Precision, record_request
+from npu_sim.report import simulate
+from npu_sim.roofline import op_cost
+
+WIDTHS = {
+    "weight_bits": (4, 8, 16),
+    "activation_bits": (8, 16),
+    "kv_bits": (4, 8, 16),
+    "head_weight_bits": (4, 8, 16),
+}
+
+
+def small_model(gated, placement, both, d_ff):
+    model = tiny(gated=gated, norm_placement=placement)
+    encoder, decoder = (replace(stack, d_ff=d_ff) for stack in (model.encoder, model.decoder))
+    return replace(model, encoder=encoder if both else None, decoder=decoder)
+
+
+configs = st.builds(
+    small_model,
+    st.booleans(), st.sampled_from(["pre", "dual"]), st.booleans(), st.integers(1, 64),
+)  # fmt: skip
+precisions = st.builds(Precision, **{name: st.sampled_from(w) for name, w in WIDTHS.items()})
+lengths = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))  # in, out, batch
+tight = st.sampled_from(NPUS).map(  # little SRAM, so that activations spill
+    lambda name: npu(name).with_value("sram.capacity_bytes", 2000)
+)
+chips = st.one_of(st.sampled_from(NPUS).map(npu), tight)
+
+
+def cycles(config, request, precision, chip):
+    n_input, n_output, batch = request
+    return simulate(
+        record_request(config, n_input, n_output, precision, batch), chip
+    ).latency_cycles
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs, lengths, precisions, chips, st.integers(0, 2))
+def test_a_longer_or_larger_request_never_gets_faster(config, request, precision, chip, axis):
+    longer = tuple(n + (i == axis) for i, n in enumerate(request))
+    assert cycles(config, longer, precision, chip) >= cycles(config, request, precision, chip)
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs, lengths, precisions, chips, st.sampled_from(sorted(WIDTHS)))
+def test_wider_numbers_never_get_faster(config, request, precision, chip, field):
+    times = [
+        cycles(config, request, replace(precision, **{field: bits}), chip) for bits in WIDTHS[field]
+    ]
+    assert times == sorted(times)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    configs, lengths, precisions, chips,
+    st.sampled_from([
+        "dma.bytes_per_s", "dram.bytes_per_s", "sram.capacity_bytes", "vector.width_bytes",
+        "matrix.w8a8_macs_per_cycle", "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
+    ]),
+)  # fmt: skip
+def test_a_better_chip_is_never_slower(config, request, precision, chip, path):
+    better = chip.with_value(path, 2 * chip.numbers()[path])
+    assert cycles(config, request, precision, better) <= cycles(config, request, precision, chip)
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs, lengths, precisions, chips)
+def test_time_is_at_least_what_each_engine_needs_alone(config, request, precision, chip):
+    n_input, n_output, batch = request
+    program = record_request(config, n_input, n_output, precision, batch)
+    report = simulate(program, chip)
+    peak = max(
+        chip.matrix.w8a8_macs_per_cycle,
+        chip.matrix.w8a16_macs_per_cycle,
+        chip.matrix.w16a16_macs_per_cycle,
+    )
+    assert report.latency_cycles * peak >= report.macs
+    moved = report.dram_bytes * chip.clock_hz
+    assert report.latency_cycles * chip.memory_bytes_per_s >= moved
+    compulsory = program.total("weight_bytes") + program.total("kv_bytes")
+    assert report.dram_bytes >= compulsory
+
+
+@settings(max_examples=40, deadline=None)
+@given(configs, lengths, precisions, chips)
+def test_the_operations_add_up_to_the_report(config, request, precision, chip):
+    n_input, n_output, batch = request
+    program = record_request(config, n_input, n_output, precision, batch)
+    report = simulate(program, chip)
+    costs = [op_cost(op, chip) for op in program.ops]
+    overhead = len(program.calls) * chip.per_inference_overhead_cycles
+    assert report.latency_cycles == sum(cost.cycles for cost in costs) + overhead
+    assert report.dram_bytes == sum(cost.dram_bytes for cost in costs)
+    assert report.macs == sum(op.macs for op in program.ops)
+
+
+@settings(max_examples=20, deadline=None)
+@given(configs, lengths, precisions, chips)
+def test_the_same_request_gives_the_same_report(config, request, precision, chip):
+    n_input, n_output, batch = request
+    first, second = (
+        simulate(record_request(config, n_input, n_output, precision, batch), chip).to_json()
+        for _ in range(2)
+    )
+    assert first == second

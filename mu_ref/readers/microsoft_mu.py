@@ -1,0 +1,131 @@
+"""Read checkpoints of microsoft/encoder-decoder-slm: its text2text model, class `MuConfig`."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.errors import ConfigError
+
+__all__ = ["config_of", "name_of"]
+
+Fields = Mapping[str, Any]
+
+_DEFAULTS: Fields = {  # MuConfig in modeling_mu.py
+    "n_encoder_layer": 20,
+    "n_decoder_layer": 10,
+    "n_embd": 1024,
+    "qkv_embd": 384,
+    "is_interleaved": False,
+    "hidden_dim": 4096,
+    "n_head": 6,
+    "n_kv_head": 3,
+    "block_size": 1024,
+    "dropout": 0.1,
+    "rope_theta": 10000,
+    "rope_factor": 1.0,
+    "pad_token_id": 0,
+    "vocab_size": 32128,
+}
+
+
+def config_of(fields: Fields) -> ModelConfig:
+    """Translate a `config.json`.
+
+    Args:
+        fields: of MuConfig; those that are missing take its defaults.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: the fields contradict each other.
+    """
+    f = {**_DEFAULTS, **fields}
+    d_attn = f["n_embd"] if f["qkv_embd"] is None else f["qkv_embd"]
+    if d_attn % f["n_head"]:
+        raise ConfigError(f"qkv_embd must be a multiple of n_head={f['n_head']}, got {d_attn}")
+    d_head = d_attn // f["n_head"]
+
+    def stack(n_layers: int, origin: str) -> StackConfig:
+        return StackConfig(
+            n_layers=n_layers,
+            d_model=f["n_embd"],
+            d_ff=f["hidden_dim"],
+            n_heads=f["n_head"],
+            n_kv_heads=f["n_kv_head"],
+            d_head=d_head,
+            kv_head_map="blocked" if f["is_interleaved"] else "cyclic",
+            attention_scale=1 / math.sqrt(d_head),
+            attention_softcap=None,
+            attention_bias=True,
+            mlp_bias=True,
+            window=None,
+            windowed_layers=(False,) * n_layers,
+            norm_kind="rms",
+            norm_placement="pre",
+            norm_eps=f.get("norm_eps", 1e-6),  # a default argument of MuRMSNorm, not in MuConfig
+            embed_norm=False,
+            embed_scale=1.0,
+            activation="gelu_tanh",
+            gated=False,
+            rope_theta=f["rope_theta"],
+            rope_origin=origin,  # type: ignore[arg-type]
+            rope_ntk_factor=f["rope_factor"],
+            rope_base_len=f["block_size"],
+            rope_length="padded",
+        )
+
+    return ModelConfig(
+        name=f.get("name", "microsoft-mu"),
+        encoder=stack(f["n_encoder_layer"], "centre"),
+        decoder=stack(f["n_decoder_layer"], "start"),
+        vocab_size=f["vocab_size"],
+        encoder_vocab_size=f["vocab_size"],
+        shared_embedding=True,
+        tied_head=True,
+        head_bias=False,
+        final_softcap=None,
+        max_len=f["block_size"],
+        pad_id=f["pad_token_id"],
+        bos_id=1,  # the Phi-3.5 tokenizer's <s>, which the original's generate is called with
+        eos_id=f.get("eos_token_id", 32000),
+        mask_decoder_pads=True,
+        dropout=f["dropout"],
+    )
+
+
+_SUBLAYERS = {"attn": "self_attention", "causal_attn": "self_attention",
+                        "cross_attn": "cross_attention", "mlp": "mlp"}  # fmt: skip
+_LINEARS = {"q_linear": "q", "k_linear": "k", "v_linear": "v", "out_linear": "o",
+                      "fc1": "up", "fc2": "down"}  # fmt: skip
+_NORMS = {("e", "ln1"): "self_attention", ("e", "ln2"): "mlp",
+                    ("h", "ln1"): "self_attention", ("h", "ln2"): "cross_attention",
+                    ("h", "ln3"): "mlp"}  # fmt: skip
+
+
+def name_of(name: str) -> str | None:
+    """Translate one tensor name.
+
+    Args:
+        name: theirs.
+
+    Returns:
+        Ours; None for the tied copy of the embedding; the name itself if it is unknown.
+    """
+    name = name.removeprefix("module.").removeprefix("transformer.")
+    fixed = {"wte.weight": "embedding.weight", "ln_e.weight": "encoder.final_norm.weight",
+             "ln_f.weight": "decoder.final_norm.weight", "lm_head.weight": None}  # fmt: skip
+    if name in fixed:
+        return fixed[name]
+    layer = re.fullmatch(r"([eh])\.(\d+)\.(\w+)(?:\.(\w+))?\.(weight|bias)", name)
+    if layer is None:
+        return name
+    stack, index, part, linear, kind = layer.groups()
+    at = f"{'encoder' if stack == 'e' else 'decoder'}.{index}"
+    if linear is None and (stack, part) in _NORMS:
+        return f"{at}.{_NORMS[stack, part]}.pre_norm.{kind}"
+    if part in _SUBLAYERS and linear in _LINEARS:
+        return f"{at}.{_SUBLAYERS[part]}.{_LINEARS[linear]}.{kind}"
+    return name

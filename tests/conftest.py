@@ -1,0 +1,19 @@
+"""What every test runs under: floating-point errors are errors, and Hypothesis has no deadline."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Two cores are shared with whatever else runs there: time says nothing about a test case.
+settings.register_profile(
+    "tests", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True)
+def _floating_point_errors_are_errors() -> Iterator[None]:
+    with np.errstate(divide="raise", over="raise", invalid="raise"):  # softmax may underflow
+        yield

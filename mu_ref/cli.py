@@ -207,7 +207,7 @@ def train(
     queries: Annotated[
         Path | None, typer.Option(help="Labelled queries, JSON lines; the shipped ones by default.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 40,
+    epochs: Annotated[int, typer.Option(min=1)] = 36,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,

@@ -135,19 +135,25 @@ def initial_weights(
     return weights
 
 
-def save_weights(path: Path, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
+def save_weights(
+    path: Path,
+    config: ModelConfig,
+    weights: Mapping[str, np.ndarray],
+    notes: Mapping[str, str] | None = None,
+) -> None:
     """Write weights with their configuration; the file appears whole or not at all.
 
     Args:
         path: a .safetensors file.
         config: goes into the metadata.
         weights: exactly the tensors of `weight_shapes(config)`.
+        notes: more texts for the metadata, such as how the weights were made.
 
     Raises:
         WeightsError: a tensor is missing, unknown or of another shape.
     """
     check_names(path.name, weight_shapes(config), {n: w.shape for n, w in weights.items()})
-    write_safetensors(path, weights, {"config": config.to_json()})
+    write_safetensors(path, weights, {**(notes or {}), "config": config.to_json()})
 
 
 def load_weights(path: Path) -> tuple[ModelConfig, Weights]:

@@ -1,5 +1,7 @@
 """Train the Settings agent: data in, weight file out, with a display of the way there."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -57,18 +59,25 @@ def train_agent(
         raise InputError(f"{checkpoint} exists; give --resume to go on, or delete it to start anew")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _run(trainer, checkpoint, console)
+        loss = _run(trainer, checkpoint, console)
     except KeyboardInterrupt:
         trainer.save(checkpoint)
         console.print(f"stopped after step {trainer.step}; --resume goes on from {checkpoint}")
         raise
     halves = {n: w.astype(np.float16) for n, w in trainer.weights.items()}
-    save_weights(out, model, halves)
+    notes = {
+        "train": json.dumps(asdict(config)),
+        "queries": str(len(items)),
+        "steps": str(trainer.step),
+        "loss": f"{loss:.4f}",
+    }
+    save_weights(out, model, halves, notes)
     checkpoint.unlink()
     console.print(f"wrote {out}")
 
 
-def _run(trainer: Trainer, checkpoint: Path, console: Console) -> None:
+def _run(trainer: Trainer, checkpoint: Path, console: Console) -> float:
+    """Train to the end; return the running mean of the loss."""
     columns = (
         TextColumn("step {task.completed}/{task.total}"),
         BarColumn(),
@@ -78,9 +87,10 @@ def _run(trainer: Trainer, checkpoint: Path, console: Console) -> None:
     )
     with Progress(*columns, console=console) as display:
         task = display.add_task("training", total=None, epoch=0, loss=float("nan"), rate=0.0)
-        mean = None
+        mean = float("nan")
         for p in trainer.run(checkpoint):
-            mean = p.loss if mean is None else 0.95 * mean + 0.05 * p.loss
+            mean = p.loss if np.isnan(mean) else 0.95 * mean + 0.05 * p.loss
             display.update(
                 task, completed=p.step, total=p.total_steps, epoch=p.epoch, loss=mean, rate=p.rate
             )
+    return mean

@@ -40,9 +40,9 @@ EpochData = Callable[[np.random.Generator], Sequence[Example]]
 class TrainConfig:
     """What decides a run, besides the model and the data."""
 
-    epochs: int = 40
+    epochs: int = 36
     batch_size: int = 128
-    peak_rate: float = 3e-3
+    peak_rate: float = 5e-3
     warmup_share: float = 0.03  # of all steps
     decay_share: float = 0.4  # of all steps
     label_smoothing: float = 0.1

@@ -1,6 +1,7 @@
 """Our results equal those of the projects whose checkpoints we read: see `data/README.md`."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +36,16 @@ def inputs_of(folder: str) -> dict[str, np.ndarray]:
 
 
 def valid_of(folder: str) -> np.ndarray:
-    """Return where the encoder's output is defined: every family here pads with pad_token_id."""
+    """Return where the encoder's output is defined."""
     arrays = inputs_of(folder)
     if "encoder_attention_mask" in arrays:
         return arrays["encoder_attention_mask"].astype(bool)
-    pad_id = 3 if folder == "microsoft-mu-mha" else 0
-    return arrays["encoder_input_ids"] != pad_id
+    config = json.loads((DATA / folder / "config.json").read_text())
+    return arrays["encoder_input_ids"] != config["pad_token_id"]
 
 
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Callable:
     """Results by (folder, dtype), computed when first asked for."""
     done: dict[tuple[str, type], dict[str, np.ndarray]] = {}
 
@@ -61,7 +62,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
 
 def test_all_eight_checkpoints_are_here() -> None:
     assert len(FOLDERS) == 8
-    assert [f for f in FOLDERS if not (DATA / f / "lifted.npz").exists()] == []
+    assert all((DATA / folder / "lifted.npz").exists() for folder in FOLDERS)
     without = [f for f in FOLDERS if not (DATA / f / "expected.npz").exists()]
     assert without == ["t5gemma-unequal"]
 

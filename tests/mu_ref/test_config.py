@@ -1,0 +1,138 @@
+"""Configurations refuse what contradicts itself, and survive the way through JSON."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from strategies import model_configs
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import ConfigError
+from mu_ref.presets import PRESETS, preset, tiny
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_survives_json(name: str) -> None:
+    config = preset(name)
+    assert ModelConfig.from_json(config.to_json()) == config
+
+
+@given(model_configs())
+def test_every_configuration_survives_json(config: ModelConfig) -> None:
+    again = ModelConfig.from_json(config.to_json())
+    assert again == config
+    assert hash(again) == hash(config)  # a list where a tuple was would not hash
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n_layers", 0),
+        ("d_model", 0),
+        ("d_ff", -1),
+        ("n_heads", 3),  # of 2 kv heads
+        ("n_kv_heads", 3),
+        ("d_head", 5),
+        ("windowed_layers", (False,)),
+        ("windowed_layers", (True, False)),  # without a window
+        ("kv_head_map", "striped"),
+        ("norm_kind", "batch"),
+        ("norm_placement", "post"),
+        ("activation", "tanh"),
+        ("rope_origin", "end"),
+        ("rope_length", "batch"),
+    ],
+)
+def test_a_contradiction_in_a_stack_names_its_field(field: str, value: object) -> None:
+    named = {"n_kv_heads": "n_kv_heads", "windowed_layers": "window"}.get(field, field)
+    with pytest.raises(ConfigError, match=named):
+        replace(tiny().stacks["encoder"], **{field: value})
+
+
+def test_a_window_of_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match="window must be at least 1"):
+        tiny(window=0, windowed_layers=(True, False))
+
+
+def test_ntk_scaling_needs_two_pairs() -> None:
+    with pytest.raises(ConfigError, match="d_head"):
+        replace(tiny().stacks["decoder"], d_head=2, rope_ntk_factor=2.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"vocab_size": 0}, "vocab_size"),
+        ({"encoder_vocab_size": 60}, "encoder_vocab_size"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"dropout": -0.1}, "dropout"),
+        ({"encoder": None, "decoder": None}, "encoder or a decoder"),
+    ],
+)
+def test_a_contradiction_in_a_model_names_its_field(changes: dict, field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        replace(tiny(), **changes)
+
+
+def test_stacks_that_share_an_embedding_have_one_width() -> None:
+    wide = replace(tiny().stacks["encoder"], d_model=18)
+    with pytest.raises(ConfigError, match="d_model"):
+        replace(tiny(), encoder=wide)
+    assert replace(tiny(), encoder=wide, shared_embedding=False).encoder.d_model == 18
+
+
+def test_head_maps_by_hand() -> None:
+    stack = tiny().stacks["decoder"]  # 4 heads, 2 kv heads
+    assert replace(stack, kv_head_map="blocked").kv_head_of == (0, 0, 1, 1)
+    assert replace(stack, kv_head_map="cyclic").kv_head_of == (0, 1, 0, 1)
+
+
+def test_a_window_applies_to_its_layers() -> None:
+    stack = tiny(window=3, windowed_layers=(False, True)).stacks["decoder"]
+    assert [stack.layer_window(layer) for layer in range(2)] == [None, 3]
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def changed(path: tuple[str, ...], value: object) -> str:
+    data = json.loads(tiny().to_json())
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "must be JSON"),
+        ("nonsense", "must be JSON"),
+        ("[1]", "must be a JSON object, got list"),
+        ("{}", "missing"),
+        (changed(("medusa_heads",), 4), "medusa_heads"),
+        (changed(("encoder",), 4), "encoder must be a JSON object"),
+        (changed(("encoder", "hats"), 4), "hats"),
+        (changed(("decoder", "norm_kind"), "batch"), "norm_kind"),
+    ],
+)
+def test_a_text_that_is_no_configuration_is_refused(text: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        ModelConfig.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("vocab_size",), "many"),
+        (("dropout",), None),
+        (("encoder", "n_layers"), None),
+        (("encoder", "windowed_layers"), 2),
+        (("encoder", "d_head"), "wide"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(path: tuple[str, ...], value: object) -> None:
+    with pytest.raises(ConfigError):
+        ModelConfig.from_json(changed(path, value))

@@ -1,0 +1,247 @@
+"""Decoding: greedy equals repeated scoring, rows end on their own, sampling follows its law."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import model_configs, random_weights, rows_of, seeds
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import InputError
+from mu_ref.generate import Sampling, generate, sample, stream, token_probabilities
+from mu_ref.model import mu
+from mu_ref.ops.reference import ReferenceOps
+from mu_ref.presets import tiny
+
+OPS = ReferenceOps({}, np.float64)
+TWIN = replace(tiny(), encoder=None)  # decoder-only
+NO_EOS = -1
+
+
+def small(config: ModelConfig, seed: int = 0) -> ReferenceOps:
+    return ReferenceOps(random_weights(config, seed), np.float64)
+
+
+def by_full_recomputation(ops, config, source, prompt: list[int], limit: int) -> list[int]:
+    """Score the whole text anew for every token: what decoding means, in four lines."""
+    text = list(prompt)
+    while len(text) < len(prompt) + limit:
+        tokens = np.array([text])
+        arrays = (None, None) if source is None else (source, np.ones(source.shape, bool))
+        scores = mu.forward(ops, config, *arrays, tokens, np.ones(tokens.shape, bool))
+        new = int(np.flatnonzero(scores[0, -1] == scores[0, -1].max())[0])
+        if new == config.eos_id:
+            break
+        text.append(new)
+    return text[len(prompt) :]
+
+
+@settings(max_examples=30)
+@given(model_configs(("encoder-decoder",), rope_length="row"), st.data())
+def test_greedy_decoding_of_a_batch_equals_scoring_each_row_anew(
+    config: ModelConfig, data: st.DataObject
+) -> None:
+    config = replace(config, mask_decoder_pads=False)  # a generated pad id is a token like others
+    ops = small(config, data.draw(seeds))
+    source = data.draw(rows_of(config.encoder_vocab_size))
+    rows = generate(ops, config, source.tokens, source.valid, 5)
+    for tokens, n, row in zip(source.tokens, source.lengths, rows, strict=True):
+        alone = tokens[None, :n]
+        assert row == by_full_recomputation(ops, config, alone, [config.bos_id], 5)
+
+
+@settings(max_examples=30)
+@given(model_configs(("decoder-only",), rope_length="row"), st.data())
+def test_prompts_of_unequal_length_continue_as_each_alone(
+    config: ModelConfig, data: st.DataObject
+) -> None:
+    config = replace(config, mask_decoder_pads=False)
+    ops = small(config, data.draw(seeds))
+    prompt = data.draw(rows_of(config.vocab_size))
+    rows = generate(
+        ops, config, None, None, 5, prompt=prompt.tokens, prompt_valid=prompt.valid
+    )
+    for tokens, n, row in zip(prompt.tokens, prompt.lengths, rows, strict=True):
+        assert row == by_full_recomputation(ops, config, None, tokens[:n].tolist(), 5)
+
+
+# -- ending ----------------------------------------------------------------------------------------
+
+
+def scripted(n_rows: int, seed: int = 1) -> tuple[ModelConfig, ReferenceOps, np.ndarray]:
+    """Return a decoder-only model and prompts whose rows write different tokens."""
+    prompt = np.arange(5, 5 + n_rows)[:, None]
+    return replace(TWIN, eos_id=NO_EOS), small(TWIN, seed), prompt
+
+
+def test_a_row_stops_at_eos_and_the_others_go_on() -> None:
+    config, ops, prompt = scripted(6)
+    free = generate(ops, config, None, None, 8, prompt=prompt)
+    assert [len(row) for row in free] == [8] * 6
+    # Whatever row 0 writes as its third token becomes eos.
+    eos = free[0][2]
+    config = replace(config, eos_id=eos)
+    expected = [row[: row.index(eos)] if eos in row else row for row in free]
+    assert len({len(row) for row in expected}) > 1, "rows must end at different steps"
+    assert generate(ops, config, None, None, 8, prompt=prompt) == expected
+
+
+def test_rows_that_have_ended_give_pads_and_stay_ended() -> None:
+    config, ops, prompt = scripted(6)
+    free = generate(ops, config, None, None, 8, prompt=prompt)
+    config = replace(config, eos_id=free[0][2], pad_id=60)
+    valid = np.ones(prompt.shape, bool)
+    steps = list(stream(ops, config, None, prompt, valid, 8))
+    for row in range(6):
+        written = [int(step.tokens[row]) for step in steps]
+        ended = [bool(step.ended[row]) for step in steps]
+        n = written.index(config.eos_id) if config.eos_id in written else len(written)
+        assert written[:n] == free[row][:n]
+        assert written[n + 1 :] == [60] * len(written[n + 1 :])
+        assert ended == [i >= n for i in range(len(written))]
+
+
+def test_decoding_ends_when_every_row_has() -> None:
+    config, ops, prompt = scripted(1)
+    free = generate(ops, config, None, None, 8, prompt=prompt)[0]
+    config = replace(config, eos_id=free[3])
+    n = free.index(free[3])
+    assert len(list(stream(ops, config, None, prompt, prompt > 0, 8))) == n + 1
+    on = list(stream(ops, config, None, prompt, prompt > 0, 8, stop_at_eos=False))
+    assert [int(step.tokens[0]) for step in on] == free
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5])
+def test_the_limit_is_kept(limit: int) -> None:
+    config, ops, prompt = scripted(2)
+    assert [len(r) for r in generate(ops, config, None, None, limit, prompt=prompt)] == [limit] * 2
+
+
+def test_a_stream_computes_a_token_when_it_is_asked_for() -> None:
+    class Counting(ReferenceOps):
+        n_argmax = 0
+
+        def argmax(self, x, site):
+            self.n_argmax += 1
+            return super().argmax(x, site)
+
+    config, _, prompt = scripted(1)
+    ops = Counting(random_weights(TWIN, 1), np.float64)
+    steps = stream(ops, config, None, prompt, prompt > 0, 1000)
+    assert ops.n_argmax == 0
+    next(steps)
+    next(steps)
+    assert ops.n_argmax == 2
+
+
+# -- sampling --------------------------------------------------------------------------------------
+
+P = np.array([0.5, 0.125, 0.25, 0.125])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.5, 0.125, 0.25, 0.125]),
+        ({"top_k": 1}, [1, 0, 0, 0]),
+        ({"top_k": 2}, [2 / 3, 0, 1 / 3, 0]),
+        ({"top_k": 3}, [4 / 7, 1 / 7, 2 / 7, 0]),  # of two equals the lower index stays
+        ({"top_k": 99}, [0.5, 0.125, 0.25, 0.125]),
+        ({"top_p": 0.4}, [1, 0, 0, 0]),
+        ({"top_p": 0.6}, [2 / 3, 0, 1 / 3, 0]),
+        ({"top_p": 0.8}, [4 / 7, 1 / 7, 2 / 7, 0]),
+        ({"top_p": 0.9}, [0.5, 0.125, 0.25, 0.125]),
+        ({"top_p": 1.0}, [0.5, 0.125, 0.25, 0.125]),
+        ({"top_k": 2, "top_p": 0.6}, [1, 0, 0, 0]),  # 2/3 of what top_k left
+        ({"temperature": 0.5}, [16 / 22, 1 / 22, 4 / 22, 1 / 22]),  # p² / sum p²
+        ({"temperature": 1e-3}, [1, 0, 0, 0]),
+    ],
+)
+def test_the_distribution_by_hand(options: dict, expected: list[float]) -> None:
+    p = token_probabilities(np.log(P)[None], Sampling(**({"temperature": 1.0} | options)))
+    np.testing.assert_allclose(p, [expected], rtol=1e-12, atol=1e-12)
+
+
+def test_the_smallest_set_that_reaches_top_p_exactly_is_kept() -> None:
+    """Three equal logits of -1 and one of 0 would round; 1/2 and 1/4 do not."""
+    logits = np.zeros((1, 4))  # each has probability 1/4, exactly
+    p = token_probabilities(logits, Sampling(temperature=1.0, top_p=0.5))
+    assert p.tolist() == [[0.5, 0.5, 0, 0]]
+
+
+def test_frequencies_follow_the_distribution() -> None:
+    n, p = 20_000, np.array([0.6, 0.3, 0.1])
+    logits = np.broadcast_to(np.log(p), (n, 3))
+    drawn = sample(OPS, logits, Sampling(temperature=1.0), np.random.default_rng(0))
+    counts = np.bincount(drawn, minlength=3)
+    deviation = np.sqrt(n * p * (1 - p))
+    assert (np.abs(counts - n * p) < 5 * deviation).all()
+
+
+def test_a_token_without_probability_is_never_drawn() -> None:
+    class Edge:
+        """Draws the ends of [0, 1)."""
+
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def random(self, shape):
+            return np.full(shape, self.value)
+
+    logits = np.log(np.array([[0.01, 0.495, 0.495, 0.01]]))
+    sampling = Sampling(temperature=1.0, top_k=2)
+    for value, token in ((0.0, 1), (0.49, 1), (0.51, 2), (np.nextafter(1.0, 0.0), 2)):
+        assert sample(OPS, logits, sampling, Edge(value)).tolist() == [token]
+
+
+def test_top_k_of_one_equals_greedy_even_on_ties() -> None:
+    logits = np.random.default_rng(0).integers(0, 3, (50, 7)).astype(float)
+    greedy = sample(OPS, logits, Sampling(), None)
+    assert (logits[np.arange(50), greedy] == logits.max(axis=1)).all()
+    one = sample(OPS, logits, Sampling(temperature=2.0, top_k=1), np.random.default_rng(1))
+    np.testing.assert_array_equal(one, greedy)
+
+
+def test_the_same_generator_draws_the_same_text() -> None:
+    config, ops, prompt = scripted(3)
+    hot = Sampling(temperature=1.5, top_k=20, top_p=0.95)
+
+    def text(seed: int) -> list[list[int]]:
+        rng = np.random.default_rng(seed)
+        return generate(ops, config, None, None, 10, hot, rng, prompt=prompt)
+
+    assert text(0) == text(0)
+    assert text(0) != text(1)
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", -0.1), ("temperature", float("nan")), ("top_k", 0), ("top_p", 0.0),
+     ("top_p", 1.1), ("top_p", float("nan"))],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must .*got {value}"):
+        Sampling(**{name: value})
+
+
+def test_sampling_without_a_generator_is_refused() -> None:
+    with pytest.raises(InputError, match="random generator"):
+        sample(OPS, np.zeros((1, 3)), Sampling(temperature=1.0), None)
+
+
+def test_a_decoder_only_model_without_a_prompt_is_refused() -> None:
+    with pytest.raises(InputError, match="prompt"):
+        generate(small(TWIN), TWIN, None, None, 3)
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    valid = np.array([[True], [False]])
+    with pytest.raises(InputError, match="one is empty"):
+        generate(
+            small(TWIN), TWIN, None, None, 3, prompt=np.array([[5], [6]]), prompt_valid=valid
+        )

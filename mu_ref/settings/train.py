@@ -1,6 +1,9 @@
 """Train the Settings agent: data in, weight file out, with a display of the way there."""
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -58,12 +61,11 @@ def train_agent(
     elif checkpoint.exists():
         raise InputError(f"{checkpoint} exists; give --resume to go on, or delete it to start anew")
     out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        loss = _run(trainer, checkpoint, console)
-    except KeyboardInterrupt:
+    loss, finished = _run(trainer, checkpoint, console)
+    if not finished:
         trainer.save(checkpoint)
         console.print(f"stopped after step {trainer.step}; --resume goes on from {checkpoint}")
-        raise
+        raise KeyboardInterrupt
     halves = {n: w.astype(np.float16) for n, w in trainer.weights.items()}
     notes = {
         "train": json.dumps(asdict(config)),
@@ -76,8 +78,8 @@ def train_agent(
     console.print(f"wrote {out}")
 
 
-def _run(trainer: Trainer, checkpoint: Path, console: Console) -> float:
-    """Train to the end; return the running mean of the loss."""
+def _run(trainer: Trainer, checkpoint: Path, console: Console) -> tuple[float, bool]:
+    """Train; return the running mean of the loss, and whether the end was reached."""
     columns = (
         TextColumn("step {task.completed}/{task.total}"),
         BarColumn(),
@@ -85,7 +87,7 @@ def _run(trainer: Trainer, checkpoint: Path, console: Console) -> float:
         TextColumn("rate {task.fields[rate]:.2g}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as display:
+    with Progress(*columns, console=console) as display, _interrupt_noted() as interrupted:
         task = display.add_task("training", total=None, epoch=0, loss=float("nan"), rate=0.0)
         mean = float("nan")
         for p in trainer.run(checkpoint):
@@ -93,4 +95,17 @@ def _run(trainer: Trainer, checkpoint: Path, console: Console) -> float:
             display.update(
                 task, completed=p.step, total=p.total_steps, epoch=p.epoch, loss=mean, rate=p.rate
             )
-    return mean
+            if interrupted:
+                return mean, p.step == p.total_steps
+    return mean, True
+
+
+@contextmanager
+def _interrupt_noted() -> Iterator[list[int]]:
+    """Turn Ctrl-C into a note, so that a step is never left half done."""
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -69,6 +69,12 @@ class StackConfig:
             raise ConfigError(f"d_head must be even so that RoPE can pair it, got {self.d_head}")
         if self.rope_ntk_factor > 1 and self.d_head < 4:
             raise ConfigError(f"d_head must be at least 4 with an NTK factor, got {self.d_head}")
+        for name in ("rope_theta", "rope_base_len", "attention_softcap"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be positive, got {value}")
+        if not self.norm_eps >= 0:
+            raise ConfigError(f"norm_eps must be at least 0, got {self.norm_eps}")
         if len(self.windowed_layers) != self.n_layers:
             raise ConfigError(
                 f"windowed_layers must name each of the {self.n_layers} layers, "
@@ -147,6 +153,13 @@ class ModelConfig:
                 )
             if both and self.encoder.d_model != self.decoder.d_model:  # type: ignore[union-attr]
                 raise ConfigError("stacks that share an embedding must have the same d_model")
+        if self.decoder is not None and self.decoder.rope_origin != "start":
+            raise ConfigError(
+                f"rope_origin of a decoder must be 'start', got {self.decoder.rope_origin!r}; "
+                "a centre would move with every token that is written"
+            )
+        if self.final_softcap is not None and not self.final_softcap > 0:
+            raise ConfigError(f"final_softcap must be positive, got {self.final_softcap}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}")
 
@@ -186,12 +199,17 @@ class ModelConfig:
             data = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"a configuration must be JSON, got {text[:40]!r}") from error
-        for name in ("encoder", "decoder"):
-            if isinstance(data, dict) and data.get(name) is not None:
-                stack = _checked_fields(StackConfig, data[name], name)
-                stack["windowed_layers"] = tuple(stack["windowed_layers"])
-                data[name] = StackConfig(**stack)
-        return cls(**_checked_fields(cls, data, "configuration"))
+        try:
+            for name in ("encoder", "decoder"):
+                if isinstance(data, dict) and data.get(name) is not None:
+                    stack = _checked_fields(StackConfig, data[name], name)
+                    stack["windowed_layers"] = tuple(stack["windowed_layers"])
+                    data[name] = StackConfig(**stack)
+            return cls(**_checked_fields(cls, data, "configuration"))
+        except TypeError as error:
+            raise ConfigError(
+                f"a configuration must hold values of the right kind; one is not ({error})"
+            ) from error
 
 
 def _checked_fields(kind: type, data: Any, what: str) -> dict[str, Any]:

@@ -44,11 +44,12 @@ def forward_file(
             f"{inputs}: encoder and decoder ids must have the same number of rows, "
             f"got {len(source)} and {len(target)}"
         )
-    valid = arrays.get("encoder_attention_mask", source != config.pad_id).astype(bool)
-    if valid.shape != source.shape:
+    mask = arrays.get("encoder_attention_mask", source != config.pad_id)
+    valid = mask.astype(bool)
+    if mask.shape != source.shape or mask.dtype.kind not in "biu":
         raise InputError(
-            f"{inputs}: encoder_attention_mask must have the shape of encoder_input_ids, "
-            f"{source.shape}, got {valid.shape}"
+            f"{inputs}: encoder_attention_mask must be integers of the shape of "
+            f"encoder_input_ids, {source.shape}, got {mask.dtype} {mask.shape}"
         )
     if not valid.any(axis=1).all():
         raise InputError(f"{inputs}: every row must hold a token that is not masked; one does not")
@@ -73,8 +74,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path} must be an npz file; there is no such file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # zipfile, struct and ValueError, by what is broken
         raise InputError(
             f"{path} must be a whole npz file, got something else ({error})"

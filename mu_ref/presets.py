@@ -156,8 +156,8 @@ def _small(name: str, layers: tuple[int, int], vocab_size: int, **widths: Any) -
 def _mu_nano() -> ModelConfig:
     """The model that ships trained: Mu's 8:3 layers and switches at a quarter of its width."""
     widths = {"d_model": 192, "d_ff": 768, "n_heads": 6, "n_kv_heads": 3, "d_head": 32}
-    config = _small("mu-nano", (8, 3), 1536, **widths, attention_scale=32**-0.5)
-    return replace(config, dropout=0.25)
+    scales = {"attention_scale": 32**-0.5, "embed_scale": 192**0.5}
+    return replace(_small("mu-nano", (8, 3), 1536, **widths, **scales), dropout=0.15)
 
 
 def tiny(**changes: Any) -> ModelConfig:
@@ -222,6 +222,13 @@ def field_origins(name: str) -> dict[str, str]:
         return _MU_ORIGINS | changes
     if name in ("mu-nano", "tiny"):
         sizes = ("n_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "d_head", "vocab_size")
-        more = ("encoder_vocab_size", "attention_scale", "max_len", "eos_id", "dropout")
+        more = (
+            "encoder_vocab_size",
+            "attention_scale",
+            "embed_scale",
+            "max_len",
+            "eos_id",
+            "dropout",
+        )
         return _MU_ORIGINS | dict.fromkeys(sizes + more, "ours: small")
     return dict(_MU_ORIGINS)

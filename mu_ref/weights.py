@@ -110,7 +110,13 @@ def count_parameters(config: ModelConfig, prefix: str = "") -> int:
 
 
 def initial_weights(
-    config: ModelConfig, rng: np.random.Generator, std: float = 0.02, dtype: type = np.float32
+    config: ModelConfig,
+    rng: np.random.Generator,
+    std: float = 0.02,
+    dtype: type = np.float32,
+    *,
+    embedding_std: float | None = None,
+    post_norm_gain: float = 1.0,
 ) -> Weights:
     """Draw weights: matrices from N(0, std²), biases 0, gains 1 (0 where the norm adds 1).
 
@@ -119,6 +125,8 @@ def initial_weights(
         rng: source of randomness.
         std: 0.02 is the public Mu code's.
         dtype: of the arrays.
+        embedding_std: of embedding tables; `std` by default.
+        post_norm_gain: of the norms after sub-layers. Below 1, no sub-layer drowns the embedding.
 
     Returns:
         {name: array}.
@@ -127,9 +135,13 @@ def initial_weights(
     plus_one = {name for name, stack in config.stacks.items() if stack.norm_kind == "rms_plus_one"}
     for name, shape in weight_shapes(config).items():
         if len(shape) == 2:
-            weights[name] = (rng.standard_normal(shape) * std).astype(dtype)
-        elif name.endswith("norm.weight") and name.split(".")[0] not in plus_one:
-            weights[name] = np.ones(shape, dtype)
+            is_table = name.endswith("embedding.weight") and embedding_std is not None
+            size = embedding_std if is_table else std
+            weights[name] = (rng.standard_normal(shape) * size).astype(dtype)
+        elif name.endswith("norm.weight"):
+            gain = post_norm_gain if name.endswith("post_norm.weight") else 1.0
+            offset = 1 if name.split(".")[0] in plus_one else 0
+            weights[name] = np.full(shape, gain - offset, dtype)
         else:
             weights[name] = np.zeros(shape, dtype)
     return weights

@@ -63,7 +63,7 @@ def config_from_fields(fields: Fields) -> ModelConfig:
             return microsoft_mu.config_of(fields)
         if fields.get("model_type") == "t5gemma" or {"encoder", "decoder"} <= set(fields):
             return t5gemma.config_of(fields)
-    except (TypeError, AttributeError, ArithmeticError) as error:
+    except (TypeError, AttributeError, ArithmeticError, LookupError) as error:
         raise ConfigError(
             f"config.json must hold a value of the right kind in every field; one has not ({error})"
         ) from error
@@ -95,8 +95,8 @@ def _renamed(
         if ours is not None and not (ours == "head.weight" and config.tied_head):
             weights[ours] = tensor
             continue
-        embedding = next(t for n, t in tensors.items() if rename(n) == f"{config.head_site}.weight")
-        if not np.array_equal(tensor, embedding):
+        tied = [t for n, t in tensors.items() if rename(n) == f"{config.head_site}.weight"]
+        if tied and not np.array_equal(tensor, tied[0]):
             raise WeightsError(f"{what}: {name} must equal the tied embedding; it differs")
     check_names(what, weight_shapes(config), {n: w.shape for n, w in weights.items()})
     return weights

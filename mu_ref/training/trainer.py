@@ -42,7 +42,8 @@ class TrainConfig:
 
     epochs: int = 36
     batch_size: int = 128
-    peak_rate: float = 5e-3
+    peak_rate: float = 4e-3  # of Muon
+    adam_rate_share: float = 0.4  # AdamW's rate, as a share of Muon's
     warmup_share: float = 0.03  # of all steps
     decay_share: float = 0.4  # of all steps
     label_smoothing: float = 0.1
@@ -50,6 +51,8 @@ class TrainConfig:
     muon_weight_decay: float = 0.1
     adam_weight_decay: float = 0.01
     init_std: float = 0.02
+    embedding_std: float = 0.072  # 1/√192: with mu-nano's embed_scale the stream starts at size 1
+    post_norm_gain: float = 0.25
     checkpoint_steps: int = 200
     seed: int = 0
 
@@ -94,7 +97,13 @@ class Trainer:
     def __post_init__(self) -> None:
         """Draw initial weights."""
         rng = np.random.default_rng([self.config.seed, 0, 0])
-        self.weights = initial_weights(self.model, rng, self.config.init_std)
+        self.weights = initial_weights(
+            self.model,
+            rng,
+            self.config.init_std,
+            embedding_std=self.config.embedding_std,
+            post_norm_gain=self.config.post_norm_gain,
+        )
         self.state = {name: {} for name in self.weights}
 
     def run(self, checkpoint: Path | None = None) -> Iterator[Progress]:
@@ -165,7 +174,8 @@ class Trainer:
             if is_muon_weight(name, weight):
                 muon.update(weight, grad, state, rate)
             else:
-                adam.update(weight, grad, state, rate, self.step)
+                adam_rate = rate * self.config.adam_rate_share
+                adam.update(weight, grad, state, adam_rate, self.step)
         return float(loss.value)
 
     def save(self, path: Path) -> None:

@@ -82,6 +82,12 @@ def test_stacks_that_share_an_embedding_have_one_width() -> None:
     assert replace(tiny(), encoder=wide, shared_embedding=False).encoder.d_model == 18
 
 
+def test_a_decoder_cannot_place_the_origin_in_the_centre() -> None:
+    """Its centre would move with every token, and the cached keys would not."""
+    with pytest.raises(ConfigError, match="rope_origin"):
+        replace(tiny(), decoder=replace(tiny().stacks["decoder"], rope_origin="centre"))
+
+
 def test_head_maps_by_hand() -> None:
     stack = tiny().stacks["decoder"]  # 4 heads, 2 kv heads
     assert replace(stack, kv_head_map="blocked").kv_head_of == (0, 0, 1, 1)

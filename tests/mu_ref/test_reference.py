@@ -79,7 +79,7 @@ def test_matmul_by_hand() -> None:
 
 
 def test_rms_norm_by_hand() -> None:
-    # mean(3² + 4² + 5² + 0²) = 12.5, and 3.75 more makes 16.25; or eps 3.5 makes 16, whose root is 4
+    # the mean of 9, 16, 25 and 0 is 12.5; eps 3.5 makes it 16, whose root is 4
     x = np.array([[3.0, 4.0, 5.0, 0.0]])
     ops = ops_with(n__weight=[1, 2, 4, 8])
     assert ops.norm(x, "n", "rms", 3.5).tolist() == [[0.75, 2.0, 5.0, 0.0]]

@@ -36,9 +36,7 @@ LOGITS = np.log(np.array([[[1.0, 2.0, 5.0], [2.0, 2.0, 4.0]]]))  # p = 1/8 1/4 5
 def loss_of(targets: list[int], counted: list[bool], smoothing: float = 0.0) -> float:
     ops = TapeOps({"x": LOGITS})
     marks = np.array([counted])
-    return float(
-        cross_entropy(ops, ops.weights["x"], np.array([targets]), marks, smoothing).value
-    )
+    return float(cross_entropy(ops, ops.weights["x"], np.array([targets]), marks, smoothing).value)
 
 
 def test_loss_is_the_mean_negative_log_of_the_targets_probability() -> None:
@@ -181,9 +179,7 @@ def test_a_batch_by_hand() -> None:
 
 
 @given(st.integers(0, 30), st.integers(1, 8), seeds)
-def test_every_example_comes_once_but_for_an_incomplete_batch(
-    n: int, size: int, seed: int
-) -> None:
+def test_every_example_comes_once_but_for_an_incomplete_batch(n: int, size: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     examples = [Example([3 + i] * int(rng.integers(1, 6)), [3 + i]) for i in range(n)]
     made = list(batches(examples, size, tiny(), rng))

@@ -33,9 +33,7 @@ class Case:
 
 
 @st.composite
-def cases(
-    draw: Any, kinds: tuple[str, ...] = (*DECODERS, "encoder-only"), **fixed: Any
-) -> Case:
+def cases(draw: Any, kinds: tuple[str, ...] = (*DECODERS, "encoder-only"), **fixed: Any) -> Case:
     config = draw(model_configs(kinds, **fixed))
     n_rows = draw(st.integers(1, 4))
     source = target = None
@@ -45,9 +43,7 @@ def cases(
     if config.decoder is not None:
         target = draw(rows_of(config.vocab_size, n_rows))
     dtype = draw(dtypes)
-    return Case(
-        config, ReferenceOps(random_weights(config, draw(seeds)), dtype), source, target
-    )
+    return Case(config, ReferenceOps(random_weights(config, draw(seeds)), dtype), source, target)
 
 
 def memory_of(case: Case, source: Rows | None) -> Memory | None:
@@ -74,9 +70,7 @@ def widened(rows: Rows | None, extra: int, token: int) -> Rows | None:
     if rows is None:
         return None
     at = ((0, 0), (0, extra))
-    return Rows(
-        np.pad(rows.tokens, at, constant_values=token), np.pad(rows.valid, at)
-    )
+    return Rows(np.pad(rows.tokens, at, constant_values=token), np.pad(rows.valid, at))
 
 
 def trimmed(rows: Rows | None) -> Rows | None:

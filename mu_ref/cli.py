@@ -207,9 +207,9 @@ def train(
     queries: Annotated[
         Path | None, typer.Option(help="Labelled queries, JSON lines; the shipped ones by default.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 36,
+    epochs: Annotated[int, typer.Option(min=1)] = 25,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-3,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     resume: Annotated[
         bool, typer.Option(help="Continue from the checkpoint beside --out.")

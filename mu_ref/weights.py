@@ -135,8 +135,8 @@ def initial_weights(
     plus_one = {name for name, stack in config.stacks.items() if stack.norm_kind == "rms_plus_one"}
     for name, shape in weight_shapes(config).items():
         if len(shape) == 2:
-            is_table = name.endswith("embedding.weight") and embedding_std is not None
-            size = embedding_std if is_table else std
+            table = name.endswith("embedding.weight")
+            size = embedding_std if table and embedding_std is not None else std
             weights[name] = (rng.standard_normal(shape) * size).astype(dtype)
         elif name.endswith("norm.weight"):
             gain = post_norm_gain if name.endswith("post_norm.weight") else 1.0

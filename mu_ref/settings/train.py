@@ -36,7 +36,8 @@ def train_agent(
 
     Args:
         name: preset; an encoder-decoder with the shipped tokenizer's vocabulary.
-        queries: labelled queries, JSON lines; the shipped training split by default.
+        queries: labelled queries, JSON lines; by default the shipped training split and the
+            queries written in addition.
         config: of the run.
         out: weight file; the checkpoint stands beside it as `<name>.checkpoint.safetensors`.
         resume: continue from the checkpoint.
@@ -53,7 +54,8 @@ def train_agent(
             f"the preset must be an encoder-decoder with the tokenizer's {tokenizer.vocab_size} "
             f"tokens, got {name} with {model.vocab_size}; mu-nano is one"
         )
-    items = read_queries(queries or DATA / "train.jsonl")
+    files = [DATA / "train.jsonl", DATA / "train_more.jsonl"] if queries is None else [queries]
+    items = [item for file in files for item in read_queries(file)]
     trainer = Trainer(model, config, epoch_data(items, load_catalog(), tokenizer))
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     if resume:

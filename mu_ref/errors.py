@@ -11,6 +11,7 @@ __all__ = [
     "ConfigError",
     "InputError",
     "MuRefError",
+    "QuantizationError",
     "ShapeError",
     "WeightsError",
     "check_choice",
@@ -36,6 +37,10 @@ class WeightsError(MuRefError):
 
 class InputError(MuRefError):
     """A file, flag or array given by the user cannot be used."""
+
+
+class QuantizationError(MuRefError):
+    """A scale, range or calibration set cannot be used for integer arithmetic."""
 
 
 class CallError(MuRefError):

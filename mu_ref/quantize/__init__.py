@@ -1,0 +1,1 @@
+"""Integers instead of floats: fixed-point arithmetic, calibration, encodings, quantized weights."""

@@ -6,7 +6,7 @@ from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.model.attention import attention_mask, cross_attention, mlp, residual, self_attention
 from mu_ref.model.cache import Cache, LayerCache, Memory
 from mu_ref.model.encoder import embed
-from mu_ref.model.rope import Rotation, positions_of, rope_lengths, rope_theta, rotation
+from mu_ref.model.rope import Rotation, positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
 
 __all__ = ["decode", "decoder_block"]
@@ -89,7 +89,7 @@ def decode(
     cache.tokens, cache.valid, cache.positions, cache.theta = tokens, valid, positions, theta
 
     new = positions[:, -n_compute:]
-    turn = rotation(new, theta, config.d_head)
+    turn = Rotation(new, theta, config.d_head)
     memory_mask = None if memory is None else memory.mask[:, None, None, :]
     x = embed(ops, tokens[:, -n_compute:], model, "decoder")
     for layer, layer_cache in enumerate(cache.layers):

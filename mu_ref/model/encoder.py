@@ -4,7 +4,7 @@ import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.model.attention import attention_mask, mlp, residual, self_attention
-from mu_ref.model.rope import Rotation, positions_of, rope_lengths, rope_theta, rotation
+from mu_ref.model.rope import Rotation, positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
 
 __all__ = ["embed", "encode", "encoder_block"]
@@ -77,7 +77,7 @@ def encode(ops: Ops, tokens: np.ndarray, valid: np.ndarray, model: ModelConfig) 
     config = model.stacks["encoder"]
     positions = positions_of(valid, config)  # [batch, n_src]
     theta = rope_theta(rope_lengths(valid, config), config)
-    turn = rotation(positions, theta, config.d_head)
+    turn = Rotation(positions, theta, config.d_head)
     x = embed(ops, tokens, model, "encoder")
     for layer in range(config.n_layers):
         mask = attention_mask(

@@ -5,20 +5,51 @@ The tables are plain NumPy, in float64, and depend on integer positions only. Ch
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from mu_ref.config import StackConfig
 
-__all__ = ["Rotation", "positions_of", "rope_theta", "rotation"]
+__all__ = ["Rotation", "positions_of", "rope_theta"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rotation:
-    """Cosines and sines, [batch, n_tok, d_head / 2] float64; batch may be 1."""
+    r"""How far tokens are turned: by the angle of every position p and pair i.
 
-    cos: np.ndarray
-    sin: np.ndarray
+    $$\alpha_{pi} = p \, \theta^{-2i/d}$$                                              (2.3)
+
+    Executors in floats read `cos` and `sin`; the integer executor computes its own from positions.
+
+    Source:
+        RoFormer, arXiv:2104.09864, with the "rotate half" pairing of (i, i + d/2).
+
+    Differs from the source:
+        RoFormer pairs neighbours (2i, 2i + 1); the weights decide which is right, and those of
+        Mu's public code and of T5Gemma are trained with halves.
+    """
+
+    positions: np.ndarray  # [batch, n_tok] int; batch may be 1
+    theta: np.ndarray  # [batch] float64, from `rope_theta`
+    d_head: int  # even width of a head, d in the formula
+
+    @cached_property
+    def angles(self) -> np.ndarray:
+        """Radians, [batch, n_tok, d_head / 2] float64."""
+        exponents = np.arange(0, self.d_head, 2) / self.d_head  # [d_head / 2]
+        speeds = self.theta[:, None] ** -exponents[None, :]  # [batch, d_head / 2]
+        return self.positions[:, :, None] * speeds[:, None, :]
+
+    @cached_property
+    def cos(self) -> np.ndarray:
+        """Cosines, [batch, n_tok, d_head / 2] float64."""
+        return np.cos(self.angles)
+
+    @cached_property
+    def sin(self) -> np.ndarray:
+        """Sines, [batch, n_tok, d_head / 2] float64."""
+        return np.sin(self.angles)
 
 
 def positions_of(valid: np.ndarray, config: StackConfig) -> np.ndarray:
@@ -82,29 +113,3 @@ def rope_theta(lengths: np.ndarray, config: StackConfig) -> np.ndarray:
         return theta
     stretch = s * np.maximum(lengths, base_len) / base_len - (s - 1)
     return theta * stretch ** (d / (d - 2))
-
-
-def rotation(positions: np.ndarray, theta: np.ndarray, d_head: int) -> Rotation:
-    r"""Return cosines and sines of the angle of every position p and pair i.
-
-    $$\alpha_{pi} = p \, \theta^{-2i/d}$$                                              (2.3)
-
-    Args:
-        positions: [batch, n_tok] int.
-        theta: [batch] float64, from `rope_theta`.
-        d_head: even width of a head, d in the formula.
-
-    Returns:
-        Cosines and sines, [batch, n_tok, d_head / 2].
-
-    Source:
-        RoFormer, arXiv:2104.09864, with the "rotate half" pairing of (i, i + d/2).
-
-    Differs from the source:
-        RoFormer pairs neighbours (2i, 2i + 1); the weights decide which is right, and those of
-        Mu's public code and of T5Gemma are trained with halves.
-    """
-    exponents = np.arange(0, d_head, 2) / d_head  # [d_head / 2]
-    speeds = theta[:, None] ** -exponents[None, :]  # [batch, d_head / 2]
-    angles = positions[:, :, None] * speeds[:, None, :]  # [batch, n_tok, d_head / 2]
-    return Rotation(np.cos(angles), np.sin(angles))

@@ -229,11 +229,11 @@ def requantize_wide(acc: np.ndarray, by: Multiplier) -> np.ndarray:
 
 def requantize_sum(
     x: np.ndarray, x_factor: float, y: np.ndarray, y_factor: float
-) -> tuple[np.ndarray, int]:
+) -> np.ndarray:
     r"""Add two integers of different scales with one rounding.
 
-    The larger factor gives m and t by (5.2) with one bit to spare; the smaller is
-    $m' = \mathrm{round\_half\_away}(d' \, 2^t)$: $\lfloor (x m + y m' + 2^{t-1}) / 2^t \rfloor$   (5.5)
+    The larger factor gives $t = 31 - shift$ by (5.2); both give
+    $m = \mathrm{round\_half\_away}(d \, 2^t)$: $\lfloor (x m_x + y m_y + 2^{t-1}) / 2^t \rfloor$   (5.5)
 
     Args:
         x: at most 17 bits.
@@ -242,17 +242,11 @@ def requantize_sum(
         y_factor: d of y.
 
     Returns:
-        int64, not saturated, and t.
+        int64, not saturated.
     """
-    m_x, m_y, t = sum_multipliers(x_factor, y_factor)
-    return rounding_shift(_wide(x) * m_x + _wide(y) * m_y, t), t  # 17 + 31 + 1 bits
-
-
-def sum_multipliers(x_factor: float, y_factor: float) -> tuple[int, int, int]:
-    """Return the integers (m of x, m of y, t) of equation 5.5."""
-    largest = quantize_multiplier(max(x_factor, y_factor))
-    t = 31 - largest.shift
-    return round_half_away(x_factor * 2**t), round_half_away(y_factor * 2**t), t
+    t = 31 - quantize_multiplier(max(x_factor, y_factor)).shift
+    m_x, m_y = round_half_away(x_factor * 2**t), round_half_away(y_factor * 2**t)
+    return rounding_shift(_wide(x) * m_x + _wide(y) * m_y, t)  # 17 + 31 + 1 bits
 
 
 def rounding_shift(x: np.ndarray, t: Any) -> np.ndarray:

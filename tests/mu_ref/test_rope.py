@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from mu_ref.config import StackConfig
-from mu_ref.model.rope import positions_of, rope_lengths, rope_theta, rotation
+from mu_ref.model.rope import positions_of, rope_lengths, rope_theta, Rotation
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
 
@@ -25,7 +25,7 @@ def valid(*rows: str) -> np.ndarray:
 
 
 def test_position_one_turns_the_first_pair_by_one_radian() -> None:
-    turn = rotation(np.array([[0, 1]]), np.array([10000.0]), 4)
+    turn = Rotation(np.array([[0, 1]]), np.array([10000.0]), 4)
     assert turn.cos.shape == turn.sin.shape == (1, 2, 2)
     np.testing.assert_array_equal(turn.cos[0, 0], [1, 1])
     np.testing.assert_array_equal(turn.sin[0, 0], [0, 0])
@@ -36,7 +36,7 @@ def test_position_one_turns_the_first_pair_by_one_radian() -> None:
 
 def test_a_quarter_turn_moves_the_first_half_into_the_second() -> None:
     ops = ReferenceOps({}, np.float64)
-    quarter = rotation(np.array([[1]]), np.array([1.0]), 2)
+    quarter = Rotation(np.array([[1]]), np.array([1.0]), 2)
     quarter = replace(quarter, cos=np.zeros((1, 1, 2)), sin=np.ones((1, 1, 2)))
     x = np.array([[[[1.0, 2.0, 3.0, 4.0]]]])  # pairs are (1, 3) and (2, 4)
     assert ops.rope(x, quarter, "").tolist() == [[[[-3.0, -4.0, 1.0, 2.0]]]]
@@ -44,7 +44,7 @@ def test_a_quarter_turn_moves_the_first_half_into_the_second() -> None:
 
 def test_a_turn_by_one_radian_by_hand() -> None:
     ops = ReferenceOps({}, np.float64)
-    turn = rotation(np.array([[1]]), np.array([10000.0]), 2)
+    turn = Rotation(np.array([[1]]), np.array([10000.0]), 2)
     y = ops.rope(np.array([[[[1.0, 0.0]]]]), turn, "")
     np.testing.assert_allclose(y, [[[[math.cos(1), math.sin(1)]]]], rtol=1e-15)
 
@@ -58,12 +58,12 @@ def test_scores_depend_on_differences_of_positions_only(m: int, n: int, by: int,
     def score(at_q: int, at_k: int) -> float:
         theta = np.array([10000.0])
         turned = [
-            ops.rope(x, rotation(np.array([[p]]), theta, 6), "") for x, p in ((q, at_q), (k, at_k))
+            ops.rope(x, Rotation(np.array([[p]]), theta, 6), "") for x, p in ((q, at_q), (k, at_k))
         ]
         return float((turned[0] * turned[1]).sum())
 
     assert score(m, n) == pytest.approx(score(m + by, n + by), abs=1e-12)
-    size = np.linalg.norm(ops.rope(q, rotation(np.array([[m]]), np.array([10000.0]), 6), ""))
+    size = np.linalg.norm(ops.rope(q, Rotation(np.array([[m]]), np.array([10000.0]), 6), ""))
     assert size == pytest.approx(np.linalg.norm(q), rel=1e-12)
 
 

@@ -13,7 +13,7 @@ from strategies import KINDS, model_configs, random_weights, rows_of, seeds
 from mu_ref.errors import ConfigError
 from mu_ref.model import mu
 from mu_ref.model.encoder import encode
-from mu_ref.model.rope import rotation
+from mu_ref.model.rope import Rotation
 from mu_ref.ops import Ops
 from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.training.losses import cross_entropy
@@ -76,7 +76,7 @@ for _kind in ("rms", "rms_plus_one", "layer"):
 
 @case_of("rope")
 def _rope(m, n, d, rng):
-    turn = rotation(rng.integers(-5, 5, (2, n)), np.array([10.0, 50.0]), 2 * d)
+    turn = Rotation(rng.integers(-5, 5, (2, n)), np.array([10.0, 50.0]), 2 * d)
     inputs = {"x": rng.normal(size=(2, m, n, 2 * d))}
     return inputs, lambda ops: ops.rope(ops.weights["x"], turn, "")
 

@@ -1,0 +1,84 @@
+"""An executor around another one, which tells what every site computed, and from which sites.
+
+It computes nothing itself. Calibration watches ranges with it, reports compare two executors, and
+a port can list the first tensor that differs.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mu_ref.ops import Ops
+
+__all__ = ["COMPUTING", "Traced", "TracedOps"]
+
+COMPUTING = (
+    "embed", "linear", "norm", "rope", "matmul", "softmax", "activation", "add", "mul", "softcap"
+)  # fmt: skip
+LAYOUT = ("scale", "split_heads", "merge_heads", "share_heads", "append", "take_tokens")
+DECISIONS = ("argmax", "top_k")
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A value of the inner executor, with the site that computed it."""
+
+    value: Any
+    site: str
+    factor: float = 1.0  # what `scale` multiplied it by since
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the value."""
+        return self.value.shape
+
+
+Watcher = Callable[[str, str, tuple[Traced, ...], Any], None]
+
+
+def _passed_on(name: str) -> Callable[..., Any]:
+    signature = inspect.signature(getattr(Ops, name))
+
+    def call(self: "TracedOps", *args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(self, *args, **kwargs).arguments
+        del given["self"]
+        inputs = tuple(a for a in given.values() if isinstance(a, Traced))
+        plain = {k: a.value if isinstance(a, Traced) else a for k, a in given.items()}
+        result = getattr(self.inner, name)(**plain)
+        if name in DECISIONS:
+            return result
+        if name in LAYOUT:
+            factor = given["factor"] if name == "scale" else 1.0
+            return Traced(result, inputs[-1].site, inputs[-1].factor * factor)
+        self.watch(given["site"], name, inputs, result)
+        return Traced(result, given["site"])
+
+    return call
+
+
+class _PassedOn:
+    """Every operation of the vocabulary, handed to the inner executor."""
+
+
+for _name in (*COMPUTING, *LAYOUT, *DECISIONS):
+    setattr(_PassedOn, _name, _passed_on(_name))
+
+
+class TracedOps(_PassedOn, Ops):
+    """Hands every operation on, and the result of those that compute to `watch`.
+
+    Args:
+        inner: who computes.
+        watch: called with (site, operation, inputs, the inner executor's value).
+    """
+
+    def __init__(self, inner: Ops, watch: Watcher) -> None:
+        self.inner = inner
+        self.watch = watch
+
+    def read(self, x: Any) -> np.ndarray:
+        """Return the real numbers that a value stands for."""
+        return self.inner.read(x.value)

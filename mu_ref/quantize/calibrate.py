@@ -1,0 +1,180 @@
+"""Turn a float model into an integer model, given what was observed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import QuantizationError, check_choice
+from mu_ref.quantize.encodings import Encoding
+from mu_ref.quantize.fixed_point import ROUNDINGS, Rounding, quantize
+from mu_ref.quantize.observe import OBSERVERS, Observed, SiteRange, observed_range
+from mu_ref.quantize.store import SCHEMES, IntegerModel
+from mu_ref.weights import Weights, weight_shapes
+
+__all__ = ["Options", "calibrate", "site_encoding", "weight_scales"]
+
+# The residual stream, what is added to it, and the logits keep 16 bits in every scheme.
+STREAM = ("*embedding", "*.embed_norm", "*.post_norm", "*.residual", "head", "head.softcap")
+CLIP_SHARES = np.linspace(1.0, 0.5, 26)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How to quantize.
+
+    Raises:
+        QuantizationError: an unknown scheme, observer or rounding, or a width other than 8 or 16.
+    """
+
+    scheme: str = "w8a16"
+    observer: str = "minmax"
+    rounding: Rounding = "tflite_single"
+    clip_weights: bool = False  # search each channel's scale for the least squared error
+    smooth: float | None = None  # strength of the migration from activations to weights, 0..1
+    bits: Mapping[str, int] = field(default_factory=dict)  # {site pattern: 8 or 16}; last wins
+
+    def __post_init__(self) -> None:
+        """Check the choices."""
+        check_choice("scheme", self.scheme, SCHEMES, QuantizationError)
+        check_choice("observer", self.observer, OBSERVERS, QuantizationError)
+        check_choice("rounding", self.rounding, ROUNDINGS, QuantizationError)
+        for pattern, bits in self.bits.items():
+            if bits not in (8, 16):
+                raise QuantizationError(f"{pattern} must have 8 or 16 bits, got {bits}")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise QuantizationError(f"smooth must lie in 0..1, got {self.smooth}")
+
+    def site_bits(self, site: str) -> int:
+        """Width of one site's integers."""
+        wide = self.scheme == "w8a16" or any(fnmatchcase(site, p) for p in STREAM)
+        bits = 16 if wide else 8
+        for pattern, wanted in self.bits.items():
+            if fnmatchcase(site, pattern):
+                bits = wanted
+        return bits
+
+
+def calibrate(
+    config: ModelConfig, weights: Weights, observed: Observed, options: Options
+) -> IntegerModel:
+    """Choose every scale, and round the weights.
+
+    Args:
+        config: the model.
+        weights: float weights, those that were observed.
+        observed: ranges and sources of every site.
+        options: how.
+
+    Returns:
+        The integer model.
+
+    Raises:
+        QuantizationError: a pattern that no site matches, or a bias that int32 cannot hold.
+    """
+    for pattern in options.bits:
+        if not any(fnmatchcase(site, pattern) for site in observed.ranges):
+            raise QuantizationError(
+                f"a width must be given for a site, got {pattern!r}, which matches none"
+            )
+    activations = {
+        site: site_encoding(seen, options.observer, options.site_bits(site))
+        for site, seen in observed.ranges.items()
+    }
+    plus_one = {n for n, stack in config.stacks.items() if stack.norm_kind == "rms_plus_one"}
+    tensors: dict[str, np.ndarray] = {}
+    for name in weight_shapes(config):
+        if not name.endswith(".weight"):
+            continue
+        w = np.asarray(weights[name], np.float64)
+        if w.ndim == 1:  # a gain
+            w = w + 1 if name.split(".")[0] in plus_one else w
+            scale = np.float32(max(np.abs(w).max() / 32767, 2**-40))[None]
+            tensors[name] = quantize(w, scale.astype(np.float64), 0, 16)
+        else:
+            scale = weight_scales(w, clip=options.clip_weights)
+            q = quantize(w, scale.astype(np.float64)[:, None], 0, 8)
+            tensors[name] = np.maximum(q, np.int8(-127))  # symmetric
+        tensors[f"{name}_scale"] = scale
+    for name in weight_shapes(config):
+        if name.endswith(".bias"):
+            site = name.removesuffix(".bias")
+            step = _bias_step(config, site, tensors, activations, observed)
+            tensors[name] = _bias(name, np.asarray(weights[name], np.float64), step)
+    return IntegerModel(config, options.scheme, options.rounding, tensors, activations)
+
+
+def site_encoding(seen: SiteRange, observer: str, bits: int) -> Encoding:
+    """Choose the encoding of one site.
+
+    Softmax has a fixed one: probabilities in 2^-8 or 2^-15. Activation functions, which are
+    one-sided, use all 8 bits with a zero point; everything else is symmetric.
+
+    Args:
+        seen: its range.
+        observer: one of `OBSERVERS`.
+        bits: 8 or 16.
+
+    Returns:
+        The encoding. A site that was always 0 gets scale 1.
+    """
+    if seen.op == "softmax":
+        return Encoding(8, 2**-8, -128) if bits == 8 else Encoding(16, 2**-15)
+    low, high = observed_range(seen, observer, bits)
+    if seen.op == "activation" and bits == 8:
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = (high - low) / 255 or 1.0
+        return Encoding(8, scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+    return Encoding(bits, max(abs(low), abs(high)) / (2 ** (bits - 1) - 1) or 1.0)
+
+
+def weight_scales(w: np.ndarray, *, clip: bool) -> np.ndarray:
+    """Choose the scale of each output channel.
+
+    Args:
+        w: [d_out, d_in].
+        clip: False: the largest weight is 127 steps. True: of 26 shares of that scale, from 1
+            down to 1/2, the one with the least squared error.
+
+    Returns:
+        [d_out] float32; 1 for a channel of zeros.
+    """
+    largest = np.abs(w).max(axis=1) / 127
+    full = np.where(largest > 0, largest, 1.0)
+    if not clip:
+        return full.astype(np.float32)
+    best, least = full, np.full(len(w), np.inf)
+    for share in CLIP_SHARES:
+        scale = (share * full).astype(np.float32).astype(np.float64)
+        rounded = np.clip(np.rint(w / scale[:, None]), -127, 127) * scale[:, None]
+        error = ((w - rounded) ** 2).sum(axis=1)
+        best, least = np.where(error < least, scale, best), np.minimum(error, least)
+    return best.astype(np.float32)
+
+
+def _bias_step(
+    config: ModelConfig,
+    site: str,
+    tensors: Mapping[str, np.ndarray],
+    activations: Mapping[str, Encoding],
+    observed: Observed,
+) -> np.ndarray | float:
+    """Real number that one step of a site's bias stands for."""
+    if site not in observed.inputs:  # a LayerNorm: 2^-8 steps of its output
+        return activations[site].scale / 2**8
+    source, factor = observed.inputs[site]
+    weight_site = config.head_site if site == "head" else site
+    scale = tensors[f"{weight_site}.weight_scale"].astype(np.float64)
+    return scale * (activations[source].scale * factor)
+
+
+def _bias(name: str, bias: np.ndarray, step: np.ndarray | float) -> np.ndarray:
+    steps = np.rint(bias / step)
+    if np.abs(steps).max(initial=0) >= 2**31:
+        raise QuantizationError(
+            f"{name} must fit int32 in steps of its accumulator, got {np.abs(steps).max():.3g} "
+            "steps; the scales of its inputs are too small for this bias"
+        )
+    return steps.astype(np.int32)

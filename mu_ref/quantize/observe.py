@@ -1,0 +1,188 @@
+"""Watch a float model at work: which range each site uses, and which site feeds which.
+
+An observer then decides how much of that range integers cover: all of it (`minmax`), all but the
+rarest values (`percentile`), or the part with the least squared error (`mse`).
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import QuantizationError
+from mu_ref.files import written_whole
+from mu_ref.model import mu
+from mu_ref.ops.reference import ReferenceOps
+from mu_ref.ops.traced import Traced, TracedOps
+from mu_ref.weights import Weights
+
+__all__ = ["OBSERVERS", "Observed", "SiteRange", "observe", "observed_range"]
+
+OBSERVERS = ("minmax", "percentile", "mse")
+SAMPLE = 16384  # values kept per site, evenly spread over what was seen
+PERCENTILE = 99.99
+
+
+@dataclass(slots=True)
+class SiteRange:
+    """What one site computed."""
+
+    op: str
+    low: float = float("inf")
+    high: float = float("-inf")
+    channel_max: np.ndarray | None = None  # [d], largest magnitude of each feature
+    sample: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, x: np.ndarray) -> None:
+        """Take in one tensor."""
+        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        largest = np.abs(x.reshape(-1, x.shape[-1])).max(axis=0)
+        if self.op == "norm":
+            known = self.channel_max
+            self.channel_max = largest if known is None else np.maximum(known, largest)
+        self.sample.append(x.ravel()[:: max(1, x.size // 64)].astype(np.float32))
+
+    def values(self) -> np.ndarray:
+        """Return the kept values, at most about SAMPLE."""
+        kept = np.concatenate(self.sample)
+        return kept[:: max(1, len(kept) // SAMPLE)].astype(np.float64)
+
+
+@dataclass(slots=True)
+class Observed:
+    """Ranges by site, and for each linear what it reads."""
+
+    ranges: dict[str, SiteRange] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, float]] = field(default_factory=dict)  # linear: (site, factor)
+    readers: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # site: (op, site)
+
+    def take(self, site: str, op: str, inputs: tuple[Traced, ...], value: Any) -> None:
+        """Take in what one site computed; the watcher of `TracedOps`."""
+        if not np.isfinite(value).all():
+            raise QuantizationError(f"calibration must give numbers, got NaN or infinity at {site}")
+        self.ranges.setdefault(site, SiteRange(op)).add(value)
+        if op == "linear":
+            self.inputs[site] = (inputs[0].site, inputs[0].factor)
+        for x in inputs:
+            self.readers.setdefault(x.site, set()).add((op, site))
+
+    def save(self, path: Path) -> None:
+        """Write ranges and sources as JSON, for `load`."""
+        data = {
+            site: {"op": r.op, "low": r.low, "high": r.high, "reads": self.inputs.get(site)}
+            for site, r in self.ranges.items()
+        }
+        with written_whole(path) as part:
+            part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path, sites: Iterable[str]) -> "Observed":
+        """Read ranges written by `save`.
+
+        Args:
+            path: JSON file.
+            sites: those the model has; the file must have the same.
+
+        Returns:
+            The ranges; without samples, so only for the observer minmax.
+
+        Raises:
+            QuantizationError: not such a file, other sites, or a range that is none.
+        """
+        observed = cls()
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            for site, entry in data.items():
+                low, high = float(entry["low"]), float(entry["high"])
+                observed.ranges[site] = SiteRange(entry["op"], low, high)
+                if entry["reads"] is not None:
+                    observed.inputs[site] = (str(entry["reads"][0]), float(entry["reads"][1]))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise QuantizationError(
+                f"{path} must be a file of observed ranges; it cannot be read as one ({error})"
+            ) from error
+        missing = sorted(set(sites) - set(observed.ranges))
+        unknown = sorted(set(observed.ranges) - set(sites))
+        if missing or unknown:
+            raise QuantizationError(
+                f"{path} must have the model's sites; missing {missing[:3]} ({len(missing)}), "
+                f"unknown {unknown[:3]} ({len(unknown)}); observe this model anew"
+            )
+        for site, r in observed.ranges.items():
+            if not (np.isfinite(r.low) and np.isfinite(r.high) and r.low <= r.high):
+                raise QuantizationError(
+                    f"{path}: {site} must have a finite range, got {r.low}..{r.high}"
+                )
+        return observed
+
+
+def observe(
+    config: ModelConfig,
+    weights: Weights,
+    examples: Iterable[tuple[np.ndarray | None, np.ndarray]],
+) -> Observed:
+    """Run the float model on examples, one at a time, so that no padding is watched.
+
+    Args:
+        config: the model.
+        weights: float weights.
+        examples: (source tokens [n_src] or None, target tokens [n_tgt]).
+
+    Returns:
+        What was seen.
+
+    Raises:
+        QuantizationError: no example, or a site computed NaN or infinity.
+    """
+    observed = Observed()
+    ops = TracedOps(ReferenceOps(weights), observed.take)
+    n_examples = 0
+    for source, target in examples:
+        row = None if source is None else source[None]
+        valid = None if row is None else np.ones(row.shape, bool)
+        mu.forward(ops, config, row, valid, target[None], np.ones((1, len(target)), bool))
+        n_examples += 1
+    if not n_examples:
+        raise QuantizationError("calibration must have at least one example, got none")
+    return observed
+
+
+def observed_range(site: SiteRange, observer: str, bits: int) -> tuple[float, float]:
+    """Decide which part of a site's range the integers cover.
+
+    Args:
+        site: what was seen.
+        observer: one of `OBSERVERS`.
+        bits: width of the integers; at 16 bits `mse` hardly ever cuts anything.
+
+    Returns:
+        (low, high).
+
+    Raises:
+        QuantizationError: an observer that needs values, of ranges read from a file.
+    """
+    if observer == "minmax":
+        return site.low, site.high
+    if not site.sample:
+        raise QuantizationError(
+            f"observer {observer!r} must see values; a file of ranges has none. Use minmax"
+        )
+    x = site.values()
+    if observer == "percentile":
+        low, high = np.percentile(x, [100 - PERCENTILE, PERCENTILE])
+        return float(min(low, 0.0)), float(max(high, 0.0))
+    best = min(_cuts(x, site.low, site.high, bits))
+    return best[1], best[2]
+
+
+def _cuts(x: np.ndarray, low: float, high: float, bits: int) -> Iterator[tuple[float, float, float]]:
+    """Yield (squared error, low, high) for ranges from 30 % to all of what was seen."""
+    for share in np.linspace(1.0, 0.3, 36):
+        cut_low, cut_high = share * low, share * high
+        step = max((cut_high - cut_low) / (2**bits - 1), np.finfo(np.float64).tiny)
+        rounded = np.rint(np.clip(x, cut_low, cut_high) / step) * step
+        yield float(np.sum((x - rounded) ** 2)), cut_low, cut_high

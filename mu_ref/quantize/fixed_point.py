@@ -42,7 +42,7 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Multiplier:
-    """The factor $m \\, 2^{shift - 31}$; both are ints, or int64 arrays of one length (channels)."""
+    """The factor $m \\, 2^{shift - 31}$; both are ints, or int64 arrays [n] of n channels."""
 
     m: Any  # 2^30 <= m < 2^31, or 0
     shift: Any  # -31..30

@@ -115,7 +115,7 @@ def our_qlinear_matmul(a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero) 
 
 
 def specified(a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero) -> list[list[int]]:
-    """State QLinearMatMul: (A - z_a)(B - z_b), times s_a s_b / s_y, half to even, plus z_y, clip."""
+    """State QLinearMatMul: (A - z_a)(B - z_b) s_a s_b / s_y, ties to even, plus z_y, clipped."""
     d = Fraction(a_scale) * Fraction(b_scale) / Fraction(y_scale)
     columns = [*zip(*b.tolist(), strict=True)]
     return [

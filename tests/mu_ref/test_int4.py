@@ -1,5 +1,7 @@
 """int4 by hand: nibbles, scales, groups, which tensors stay float16, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from strategies import random_weights
@@ -116,8 +118,9 @@ def test_a_group_without_inputs_is_refused(group: int) -> None:
 # -- a whole model ---------------------------------------------------------------------------------
 
 
-def test_the_matrices_of_the_layers_are_int4_and_nothing_else() -> None:
-    config = tiny()
+@pytest.mark.parametrize("tied_head", [False, True])
+def test_the_matrices_of_the_layers_are_int4_and_nothing_else(tied_head: bool) -> None:
+    config = replace(tiny(), tied_head=tied_head)
     shapes = weight_shapes(config)
     tensors = quantize_weights_int4(config, random_weights(config, 0), 5)
     assert {n: t.shape for n, t in tensors.items()} == int4_shapes(config, 5)
@@ -132,7 +135,7 @@ def test_the_matrices_of_the_layers_are_int4_and_nothing_else() -> None:
             assert tensors[name].shape == shape
             assert tensors[name].dtype == np.float16
             assert f"{name}_scale" not in tensors
-    assert TABLES & set(shapes)
+    assert len(TABLES & set(shapes)) == (1 if tied_head else 2)
 
 
 def test_a_weight_takes_four_bits_and_an_eighth() -> None:

@@ -3,7 +3,7 @@ r"""Encodings: which real numbers the integers of a site stand for, and their ex
 Ours is signed: $x = s (q - z)$. AIMET's offset is unsigned and has the other sign:
 $x = s (u + offset)$ with $0 \le u < 2^{bits}$, so
 
-$u = q + 2^{bits - 1}$ and $offset = -(z + 2^{bits - 1}) \le 0$                        (5.6)
+$u = q + 2^{bits - 1}$ and $offset = -(z + 2^{bits - 1}) \le 0$                        (5.11)
 
 Worked example, 8 bits, s = 0.5, z = 28. The number 10 is q = 10 / 0.5 + 28 = 48 for us. For AIMET
 offset = -(28 + 128) = -156 and u = 10 / 0.5 + 156 = 176 = 48 + 128; back, 0.5 (176 - 156) = 10.
@@ -69,7 +69,7 @@ class Encoding:
 
 
 def aimet_offset(bits: int, zero_point: int) -> int:
-    """Return AIMET's offset of our zero point (5.6): -255..0 for 8 bits, -65535..0 for 16.
+    """Return AIMET's offset of our zero point (5.11): -255..0 for 8 bits, -65535..0 for 16.
 
     Args:
         bits: width of the integers.

@@ -3,7 +3,7 @@ r"""Weight-only int4, one scale for each group of inputs: a storage format, W4A1
 Weights are stored in 4 bits and turned back into numbers before they are multiplied; activations
 know nothing of it. A group is `group` neighbouring inputs of one output row:
 
-$\hat w_{nk} = s_{n, \lfloor k / group \rfloor} \, q_{nk}$, q in -8..7                  (5.7)
+$\hat w_{nk} = s_{n, \lfloor k / group \rfloor} \, q_{nk}$, q in -8..7                  (5.12)
 
 All matrices of the layers are int4. Embeddings and the head stay float16: a lookup reads one row
 per token, so 4 bits would save little there, and the head's errors go straight into the logits.
@@ -88,7 +88,7 @@ def quantize_groups(
     r"""Round a matrix to int4 with a scale for each group of inputs.
 
     $s = \max(\max w / 7, \; -\min w / 8)$ over the group and 0, rounded up to float16;
-    $q = \mathrm{saturate}(\mathrm{round\_half\_even}(w / s))$                           (5.8)
+    $q = \mathrm{saturate}(\mathrm{round\_half\_even}(w / s))$                           (5.13)
 
     The range is -8..7, not -7..7: two's complement has the -8, and a group whose largest weight is
     negative gets a finer step from it. s fits both ends, and rounding it up keeps it so:
@@ -141,7 +141,7 @@ def _rounded(blocks: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def dequantize_groups(q: np.ndarray, scale: np.ndarray, group: int = GROUP) -> np.ndarray:
-    """Return the weights (5.7), float32 and exact: 4 bits times 11 bits.
+    """Return the weights (5.12), float32 and exact: 4 bits times 11 bits.
 
     Args:
         q: [d_out, d_in], -8..7.

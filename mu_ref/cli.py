@@ -1,4 +1,4 @@
-"""`mu-ref` at the command line: ask, info, forward, train, settings eval.
+"""`mu-ref` at the command line: ask, info, forward, train, quantize, settings eval.
 
 Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 130 interrupted.
 """
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mu_ref.cli_quantize import quantize
 from mu_ref.command_line import run_app
 from mu_ref.errors import InputError, MuRefError, check_choice
 
@@ -24,11 +25,13 @@ app = typer.Typer(
 )
 settings_app = typer.Typer(help="The Settings agent.", no_args_is_help=True)
 app.add_typer(settings_app, name="settings")
+app.command()(quantize)
 
 WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Weight file from `mu-ref train`; the shipped one by default."),
 ]
+SchemeOption = Annotated[str, typer.Option(help="Arithmetic: float32, w8a16 or w8a8.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -52,6 +55,7 @@ def ask(
     ] = "mu-330m",
     budget_ms: Annotated[float, typer.Option(help="Latency budget of the NPU, ms.")] = 500.0,
     weights: WeightsOption = None,
+    scheme: SchemeOption = "float32",
     as_json: JsonOption = False,
 ) -> None:
     """Answer one Settings query with a call, and price the answer on an NPU."""
@@ -61,7 +65,7 @@ def ask(
     shape = preset(npu_model)  # a wrong name must fail before any work
     if npu is not None:
         _find_npu(npu)
-    agent = load_agent(weights)
+    agent = load_agent(weights, scheme)
     answer = agent.ask([query])[0]
     total_s = answer.encode_s + answer.decode_s
     call = answer.call
@@ -94,7 +98,7 @@ def ask(
         return
     console.print(
         f"  {answer.n_input} tokens in, {answer.n_output} out, {facts['tokens_per_s']:.0f} tokens/s"
-        f" ({agent.model.name}, NumPy reference, {1000 * total_s:.0f} ms)"
+        f" ({agent.model.name}, NumPy {scheme}, {1000 * total_s:.0f} ms)"
     )
     if report is not None:
         console.print(f"\n{shape.name} on {npu}, simulated:")
@@ -227,15 +231,16 @@ def train(
 def settings_eval(
     file: Annotated[Path, typer.Argument(help="Labelled queries, JSON lines.")],
     weights: WeightsOption = None,
-    scheme: Annotated[str, typer.Option(help="Arithmetic: float32.")] = "float32",
+    scheme: SchemeOption = "float32",
     worst: Annotated[int, typer.Option(min=0, help="How many confusions to list.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Score the agent on labelled queries."""
-    from mu_ref.settings.agent import answer_file, load_agent
+    from mu_ref.settings.agent import answer_all, load_agent, score
+    from mu_ref.settings.queries import read_queries
 
-    check_choice("scheme", scheme, ["float32"])
-    result = answer_file(load_agent(weights), file, Console(stderr=True))
+    agent, items = load_agent(weights, scheme), read_queries(file)
+    result = score(agent, items, answer_all(agent, items, Console(stderr=True)))
     if result.invalid_expected:
         Console(stderr=True).print(
             f"warning: {result.invalid_expected} expected calls in {file} are not in the grammar"

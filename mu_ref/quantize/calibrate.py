@@ -10,6 +10,7 @@ from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError, check_choice
 from mu_ref.quantize.encodings import Encoding
 from mu_ref.quantize.fixed_point import ROUNDINGS, Rounding, quantize
+from mu_ref.quantize.nonlinear import BIAS_BITS
 from mu_ref.quantize.observe import OBSERVERS, Observed, SiteRange, observed_range
 from mu_ref.quantize.store import SCHEMES, IntegerModel
 from mu_ref.weights import Weights, weight_shapes
@@ -83,26 +84,40 @@ def calibrate(
         site: site_encoding(seen, options.observer, options.site_bits(site))
         for site, seen in observed.ranges.items()
     }
+
+    def step_of(site: str) -> float:
+        """Scale of what a linear reads."""
+        source, factor = observed.inputs[site]
+        return activations[source].scale * factor
+
     plus_one = {n for n, stack in config.stacks.items() if stack.norm_kind == "rms_plus_one"}
     tensors: dict[str, np.ndarray] = {}
     for name in weight_shapes(config):
-        if not name.endswith(".weight"):
-            continue
         w = np.asarray(weights[name], np.float64)
+        site, _, part = name.rpartition(".")
+        if part == "bias":
+            continue
         if w.ndim == 1:  # a gain
             w = w + 1 if name.split(".")[0] in plus_one else w
             scale = np.float32(max(np.abs(w).max() / 32767, 2**-40))[None]
             tensors[name] = quantize(w, scale.astype(np.float64), 0, 16)
         else:
             scale = weight_scales(w, clip=options.clip_weights)
+            if f"{site}.bias" in weights:  # a bias that dwarfs its products must still fit
+                least = np.abs(weights[f"{site}.bias"]) / (2**30 * step_of(site))
+                scale = np.maximum(scale, least.astype(np.float32))
             q = quantize(w, scale.astype(np.float64)[:, None], 0, 8)
             tensors[name] = np.maximum(q, np.int8(-127))  # symmetric
         tensors[f"{name}_scale"] = scale
     for name in weight_shapes(config):
-        if name.endswith(".bias"):
-            site = name.removesuffix(".bias")
-            step = _bias_step(config, site, tensors, activations, observed)
-            tensors[name] = _bias(name, np.asarray(weights[name], np.float64), step)
+        site, _, part = name.rpartition(".")
+        if part == "bias" and site in observed.inputs:
+            weight_site = config.head_site if site == "head" else site
+            scale = tensors[f"{weight_site}.weight_scale"].astype(np.float64)
+            tensors[name] = _bias(name, weights[name], scale * step_of(site))
+        elif part == "bias":  # of a LayerNorm
+            step = activations[site].scale / 2**BIAS_BITS
+            tensors[name] = _bias(name, weights[name], step)
     return IntegerModel(config, options.scheme, options.rounding, tensors, activations)
 
 
@@ -154,24 +169,8 @@ def weight_scales(w: np.ndarray, *, clip: bool) -> np.ndarray:
     return best.astype(np.float32)
 
 
-def _bias_step(
-    config: ModelConfig,
-    site: str,
-    tensors: Mapping[str, np.ndarray],
-    activations: Mapping[str, Encoding],
-    observed: Observed,
-) -> np.ndarray | float:
-    """Real number that one step of a site's bias stands for."""
-    if site not in observed.inputs:  # a LayerNorm: 2^-8 steps of its output
-        return activations[site].scale / 2**8
-    source, factor = observed.inputs[site]
-    weight_site = config.head_site if site == "head" else site
-    scale = tensors[f"{weight_site}.weight_scale"].astype(np.float64)
-    return scale * (activations[source].scale * factor)
-
-
 def _bias(name: str, bias: np.ndarray, step: np.ndarray | float) -> np.ndarray:
-    steps = np.rint(bias / step)
+    steps = np.rint(np.asarray(bias, np.float64) / step)
     if np.abs(steps).max(initial=0) >= 2**31:
         raise QuantizationError(
             f"{name} must fit int32 in steps of its accumulator, got {np.abs(steps).max():.3g} "

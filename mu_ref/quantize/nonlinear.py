@@ -13,6 +13,7 @@ from mu_ref.quantize.tables import interpolate
 
 __all__ = [
     "ARGUMENT_BITS",
+    "BIAS_BITS",
     "center",
     "exp2_weights",
     "gate",

@@ -10,19 +10,20 @@ from rich.console import Console
 from rich.progress import track
 
 from mu_ref.config import ModelConfig
-from mu_ref.errors import CallError, InputError
+from mu_ref.errors import CallError, InputError, check_choice
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.ops import Ops
 from mu_ref.settings.calls import Call, parse_call
 from mu_ref.settings.catalog import DATA, Catalog, load_catalog
 from mu_ref.settings.evaluate import Evaluation, evaluate
-from mu_ref.settings.queries import read_queries
+from mu_ref.settings.queries import LabelledQuery
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.datasets import pad
 
-__all__ = ["Agent", "Answer", "answer_file", "load_agent", "query_tokens"]
+__all__ = ["SCHEMES", "Agent", "Answer", "answer_all", "load_agent", "query_tokens", "score"]
 
+SCHEMES = ("float32", "w8a16", "w8a8")
 MAX_NEW_TOKENS = 32  # the longest call has 17 tokens
 NONE = Call(verb="none")
 
@@ -37,6 +38,7 @@ class Answer:
     complaint: str | None  # why it is none(), if the model did not choose that
     n_input: int  # encoder tokens
     n_output: int  # decoder steps, the one that wrote eos included
+    tokens: tuple[int, ...]  # what the steps wrote
     encode_s: float  # seconds until the memory stood, for the whole batch
     decode_s: float  # seconds of all decoder steps, for the whole batch
 
@@ -71,7 +73,7 @@ class Agent:
         ]
 
     def _answer(self, queries: Sequence[str]) -> list[Answer]:
-        rows = [self._tokens(query) for query in queries]
+        rows = [self.source_tokens(query) for query in queries]
         source, valid = pad(rows, self.model.pad_id)
         started = time.perf_counter()
         memory = mu.remember(self.ops, self.model, source, valid)
@@ -83,6 +85,7 @@ class Agent:
         answers = []
         for i, query in enumerate(queries):
             written = [int(step.tokens[i]) for step in steps if not step.ended[i]]
+            n_output = min(len(written) + 1, len(steps))
             text = self.tokenizer.decode(written)
             call, complaint = self._parse(text)
             answers.append(
@@ -92,14 +95,16 @@ class Agent:
                     call=call,
                     complaint=complaint,
                     n_input=len(rows[i]),
-                    n_output=min(len(written) + 1, len(steps)),
+                    n_output=n_output,
+                    tokens=tuple(int(step.tokens[i]) for step in steps[:n_output]),
                     encode_s=encoded - started,
                     decode_s=decoded - encoded,
                 )
             )
         return answers
 
-    def _tokens(self, query: str) -> list[int]:
+    def source_tokens(self, query: str) -> list[int]:
+        """Turn a query into the encoder's input, eos included; too long is an InputError."""
         tokens = [*query_tokens(query, self.tokenizer), self.model.eos_id]
         if len(tokens) > self.model.max_len:
             raise InputError(
@@ -123,6 +128,7 @@ def _unread(query: str) -> Answer:
         complaint="the query has no letter or digit to go by",
         n_input=0,
         n_output=0,
+        tokens=(),
         encode_s=0.0,
         decode_s=0.0,
     )
@@ -142,53 +148,75 @@ def query_tokens(query: str, tokenizer: Tokenizer) -> list[int]:
     return tokenizer.encode(" " + " ".join(query.split()))
 
 
-def load_agent(weights: Path | None = None) -> Agent:
+def load_agent(weights: Path | None = None, scheme: str = "float32") -> Agent:
     """Load the agent that ships with the package, or one with other weights.
 
     Args:
-        weights: a file written by `mu-ref train`; the shipped mu-nano by default.
+        weights: a file written by `mu-ref train` or `mu-ref quantize`; the shipped mu-nano of the
+            scheme by default.
+        scheme: one of `SCHEMES`; must be that of the file.
 
     Returns:
-        The agent, on the reference executor in float32.
+        The agent, on the reference executor in float32 or on the integer executor.
 
     Raises:
         WeightsError: the file is not there, damaged or foreign.
-        InputError: the model does not fit the shipped tokenizer.
+        InputError: the model does not fit the shipped tokenizer, or the file is of another scheme.
     """
     from mu_ref.ops.reference import ReferenceOps
     from mu_ref.weights import load_weights
 
-    path = DATA / "mu-nano.safetensors" if weights is None else weights
-    model, arrays = load_weights(path)
+    check_choice("scheme", scheme, SCHEMES)
+    if scheme == "float32":
+        path = DATA / "mu-nano.safetensors" if weights is None else weights
+        model, arrays = load_weights(path)
+        ops: Ops = ReferenceOps(arrays)
+    else:
+        from mu_ref.ops.integer import IntegerOps
+        from mu_ref.quantize.store import load_integers
+
+        path = DATA / f"mu-nano-{scheme}.safetensors" if weights is None else weights
+        integers = load_integers(path)
+        if integers.scheme != scheme:
+            raise InputError(f"{path} must hold {scheme} weights, it holds {integers.scheme}")
+        model, ops = integers.config, IntegerOps(integers)
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
     if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:
         raise InputError(
             f"{path} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
             f"shipped tokenizer, got {model.name} with {model.vocab_size}"
         )
-    return Agent(model, ReferenceOps(arrays), tokenizer, load_catalog())
+    return Agent(model, ops, tokenizer, load_catalog())
 
 
-def answer_file(agent: Agent, path: Path, console: Console, batch_size: int = 128) -> Evaluation:
-    """Answer every query of a file and score the answers.
+def answer_all(
+    agent: Agent, items: Sequence[LabelledQuery], console: Console, batch_size: int = 128
+) -> list[Answer]:
+    """Answer every query.
 
     Args:
         agent: who answers.
-        path: labelled queries, JSON lines.
+        items: the queries; their labels are not looked at.
         console: where progress is shown.
         batch_size: queries answered together; those of similar length, to save padding.
 
     Returns:
-        The scores.
+        One answer per query, in order.
 
     Raises:
-        InputError: the file cannot be read, or a query is too long.
+        InputError: a query is too long.
     """
-    items = sorted(read_queries(path), key=lambda item: len(item.query))
-    answers: list[str] = []
-    for start in track(
-        range(0, len(items), batch_size), "answering", console=console, transient=True
-    ):
-        queries = [item.query for item in items[start : start + batch_size]]
-        answers += [answer.text for answer in agent.ask(queries)]
-    return evaluate([item.call for item in items], answers, agent.catalog)
+    order = sorted(range(len(items)), key=lambda i: len(items[i].query))
+    answers: dict[int, Answer] = {}
+    starts = range(0, len(order), batch_size)
+    for start in track(starts, "answering", console=console, transient=True):
+        batch = order[start : start + batch_size]
+        answers |= dict(zip(batch, agent.ask([items[i].query for i in batch]), strict=True))
+    return [answers[i] for i in range(len(items))]
+
+
+def score(
+    agent: Agent, items: Sequence[LabelledQuery], answers: Sequence[Answer]
+) -> Evaluation:
+    """Score answers against the labels; what the model wrote counts, valid or not."""
+    return evaluate([i.call for i in items], [a.text for a in answers], agent.catalog)

@@ -34,12 +34,13 @@ def test_position_one_turns_the_first_pair_by_one_radian() -> None:
     np.testing.assert_allclose(turn.sin[0, 1], [0.8414709848078965, 0.009999833334166664])
 
 
-def test_a_quarter_turn_moves_the_first_half_into_the_second() -> None:
+def test_the_first_half_is_paired_with_the_second() -> None:
     ops = ReferenceOps({}, np.float64)
-    quarter = Rotation(np.array([[1]]), np.array([1.0]), 2)
-    quarter = replace(quarter, cos=np.zeros((1, 1, 2)), sin=np.ones((1, 1, 2)))
+    turn = Rotation(np.array([[1]]), np.array([1.0]), 4)  # theta 1: every pair turns one radian
     x = np.array([[[[1.0, 2.0, 3.0, 4.0]]]])  # pairs are (1, 3) and (2, 4)
-    assert ops.rope(x, quarter, "").tolist() == [[[[-3.0, -4.0, 1.0, 2.0]]]]
+    c, s = math.cos(1), math.sin(1)
+    expected = [[[[c - 3 * s, 2 * c - 4 * s, 3 * c + s, 4 * c + 2 * s]]]]
+    np.testing.assert_allclose(ops.rope(x, turn, ""), expected, rtol=1e-15)
 
 
 def test_a_turn_by_one_radian_by_hand() -> None:

@@ -1,0 +1,128 @@
+"""`mu-ref quantize`: from float weights to integers, with the losses site by site."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mu_ref.errors import InputError
+
+if TYPE_CHECKING:
+    from mu_ref.quantize.report import SiteReport
+    from mu_ref.settings.quantize import Comparison
+
+__all__ = ["quantize"]
+
+REPORT_EXAMPLES = 16  # compared site by site
+
+
+def quantize(
+    name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")] = "mu-nano",
+    scheme: Annotated[str, typer.Option(help="w8a16 or w8a8.")] = "w8a16",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Labelled queries (.jsonl), or ranges from --observed (.json)."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Float weights to start from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Integer weight file to write.")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="Calibration queries to look at.")] = 256,
+    observer: Annotated[str, typer.Option(help="minmax, percentile or mse.")] = "minmax",
+    rounding: Annotated[
+        str, typer.Option(help="tflite_single, tflite_double or half_even.")
+    ] = "tflite_single",
+    clip_weights: Annotated[
+        bool, typer.Option(help="Search each channel's scale for the least squared error.")
+    ] = False,
+    smooth: Annotated[
+        float | None, typer.Option(help="SmoothQuant strength 0..1, from norms to matrices.")
+    ] = None,
+    bits: Annotated[
+        list[str] | None, typer.Option(help="PATTERN=8 or PATTERN=16 for sites; repeatable.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Labelled queries to compare accuracy on.")
+    ] = None,
+    observed: Annotated[Path | None, typer.Option(help="Also write observed ranges.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the SQNR of every site.")] = None,
+    encodings: Annotated[
+        Path | None, typer.Option(help="Also write encodings: .csv, or AIMET .json.")
+    ] = None,
+    aimet: Annotated[str, typer.Option(help="AIMET version: 1.0.0 or 2.0.0.")] = "1.0.0",
+    worst: Annotated[int, typer.Option(min=0, help="Sites to list; 0 lists all.")] = 12,
+) -> None:
+    """Quantize a model to integers; print what each site loses, and accuracy before and after."""
+    from mu_ref.presets import preset
+    from mu_ref.quantize.calibrate import Options
+    from mu_ref.quantize.report import plot_sqnr, site_reports
+    from mu_ref.quantize.store import save_integers
+    from mu_ref.settings.agent import load_agent
+    from mu_ref.settings.catalog import DATA
+    from mu_ref.settings.quantize import compare, quantize_agent
+    from mu_ref.settings.queries import read_queries
+
+    options = Options(
+        scheme=scheme, observer=observer, rounding=rounding, clip_weights=clip_weights,
+        smooth=smooth, bits=_widths(bits or []),
+    )  # type: ignore[arg-type]  # fmt: skip
+    if preset(name).name != "mu-nano" and weights is None:
+        raise InputError(f"{name} must be given --weights; only mu-nano ships trained")
+    agent = load_agent(weights)
+    if agent.model.name != name:
+        raise InputError(f"{weights} must hold {name}, it holds {agent.model.name}")
+    items = None if check is None else read_queries(check)  # a wrong path fails before the work
+    console, progress = Console(highlight=False), Console(stderr=True)
+    source = DATA / "train.jsonl" if calibration is None else calibration
+    model, seen = quantize_agent(agent, source, examples, options, observed, progress)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_integers(out, model)
+        console.print(f"wrote {out}")
+    if encodings is not None:
+        _write_encodings(model, encodings, aimet)
+    if seen:
+        rows = site_reports(agent.model, agent.ops.weights, model, seen[:REPORT_EXAMPLES])  # type: ignore[attr-defined]
+        console.print(_site_table(rows, worst))
+        if plot is not None:
+            plot_sqnr(rows, f"{name} {scheme}, {source.name}", plot)
+    elif plot is not None:
+        raise InputError("--plot must see queries; --calibration is a file of ranges")
+    if items is not None:
+        console.print(_accuracy_table(scheme, compare(agent, model, items, progress)))
+
+
+def _widths(texts: list[str]) -> dict[str, int]:
+    widths = {}
+    for text in texts:
+        pattern, _, bits = text.rpartition("=")
+        if not pattern or bits not in ("8", "16"):
+            raise InputError(f"--bits must be PATTERN=8 or PATTERN=16, got {text!r}")
+        widths[pattern] = int(bits)
+    return widths
+
+
+def _site_table(rows: "list[SiteReport]", worst: int) -> Table:
+    ranked = sorted(rows, key=lambda row: row.sqnr_db)[:worst] if worst else rows
+    title = f"{len(ranked)} of {len(rows)} sites" + (", worst first" if worst else "")
+    table = Table(title=title)
+    table.add_column("site", no_wrap=True)
+    for heading in ("bits", "scale", "zero", "SQNR dB", "saturated"):
+        table.add_column(heading, justify="right")
+    for row in ranked:
+        e = row.encoding
+        table.add_row(
+            row.site, str(e.bits), f"{e.scale:.4g}", str(e.zero_point), f"{row.sqnr_db:.1f}",
+            f"{100 * row.saturation:.3f} %",
+        )  # fmt: skip
+    return table
+
+
+def _accuracy_table(scheme: str, result: "Comparison") -> Table:
+    table = Table("", "float32", scheme, title=f"{result.floats.n} queries")
+    for field in ("exact", "setting_id", "parse"):
+        values = (getattr(result.floats, field), getattr(result.integers, field))
+        table.add_row(field, *(f"{value:.4f}" for value in values))
+    table.add_row("same tokens", "", f"{result.same_tokens:.4f}")
+    table.add_row("same answers", "", f"{result.same_answers:.4f}")
+    return table

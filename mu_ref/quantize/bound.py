@@ -1,0 +1,162 @@
+r"""A bound on what quantization does to the logits, and so to the greedy token.
+
+The residual stream after every block carries all that later blocks see. Let $F_k(h)$ be the logits
+that the **float** model computes when the streams after blocks 1..k are replaced by those of the
+integer model, so $F_0$ is the float model and $F_n$ the float head on the integer model's last
+hidden state $\tilde h$. Then for any two tokens i, j, with $D_{ij}$ the difference of two logits,
+
+$$|D_{ij}(F_0) - D_{ij}(\tilde z)| \le \sum_k |D_{ij}(F_k) - D_{ij}(F_{k-1})| + b_i + b_j$$     (5.10)
+
+where the integer head adds at most
+$b_i = \sum_m |W_{im} - \tilde W_{im}| \, |\tilde h_m| + s$: the rounding of its weights, and one
+step s for bringing the accumulator to 16 bits (half a step for the rounding, half for the 15-bit
+multiplier). So if the float model prefers i to every j by more than the right-hand side, the
+integer model chooses i. The integer head itself is never run to find the bound, and each term says
+what one block costs.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import InputError
+from mu_ref.model import mu
+from mu_ref.ops.integer import IntegerOps
+from mu_ref.ops.reference import ReferenceOps
+from mu_ref.ops.traced import TracedOps
+from mu_ref.weights import Weights
+
+__all__ = ["MarginBound", "margin_bound"]
+
+
+@dataclass(slots=True)
+class MarginBound:
+    """Per step: the float margin of the best token, and what quantization can take from it."""
+
+    best: np.ndarray  # [batch, n_tgt] int, greedy token of the float model
+    margin: np.ndarray  # [batch, n_tgt, vocab_size] logit of best minus each logit
+    bound: np.ndarray  # [batch, n_tgt, vocab_size], right-hand side of (5.10); inf if it saturates
+    blocks: dict[str, np.ndarray] = field(default_factory=dict)  # site: its term of the sum
+
+    @property
+    def covered(self) -> np.ndarray:
+        """[batch, n_tgt] bool: the margin over every other token exceeds its bound."""
+        others = np.arange(self.margin.shape[-1]) != self.best[..., None]
+        return np.where(others, self.margin > self.bound, True).all(axis=-1)
+
+
+class _Replaced(ReferenceOps):
+    """Computes in float64, but returns given values at given sites."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights, np.float64)
+        self.given: dict[str, np.ndarray] = {}
+
+    def add(self, x: np.ndarray, y: np.ndarray, site: str) -> np.ndarray:
+        """Compute x + y, or return what was given."""
+        return self.given[site] if site in self.given else super().add(x, y, site)
+
+    def norm(self, x: np.ndarray, site: str, kind: str, eps: float) -> np.ndarray:
+        """Normalise, or return what was given."""
+        return self.given[site] if site in self.given else super().norm(x, site, kind, eps)
+
+
+def margin_bound(
+    config: ModelConfig,
+    weights: Weights,
+    integers: IntegerOps,
+    source: np.ndarray | None,
+    target: np.ndarray,
+) -> MarginBound:
+    """Bound the difference between float and integer logits.
+
+    Args:
+        config: the model, with a decoder and without a final soft-cap.
+        weights: float weights.
+        integers: executor of the integer model.
+        source: [batch, n_src] int without padding, or None for a decoder-only model.
+        target: [batch, n_tgt] int without padding.
+
+    Returns:
+        Margins and bounds of every step.
+
+    Raises:
+        InputError: a model with a final soft-cap, or without a decoder.
+    """
+    if config.decoder is None or config.final_softcap is not None:
+        raise InputError("the bound is of models with a decoder and without a final soft-cap")
+    blocks = [
+        f"{name}.{layer}.mlp.residual"
+        for name, stack in config.stacks.items()
+        for layer in range(stack.n_layers)
+    ]
+    last = ["encoder.final_norm"] if config.encoder else []
+    sites = [*(b for b in blocks if b.startswith("encoder")), *last,
+             *(b for b in blocks if b.startswith("decoder")), "decoder.final_norm"]  # fmt: skip
+    streams = _streams(config, integers, source, target, sites)
+    floats = _Replaced(weights)
+
+    def run() -> np.ndarray:
+        valid = None if source is None else np.ones(source.shape, bool)
+        return mu.forward(floats, config, source, valid, target, np.ones(target.shape, bool))
+
+    before = run()
+    best = np.argmax(before, axis=-1)  # [batch, n_tgt]
+    result = MarginBound(best, _over(before, best), np.zeros(before.shape))
+    for site in sites:
+        floats.given[site] = streams[site]
+        after = run()
+        result.blocks[site] = np.abs(_over(after, best) - _over(before, best))
+        result.bound += result.blocks[site]
+        before = after
+    head = _head_error(config, floats, integers, streams["decoder.final_norm"], before)
+    result.blocks["head"] = head + np.take_along_axis(head, best[..., None], axis=-1)
+    result.bound += result.blocks["head"]
+    return result
+
+
+def _over(logits: np.ndarray, best: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(logits, best[..., None], axis=-1) - logits
+
+
+def _streams(
+    config: ModelConfig,
+    integers: IntegerOps,
+    source: np.ndarray | None,
+    target: np.ndarray,
+    sites: list[str],
+) -> dict[str, np.ndarray]:
+    kept: dict[str, np.ndarray] = {}
+
+    def keep(site: str, op: str, inputs: Any, value: Any) -> None:
+        if site in sites:
+            kept[site] = integers.read(value)
+
+    valid = None if source is None else np.ones(source.shape, bool)
+    ops = TracedOps(integers, keep)
+    mu.forward(ops, config, source, valid, target, np.ones(target.shape, bool))
+    return kept
+
+
+def _head_error(
+    config: ModelConfig,
+    floats: ReferenceOps,
+    integers: IntegerOps,
+    hidden: np.ndarray,
+    logits: np.ndarray,
+) -> np.ndarray:
+    """Return b of (5.10), [batch, n_tgt, vocab_size]; infinite where the head may saturate."""
+    model = integers.model
+    scales = model.weight_scale(config.head_site)[:, None]
+    rounded = model.weight(config.head_site) * scales
+    difference = np.abs(floats.weight(f"{config.head_site}.weight") - rounded)
+    encoding = model.encoding("head")
+    bias = model.bias("head")
+    slack = encoding.scale
+    if bias is not None:  # its own rounding: half a step of the accumulator, at most one of ours
+        slack = slack + 0.5 * np.ravel(scales) * model.encoding("decoder.final_norm").scale
+    error = np.abs(hidden) @ difference.T + slack
+    fits = np.abs(logits) + error < encoding.high
+    return np.where(fits, error, np.inf)

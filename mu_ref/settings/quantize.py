@@ -1,0 +1,144 @@
+"""Quantize the Settings agent: calibrate on queries, compare with float32 on others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from mu_ref.errors import InputError, QuantizationError
+from mu_ref.ops.integer import IntegerOps
+from mu_ref.ops.reference import ReferenceOps
+from mu_ref.quantize.calibrate import Options, calibrate
+from mu_ref.quantize.observe import Observed, observe
+from mu_ref.quantize.smooth import smooth
+from mu_ref.quantize.store import IntegerModel
+from mu_ref.settings.agent import Agent, Answer, answer_all, score
+from mu_ref.settings.evaluate import Evaluation
+from mu_ref.settings.queries import LabelledQuery, read_queries
+
+__all__ = ["Comparison", "compare", "examples_of", "quantize_agent", "token_agreement"]
+
+Example = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Accuracy before and after."""
+
+    floats: Evaluation
+    integers: Evaluation
+    same_tokens: float  # share of float32's tokens that the integer model wrote in the same place
+    same_answers: float  # share of queries with the same text
+
+
+def examples_of(agent: Agent, items: Sequence[LabelledQuery], n: int) -> list[Example]:
+    """Turn evenly spread queries and their calls into token pairs.
+
+    Args:
+        agent: whose tokenizer.
+        items: labelled queries.
+        n: how many at most.
+
+    Returns:
+        (source [n_src], target [n_tgt]): the query with eos, bos with the call.
+    """
+    chosen = items[:: max(1, len(items) // n)][:n]
+    bos = agent.model.bos_id
+    return [
+        (
+            np.array(agent.source_tokens(item.query)),
+            np.array([bos, *agent.tokenizer.encode(item.call)]),
+        )
+        for item in chosen
+    ]
+
+
+def quantize_agent(
+    agent: Agent,
+    calibration: Path,
+    n_examples: int,
+    options: Options,
+    observed_out: Path | None,
+    console: Console,
+) -> tuple[IntegerModel, list[Example]]:
+    """Quantize an agent's model.
+
+    Args:
+        agent: on the reference executor.
+        calibration: labelled queries (.jsonl), or ranges written earlier (.json).
+        n_examples: how many queries to look at.
+        options: how.
+        observed_out: also write the observed ranges here.
+        console: where progress is shown.
+
+    Returns:
+        The integer model, and the examples looked at (none for a file of ranges).
+
+    Raises:
+        InputError: the file cannot be read.
+        QuantizationError: see `observe`, `Observed.load` and `calibrate`.
+    """
+    weights = _float_weights(agent)
+    if calibration.suffix == ".json":
+        if options.smooth is not None:
+            raise QuantizationError("smoothing must see queries; give a .jsonl file")
+        probe = np.array([agent.model.bos_id])
+        sites = observe(agent.model, weights, [(probe, probe)]).ranges
+        return calibrate(agent.model, weights, Observed.load(calibration, sites), options), []
+    examples = examples_of(agent, read_queries(calibration), n_examples)
+
+    def watch() -> Observed:
+        shown = track(examples, "observing", console=console, transient=True)
+        return observe(agent.model, weights, shown)
+
+    observed = watch()
+    if options.smooth is not None:
+        weights = smooth(agent.model, weights, observed, options.smooth)
+        observed = watch()
+    if observed_out is not None:
+        observed.save(observed_out)
+    return calibrate(agent.model, weights, observed, options), examples
+
+
+def _float_weights(agent: Agent) -> dict[str, np.ndarray]:
+    if not isinstance(agent.ops, ReferenceOps):
+        raise InputError("weights to quantize must be floats; these are integers already")
+    return agent.ops.weights
+
+
+def compare(
+    agent: Agent, model: IntegerModel, items: Sequence[LabelledQuery], console: Console
+) -> Comparison:
+    """Answer the same queries with floats and with integers.
+
+    Args:
+        agent: on the reference executor.
+        model: its integer form.
+        items: labelled queries.
+        console: where progress is shown.
+
+    Returns:
+        Both scores and how often the two agree.
+    """
+    integer_agent = Agent(agent.model, IntegerOps(model), agent.tokenizer, agent.catalog)
+    before = answer_all(agent, items, console)
+    after = answer_all(integer_agent, items, console)
+    same = np.mean([a.text == b.text for a, b in zip(before, after, strict=True)])
+    return Comparison(
+        score(agent, items, before),
+        score(agent, items, after),
+        token_agreement(before, after),
+        float(same),
+    )
+
+
+def token_agreement(before: Sequence[Answer], after: Sequence[Answer]) -> float:
+    """Return the share of tokens before (eos included) that stand in the same place after."""
+    same = total = 0
+    for a, b in zip(before, after, strict=True):
+        total += len(a.tokens)
+        same += sum(x == y for x, y in zip(a.tokens, b.tokens, strict=False))
+    return same / total if total else 1.0

@@ -1,8 +1,8 @@
 """Fixed-point arithmetic: the only place in the project that rounds a real number to an integer.
 
 A real number is carried as q with $x = s (q - z)$. An integer result is brought to another scale
-by a **multiplier** $d \\approx m \\, 2^{shift - 31}$, m a 31-bit integer. How the product is rounded
-has a name, since three engines do it three ways. Chapter: `docs/integer.md`.
+by a **multiplier** $d \\approx m \\, 2^{shift - 31}$, m a 31-bit integer. How the product is
+rounded has a name, since three engines do it three ways. Chapter: `docs/integer.md`.
 
 Every function takes NumPy integer arrays (or Python ints) and computes in int64; the comments say
 why nothing overflows.
@@ -42,7 +42,7 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Multiplier:
-    """The factor $m \\, 2^{shift - 31}$; both are ints, or equally long int64 arrays (per channel)."""
+    """The factor $m \\, 2^{shift - 31}$; both are ints, or int64 arrays [n] of n channels."""
 
     m: Any  # 2^30 <= m < 2^31, or 0
     shift: Any  # -31..30
@@ -58,14 +58,14 @@ def saturate(x: np.ndarray, bits: int, *, signed: bool = True) -> np.ndarray:
 
     Args:
         x: integers.
-        bits: 8, 16 or 32.
+        bits: 4 (one to a byte), 8, 16 or 32.
         signed: two's complement, or unsigned.
 
     Returns:
         The same shape, as int8, uint8, int16, ...
     """
     low, high = integer_range(bits, signed=signed)
-    return np.clip(x, low, high).astype(f"{'i' if signed else 'u'}{bits // 8}")
+    return np.clip(x, low, high).astype(f"{'i' if signed else 'u'}{max(bits, 8) // 8}")
 
 
 def round_half_even(x: Any) -> Any:
@@ -91,10 +91,10 @@ def quantize(
     $q = \mathrm{saturate}(\mathrm{round\_half\_even}(x / s) + z)$                       (5.1)
 
     Args:
-        x: real numbers; NaN is an error.
+        x: real numbers, divided by s in float64; infinities saturate, NaN is an error.
         scale: s > 0, broadcast to x.
-        zero_point: z, broadcast to x.
-        bits: 8, 16 or 32.
+        zero_point: z, an integer, broadcast to x.
+        bits: 4 (one to a byte), 8, 16 or 32.
         signed: two's complement, or unsigned.
 
     Returns:
@@ -106,13 +106,15 @@ def quantize(
     Source:
         ONNX QuantizeLinear.
     """
-    if not np.all(np.asarray(scale) > 0) or not np.all(np.isfinite(scale)):
-        raise QuantizationError(f"a scale must be positive and finite, got {np.min(scale)}")
+    scale = np.asarray(scale, np.float64)
+    wrong = scale[~((scale > 0) & np.isfinite(scale))]
+    if wrong.size:
+        raise QuantizationError(f"a scale must be positive and finite, got {wrong[0]}")
     x = np.asarray(x, np.float64)
     if np.isnan(x).any():
         raise QuantizationError("numbers to quantize must be numbers, got NaN")
-    low, high = integer_range(bits, signed=signed)
-    steps = np.clip(np.rint(x / scale), 2.0 * low, 2.0 * high)  # before int64 would overflow
+    with np.errstate(over="ignore"):  # an infinite quotient saturates like any other large one
+        steps = np.clip(np.rint(x / scale), -(2.0**62), 2.0**62)  # int64 holds it, and adding z
     return saturate(steps.astype(np.int64) + zero_point, bits, signed=signed)
 
 
@@ -121,7 +123,7 @@ def dequantize(q: np.ndarray, scale: Any, zero_point: Any = 0) -> np.ndarray:
     return (np.asarray(q).astype(np.int64) - zero_point) * np.asarray(scale, np.float64)
 
 
-# -- bringing an accumulator to another scale --------------------------------------------------------
+# -- bringing an accumulator to another scale ------------------------------------------------------
 
 
 def quantize_multiplier(d: float) -> Multiplier:
@@ -161,7 +163,8 @@ def quantize_multiplier(d: float) -> Multiplier:
 def quantize_multipliers(d: np.ndarray) -> Multiplier:
     """Apply `quantize_multiplier` to every element: [n] -> two int64 arrays [n]."""
     pairs = [quantize_multiplier(float(x)) for x in np.ravel(d)]
-    return Multiplier(np.array([p.m for p in pairs]), np.array([p.shift for p in pairs]))
+    m, shift = [p.m for p in pairs], [p.shift for p in pairs]
+    return Multiplier(np.array(m, np.int64), np.array(shift, np.int64))
 
 
 def requantize(acc: np.ndarray, by: Multiplier, rounding: Rounding = "tflite_single") -> np.ndarray:
@@ -227,13 +230,12 @@ def requantize_wide(acc: np.ndarray, by: Multiplier) -> np.ndarray:
     return rounding_shift(_wide(acc) * m16, 15 - _wide(by.shift))  # product below 2^62
 
 
-def requantize_sum(
-    x: np.ndarray, x_factor: float, y: np.ndarray, y_factor: float
-) -> np.ndarray:
+def requantize_sum(x: np.ndarray, x_factor: float, y: np.ndarray, y_factor: float) -> np.ndarray:
     r"""Add two integers of different scales with one rounding.
 
     The larger factor gives $t = 31 - shift$ by (5.2); both give
-    $m = \mathrm{round\_half\_away}(d \, 2^t)$: $\lfloor (x m_x + y m_y + 2^{t-1}) / 2^t \rfloor$   (5.5)
+    $m = \mathrm{round\_half\_away}(d \, 2^t)$:
+    $\lfloor (x m_x + y m_y + 2^{t-1}) / 2^t \rfloor$                                  (5.5)
 
     Args:
         x: at most 17 bits.
@@ -243,14 +245,19 @@ def requantize_sum(
 
     Returns:
         int64, not saturated.
+
+    Raises:
+        QuantizationError: a factor that `quantize_multiplier` refuses.
     """
+    for factor in (x_factor, y_factor):  # max() below would let a NaN pass
+        quantize_multiplier(factor)
     t = 31 - quantize_multiplier(max(x_factor, y_factor)).shift
     m_x, m_y = round_half_away(x_factor * 2**t), round_half_away(y_factor * 2**t)
     return rounding_shift(_wide(x) * m_x + _wide(y) * m_y, t)  # 17 + 31 + 1 bits
 
 
 def rounding_shift(x: np.ndarray, t: Any) -> np.ndarray:
-    r"""Return $\lfloor (x + 2^{t-1}) / 2^t \rfloor$, x itself for t = 0; t above 62 gives 0."""
+    r"""Return $\lfloor (x + 2^{t-1}) / 2^t \rfloor$ for |x| < 2^62; x itself for t = 0."""
     x, t = _wide(x), np.asarray(t)
     small = np.minimum(t, 62)
     half = np.where(small > 0, np.left_shift(np.int64(1), np.maximum(small - 1, 0)), 0)

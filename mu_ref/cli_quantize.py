@@ -11,6 +11,7 @@ from mu_ref.errors import InputError
 
 if TYPE_CHECKING:
     from mu_ref.quantize.report import SiteReport
+    from mu_ref.quantize.store import IntegerModel
     from mu_ref.settings.quantize import Comparison
 
 __all__ = ["quantize"]
@@ -63,9 +64,13 @@ def quantize(
     from mu_ref.settings.queries import read_queries
 
     options = Options(
-        scheme=scheme, observer=observer, rounding=rounding, clip_weights=clip_weights,
-        smooth=smooth, bits=_widths(bits or []),
-    )  # type: ignore[arg-type]  # fmt: skip
+        scheme=scheme,
+        observer=observer,
+        rounding=rounding,  # type: ignore[arg-type]  # Options checks the text
+        clip_weights=clip_weights,
+        smooth=smooth,
+        bits=_widths(bits or []),
+    )
     if preset(name).name != "mu-nano" and weights is None:
         raise InputError(f"{name} must be given --weights; only mu-nano ships trained")
     agent = load_agent(weights)
@@ -90,6 +95,26 @@ def quantize(
         raise InputError("--plot must see queries; --calibration is a file of ranges")
     if items is not None:
         console.print(_accuracy_table(scheme, compare(agent, model, items, progress)))
+
+
+def _write_encodings(model: "IntegerModel", path: Path, version: str) -> None:
+    import json
+
+    from mu_ref.files import written_whole
+    from mu_ref.quantize.encodings import to_aimet, to_table
+
+    names = [name for name in model.tensors if name.endswith(".weight")]
+    scales = {name: model.weight_scale(name.removesuffix(".weight")) for name in names}
+    widths = {name: model.tensors[name].itemsize * 8 for name in names}
+    if path.suffix == ".csv":
+        text = to_table(model.activations, scales, weight_bits=widths)
+    elif path.suffix == ".json":
+        data = to_aimet(model.activations, scales, version, weight_bits=widths)
+        text = json.dumps(data, indent=1) + "\n"
+    else:
+        raise InputError(f"--encodings must end in .csv or .json, got {path}")
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _widths(texts: list[str]) -> dict[str, int]:

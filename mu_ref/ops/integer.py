@@ -114,7 +114,7 @@ class IntegerOps(Ops):
         encoding = self._encoding(site)
         n = x.shape[-1]
         gain, gain_scale = self.model.weight(site).astype(np.int64), self.model.weight_scale(site)
-        steps, shift = x.steps, np.int64(0)
+        steps, shift = x.steps, np.zeros(1, np.int64)
         eps_steps = eps * n / x.scale**2  # eps in the units of the sum of squares
         if kind == "layer":
             steps, shift = center(steps)

@@ -59,15 +59,7 @@ def _passed_on(name: str) -> Callable[..., Any]:
     return call
 
 
-class _PassedOn:
-    """Every operation of the vocabulary, handed to the inner executor."""
-
-
-for _name in (*COMPUTING, *LAYOUT, *DECISIONS):
-    setattr(_PassedOn, _name, _passed_on(_name))
-
-
-class TracedOps(_PassedOn, Ops):
+class TracedOps(Ops):
     """Hands every operation on, and the result of those that compute to `watch`.
 
     Args:
@@ -78,6 +70,25 @@ class TracedOps(_PassedOn, Ops):
     def __init__(self, inner: Ops, watch: Watcher) -> None:
         self.inner = inner
         self.watch = watch
+
+    embed = _passed_on("embed")
+    linear = _passed_on("linear")
+    norm = _passed_on("norm")
+    rope = _passed_on("rope")
+    matmul = _passed_on("matmul")
+    softmax = _passed_on("softmax")
+    activation = _passed_on("activation")
+    add = _passed_on("add")
+    mul = _passed_on("mul")
+    softcap = _passed_on("softcap")
+    scale = _passed_on("scale")
+    split_heads = _passed_on("split_heads")
+    merge_heads = _passed_on("merge_heads")
+    share_heads = _passed_on("share_heads")
+    append = _passed_on("append")
+    take_tokens = _passed_on("take_tokens")
+    argmax = _passed_on("argmax")
+    top_k = _passed_on("top_k")
 
     def read(self, x: Any) -> np.ndarray:
         """Return the real numbers that a value stands for."""

@@ -5,7 +5,7 @@ that the **float** model computes when the streams after blocks 1..k are replace
 integer model, so $F_0$ is the float model and $F_n$ the float head on the integer model's last
 hidden state $\tilde h$. Then for any two tokens i, j, with $D_{ij}$ the difference of two logits,
 
-$$|D_{ij}(F_0) - D_{ij}(\tilde z)| \le \sum_k |D_{ij}(F_k) - D_{ij}(F_{k-1})| + b_i + b_j$$     (5.10)
+$$|D_{ij}(F_0) - D_{ij}(\tilde z)| \le \sum_k |D_{ij}(F_k) - D_{ij}(F_{k-1})| + b_i + b_j$$ (5.10)
 
 where the integer head adds at most
 $b_i = \sum_m |W_{im} - \tilde W_{im}| \, |\tilde h_m| + s$: the rounding of its weights, and one
@@ -44,7 +44,7 @@ class MarginBound:
     def covered(self) -> np.ndarray:
         """[batch, n_tgt] bool: the margin over every other token exceeds its bound."""
         others = np.arange(self.margin.shape[-1]) != self.best[..., None]
-        return np.where(others, self.margin > self.bound, True).all(axis=-1)
+        return np.all(~others | (self.margin > self.bound), axis=-1)
 
 
 class _Replaced(ReferenceOps):
@@ -154,7 +154,7 @@ def _head_error(
     difference = np.abs(floats.weight(f"{config.head_site}.weight") - rounded)
     encoding = model.encoding("head")
     bias = model.bias("head")
-    slack = encoding.scale
+    slack = np.full(len(scales), encoding.scale)
     if bias is not None:  # its own rounding: half a step of the accumulator, at most one of ours
         slack = slack + 0.5 * np.ravel(scales) * model.encoding("decoder.final_norm").scale
     error = np.abs(hidden) @ difference.T + slack

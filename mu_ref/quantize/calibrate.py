@@ -9,7 +9,7 @@ import numpy as np
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError, check_choice
 from mu_ref.quantize.encodings import Encoding
-from mu_ref.quantize.fixed_point import ROUNDINGS, Rounding, quantize
+from mu_ref.quantize.fixed_point import ROUNDINGS, Rounding, quantize, round_half_even
 from mu_ref.quantize.nonlinear import BIAS_BITS
 from mu_ref.quantize.observe import OBSERVERS, Observed, SiteRange, observed_range
 from mu_ref.quantize.store import SCHEMES, IntegerModel
@@ -99,7 +99,7 @@ def calibrate(
             continue
         if w.ndim == 1:  # a gain
             w = w + 1 if name.split(".")[0] in plus_one else w
-            scale = np.float32(max(np.abs(w).max() / 32767, 2**-40))[None]
+            scale = np.array([max(np.abs(w).max() / 32767, 2**-40)], np.float32)
             tensors[name] = quantize(w, scale.astype(np.float64), 0, 16)
         else:
             scale = weight_scales(w, clip=options.clip_weights)
@@ -141,7 +141,7 @@ def site_encoding(seen: SiteRange, observer: str, bits: int) -> Encoding:
     if seen.op == "activation" and bits == 8:
         low, high = min(low, 0.0), max(high, 0.0)
         scale = (high - low) / 255 or 1.0
-        return Encoding(8, scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+        return Encoding(8, scale, int(np.clip(round_half_even(-128 - low / scale), -128, 127)))
     return Encoding(bits, max(abs(low), abs(high)) / (2 ** (bits - 1) - 1) or 1.0)
 
 
@@ -163,14 +163,14 @@ def weight_scales(w: np.ndarray, *, clip: bool) -> np.ndarray:
     best, least = full, np.full(len(w), np.inf)
     for share in CLIP_SHARES:
         scale = (share * full).astype(np.float32).astype(np.float64)
-        rounded = np.clip(np.rint(w / scale[:, None]), -127, 127) * scale[:, None]
+        rounded = np.clip(round_half_even(w / scale[:, None]), -127, 127) * scale[:, None]
         error = ((w - rounded) ** 2).sum(axis=1)
         best, least = np.where(error < least, scale, best), np.minimum(error, least)
     return best.astype(np.float32)
 
 
 def _bias(name: str, bias: np.ndarray, step: np.ndarray | float) -> np.ndarray:
-    steps = np.rint(np.asarray(bias, np.float64) / step)
+    steps = round_half_even(np.asarray(bias, np.float64) / step)
     if np.abs(steps).max(initial=0) >= 2**31:
         raise QuantizationError(
             f"{name} must fit int32 in steps of its accumulator, got {np.abs(steps).max():.3g} "

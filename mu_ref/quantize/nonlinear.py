@@ -1,4 +1,4 @@
-r"""The integer forms of softmax, norms, activations, tanh and RoPE: what `docs/integer.md` specifies.
+r"""The integer forms of softmax, norms, activations, tanh and RoPE; see `docs/integer.md`.
 
 Inputs and outputs are integers; scales have already become multipliers (`fixed_point.py`). Each
 function returns int64 that the caller saturates to the width of the site.
@@ -71,7 +71,7 @@ def exp2_weights(scores: np.ndarray, mask: np.ndarray, by: Multiplier) -> np.nda
 
 
 def probabilities(weights: np.ndarray, bits: int) -> np.ndarray:
-    r"""Divide weights by their sum: $\lfloor (2^{b} e + S / 2) / S \rfloor$, S the sum; 0 if S is 0.
+    r"""Divide weights by their sum: $\lfloor (2^{b} e + S / 2) / S \rfloor$, S the sum; else 0.
 
     Args:
         weights: [..., n] from `exp2_weights`.
@@ -87,7 +87,8 @@ def probabilities(weights: np.ndarray, bits: int) -> np.ndarray:
 def norm_multiplier(square_sum: np.ndarray, by: Multiplier) -> Multiplier:
     r"""Multiplier $m / \sqrt{R}$ of a row, R its sum of squares.
 
-    R is brought into $[2^{30}, 2^{32})$ by $4^k$, its inverse root read from the table; R = 0 gives 0.
+    R is brought into $[2^{30}, 2^{32})$ by $4^k$ and its inverse root read from the table. R = 0
+    gives 0.
 
     Args:
         square_sum: R >= 0, at most 62 bits.

@@ -18,6 +18,7 @@ from mu_ref.files import written_whole
 from mu_ref.model import mu
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.traced import Traced, TracedOps
+from mu_ref.quantize.fixed_point import round_half_even
 from mu_ref.weights import Weights
 
 __all__ = ["OBSERVERS", "Observed", "SiteRange", "observe", "observed_range"]
@@ -179,10 +180,12 @@ def observed_range(site: SiteRange, observer: str, bits: int) -> tuple[float, fl
     return best[1], best[2]
 
 
-def _cuts(x: np.ndarray, low: float, high: float, bits: int) -> Iterator[tuple[float, float, float]]:
+def _cuts(
+    x: np.ndarray, low: float, high: float, bits: int
+) -> Iterator[tuple[float, float, float]]:
     """Yield (squared error, low, high) for ranges from 30 % to all of what was seen."""
     for share in np.linspace(1.0, 0.3, 36):
         cut_low, cut_high = share * low, share * high
         step = max((cut_high - cut_low) / (2**bits - 1), np.finfo(np.float64).tiny)
-        rounded = np.rint(np.clip(x, cut_low, cut_high) / step) * step
+        rounded = round_half_even(np.clip(x, cut_low, cut_high) / step) * step
         yield float(np.sum((x - rounded) ** 2)), cut_low, cut_high

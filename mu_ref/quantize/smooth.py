@@ -24,9 +24,7 @@ from mu_ref.weights import Weights
 __all__ = ["smooth"]
 
 
-def smooth(
-    config: ModelConfig, weights: Weights, observed: Observed, strength: float
-) -> Weights:
+def smooth(config: ModelConfig, weights: Weights, observed: Observed, strength: float) -> Weights:
     """Return weights of the same function with smoother norm outputs; observe them anew.
 
     Args:
@@ -68,7 +66,7 @@ def _factor(channel_max: np.ndarray, matrices: list[np.ndarray], strength: float
 def _divide_gain(
     config: ModelConfig, weights: Mapping[str, np.ndarray], site: str, factor: np.ndarray
 ) -> None:
-    offset = config.stacks[site.split(".")[0]].norm_kind == "rms_plus_one"
+    offset = config.stacks[site.split(".", maxsplit=1)[0]].norm_kind == "rms_plus_one"
     gain = weights[f"{site}.weight"]
     gain[:] = (gain + offset) / factor - offset
     if f"{site}.bias" in weights:

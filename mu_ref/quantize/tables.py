@@ -52,7 +52,8 @@ def _gelu_tanh_gate(x: Decimal) -> Decimal:
 def _gelu_gate(x: Decimal) -> Decimal:
     """Return the normal distribution function of x >= 0.
 
-    $\\Phi(x) = 1/2 + \\varphi(x) \\sum_k x^{2k+1} / (1 \\cdot 3 \\cdots (2k+1))$; all terms positive.
+    $\\Phi(x) = 1/2 + \\varphi(x) \\sum_k x^{2k+1} / (1 \\cdot 3 \\cdots (2k+1))$, all terms
+    positive.
     """
     term = total = x
     k = 1

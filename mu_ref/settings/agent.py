@@ -215,8 +215,6 @@ def answer_all(
     return [answers[i] for i in range(len(items))]
 
 
-def score(
-    agent: Agent, items: Sequence[LabelledQuery], answers: Sequence[Answer]
-) -> Evaluation:
+def score(agent: Agent, items: Sequence[LabelledQuery], answers: Sequence[Answer]) -> Evaluation:
     """Score answers against the labels; what the model wrote counts, valid or not."""
     return evaluate([i.call for i in items], [a.text for a in answers], agent.catalog)

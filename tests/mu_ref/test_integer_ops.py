@@ -130,7 +130,10 @@ def test_rope_in_python_integers(x: Quantized, out: Encoding, position: int) -> 
             s = round(math.sin(p * speed) * 2**15)
             a, b = int(x.q[0, 0, t, i]), int(x.q[0, 0, t, i + 2])
             d = x.scale / 2**15 / out.scale
-            for got, acc in ((y.q[0, 0, t, i], a * c - b * s), (y.q[0, 0, t, i + 2], b * c + a * s)):
+            for got, acc in (
+                (y.q[0, 0, t, i], a * c - b * s),
+                (y.q[0, 0, t, i + 2], b * c + a * s),
+            ):
                 # the table's last unit may differ from the library's cosine
                 slack = math.ceil((abs(a) + abs(b)) * d) + 1
                 assert abs(int(got) - brought(acc, d, out, wide=False)) <= slack
@@ -205,7 +208,7 @@ def test_errors_say_what_is_wrong() -> None:
         executor(Encoding(8, 1.0)).linear(x, SITE)
     with pytest.raises(QuantizationError, match="below 2\\^14"):
         executor(Encoding(16, 1e-9)).matmul(x, x, SITE, transpose_b=True)
+    gain = {"weight": np.array([1, 1], np.int16), "weight_scale": np.array([1.0], "f4")}
+    tiny_steps = value([[1, 2]], Encoding(16, 1e-20))
     with pytest.raises(QuantizationError, match="eps"):
-        gain = {"weight": np.array([1, 1], np.int16), "weight_scale": np.array([1.0], "f4")}
-        tiny_steps = value([[1, 2]], Encoding(16, 1e-20))
         executor(Encoding(16, 1.0), **gain).norm(tiny_steps, SITE, "rms", 1e-6)

@@ -72,10 +72,16 @@ def test_percentile_and_mse_cut_an_outlier() -> None:
     site = SiteRange("linear")
     for part in np.split(x, 1000):
         site.add(part[None])
-    site.add(np.array([[9.0]]))
-    for observer in ("percentile", "mse"):
-        assert observed_range(site, observer, 8)[1] < 7
+    for _ in range(2):  # every second value is kept
+        site.add(np.array([[-9.0]]))
+    for _ in range(2):
+        site.add(np.array([[9.0]]))
     assert observed_range(site, "minmax", 8)[1] == 9
+    assert observed_range(site, "percentile", 8)[1] < 7
+    # n values in steps of 2 r / 255, two of them cut from 9 to r: n r^2 / 195075 + 2 (9 - r)^2
+    # is least at r = 9 / (1 + n / 390150); ranges are tried 2 % apart
+    n = len(site.values())
+    assert observed_range(site, "mse", 8)[1] == pytest.approx(9 / (1 + n / 390150), abs=0.2)
 
 
 def test_mse_keeps_a_range_that_is_used_evenly() -> None:
@@ -113,15 +119,16 @@ def test_weight_scales_by_hand() -> None:
 
 
 def test_clipping_weights_never_raises_the_squared_error() -> None:
-    w = np.random.default_rng(0).standard_normal((40, 640))[:, :64]
-    w[0] = np.append(np.linspace(-1, 1, 63), 1.3)  # cutting 0.1 off one weight refines 63
+    w = np.random.default_rng(0).standard_normal((3, 20_000))
+    w[0, :-1] = np.linspace(-0.9, 0.9, 19_999)
+    w[0, -1] = 1.0  # cutting a tenth off one weight refines all others
 
     def error(clip: bool) -> np.ndarray:
         s = weight_scales(w, clip=clip).astype(np.float64)[:, None]
         return ((w - np.clip(np.rint(w / s), -127, 127) * s) ** 2).sum(axis=1)
 
     assert (error(True) <= error(False) + 1e-12).all()
-    assert (error(True) < 0.95 * error(False)).any()
+    assert error(True)[0] < 0.95 * error(False)[0]
 
 
 def test_a_bias_that_dwarfs_its_products_still_fits(config: ModelConfig, weights: Weights) -> None:
@@ -227,7 +234,7 @@ def test_wrong_options_are_errors(
             Options(**options)  # type: ignore[arg-type]
     with pytest.raises(QuantizationError, match="8 or 16 bits, got 4"):
         Options(bits={"head": 4})
-    with pytest.raises(QuantizationError, match="in 0..1, got 2"):
+    with pytest.raises(QuantizationError, match=r"in 0\.\.1, got 2"):
         Options(smooth=2.0)
     with pytest.raises(QuantizationError, match="matches none"):
         calibrate(config, weights, observed, Options(bits={"decoder.9.*": 16}))

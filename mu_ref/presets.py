@@ -157,7 +157,7 @@ def _mu_nano() -> ModelConfig:
     """The model that ships trained: Mu's 8:3 layers and switches at a quarter of its width."""
     widths = {"d_model": 192, "d_ff": 768, "n_heads": 6, "n_kv_heads": 3, "d_head": 32}
     scales = {"attention_scale": 32**-0.5, "embed_scale": 192**0.5}
-    return replace(_small("mu-nano", (8, 3), 1536, **widths, **scales), dropout=0.15)
+    return replace(_small("mu-nano", (8, 3), 1536, **widths, **scales), dropout=0.2)
 
 
 def tiny(**changes: Any) -> ModelConfig:

@@ -17,8 +17,8 @@ __all__ = ["epoch_data"]
 
 TEMPLATE_SHARE = 0.25  # templates per written query
 OUT_OF_SCOPE_SHARE = 0.04  # queries that no setting serves, per written query
-SPLIT_RATE = 0.05  # chance of undoing one merge of a query's token
-DROP_RATE = 0.05  # chance of dropping a query's token; digits stay
+SPLIT_RATE = 0.08  # chance of undoing one merge of a query's token
+DROP_RATE = 0.10  # chance of dropping a query's token; digits stay
 
 
 def epoch_data(

@@ -31,7 +31,7 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Weight file from `mu-ref train`; the shipped one by default."),
 ]
-SchemeOption = Annotated[str, typer.Option(help="Arithmetic: float32, w8a16 or w8a8.")]
+SchemeOption = Annotated[str, typer.Option(help="Arithmetic: float32, w8a16, w8a8 or w4a16.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

@@ -7,11 +7,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mu_ref.errors import InputError
+from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
+    from mu_ref.ops import Ops
     from mu_ref.quantize.report import SiteReport
     from mu_ref.quantize.store import IntegerModel
+    from mu_ref.settings.agent import Agent
     from mu_ref.settings.quantize import Comparison
 
 __all__ = ["quantize"]
@@ -21,7 +23,7 @@ REPORT_EXAMPLES = 16  # compared site by site
 
 def quantize(
     name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")] = "mu-nano",
-    scheme: Annotated[str, typer.Option(help="w8a16 or w8a8.")] = "w8a16",
+    scheme: Annotated[str, typer.Option(help="w8a16, w8a8, or w4a16 (weights only).")] = "w8a16",
     calibration: Annotated[
         Path | None,
         typer.Option(help="Labelled queries (.jsonl), or ranges from --observed (.json)."),
@@ -53,7 +55,8 @@ def quantize(
     aimet: Annotated[str, typer.Option(help="AIMET version: 1.0.0 or 2.0.0.")] = "1.0.0",
     worst: Annotated[int, typer.Option(min=0, help="Sites to list; 0 lists all.")] = 12,
 ) -> None:
-    """Quantize a model to integers; print what each site loses, and accuracy before and after."""
+    """Quantize a model; print what each site loses, and accuracy before and after."""
+    from mu_ref.ops.integer import IntegerOps
     from mu_ref.presets import preset
     from mu_ref.quantize.calibrate import Options
     from mu_ref.quantize.report import plot_sqnr, site_reports
@@ -63,38 +66,57 @@ def quantize(
     from mu_ref.settings.quantize import compare, quantize_agent
     from mu_ref.settings.queries import read_queries
 
-    options = Options(
-        scheme=scheme,
-        observer=observer,
-        rounding=rounding,  # type: ignore[arg-type]  # Options checks the text
-        clip_weights=clip_weights,
-        smooth=smooth,
-        bits=_widths(bits or []),
-    )
+    check_choice("scheme", scheme, ["w8a16", "w8a8", "w4a16"])
     if preset(name).name != "mu-nano" and weights is None:
         raise InputError(f"{name} must be given --weights; only mu-nano ships trained")
+    items = None if check is None else read_queries(check)  # a wrong path fails before the work
+    console, progress = Console(highlight=False), Console(stderr=True)
     agent = load_agent(weights)
     if agent.model.name != name:
         raise InputError(f"{weights} must hold {name}, it holds {agent.model.name}")
-    items = None if check is None else read_queries(check)  # a wrong path fails before the work
-    console, progress = Console(highlight=False), Console(stderr=True)
-    source = DATA / "train.jsonl" if calibration is None else calibration
-    model, seen = quantize_agent(agent, source, examples, options, observed, progress)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_integers(out, model)
+    if scheme == "w4a16":
+        ops = _quantize_int4(agent, out, clip_weights)
+    else:
+        options = Options(
+            scheme=scheme,
+            observer=observer,
+            rounding=rounding,  # type: ignore[arg-type]  # Options checks the text
+            clip_weights=clip_weights,
+            smooth=smooth,
+            bits=_widths(bits or []),
+        )
+        source = DATA / "train.jsonl" if calibration is None else calibration
+        model, seen = quantize_agent(agent, source, examples, options, observed, progress)
+        ops = IntegerOps(model)
+        if plot is not None and not seen:
+            raise InputError("--plot must see queries; --calibration is a file of ranges")
+        if out is not None:
+            save_integers(out, model)
+        if encodings is not None:
+            _write_encodings(model, encodings, aimet)
+        if seen:
+            rows = site_reports(agent.model, agent.ops.weights, model, seen[:REPORT_EXAMPLES])  # type: ignore[attr-defined]
+            console.print(_site_table(rows, worst))
+            if plot is not None:
+                plot_sqnr(rows, f"{name} {scheme}, {source.name}", plot)
+    if out is not None:
         console.print(f"wrote {out}")
-    if encodings is not None:
-        _write_encodings(model, encodings, aimet)
-    if seen:
-        rows = site_reports(agent.model, agent.ops.weights, model, seen[:REPORT_EXAMPLES])  # type: ignore[attr-defined]
-        console.print(_site_table(rows, worst))
-        if plot is not None:
-            plot_sqnr(rows, f"{name} {scheme}, {source.name}", plot)
-    elif plot is not None:
-        raise InputError("--plot must see queries; --calibration is a file of ranges")
     if items is not None:
-        console.print(_accuracy_table(scheme, compare(agent, model, items, progress)))
+        console.print(_accuracy_table(scheme, compare(agent, ops, items, progress)))
+
+
+def _quantize_int4(agent: "Agent", out: Path | None, clip_search: bool) -> "Ops":
+    from mu_ref.ops.reference import ReferenceOps
+    from mu_ref.quantize.int4 import GROUP, dequantize_weights_int4, quantize_weights_int4
+    from mu_ref.quantize.int4_store import save_int4
+
+    weights = agent.ops.weights  # type: ignore[attr-defined]
+    packed = quantize_weights_int4(agent.model, weights, GROUP, clip_search=clip_search)
+    if out is not None:
+        save_int4(out, agent.model, packed, GROUP)
+    return ReferenceOps(dequantize_weights_int4(agent.model, packed, GROUP))
 
 
 def _write_encodings(model: "IntegerModel", path: Path, version: str) -> None:
@@ -133,11 +155,11 @@ def _site_table(rows: "list[SiteReport]", worst: int) -> Table:
     table = Table(title=title)
     table.add_column("site", no_wrap=True)
     for heading in ("bits", "scale", "zero", "SQNR dB", "saturated"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in ranked:
         e = row.encoding
         table.add_row(
-            row.site, str(e.bits), f"{e.scale:.4g}", str(e.zero_point), f"{row.sqnr_db:.1f}",
+            row.site, str(e.bits), f"{e.scale:.3g}", str(e.zero_point), f"{row.sqnr_db:.1f}",
             f"{100 * row.saturation:.3f} %",
         )  # fmt: skip
     return table
@@ -146,7 +168,7 @@ def _site_table(rows: "list[SiteReport]", worst: int) -> Table:
 def _accuracy_table(scheme: str, result: "Comparison") -> Table:
     table = Table("", "float32", scheme, title=f"{result.floats.n} queries")
     for field in ("exact", "setting_id", "parse"):
-        values = (getattr(result.floats, field), getattr(result.integers, field))
+        values = (getattr(result.floats, field), getattr(result.quantized, field))
         table.add_row(field, *(f"{value:.4f}" for value in values))
     table.add_row("same tokens", "", f"{result.same_tokens:.4f}")
     table.add_row("same answers", "", f"{result.same_answers:.4f}")

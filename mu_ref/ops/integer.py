@@ -83,6 +83,7 @@ class IntegerOps(Ops):
 
     def __init__(self, model: IntegerModel) -> None:
         self.model = model
+        self._known: dict[tuple[str, float], Multiplier] = {}
 
     # -- operations that read a weight -----------------------------------------------------------
 
@@ -90,7 +91,7 @@ class IntegerOps(Ops):
         """Look up int8 rows and bring each from its own scale to the site's."""
         encoding = self._encoding(site)
         scales = self.model.weight_scale(site)
-        by = quantize_multipliers(scales / encoding.scale)
+        by = self._per_channel(site, scales, 1.0, encoding.scale)
         rows = Multiplier(by.m[tokens][..., None], by.shift[tokens][..., None])
         return self._narrow(self.model.weight(site)[tokens], rows, site)
 
@@ -106,7 +107,7 @@ class IntegerOps(Ops):
         bias = self.model.bias(site)
         if bias is not None:
             acc = acc + bias.astype(np.int64)
-        by = quantize_multipliers(scales * x.scale / encoding.scale)
+        by = self._per_channel(site, scales, x.scale, encoding.scale)
         return self._wide(acc, by, site) if wide else self._narrow(acc, by, site)
 
     def norm(self, x: Quantized, site: str, kind: str, eps: float) -> Quantized:
@@ -251,6 +252,14 @@ class IntegerOps(Ops):
 
     def _encoding(self, site: str) -> Encoding:
         return self.model.encoding(site)
+
+    def _per_channel(
+        self, site: str, scales: np.ndarray, x_scale: float, out_scale: float
+    ) -> Multiplier:
+        """Multipliers of a site's channels, made once for every scale that comes in."""
+        if (site, x_scale) not in self._known:
+            self._known[site, x_scale] = quantize_multipliers(scales * x_scale / out_scale)
+        return self._known[site, x_scale]
 
     def _narrow(self, acc: np.ndarray, by: Multiplier, site: str) -> Quantized:
         return self._stored(requantize(acc, by, self.model.rounding), site)

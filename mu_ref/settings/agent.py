@@ -23,7 +23,7 @@ from mu_ref.training.datasets import pad
 
 __all__ = ["SCHEMES", "Agent", "Answer", "answer_all", "load_agent", "query_tokens", "score"]
 
-SCHEMES = ("float32", "w8a16", "w8a8")
+SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
 MAX_NEW_TOKENS = 32  # the longest call has 17 tokens
 NONE = Call(verb="none")
 
@@ -157,7 +157,7 @@ def load_agent(weights: Path | None = None, scheme: str = "float32") -> Agent:
         scheme: one of `SCHEMES`; must be that of the file.
 
     Returns:
-        The agent, on the reference executor in float32 or on the integer executor.
+        The agent, on the integer executor, or for float32 and w4a16 on the reference executor.
 
     Raises:
         WeightsError: the file is not there, damaged or foreign.
@@ -167,10 +167,22 @@ def load_agent(weights: Path | None = None, scheme: str = "float32") -> Agent:
     from mu_ref.weights import load_weights
 
     check_choice("scheme", scheme, SCHEMES)
-    if scheme == "float32":
+    if scheme == "w4a16":
+        from mu_ref.quantize.int4 import dequantize_weights_int4
+        from mu_ref.quantize.int4_store import load_int4
+
+        if weights is None:
+            raise InputError(
+                "w4a16 must be given weights; `mu-ref quantize --scheme w4a16 --out FILE` makes "
+                "them, --weights FILE reads them"
+            )
+        path = weights
+        model, packed, group = load_int4(path)
+        ops: Ops = ReferenceOps(dequantize_weights_int4(model, packed, group))
+    elif scheme == "float32":
         path = DATA / "mu-nano.safetensors" if weights is None else weights
         model, arrays = load_weights(path)
-        ops: Ops = ReferenceOps(arrays)
+        ops = ReferenceOps(arrays)
     else:
         from mu_ref.ops.integer import IntegerOps
         from mu_ref.quantize.store import load_integers

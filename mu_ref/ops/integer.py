@@ -102,9 +102,10 @@ class IntegerOps(Ops):
         weight, scales = self.model.weight(source), self.model.weight_scale(source)
         x_max = 255 if x.bits == 8 else 2**15
         wide = x.bits == 16
-        check_accumulator(site, weight.shape[1], x_max, 127, wide=wide)
-        acc = x.steps @ weight.astype(np.int64).T
         bias = self.model.bias(site)
+        start = 0 if bias is None else int(np.abs(bias.astype(np.int64)).max())
+        check_accumulator(site, weight.shape[1], x_max, 128, wide=wide, start=start)
+        acc = x.steps @ weight.astype(np.int64).T
         if bias is not None:
             acc = acc + bias.astype(np.int64)
         by = self._per_channel(site, scales, x.scale, encoding.scale)

@@ -8,11 +8,14 @@ hidden state $\tilde h$. Then for any two tokens i, j, with $D_{ij}$ the differe
 $$|D_{ij}(F_0) - D_{ij}(\tilde z)| \le \sum_k |D_{ij}(F_k) - D_{ij}(F_{k-1})| + b_i + b_j$$ (5.10)
 
 where the integer head adds at most
-$b_i = \sum_m |W_{im} - \tilde W_{im}| \, |\tilde h_m| + s$: the rounding of its weights, and one
-step s for bringing the accumulator to 16 bits (half a step for the rounding, half for the 15-bit
-multiplier). So if the float model prefers i to every j by more than the right-hand side, the
-integer model chooses i. The integer head itself is never run to find the bound, and each term says
-what one block costs.
+
+$b_i = \sum_m |W_{im} - \tilde W_{im}| \, |\tilde h_m| + s / 2 + 2^{-15} |z_i|$:
+
+the rounding of its weights, half a step s for the rounding of the logit $z_i$ to 16 bits, and the
+error of the 15-bit multiplier, which lies in $[2^{14}, 2^{15})$ and is off by at most a half, or by
+one where it is cut at its top. So if the float model prefers i to every j by more than the
+right-hand side, the integer model chooses i. The integer head itself is never run to find the
+bound, and each term says what one block costs.
 """
 
 from dataclasses import dataclass, field
@@ -154,9 +157,10 @@ def _head_error(
     difference = np.abs(floats.weight(f"{config.head_site}.weight") - rounded)
     encoding = model.encoding("head")
     bias = model.bias("head")
-    slack = np.full(len(scales), encoding.scale)
-    if bias is not None:  # its own rounding: half a step of the accumulator, at most one of ours
+    slack = np.full(len(scales), 0.5 * encoding.scale)
+    if bias is not None:  # its own rounding: half a step of the accumulator
         slack = slack + 0.5 * np.ravel(scales) * model.encoding("decoder.final_norm").scale
     error = np.abs(hidden) @ difference.T + slack
+    error += 2.0**-15 * (np.abs(logits) + error)
     fits = np.abs(logits) + error < encoding.high
     return np.where(fits, error, np.inf)

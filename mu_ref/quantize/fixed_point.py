@@ -264,7 +264,9 @@ def rounding_shift(x: np.ndarray, t: Any) -> np.ndarray:
     return np.where(t > 62, 0, (x + half) >> small)
 
 
-def check_accumulator(what: str, n_terms: int, x_max: int, y_max: int, *, wide: bool) -> int:
+def check_accumulator(
+    what: str, n_terms: int, x_max: int, y_max: int, *, wide: bool, start: int = 0
+) -> int:
     """Prove that a sum of products fits its accumulator.
 
     Args:
@@ -273,6 +275,7 @@ def check_accumulator(what: str, n_terms: int, x_max: int, y_max: int, *, wide: 
         x_max: largest magnitude of one operand, its zero point subtracted.
         y_max: of the other.
         wide: the accumulator is 48 bits wide (5.4), not 32 (5.3).
+        start: largest magnitude that the sum starts from, a bias.
 
     Returns:
         The largest magnitude that the sum can reach.
@@ -280,7 +283,7 @@ def check_accumulator(what: str, n_terms: int, x_max: int, y_max: int, *, wide: 
     Raises:
         QuantizationError: too many terms.
     """
-    largest, limit = n_terms * x_max * y_max, 2**47 if wide else 2**31
+    largest, limit = start + n_terms * x_max * y_max, 2**47 if wide else 2**31
     if largest >= limit:
         raise QuantizationError(
             f"{what}: a sum of {n_terms} products of up to {x_max} x {y_max} must stay below "

@@ -56,9 +56,7 @@ def test_the_shipped_integer_models_are_made_of_the_shipped_weights() -> None:
         assert (error <= 0.5001 * model.weight_scale(name)[:, None]).all()
 
 
-def test_quantize_writes_everything_it_is_asked_for(
-    mu_ref: Run, few: Path, tmp_path: Path
-) -> None:
+def test_quantize_writes_everything_it_is_asked_for(mu_ref: Run, few: Path, tmp_path: Path) -> None:
     options = ["--scheme", "w8a8", "--calibration", few, "--bits", "decoder.*.scores=16"]
     for option, name in (
         ("--out", "w.safetensors"), ("--observed", "o.json"), ("--plot", "p.png"),

@@ -211,7 +211,7 @@ def train(
     queries: Annotated[
         Path | None, typer.Option(help="Labelled queries, JSON lines; the shipped ones by default.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 22,
+    epochs: Annotated[int, typer.Option(min=1)] = 18,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,

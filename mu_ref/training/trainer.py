@@ -40,7 +40,7 @@ EpochData = Callable[[np.random.Generator], Sequence[Example]]
 class TrainConfig:
     """What decides a run, besides the model and the data."""
 
-    epochs: int = 22
+    epochs: int = 18
     batch_size: int = 128
     peak_rate: float = 4e-3  # of Muon
     adam_rate_share: float = 0.4  # AdamW's rate, as a share of Muon's

@@ -1,5 +1,6 @@
 """`mu-ref quantize`: from float weights to integers, with the losses site by site."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     from mu_ref.ops import Ops
+    from mu_ref.quantize.calibrate import Options
     from mu_ref.quantize.report import SiteReport
     from mu_ref.quantize.store import IntegerModel
     from mu_ref.settings.agent import Agent
@@ -56,14 +58,10 @@ def quantize(
     worst: Annotated[int, typer.Option(min=0, help="Sites to list; 0 lists all.")] = 12,
 ) -> None:
     """Quantize a model; print what each site loses, and accuracy before and after."""
-    from mu_ref.ops.integer import IntegerOps
     from mu_ref.presets import preset
     from mu_ref.quantize.calibrate import Options
-    from mu_ref.quantize.report import plot_sqnr, site_reports
-    from mu_ref.quantize.store import save_integers
     from mu_ref.settings.agent import load_agent
-    from mu_ref.settings.catalog import DATA
-    from mu_ref.settings.quantize import compare, quantize_agent
+    from mu_ref.settings.quantize import compare
     from mu_ref.settings.queries import read_queries
 
     check_choice("scheme", scheme, ["w8a16", "w8a8", "w4a16"])
@@ -87,24 +85,58 @@ def quantize(
             smooth=smooth,
             bits=_widths(bits or []),
         )
-        source = DATA / "train.jsonl" if calibration is None else calibration
-        model, seen = quantize_agent(agent, source, examples, options, observed, progress)
-        ops = IntegerOps(model)
-        if plot is not None and not seen:
-            raise InputError("--plot must see queries; --calibration is a file of ranges")
-        if out is not None:
-            save_integers(out, model)
-        if encodings is not None:
-            _write_encodings(model, encodings, aimet)
-        if seen:
-            rows = site_reports(agent.model, agent.ops.weights, model, seen[:REPORT_EXAMPLES])  # type: ignore[attr-defined]
-            console.print(_site_table(rows, worst))
-            if plot is not None:
-                plot_sqnr(rows, f"{name} {scheme}, {source.name}", plot)
+        files = _Files(calibration, out, observed, plot, encodings, aimet)
+        ops = _quantize_integers(agent, options, examples, files, worst, console, progress)
     if out is not None:
         console.print(f"wrote {out}")
     if items is not None:
         console.print(_accuracy_table(scheme, compare(agent, ops, items, progress)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What to read, and what to write besides the table."""
+
+    calibration: Path | None
+    out: Path | None
+    observed: Path | None
+    plot: Path | None
+    encodings: Path | None
+    aimet: str
+
+
+def _quantize_integers(
+    agent: "Agent",
+    options: "Options",
+    examples: int,
+    files: _Files,
+    worst: int,
+    console: Console,
+    progress: Console,
+) -> "Ops":
+    from mu_ref.ops.integer import IntegerOps
+    from mu_ref.quantize.report import plot_sqnr, site_reports
+    from mu_ref.quantize.store import save_integers
+    from mu_ref.settings.catalog import DATA
+    from mu_ref.settings.quantize import quantize_agent
+
+    source = DATA / "train.jsonl" if files.calibration is None else files.calibration
+    if files.plot is not None and source.suffix == ".json":
+        raise InputError("--plot must see queries; --calibration is a file of ranges")
+    if files.encodings is not None and files.encodings.suffix not in (".csv", ".json"):
+        raise InputError(f"--encodings must end in .csv or .json, got {files.encodings}")
+    model, seen = quantize_agent(agent, source, examples, options, files.observed, progress)
+    if files.out is not None:
+        save_integers(files.out, model)
+    if files.encodings is not None:
+        _write_encodings(model, files.encodings, files.aimet)
+    if seen:
+        weights = agent.ops.weights  # type: ignore[attr-defined]
+        rows = site_reports(agent.model, weights, model, seen[:REPORT_EXAMPLES])
+        console.print(_site_table(rows, worst))
+        if files.plot is not None:
+            plot_sqnr(rows, f"{agent.model.name} {options.scheme}, {source.name}", files.plot)
+    return IntegerOps(model)
 
 
 def _quantize_int4(agent: "Agent", out: Path | None, clip_search: bool) -> "Ops":
@@ -130,11 +162,9 @@ def _write_encodings(model: "IntegerModel", path: Path, version: str) -> None:
     widths = {name: model.tensors[name].itemsize * 8 for name in names}
     if path.suffix == ".csv":
         text = to_table(model.activations, scales, weight_bits=widths)
-    elif path.suffix == ".json":
+    else:
         data = to_aimet(model.activations, scales, version, weight_bits=widths)
         text = json.dumps(data, indent=1) + "\n"
-    else:
-        raise InputError(f"--encodings must end in .csv or .json, got {path}")
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
 

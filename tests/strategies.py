@@ -7,6 +7,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.quantize.calibrate import Options, calibrate
+from mu_ref.quantize.observe import observe
+from mu_ref.quantize.store import IntegerModel
 from mu_ref.weights import Weights, weight_shapes
 
 KINDS = ("encoder-decoder", "decoder-only", "encoder-only")
@@ -114,6 +117,19 @@ def rows_of(
     rng = np.random.default_rng(draw(seeds))
     tokens = rng.integers(0, vocab_size, (n_rows, lengths.max()))
     return Rows(tokens, np.arange(lengths.max()) < lengths[:, None])
+
+
+def quantized(config: ModelConfig, weights: Weights, seed: int, **options: Any) -> IntegerModel:
+    """Quantize a model, calibrated on random tokens."""
+    rng = np.random.default_rng(seed)
+    examples = [
+        (
+            rng.integers(0, config.encoder_vocab_size, 7) if config.encoder else None,
+            rng.integers(0, config.vocab_size, 7),
+        )
+        for _ in range(8)
+    ]
+    return calibrate(config, weights, observe(config, weights, examples), Options(**options))
 
 
 seeds = st.integers(0, 2**32 - 1)

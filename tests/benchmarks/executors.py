@@ -1,7 +1,7 @@
 """Time the executors on the shipped agent, interleaved, with medians and ratios.
 
-`python -m tests.benchmarks.executors [ROUNDS]`, from the root of the project. Each round answers one
-query with every executor in turn, so that other load on the machine hits all of them.
+`python -m tests.benchmarks.executors [ROUNDS]`, from the root of the project. Each round answers
+one query with every executor in turn, so that other load on the machine hits all of them.
 """
 
 import os

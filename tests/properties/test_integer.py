@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from strategies import Rows, model_configs, random_weights, rows_of, seeds
+from strategies import Rows, model_configs, quantized, random_weights, rows_of, seeds
 
 from mu_ref.config import ModelConfig
 from mu_ref.model import mu
@@ -17,24 +17,8 @@ from mu_ref.ops.integer import IntegerOps, Quantized
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
 from mu_ref.quantize.bound import margin_bound
-from mu_ref.quantize.calibrate import Options, calibrate
-from mu_ref.quantize.observe import observe
-from mu_ref.quantize.store import IntegerModel
-from mu_ref.weights import Weights
 
 DECODERS = ("encoder-decoder", "decoder-only")
-
-
-def quantized(config: ModelConfig, weights: Weights, seed: int, **options: Any) -> IntegerModel:
-    rng = np.random.default_rng(seed)
-    examples = [
-        (
-            rng.integers(0, config.encoder_vocab_size, 7) if config.encoder else None,
-            rng.integers(0, config.vocab_size, 7),
-        )
-        for _ in range(8)
-    ]
-    return calibrate(config, weights, observe(config, weights, examples), Options(**options))
 
 
 @st.composite

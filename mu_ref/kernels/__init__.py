@@ -1,0 +1,31 @@
+"""Numba kernels, each the twin of a reference function; compiled once and kept on disk.
+
+Numba notices a changed kernel, but not a changed function that the kernel calls. So the folder of
+the compiled code is named after all sources here, and after the instructions that were asked for.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numba
+
+__all__ = ["compiled_folder"]
+
+
+def compiled_folder() -> Path:
+    """Where compiled kernels are kept: below NUMBA_CACHE_DIR or the user's cache folder."""
+    digest = hashlib.sha256(os.environ.get("MU_REF_NO_VNNI", "").encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    parent = os.environ.get("NUMBA_CACHE_DIR") or Path(given or Path.home() / ".cache") / "mu-ref"
+    return Path(parent) / digest.hexdigest()[:16]
+
+
+_before = numba.config.CACHE_DIR
+numba.config.CACHE_DIR = str(compiled_folder())  # read when a kernel is decorated
+try:
+    from mu_ref.kernels import float_program, integer_program  # noqa: F401
+finally:
+    numba.config.CACHE_DIR = _before

@@ -1,0 +1,137 @@
+"""The float machine: which kernel each row of a program calls, and with which arrays."""
+
+import numba
+import numpy as np
+
+from mu_ref.kernels import floats
+from mu_ref.kernels.linear import products_f32
+from mu_ref.kernels.machine import array_at, share, wait
+
+__all__ = ["run"]
+
+F32 = np.float32
+EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(13)
+
+
+@numba.njit(cache=True, nogil=True)
+def run(program, n_rows, scalars, counter, thread, n_threads):
+    """Run a program; every thread calls this with its own number. scalars: one per row."""
+    for line in range(n_rows):
+        wait(counter, line + 1, n_threads)
+        row = program[line]
+        op = row[0]
+        if op == LINEAR:
+            _linear(row, thread, n_threads)
+        elif op in (SCORES, SOFTMAX, MIX):
+            _attention(row, scalars[line], thread, n_threads)
+        elif op in (EMBED, COPY, TAKE):
+            _move(row, thread, n_threads)
+        elif op in (NORM, ROPE):
+            _by_token(row, scalars[line], thread, n_threads)
+        else:
+            _elementwise(row, scalars[line], thread, n_threads)
+
+
+@numba.njit(cache=True, nogil=True)
+def _linear(row, thread, n_threads):
+    """out, x, w, bias (0: none), rows, d_in, d_in in whole vectors, d_out."""
+    n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
+    x = array_at(row[2], n_rows * d_in, F32)
+    if d != d_in:
+        packed = np.zeros(n_rows * d, F32)
+        for r in range(n_rows):
+            packed[r * d : r * d + d_in] = x[r * d_in : r * d_in + d_in]
+        x = packed
+    w, out = array_at(row[3], -(-d_out // 4) * 4 * d, F32), array_at(row[1], n_rows * d_out, F32)
+    first, last = share(d_out, thread, n_threads, 4)
+    products_f32(x, w, out, n_rows, d, d_out, first, last)
+    if row[4]:
+        bias = array_at(row[4], d_out, F32)
+        for r in range(n_rows):
+            for n in range(first, last):
+                out[r * d_out + n] += bias[n]
+
+
+@numba.njit(cache=True, nogil=True)
+def _attention(row, scalar, thread, n_threads):
+    """out, a, b (k, v or mask), head_of, batch, heads, kv heads, queries, keys, room, d_head."""
+    batch, n_heads, n_kv, n_query, n_key = row[5], row[6], row[7], row[8], row[9]
+    room, d_head = row[10], row[11]
+    first, last = share(batch * n_heads * n_query, thread, n_threads)
+    n_scores, n_mixed = batch * n_heads * n_query * n_key, batch * n_heads * n_query * d_head
+    if row[0] == SOFTMAX:
+        x, mask = (
+            array_at(row[2], n_scores, F32),
+            array_at(row[3], batch * n_query * n_key, np.uint8),
+        )
+        out = array_at(row[1], n_scores, F32)
+        floats.softmax(x, mask, out, F32(scalar), n_heads, n_query, n_key, first, last)
+        return
+    head_of = array_at(row[4], n_heads, np.int64)
+    memory = array_at(row[3], batch * room * n_kv * d_head, F32)
+    sizes = (n_heads, n_kv, n_query, n_key, room, d_head, first, last)
+    if row[0] == SCORES:
+        q, out = array_at(row[2], n_mixed, F32), array_at(row[1], n_scores, F32)
+        floats.scores(q, memory, head_of, out, *sizes)
+    else:
+        p, out = array_at(row[2], n_scores, F32), array_at(row[1], n_mixed, F32)
+        floats.mix(p, memory, head_of, out, *sizes)
+
+
+@numba.njit(cache=True, nogil=True)
+def _move(row, thread, n_threads):
+    """out, x, index, batch, tokens of x, tokens of out, d; COPY: see `Recorded.append`."""
+    batch, n_x, n_out, d = row[4], row[5], row[6], row[7]
+    if row[0] == COPY:  # tokens of x to place row[8] of out, which has room for n_out
+        n, at = row[9], row[8]
+        x, out = array_at(row[2], batch * n_x * d, F32), array_at(row[1], batch * n_out * d, F32)
+        first, last = share(batch * n, thread, n_threads)
+        for i in range(first, last):
+            to, source = (i // n * n_out + at + i % n) * d, (i // n * n_x + i % n) * d
+            out[to : to + d] = x[source : source + d]
+        return
+    index = array_at(row[3], batch * n_out, np.int64)
+    x, out = array_at(row[2], batch * n_x * d, F32), array_at(row[1], batch * n_out * d, F32)
+    first, last = share(batch * n_out, thread, n_threads)
+    for i in range(first, last):
+        source = index[i] if row[0] == EMBED else i // n_out * n_x + index[i]
+        out[i * d : i * d + d] = x[source * d : source * d + d]
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_token(row, scalar, thread, n_threads):
+    """out, x, gain or cos, bias or sin, tokens, NORM: d, kind; ROPE: heads, d_head."""
+    n_tok = row[5]
+    first, last = share(n_tok, thread, n_threads)
+    if row[0] == NORM:
+        d = row[6]
+        x, out = array_at(row[2], n_tok * d, F32), array_at(row[1], n_tok * d, F32)
+        gain, bias = array_at(row[3], d, F32), array_at(row[4], d, F32)
+        floats.norm(x, gain, bias, out, d, row[7], F32(scalar), first, last)
+    else:
+        n_heads, d_head = row[6], row[7]
+        d = n_heads * d_head
+        x, out = array_at(row[2], n_tok * d, F32), array_at(row[1], n_tok * d, F32)
+        cos, sin = (
+            array_at(row[3], n_tok * d_head // 2, F32),
+            array_at(row[4], n_tok * d_head // 2, F32),
+        )
+        floats.rope(x, cos, sin, out, n_heads, d_head, first, last)
+
+
+@numba.njit(cache=True, nogil=True)
+def _elementwise(row, scalar, thread, n_threads):
+    """out, x, y or kind, n."""
+    n = row[5]
+    x, out = array_at(row[2], n, F32), array_at(row[1], n, F32)
+    first, last = share(n, thread, n_threads, 16)
+    if row[0] == ACTIVATION:
+        floats.activation(x, out, row[4], F32(scalar), first, last)
+        return
+    if row[0] == SCALE:
+        for i in range(first, last):
+            out[i] = x[i] * F32(scalar)
+        return
+    y = array_at(row[3], n, F32)
+    for i in range(first, last):
+        out[i] = x[i] + y[i] if row[0] == ADD else x[i] * y[i]

@@ -1,0 +1,219 @@
+"""The integer machine: which kernel each row of a program calls, and with which arrays.
+
+What a site needs beside arrays and sizes (multipliers, limits) stands in a table of constants,
+whose address is part of the row; `mu_ref/ops/fast_integer.py` writes it once per site.
+"""
+
+import numba
+import numpy as np
+
+from mu_ref.kernels import integers
+from mu_ref.kernels.linear import products_i8
+from mu_ref.kernels.machine import array_at, share, wait
+
+__all__ = ["ROW_BLOCK", "run"]
+
+I16, I64 = np.int16, np.int64
+EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL = range(12)
+ROW_BLOCK = 64  # byte rows that pass over the weights together
+CHUNK = 64  # outputs whose sums wait to be rescaled
+
+
+@numba.njit(cache=True, nogil=True)
+def run(program, n_rows, scalars, counter, thread, n_threads):
+    """Run a program; every thread calls this with its own number."""
+    for line in range(n_rows):
+        wait(counter, line + 1, n_threads)
+        row = program[line]
+        op = row[0]
+        if op == LINEAR:
+            _linear(row, thread, n_threads)
+        elif op in (SCORES, SOFTMAX, MIX):
+            _attention(row, thread, n_threads)
+        elif op in (EMBED, COPY, TAKE):
+            _move(row, thread, n_threads)
+        elif op in (NORM, ROPE):
+            _by_token(row, thread, n_threads)
+        else:
+            _elementwise(row, thread, n_threads)
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack(x, bytes_, n, d_in, d, wide, offset):
+    """Turn n rows of steps into uint8: q + 128, or for 16 bits low bytes and high bytes + 128."""
+    for r in range(n):
+        steps = x[r * d_in : (r + 1) * d_in]
+        if wide:
+            low, high = bytes_[2 * r * d : (2 * r + 1) * d], bytes_[(2 * r + 1) * d :]
+            for k in range(d_in):
+                low[k] = np.uint8(steps[k] & 255)
+                high[k] = np.uint8((steps[k] >> 8) + 128)
+        else:
+            low = bytes_[r * d : (r + 1) * d]
+            for k in range(d_in):
+                low[k] = np.uint8(steps[k] + offset)
+
+
+@numba.njit(cache=True, nogil=True)
+def _linear(row, thread, n_threads):
+    """out, x, w, constants, rows, d_in, d_in in whole vectors, d_out, wide, scratch.
+
+    Constants: low, high, mode, offset of x, then m, t and the start of the sum for each output.
+    The sum over q + 128 and over high bytes + 128 is too large by a multiple of the sum of the
+    weights, which the start takes away.
+    """
+    n_rows, d_in, d, d_out, wide = row[5], row[6], row[7], row[8], row[9]
+    constants = array_at(row[4], 4 + 3 * d_out, I64)
+    low, high, mode = constants[0], constants[1], constants[2]
+    ms, ts, starts = constants[4 : 4 + d_out], constants[4 + d_out :], constants[4 + 2 * d_out :]
+    x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
+    w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
+    mine = row[10] + thread * (ROW_BLOCK * (d + 4 * CHUNK))
+    bytes_ = array_at(mine, ROW_BLOCK * d, np.uint8)
+    sums = array_at(mine + ROW_BLOCK * d, ROW_BLOCK * CHUNK, np.int32)
+    accs = np.empty(CHUNK, I64)
+    first, last = share(d_out, thread, n_threads, 4)
+    block = ROW_BLOCK // 2 if wide else ROW_BLOCK
+    for top in range(0, n_rows, block):
+        n = min(block, n_rows - top)
+        _pack(x[top * d_in :], bytes_, n, d_in, d, wide, constants[3])
+        for c in range(first, last, CHUNK):
+            end = min(c + CHUNK, last)
+            products_i8(bytes_, w, sums, 2 * n if wide else n, d, c, end, CHUNK)
+            for r in range(n):
+                to = (top + r) * d_out + c
+                of = (2 * r if wide else r) * CHUNK
+                lows, begin = sums[of : of + CHUNK], starts[c:end]
+                for i in range(end - c):
+                    accs[i] = begin[i] + lows[i]
+                if wide:
+                    highs = sums[of + CHUNK : of + 2 * CHUNK]
+                    for i in range(end - c):
+                        accs[i] += np.int64(highs[i]) << 8
+                y = out[to : to + end - c]
+                integers.rescale_channels(accs, ms[c:end], ts[c:end], mode, low, high, y)
+
+
+@numba.njit(cache=True, nogil=True)
+def _attention(row, thread, n_threads):
+    """out, a, b (k, v or mask), constants, head_of or table, then sizes.
+
+    Sizes: batch, heads, kv heads, queries, keys, room, d_head.
+
+    Constants: low, high, mode, m, t, 1 if both have 8 bits; SOFTMAX: bits, size of the table.
+    """
+    batch, n_heads, n_kv, n_query, n_key = row[6], row[7], row[8], row[9], row[10]
+    room, d_head = row[11], row[12]
+    constants = array_at(row[4], 7, I64)
+    low, high, mode, m, t = constants[0], constants[1], constants[2], constants[3], constants[4]
+    first, last = share(batch * n_heads * n_query, thread, n_threads)
+    n_scores, n_mixed = batch * n_heads * n_query * n_key, batch * n_heads * n_query * d_head
+    if row[0] == SOFTMAX:
+        x, out = array_at(row[2], n_scores, I16), array_at(row[1], n_scores, I16)
+        mask, exp2 = (
+            array_at(row[3], batch * n_query * n_key, np.uint8),
+            array_at(row[5], constants[6], I64),
+        )
+        bits = constants[5]
+        integers.probabilities(
+            x, mask, out, exp2, m, t, bits, low, high, n_heads, n_query, n_key, first, last
+        )
+        return
+    head_of, narrow = array_at(row[5], n_heads, I64), constants[5] == 1
+    memory = array_at(row[3], batch * room * n_kv * d_head, I16)
+    if row[0] == SCORES:
+        q, out = array_at(row[2], n_mixed, I16), array_at(row[1], n_scores, I16)
+        integers.scores(
+            q, memory, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
+            m, t, mode, low, high, first, last,
+        )  # fmt: skip
+    else:
+        p, out = array_at(row[2], n_scores, I16), array_at(row[1], n_mixed, I16)
+        integers.mix(
+            p, memory, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
+            m, t, mode, low, high, first, last,
+        )  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True)
+def _move(row, thread, n_threads):
+    """out, x, index, batch, tokens of x, tokens of out, d; COPY: see `Recorded.append`.
+
+    EMBED has constants in row[8]: low, high, mode, then m and t for each token of the vocabulary.
+    """
+    batch, n_x, n_out, d = row[4], row[5], row[6], row[7]
+    if row[0] == EMBED:
+        table, tokens = array_at(row[2], n_x * row[9], np.int8), array_at(row[3], n_out, I64)
+        constants, out = array_at(row[8], 3 + 2 * n_x, I64), array_at(row[1], n_out * d, I16)
+        first, last = share(n_out, thread, n_threads)
+        for i in range(first, last):
+            m, t = constants[3 + tokens[i]], constants[3 + n_x + tokens[i]]
+            for k in range(d):
+                y = integers.rescale(np.int64(table[tokens[i] * row[9] + k]), m, t, constants[2])
+                out[i * d + k] = min(max(y, constants[0]), constants[1])
+        return
+    x, out = array_at(row[2], batch * n_x * d, I16), array_at(row[1], batch * n_out * d, I16)
+    if row[0] == COPY:
+        n, at = row[9], row[8]
+        first, last = share(batch * n, thread, n_threads)
+        for i in range(first, last):
+            to, source = (i // n * n_out + at + i % n) * d, (i // n * n_x + i % n) * d
+            out[to : to + d] = x[source : source + d]
+        return
+    index = array_at(row[3], batch * n_out, I64)
+    first, last = share(batch * n_out, thread, n_threads)
+    for i in range(first, last):
+        source = i // n_out * n_x + index[i]
+        out[i * d : i * d + d] = x[source * d : source * d + d]
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_token(row, thread, n_threads):
+    """out, x, constants, tokens; NORM: d, gain, bias (or 0), rsqrt; ROPE: heads, d_head, cos, sin.
+
+    Constants: low, high, mode, m, t; NORM: layer, eps and the size of the table too.
+    """
+    n_tok = row[4]
+    first, last = share(n_tok, thread, n_threads)
+    constants = array_at(row[3], 8, I64)
+    low, high, mode, m, t = constants[0], constants[1], constants[2], constants[3], constants[4]
+    if row[0] == NORM:
+        d = row[5]
+        x, out = array_at(row[2], n_tok * d, I16), array_at(row[1], n_tok * d, I16)
+        gain, rsqrt = array_at(row[6], d, I16), array_at(row[8], constants[7], I64)
+        bias = array_at(row[7], d if row[7] else 0, np.int32)
+        layer, eps = constants[5] == 1, constants[6]
+        integers.norm(x, gain, bias, out, rsqrt, d, layer, eps, m, t, low, high, first, last)
+    else:
+        n_heads, d_head = row[5], row[6]
+        d = n_heads * d_head
+        x, out = array_at(row[2], n_tok * d, I16), array_at(row[1], n_tok * d, I16)
+        cos, sin = (
+            array_at(row[7], n_tok * d_head // 2, I64),
+            array_at(row[8], n_tok * d_head // 2, I64),
+        )
+        integers.rope(x, cos, sin, out, n_heads, d_head, m, t, mode, low, high, first, last)
+
+
+@numba.njit(cache=True, nogil=True)
+def _elementwise(row, thread, n_threads):
+    """out, x, y or table, constants, n.
+
+    Constants: low, high, mode, m, t; ADD: m of y; ACTIVATION: kind, m and t of its argument, and
+    the size of the table.
+    """
+    n = row[5]
+    constants = array_at(row[4], 9, I64)
+    low, high, mode, m, t = constants[0], constants[1], constants[2], constants[3], constants[4]
+    x, out = array_at(row[2], n, I16), array_at(row[1], n, I16)
+    first, last = share(n, thread, n_threads, 32)
+    if row[0] == ADD:
+        integers.add(x, array_at(row[3], n, I16), out, m, constants[5], t, low, high, first, last)
+    elif row[0] == MUL:
+        integers.mul(x, array_at(row[3], n, I16), out, m, t, mode, low, high, first, last)
+    else:
+        points = array_at(row[3], constants[8], I64)
+        integers.activation(
+            x, out, points, constants[5], constants[6], constants[7],
+            m, t, mode, low, high, first, last,
+        )  # fmt: skip

@@ -1,0 +1,48 @@
+"""A program on several threads: a few workers that live as long as the process."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from mu_ref.errors import InputError
+
+__all__ = ["n_threads", "run_on"]
+
+
+def n_threads() -> int:
+    """Threads of the fast executor: MU_REF_THREADS, or every core this process may use."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    text = os.environ.get("MU_REF_THREADS", str(cores))
+    if not (text.isdecimal() and int(text) > 0):
+        raise InputError(f"MU_REF_THREADS must be a positive integer, got {text!r}")
+    return int(text)
+
+
+@cache
+def _workers(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, thread_name_prefix="mu-ref")
+
+
+def run_on(threads: int, run: Callable[..., Any], *args: Any) -> None:
+    """Call run(*args, counter, thread, threads) on every thread and wait for all.
+
+    Args:
+        threads: how many; the caller's is one of them.
+        run: a kernel without the interpreter lock.
+        args: its first arguments.
+    """
+    counter = np.zeros(1, np.int64)
+    address = counter.ctypes.data
+    started = [
+        _workers(threads - 1).submit(run, *args, address, thread, threads)
+        for thread in range(1, threads)
+    ]
+    run(*args, address, 0, threads)
+    for future in started:
+        future.result()

@@ -1,0 +1,225 @@
+"""What both fast executors share: values are places in memory, operations are written down.
+
+Nothing is computed when an operation is called. Its row is added to a program, and the program runs
+in one call when somebody wants to see a number (`argmax`, `read`). So a step of decoding costs one
+call into compiled code, whatever the number of layers, and the kernels need no interpreter.
+"""
+
+from array import array
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from mu_ref.kernels.machine import WIDTH
+from mu_ref.kernels.threads import n_threads, run_on
+from mu_ref.ops import Ops
+
+__all__ = ["Block", "Pool", "Recorded", "Tensor", "aligned"]
+
+LINE = 64  # bytes of a cache line, and of a vector
+LEAST = 1024  # elements of the smallest block
+MOST_OPERATIONS = 4096  # a longer program runs in parts
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return zeros that start at a cache line; vectors across two lines would cost two loads."""
+    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.zeros(n_bytes + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + n_bytes].view(dtype).reshape(shape)
+
+
+class Pool:
+    """Memory for values, kept for the next step: blocks of 1024, 2048, ... elements."""
+
+    def __init__(self, dtype: type) -> None:
+        self.dtype = dtype
+        self.free: dict[int, list[tuple[np.ndarray, int]]] = defaultdict(list)
+
+    def block(self, n: int) -> "Block":
+        """Return memory for n elements."""
+        size = max(LEAST, 1 << (n - 1).bit_length())
+        if self.free[size]:
+            return Block(self, *self.free[size].pop())
+        memory = aligned((size,), self.dtype)
+        return Block(self, memory, memory.ctypes.data)
+
+
+class Block:
+    """Memory of one value; it returns to the pool when no value uses it.
+
+    An operation that was written down may still read it then. That is safe: whatever writes to the
+    memory next stands later in the same program.
+    """
+
+    __slots__ = ("address", "memory", "pool", "used")
+
+    def __init__(self, pool: Pool, memory: np.ndarray, address: int) -> None:
+        self.pool, self.memory, self.address = pool, memory, address
+        self.used = 0  # tokens of a cache that were written
+
+    def __del__(self) -> None:
+        """Give the memory back."""
+        self.pool.free[len(self.memory)].append((self.memory, self.address))
+
+
+class Tensor:
+    """A value: memory, a shape, and what an executor knows about the numbers.
+
+    With `room`, the shape is [batch, heads, n_tok, d_head] and the memory [batch, room, heads,
+    d_head]: heads stay beside each other, as the matrix product wrote them. `shared` is the address
+    of the head map, and how many kv heads the memory holds.
+    """
+
+    __slots__ = ("block", "meaning", "room", "shape", "shared")
+
+    def __init__(
+        self,
+        block: Block,
+        shape: tuple[int, ...],
+        meaning: Any = None,
+        room: int = 0,
+        shared: tuple[int, int] | None = None,
+    ) -> None:
+        self.block, self.shape, self.meaning = block, shape, meaning
+        self.room, self.shared = room, shared
+
+
+class Recorded(Ops):
+    """An executor that writes operations down; `FastOps` and `FastIntegerOps` say which."""
+
+    COPY: int
+    TAKE: int
+
+    def __init__(self, dtype: type, run: Any) -> None:
+        self.pool = Pool(dtype)
+        self.n_threads = n_threads()
+        self._run = run
+        self._program, self._scalars = array("q"), array("d")
+        self._alive: list[np.ndarray] = []  # arrays that the program reads
+        self._head_maps: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
+
+    # -- the program -------------------------------------------------------------------------------
+
+    def _record(self, *fields: int, scalar: float = 0.0) -> None:
+        self._program.extend(fields + (0,) * (WIDTH - len(fields)))
+        self._scalars.append(scalar)
+        if len(self._scalars) == MOST_OPERATIONS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Compute everything that was written down."""
+        if not self._scalars:
+            return
+        program = np.frombuffer(self._program, np.int64).reshape(-1, WIDTH)
+        scalars = np.frombuffer(self._scalars, np.float64)
+        run_on(self.n_threads, self._run, program, len(scalars), scalars)
+        self._program, self._scalars = array("q"), array("d")
+        self._alive.clear()
+
+    def _new(self, shape: tuple[int, ...], meaning: Any = None, room: int = 0) -> Tensor:
+        if not room:
+            n = 1
+            for size in shape:
+                n *= size
+        else:
+            n = shape[0] * shape[1] * room * shape[3]
+        return Tensor(self.pool.block(n), shape, meaning, room)
+
+    def _address(self, values: np.ndarray, dtype: type) -> int:
+        """Address of an input, which stays alive until the program has run."""
+        values = np.ascontiguousarray(values, dtype)
+        self._alive.append(values)
+        return values.ctypes.data
+
+    def _numbers(self, x: Tensor) -> np.ndarray:
+        """What is in the memory of a value, in the order of its shape; a view."""
+        self.flush()
+        if not x.room:
+            return x.block.memory[: int(np.prod(x.shape))].reshape(x.shape)
+        batch, heads, n_tok, d_head = x.shape
+        held = heads if x.shared is None else x.shared[1]
+        rows = x.block.memory[: batch * x.room * held * d_head]
+        numbers = rows.reshape(batch, x.room, held, d_head)[:, :n_tok].transpose(0, 2, 1, 3)
+        if x.shared is None:
+            return numbers
+        maps = {address: head_map for head_map, address in self._head_maps.values()}
+        return numbers[:, maps[x.shared[0]]]
+
+    def _stored(self, numbers: np.ndarray, meaning: Any = None) -> Tensor:
+        """Make a value of numbers; the program must not still use the memory."""
+        self.flush()
+        value = self._new(numbers.shape, meaning)
+        value.block.memory[: numbers.size] = numbers.ravel()
+        return value
+
+    # -- layout ------------------------------------------------------------------------------------
+
+    def split_heads(self, x: Tensor, n_heads: int, site: str) -> Tensor:
+        """[batch, n_tok, n_heads * d_head] -> [batch, n_heads, n_tok, d_head]; nothing moves."""
+        batch, n_tok, width = x.shape
+        return Tensor(x.block, (batch, n_heads, n_tok, width // n_heads), x.meaning, n_tok)
+
+    def merge_heads(self, x: Tensor, site: str) -> Tensor:
+        """[batch, n_heads, n_tok, d_head] -> [batch, n_tok, n_heads * d_head]; nothing moves."""
+        batch, n_heads, n_tok, d_head = x.shape
+        if x.room != n_tok:
+            x = self.append(None, x, site, n_tok)
+        return Tensor(x.block, (batch, n_tok, n_heads * d_head), x.meaning)
+
+    def share_heads(self, x: Tensor, head_of: tuple[int, ...], site: str) -> Tensor:
+        """Note which kv head serves which query head; nothing moves."""
+        if head_of not in self._head_maps:
+            head_map = np.array(head_of, np.int64)
+            self._head_maps[head_of] = head_map, head_map.ctypes.data
+        batch, n_kv, n_tok, d_head = x.shape
+        shared = (self._head_maps[head_of][1], n_kv)
+        return Tensor(x.block, (batch, len(head_of), n_tok, d_head), x.meaning, x.room, shared)
+
+    def append(self, past: Tensor | None, new: Tensor, site: str, room: int = 0) -> Tensor:
+        """Join along the token axis: in place, if past is the newest version and there is room."""
+        batch, heads, n_new, d_head = new.shape
+        n_past = 0 if past is None else past.shape[2]
+        n_tok = n_past + n_new
+        joined = past
+        if past is None or past.block.used != n_past or n_tok > past.room:
+            room = room or max(64, 1 << (n_tok * 5 // 4).bit_length())
+            joined = self._new((batch, heads, n_tok, d_head), new.meaning, room)
+            if past is not None:
+                self._copy(joined, past, 0)
+        assert joined is not None
+        joined = Tensor(joined.block, (batch, heads, n_tok, d_head), new.meaning, joined.room)
+        self._copy(joined, new, n_past)
+        joined.block.used = n_tok
+        return joined
+
+    def _copy(self, to: Tensor, source: Tensor, at: int) -> None:
+        batch, heads, n_tok, d_head = source.shape
+        self._record(
+            self.COPY, to.block.address, source.block.address, 0,
+            batch, source.room, to.room, heads * d_head, at, n_tok,
+        )  # fmt: skip
+
+    def take_tokens(self, x: Tensor, index: np.ndarray, site: str) -> Tensor:
+        """[batch, n_tok, d], [batch, n] -> [batch, n, d]."""
+        batch, n_tok, d = x.shape
+        n = index.shape[1]
+        taken = self._new((batch, n, d), x.meaning)
+        self._record(
+            self.TAKE, taken.block.address, x.block.address, self._address(index, np.int64),
+            batch, n_tok, n, d,
+        )  # fmt: skip
+        return taken
+
+    # -- decisions ---------------------------------------------------------------------------------
+
+    def argmax(self, x: Tensor, site: str) -> np.ndarray:
+        """Lowest index of the largest element."""
+        return np.argmax(self._numbers(x), axis=-1)
+
+    def top_k(self, x: Tensor, k: int, site: str) -> np.ndarray:
+        """Indices of the k largest, lowest index first on ties."""
+        numbers = self._numbers(x)
+        negated = -(numbers if numbers.dtype.kind == "f" else numbers.astype(np.int64))
+        return np.argsort(negated, axis=-1, kind="stable")[..., :k]

@@ -1,0 +1,169 @@
+"""Laws of the fast executors: the integers of the reference, and floats near it; any threads."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import Rows, model_configs, quantized, random_weights, rows_of, seeds
+
+from mu_ref.config import ModelConfig
+from mu_ref.model import mu
+from mu_ref.model.cache import Cache
+from mu_ref.model.decoder import decode
+from mu_ref.ops import Ops
+from mu_ref.ops.fast import FastOps
+from mu_ref.ops.fast_integer import FastIntegerOps
+from mu_ref.ops.integer import IntegerOps
+from mu_ref.ops.reference import ReferenceOps
+from mu_ref.weights import Weights
+
+DECODERS = ("encoder-decoder", "decoder-only")
+# whole vectors, and sizes that leave a rest
+WIDTHS: list[dict[str, Any]] = [{}, {"d_model": 64, "d_head": 32, "d_ff": 80}, {"d_head": 16}]
+
+
+@st.composite
+def cases(draw: Any, **fixed: Any) -> tuple[ModelConfig, Weights, Rows | None, Rows, int]:
+    widths = draw(st.sampled_from(WIDTHS))
+    config = draw(model_configs(DECODERS, **(fixed | widths)))
+    n_rows = draw(st.integers(1, 4))
+    source = draw(rows_of(config.encoder_vocab_size, n_rows)) if config.encoder else None
+    target = draw(rows_of(config.vocab_size, n_rows))
+    seed = draw(seeds)
+    return config, random_weights(config, seed, np.float32), source, target, seed
+
+
+def logits(config: ModelConfig, ops: Ops, source: Rows | None, target: Rows) -> np.ndarray:
+    memory = None
+    if source is not None:
+        memory = mu.remember(ops, config, source.tokens, source.valid)
+    hidden = decode(ops, target.tokens, target.valid, config, memory)
+    return ops.read(mu.logits(ops, hidden, config))
+
+
+def rows(source: Rows | None, index: Any) -> Rows | None:
+    if source is None:
+        return None
+    n = source.valid[index].sum(axis=1).max()
+    return Rows(source.tokens[index, :n], source.valid[index, :n])
+
+
+def executors(config: ModelConfig, weights: Weights, seed: int, scheme: str) -> tuple[Ops, Ops]:
+    if scheme == "float32":
+        return ReferenceOps(weights), FastOps(weights)
+    model = quantized(config, weights, seed, scheme=scheme)
+    return IntegerOps(model), FastIntegerOps(model)
+
+
+schemes = st.sampled_from(["float32", "w8a16", "w8a8"])
+roundings = st.sampled_from(["tflite_single", "tflite_double", "half_even"])
+
+
+@given(cases(), st.sampled_from(["w8a16", "w8a8"]), roundings, st.integers(1, 3))
+def test_fast_integers_are_those_of_the_integer_executor(
+    case: Any, scheme: str, rounding: str, threads: int
+) -> None:
+    config, weights, source, target, seed = case
+    model = quantized(config, weights, seed, scheme=scheme, rounding=rounding)
+    fast = FastIntegerOps(model)
+    fast.n_threads = threads
+    expected = logits(config, IntegerOps(model), source, target)
+    np.testing.assert_array_equal(logits(config, fast, source, target), expected)
+
+
+@given(cases())
+def test_fast_floats_differ_from_the_reference_by_rounding_only(case: Any) -> None:
+    config, weights, source, target, _ = case
+    exact = logits(config, ReferenceOps(weights, np.float64), source, target)
+    reference = logits(config, ReferenceOps(weights), source, target)
+    fast = logits(config, FastOps(weights), source, target)
+    assert fast.dtype == np.float32
+    # as far from float64 as the reference is, up to a factor: both round at every operation
+    allowed = 1e-4 * max(1.0, np.abs(exact).max()) + 10 * np.abs(reference - exact).max()
+    np.testing.assert_allclose(fast, exact, rtol=0, atol=allowed)
+
+
+@given(cases(rope_length="row"), schemes, st.integers(1, 3))
+def test_a_row_of_a_batch_gives_the_bits_of_the_row_alone(
+    case: Any, scheme: str, threads: int
+) -> None:
+    config, weights, source, target, seed = case
+    _, ops = executors(config, weights, seed, scheme)
+    ops.n_threads = threads  # type: ignore[attr-defined]
+    batch = logits(config, ops, source, target)
+    ops.n_threads = 1  # type: ignore[attr-defined]
+    for row, n in enumerate(target.lengths):
+        alone = Rows(target.tokens[[row], :n], target.valid[[row], :n])
+        one = logits(config, ops, rows(source, [row]), alone)
+        np.testing.assert_array_equal(one[0], batch[row, :n])
+
+
+@given(cases(), schemes, st.lists(st.integers(1, 3), min_size=7, max_size=7))
+def test_cached_decoding_gives_the_bits_of_full_recomputation(
+    case: Any, scheme: str, chunks: list[int]
+) -> None:
+    config, weights, source, target, seed = case
+    _, ops = executors(config, weights, seed, scheme)
+    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    cache = Cache.empty(len(target.tokens), config.stacks["decoder"].n_layers)
+    done = 0
+    for chunk in chunks:
+        end = min(done + chunk, target.tokens.shape[1])
+        if end == done:
+            break
+        new = (target.tokens[:, done:end], target.valid[:, done:end])
+        step = ops.read(mu.logits(ops, decode(ops, *new, config, memory, cache), config))
+        full = logits(config, ops, source, Rows(target.tokens[:, :end], target.valid[:, :end]))
+        np.testing.assert_array_equal(step, full[:, done:end])
+        done = end
+
+
+@settings(max_examples=20)
+@given(cases(), schemes)
+def test_two_caches_that_share_a_beginning_do_not_disturb_each_other(
+    case: Any, scheme: str
+) -> None:
+    config, weights, source, target, seed = case
+    _, ops = executors(config, weights, seed, scheme)
+    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    n_layers = config.stacks["decoder"].n_layers
+    tokens, valid = target.tokens, np.ones(target.tokens.shape, bool)
+
+    def step(cache: Cache, new: np.ndarray) -> np.ndarray:
+        full = np.ones(new.shape, bool)
+        return ops.read(decode(ops, new, full, config, memory, cache))
+
+    start = Cache.empty(len(tokens), n_layers)
+    step(start, tokens)
+    ends = [(tokens[:, :1] + shift) % config.vocab_size for shift in (0, 1)]
+    results = []
+    for end in ends:
+        branch = Cache.empty(len(tokens), n_layers)
+        branch.layers = [type(layer)(layer.k, layer.v) for layer in start.layers]
+        branch.tokens, branch.valid = start.tokens, start.valid
+        branch.positions, branch.theta = start.positions, start.theta
+        results.append((branch, step(branch, end)))
+    for end, (_, got) in zip(ends, results, strict=True):
+        whole = Rows(
+            np.concatenate([tokens, end], axis=1),
+            np.pad(valid, ((0, 0), (0, 1)), constant_values=True),
+        )
+        hidden = decode(ops, whole.tokens, whole.valid, config, memory)
+        np.testing.assert_array_equal(ops.read(hidden)[:, -1:], got)
+
+
+@pytest.mark.parametrize("scheme", ["float32", "w8a16", "w8a8"])
+def test_a_program_longer_than_its_limit_runs_in_parts(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mu_ref.ops import recorded
+    from mu_ref.presets import tiny
+
+    config = tiny()
+    _, ops = executors(config, random_weights(config, 1, np.float32), 1, scheme)
+    tokens = Rows(np.array([[1, 2, 3]]), np.ones((1, 3), bool))
+    whole = logits(config, ops, tokens, tokens)
+    monkeypatch.setattr(recorded, "MOST_OPERATIONS", 3)
+    np.testing.assert_array_equal(logits(config, ops, tokens, tokens), whole)

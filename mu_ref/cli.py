@@ -31,6 +31,9 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="Weight file from `mu-ref train`; the shipped one by default."),
 ]
+ExecutorOption = Annotated[
+    str, typer.Option(help="reference (NumPy) or fast (compiled kernels, the same answers).")
+]
 SchemeOption = Annotated[str, typer.Option(help="Arithmetic: float32, w8a16, w8a8 or w4a16.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -56,6 +59,7 @@ def ask(
     budget_ms: Annotated[float, typer.Option(help="Latency budget of the NPU, ms.")] = 500.0,
     weights: WeightsOption = None,
     scheme: SchemeOption = "float32",
+    executor: ExecutorOption = "reference",
     as_json: JsonOption = False,
 ) -> None:
     """Answer one Settings query with a call, and price the answer on an NPU."""
@@ -65,7 +69,7 @@ def ask(
     shape = preset(npu_model)  # a wrong name must fail before any work
     if npu is not None:
         _find_npu(npu)
-    agent = load_agent(weights, scheme)
+    agent = load_agent(weights, scheme, executor)
     answer = agent.ask([query])[0]
     total_s = answer.encode_s + answer.decode_s
     call = answer.call
@@ -98,7 +102,7 @@ def ask(
         return
     console.print(
         f"  {answer.n_input} tokens in, {answer.n_output} out, {facts['tokens_per_s']:.0f} tokens/s"
-        f" ({agent.model.name}, NumPy {scheme}, {1000 * total_s:.0f} ms)"
+        f" ({agent.model.name}, {executor} {scheme}, {1000 * total_s:.0f} ms)"
     )
     if report is not None:
         console.print(f"\n{shape.name} on {npu}, simulated:")
@@ -215,6 +219,9 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    start: Annotated[
+        Path | None, typer.Option(help="Weight file to start from; by default random weights.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option(help="Continue from the checkpoint beside --out.")
     ] = False,
@@ -224,7 +231,18 @@ def train(
     from mu_ref.training.trainer import TrainConfig
 
     config = TrainConfig(epochs=epochs, batch_size=batch_size, peak_rate=rate, seed=seed)
-    train_agent(name, queries, config, out, resume=resume, console=Console(highlight=False))
+    console = Console(highlight=False)
+    train_agent(name, queries, config, out, start=start, resume=resume, console=console)
+
+
+@app.command("warm-up")
+def warm_up() -> None:
+    """Compile the kernels of the fast executors ahead of their first use."""
+    from mu_ref.warm_up import compile_once
+
+    for kind in ("float", "integer"):
+        seconds = compile_once(Console(stderr=True), kind)
+        typer.echo(f"{kind}: " + (f"compiled in {seconds:.0f} s" if seconds else "was ready"))
 
 
 @settings_app.command("eval")
@@ -232,6 +250,7 @@ def settings_eval(
     file: Annotated[Path, typer.Argument(help="Labelled queries, JSON lines.")],
     weights: WeightsOption = None,
     scheme: SchemeOption = "float32",
+    executor: ExecutorOption = "reference",
     worst: Annotated[int, typer.Option(min=0, help="How many confusions to list.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
@@ -239,7 +258,7 @@ def settings_eval(
     from mu_ref.settings.agent import answer_all, load_agent, score
     from mu_ref.settings.queries import read_queries
 
-    agent, items = load_agent(weights, scheme), read_queries(file)
+    agent, items = load_agent(weights, scheme, executor), read_queries(file)
     result = score(agent, items, answer_all(agent, items, Console(stderr=True)))
     if result.invalid_expected:
         Console(stderr=True).print(

@@ -21,6 +21,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod(0o666 & ~mask)  # as `open` would have made it; safetensors allows the owner only
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

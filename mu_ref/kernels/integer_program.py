@@ -14,7 +14,8 @@ from mu_ref.kernels.machine import array_at, share, wait
 __all__ = ["ROW_BLOCK", "run"]
 
 I16, I64 = np.int16, np.int64
-EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL = range(12)
+EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES = range(7)
+SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(7, 13)
 ROW_BLOCK = 64  # byte rows that pass over the weights together
 CHUNK = 64  # outputs whose sums wait to be rescaled
 
@@ -56,22 +57,23 @@ def _pack(x, bytes_, n, d_in, d, wide, offset):
 
 @numba.njit(cache=True, nogil=True)
 def _linear(row, thread, n_threads):
-    """out, x, w, constants, rows, d_in, d_in in whole vectors, d_out, wide, scratch.
+    """out, x, w, constants, rows, d_in, d_in in whole vectors, d_out, wide, scratch, m.
 
-    Constants: low, high, mode, offset of x, then m, t and the start of the sum for each output.
+    Constants: low, high, mode, offset of x, then t and the start of the sum for each output.
     The sum over q + 128 and over high bytes + 128 is too large by a multiple of the sum of the
     weights, which the start takes away.
     """
     n_rows, d_in, d, d_out, wide = row[5], row[6], row[7], row[8], row[9]
-    constants = array_at(row[4], 4 + 3 * d_out, I64)
+    constants = array_at(row[4], 4 + 2 * d_out, I64)
+    ms = array_at(row[11], d_out, np.int32)
     low, high, mode = constants[0], constants[1], constants[2]
-    ms, ts, starts = constants[4 : 4 + d_out], constants[4 + d_out :], constants[4 + 2 * d_out :]
+    ts, starts = constants[4 : 4 + d_out], constants[4 + d_out : 4 + 2 * d_out]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
     w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
     mine = row[10] + thread * (ROW_BLOCK * (d + 4 * CHUNK))
     bytes_ = array_at(mine, ROW_BLOCK * d, np.uint8)
     sums = array_at(mine + ROW_BLOCK * d, ROW_BLOCK * CHUNK, np.int32)
-    accs = np.empty(CHUNK, I64)
+    accs, wide_accs = np.empty(CHUNK, np.int32), np.empty(CHUNK, I64)
     first, last = share(d_out, thread, n_threads, 4)
     block = ROW_BLOCK // 2 if wide else ROW_BLOCK
     for top in range(0, n_rows, block):
@@ -83,15 +85,16 @@ def _linear(row, thread, n_threads):
             for r in range(n):
                 to = (top + r) * d_out + c
                 of = (2 * r if wide else r) * CHUNK
-                lows, begin = sums[of : of + CHUNK], starts[c:end]
-                for i in range(end - c):
-                    accs[i] = begin[i] + lows[i]
+                lows, begin, y = sums[of : of + CHUNK], starts[c:end], out[to : to + end - c]
                 if wide:
                     highs = sums[of + CHUNK : of + 2 * CHUNK]
                     for i in range(end - c):
-                        accs[i] += np.int64(highs[i]) << 8
-                y = out[to : to + end - c]
-                integers.rescale_channels(accs, ms[c:end], ts[c:end], mode, low, high, y)
+                        wide_accs[i] = begin[i] + lows[i] + (np.int64(highs[i]) << 8)
+                    integers.rescale_channels(wide_accs, ms[c:end], ts[c:end], mode, low, high, y)
+                else:
+                    for i in range(end - c):
+                        accs[i] = np.int32(begin[i] + lows[i])
+                    integers.rescale_channels(accs, ms[c:end], ts[c:end], mode, low, high, y)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -211,6 +214,8 @@ def _elementwise(row, thread, n_threads):
         integers.add(x, array_at(row[3], n, I16), out, m, constants[5], t, low, high, first, last)
     elif row[0] == MUL:
         integers.mul(x, array_at(row[3], n, I16), out, m, t, mode, low, high, first, last)
+    elif row[0] == LOOKUP:
+        integers.lookup(x, array_at(row[3], 511, I16), out, first, last)
     else:
         points = array_at(row[3], constants[8], I64)
         integers.activation(

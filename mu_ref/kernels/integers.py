@@ -16,6 +16,7 @@ __all__ = [
     "SINGLE",
     "activation",
     "add",
+    "lookup",
     "mix",
     "mul",
     "norm",
@@ -31,7 +32,7 @@ SINGLE, DOUBLE, EVEN = range(3)
 ARGUMENT_BITS = 16
 ONE = np.int64(1)
 SHORTS = 32  # int16 in a vector
-PART = 128  # keys whose products int32 holds
+PART = 128  # keys, or features, whose products with one byte int32 holds
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -84,13 +85,17 @@ def rescale_row(sums, m, t, mode, low, high, out):
 
 @numba.njit(cache=True, nogil=True)
 def rescale_channels(sums, m, t, mode, low, high, out):
-    """Write rescaled sums, each with the multiplier of its channel. Contract: exact."""
+    """Write rescaled sums, each with the multiplier of its channel. Contract: exact.
+
+    m is int32 and sums may be int32 or int64: the compiler has a faster product for the first.
+    """
     if mode == SINGLE:
         for i in range(len(out)):
-            out[i] = clip(shifted(sums[i] * m[i], t[i]), low, high)
+            out[i] = clip(shifted(np.int64(sums[i]) * np.int64(m[i]), t[i]), low, high)
     else:
         for i in range(len(out)):
-            out[i] = clip(rescale(sums[i], m[i], t[i], mode), low, high)
+            y = rescale(np.int64(sums[i]), np.int64(m[i]), t[i], mode)
+            out[i] = clip(y, low, high)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -199,25 +204,26 @@ def scores(
 ):  # fmt: skip
     """Write q · k for each key; a row is (batch, head, query). Contract: exact.
 
-    With narrow, q and k have 8 bits.
+    With narrow, q and k have 8 bits. q is filled up with zeros to whole vectors, so up to 31
+    elements behind a key are read and count nothing: k must go on that far.
     """
-    tops, rests = np.empty(d_head, np.int16), np.empty(d_head, np.int16)
+    d = -(-d_head // SHORTS) * SHORTS
+    tops, rests = np.zeros(d, np.int16), np.zeros(d, np.int16)
     dots = np.empty(n_key + 3, np.int64)
-    whole = d_head % SHORTS == 0 and d_head <= 128  # 128 * 2^8 * 2^15 is the most an int32 holds
     for row in range(first, last):
         batch, head, query = row // (n_heads * n_query), row // n_query % n_heads, row % n_query
         at = ((batch * n_query + query) * n_heads + head) * d_head
         start, stride = (batch * room * n_kv + head_of[head]) * d_head, n_kv * d_head
-        if whole:
+        if d <= PART:
             if narrow:
-                rests[:] = q[at : at + d_head]
+                rests[:d_head] = q[at : at + d_head]
             else:
                 split_bytes(q[at : at + d_head], tops, rests)
             for j in range(0, n_key, 4):
                 step = stride if j + 4 <= n_key else 0  # fewer than four left: one by one
                 for i in range(j, min(j + 4, n_key), 4 if step else 1):
                     top, rest = i32_zeros(), i32_zeros()
-                    for c in range(0, d_head, SHORTS):
+                    for c in range(0, d, SHORTS):
                         if not narrow:
                             top = pairs4(top, tops, c, k, start + i * stride + c, step)
                         rest = pairs4(rest, rests, c, k, start + i * stride + c, step)
@@ -321,6 +327,14 @@ def activation(x, out, points, kind, argument_m, argument_t, m, t, mode, low, hi
                 g = g if argument >= 0 else turn - g
                 part[i] = g if kind == 1 else steps * g
         rescale_row(part, m, t, mode, low, high, out[start : start + n])
+
+
+@numba.njit(cache=True, nogil=True)
+def lookup(x, values, out, first, last):
+    """Read the results of a function of 8-bit values: values[255 + x]. Contract: exact."""
+    given, to = x[first:last], out[first:last]
+    for i in range(len(to)):
+        to[i] = values[np.int32(given[i]) + 255]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,11 +8,12 @@ thread or two, give the same bits.
 
 import numba
 
-from mu_ref.kernels.simd import dot4, f32_zeros, fma4, i32_zeros, sum4
+from mu_ref.kernels.simd import dot4, f32_zeros, fetch4, fma4, i32_zeros, sum4
 
 __all__ = ["BYTES", "FLOATS", "products_f32", "products_i8"]
 
 FLOATS, BYTES = 16, 64  # in one vector
+AHEAD = 16  # rows between what is read and what is asked for
 
 
 @numba.njit(cache=True, nogil=True)
@@ -42,14 +43,30 @@ def products_i8(x, w, out, n_rows, d, first, last, width):
     """
     for n in range(first, last, 4):
         at = n * d
-        for r in range(0, n_rows, 2):
+        if n_rows <= 2:
             a, b = i32_zeros(), i32_zeros()
-            other = min(r + 1, n_rows - 1)
+            other = n_rows - 1
+            for k in range(0, d, BYTES):
+                fetch4(w, at + AHEAD * d + k, d)
+                a = dot4(a, x, k, w, at + k, d)
+                b = dot4(b, x, other * d + k, w, at + k, d)
+            store4(out, -first, n, min(n + 4, last), sum4(a))
+            store4(out, other * width - first, n, min(n + 4, last), sum4(b))
+            continue
+        for k in range(0, d, BYTES):
+            fetch4(w, at + 4 * d + k, d)
+        for r in range(0, n_rows, 4):
+            a, b, c, e = i32_zeros(), i32_zeros(), i32_zeros(), i32_zeros()
+            r1, r2, r3 = min(r + 1, n_rows - 1), min(r + 2, n_rows - 1), min(r + 3, n_rows - 1)
             for k in range(0, d, BYTES):
                 a = dot4(a, x, r * d + k, w, at + k, d)
-                b = dot4(b, x, other * d + k, w, at + k, d)
+                b = dot4(b, x, r1 * d + k, w, at + k, d)
+                c = dot4(c, x, r2 * d + k, w, at + k, d)
+                e = dot4(e, x, r3 * d + k, w, at + k, d)
             store4(out, r * width - first, n, min(n + 4, last), sum4(a))
-            store4(out, other * width - first, n, min(n + 4, last), sum4(b))
+            store4(out, r1 * width - first, n, min(n + 4, last), sum4(b))
+            store4(out, r2 * width - first, n, min(n + 4, last), sum4(c))
+            store4(out, r3 * width - first, n, min(n + 4, last), sum4(e))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,9 +1,9 @@
-"""Vectors of 16 lanes, four at a time: the only file that speaks LLVM.
+"""Vectors of 16 lanes, four rows at a time: the only file that speaks LLVM.
 
 Numba turns a loop over int8 products into wide multiplications; the processor's dot-product
-instruction (VNNI, `vpdpbusd`) does four at once. Each function here says its scalar meaning.
-Lanes are summed in one fixed tree, and a multiply-add rounds once on every machine. Where VNNI is
-missing, or MU_REF_NO_VNNI=1, `dot4` computes the same integers from 16-bit products.
+instructions (VNNI) do four at once. Each function here says its scalar meaning. Lanes are summed in
+one fixed tree, and a multiply-add rounds once on every machine. Where VNNI is missing, or with
+MU_REF_NO_VNNI=1, the same integers come from plain LLVM.
 """
 
 import os
@@ -15,11 +15,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import make_array
 
-__all__ = ["HAS_VNNI", "dot4", "f32_zeros", "fma4", "i32_zeros", "pairs4", "sum4"]
+__all__ = ["HAS_VNNI", "dot4", "f32_zeros", "fetch4", "fma4", "i32_zeros", "pairs4", "sum4"]
 
 LANES, ROWS = 16, 4
 F32, I8, I16, I32 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
-WIDE = ir.VectorType(I32, LANES)
+WIDE, PAIRS = ir.VectorType(I32, LANES), ir.VectorType(I16, 2 * LANES)
 HAS_VNNI = bool(
     llvm.get_host_cpu_features().get("avx512vnni") and not os.environ.get("MU_REF_NO_VNNI")
 )
@@ -28,14 +28,14 @@ HAS_VNNI = bool(
 class _Vector(types.Type):
     """16 lanes of one type; lives in registers only."""
 
-    def __init__(self, name: str, lane: ir.Type) -> None:
+    def __init__(self, name, lane):
         self.llvm = ir.VectorType(lane, LANES)
         super().__init__(name=name)
 
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, dmm: object, fe_type: _Vector) -> None:
+    def __init__(self, dmm, fe_type):
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
@@ -48,15 +48,8 @@ def _call(builder, name, result, *args):
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def _vnni(name):
-    """One VNNI instruction: total + the sums of neighbouring products."""
-
-    def step(builder, total, a, b):
-        if llvm.llvm_version_info < (21,):  # older signatures count in int32
-            a, b = builder.bitcast(a, WIDE), builder.bitcast(b, WIDE)
-        return _call(builder, f"llvm.x86.avx512.{name}.512", WIDE, total, a, b)
-
-    return step
+def _all(kind, value):
+    return ir.Constant(kind, [value] * kind.count)
 
 
 def _load(context, builder, kind, array, index, lane, count):
@@ -67,21 +60,35 @@ def _load(context, builder, kind, array, index, lane, count):
     return loaded
 
 
-def _rows(context, builder, signature, args, lane, count):
-    """Load x[i..], then for each of the four rows its sum so far and w[j + stride * row..]."""
-    total, x, i, w, j, stride = args
-    a = _load(context, builder, signature.args[1], x, i, lane, count)
-    for so_far in cgutils.unpack_tuple(builder, total, ROWS):
-        yield so_far, a, _load(context, builder, signature.args[3], w, j, lane, count)
-        j = builder.add(j, stride)
+def _rowwise(kind, x, w, lane, count, step):
+    """The intrinsic that does total[row] = step(total[row], x[i..], w[j + stride * row..])."""
+
+    def codegen(context, builder, signature, args):
+        total, x, i, w, j, stride = args
+        a, sums = _load(context, builder, signature.args[1], x, i, lane, count), []
+        for so_far in cgutils.unpack_tuple(builder, total, ROWS):
+            b = _load(context, builder, signature.args[3], w, j, lane, count)
+            sums.append(step(builder, so_far, a, b))
+            j = builder.add(j, stride)
+        return context.make_tuple(builder, kind, sums)
+
+    return kind(kind, x, types.intp, w, types.intp, types.intp), codegen
+
+
+def _vnni(name):
+    """One instruction: total + the sums of neighbouring products."""
+
+    def step(builder, total, a, b):
+        if llvm.llvm_version_info < (21,):  # older signatures count in int32
+            a, b = builder.bitcast(a, WIDE), builder.bitcast(b, WIDE)
+        return _call(builder, f"llvm.x86.avx512.{name}.512", WIDE, total, a, b)
+
+    return step
 
 
 def _zeros(kind):
-    def codegen(context, builder, signature, args):
-        zero = ir.Constant(kind.dtype.llvm, None)
-        return context.make_tuple(builder, kind, [zero] * ROWS)
-
-    return kind(), codegen
+    zero = ir.Constant(kind.dtype.llvm, None)
+    return kind(), lambda context, b, s, a: context.make_tuple(b, kind, [zero] * ROWS)
 
 
 @intrinsic
@@ -100,12 +107,10 @@ def i32_zeros(typingctx):
 def fma4(typingctx, total, x, i, w, j, stride):
     """total[row][lane] + x[i + lane] * w[j + row * stride + lane], rounded once; float32."""
 
-    def codegen(context, builder, signature, args):
-        rows = _rows(context, builder, signature, args, F32, LANES)
-        sums = [_call(builder, "llvm.fma.v16f32", a.type, a, b, s) for s, a, b in rows]
-        return context.make_tuple(builder, F32_4, sums)
+    def step(builder, total, a, b):
+        return _call(builder, "llvm.fma.v16f32", a.type, a, b, total)
 
-    return F32_4(F32_4, x, types.intp, w, types.intp, types.intp), codegen
+    return _rowwise(F32_4, x, w, F32, LANES, step)
 
 
 @intrinsic
@@ -116,23 +121,17 @@ def dot4(typingctx, total, x, i, w, j, stride):
     """
 
     def portable(builder, total, a, b):
-        pairs = ir.VectorType(I16, 2 * LANES)
-        eight, sixteen = ir.Constant(pairs, [8] * 2 * LANES), ir.Constant(WIDE, [16] * LANES)
-        a, b = builder.bitcast(a, pairs), builder.bitcast(b, pairs)
-        low_a, low_b = (builder.shl(v, eight) for v in (a, b))
-        low = builder.mul(builder.lshr(low_a, eight), builder.ashr(low_b, eight))
-        high = builder.mul(builder.lshr(a, eight), builder.ashr(b, eight))  # 255 * 128 < 2^15
-        for products in (builder.bitcast(p, WIDE) for p in (low, high)):
-            even = builder.ashr(builder.shl(products, sixteen), sixteen)
-            total = builder.add(total, builder.add(even, builder.ashr(products, sixteen)))
+        a, b = builder.bitcast(a, PAIRS), builder.bitcast(b, PAIRS)
+        low_a, low_b = (builder.shl(v, _all(PAIRS, 8)) for v in (a, b))
+        low_a, high_a = (builder.lshr(v, _all(PAIRS, 8)) for v in (low_a, a))
+        low_b, high_b = (builder.ashr(v, _all(PAIRS, 8)) for v in (low_b, b))
+        for products in (builder.mul(low_a, low_b), builder.mul(high_a, high_b)):  # 15 bits
+            wide = builder.bitcast(products, WIDE)
+            even = builder.ashr(builder.shl(wide, _all(WIDE, 16)), _all(WIDE, 16))
+            total = builder.add(total, builder.add(even, builder.ashr(wide, _all(WIDE, 16))))
         return total
 
-    def codegen(context, builder, signature, args):
-        rows = _rows(context, builder, signature, args, I8, 4 * LANES)
-        step = _vnni("vpdpbusd") if HAS_VNNI else portable
-        return context.make_tuple(builder, I32_4, [step(builder, *row) for row in rows])
-
-    return I32_4(I32_4, x, types.intp, w, types.intp, types.intp), codegen
+    return _rowwise(I32_4, x, w, I8, 4 * LANES, _vnni("vpdpbusd") if HAS_VNNI else portable)
 
 
 @intrinsic
@@ -143,37 +142,52 @@ def pairs4(typingctx, total, x, i, w, j, stride):
     """
 
     def portable(builder, total, a, b):
-        sixteen = ir.Constant(WIDE, [16] * LANES)
         a, b = builder.bitcast(a, WIDE), builder.bitcast(b, WIDE)
-        low = builder.mul(*(builder.ashr(builder.shl(v, sixteen), sixteen) for v in (a, b)))
-        high = builder.mul(builder.ashr(a, sixteen), builder.ashr(b, sixteen))
-        return builder.add(total, builder.add(low, high))
+        low_a, low_b = (builder.shl(v, _all(WIDE, 16)) for v in (a, b))
+        a, b, low_a, low_b = (builder.ashr(v, _all(WIDE, 16)) for v in (a, b, low_a, low_b))
+        return builder.add(total, builder.add(builder.mul(low_a, low_b), builder.mul(a, b)))
+
+    return _rowwise(I32_4, x, w, I16, 2 * LANES, _vnni("vpdpwssd") if HAS_VNNI else portable)
+
+
+@intrinsic
+def fetch4(typingctx, w, j, stride):
+    """Ask for w[j + row * stride] to be near soon; it may lie beyond the end."""
 
     def codegen(context, builder, signature, args):
-        rows = _rows(context, builder, signature, args, I16, 2 * LANES)
-        step = _vnni("vpdpwssd") if HAS_VNNI else portable
-        return context.make_tuple(builder, I32_4, [step(builder, *row) for row in rows])
+        w, j, stride = args
+        data = make_array(signature.args[0])(context, builder, w).data
+        for _ in range(ROWS):
+            pointer = builder.bitcast(builder.gep(data, [j]), I8.as_pointer())
+            how = (I32(0), I32(3), I32(1))  # to read, into the nearest cache, data
+            _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *how)
+            j = builder.add(j, stride)
+        return context.get_dummy_value()
 
-    return I32_4(I32_4, x, types.intp, w, types.intp, types.intp), codegen
-
-
-def _tree(builder, lanes, add):
-    """Lane[i] + lane[i + 8], then those 4, 2 and 1 apart."""
-    for width in (8, 4, 2, 1):
-        none = ir.Constant(lanes.type, ir.Undefined)
-        starts = (list(range(width)), list(range(width, 2 * width)))
-        picks = (ir.Constant(ir.VectorType(I32, width), lane) for lane in starts)
-        lanes = add(*[builder.shuffle_vector(lanes, none, pick) for pick in picks])
-    return builder.extract_element(lanes, I32(0))
+    return types.none(w, types.intp, types.intp), codegen
 
 
 @intrinsic
 def sum4(typingctx, total):
-    """Return the sum of each row's lanes, in the order of `_tree`."""
+    """Return the sum of each row's lanes, in one fixed tree: pairs, pairs of pairs, quarters."""
 
     def codegen(context, builder, signature, args):
         add = builder.fadd if total == F32_4 else builder.add
-        sums = [_tree(builder, x, add) for x in cgutils.unpack_tuple(builder, args[0], ROWS)]
+
+        def picked(x, y, lanes):
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
+
+        def merged(x, y, width):
+            """Sums of neighbouring groups of lanes, those of x and y in turn."""
+            groups = range(0, LANES, 2 * width)
+            even = [g + at + i for g in groups for at in (0, LANES) for i in range(width)]
+            return add(picked(x, y, even), picked(x, y, [lane + width for lane in even]))
+
+        a, b, c, d = cgutils.unpack_tuple(builder, args[0], ROWS)
+        x = merged(merged(a, b, 1), merged(c, d, 1), 2)  # a, b, c, d in each quarter
+        x = add(*(picked(x, x, list(range(at, at + 8))) for at in (0, 8)))
+        x = add(*(picked(x, x, list(range(at, at + 4))) for at in (0, 4)))
+        sums = [builder.extract_element(x, I32(row)) for row in range(ROWS)]
         return context.make_tuple(builder, signature.return_type, sums)
 
     scalar = types.float32 if total == F32_4 else types.int32

@@ -9,7 +9,7 @@ import numpy as np
 
 from mu_ref.errors import QuantizationError
 from mu_ref.kernels import integer_program as machine
-from mu_ref.kernels.integers import DOUBLE, EVEN, SINGLE
+from mu_ref.kernels.integers import DOUBLE, EVEN, SINGLE, activation
 from mu_ref.kernels.linear import BYTES
 from mu_ref.model.rope import Rotation
 from mu_ref.ops.integer import IntegerOps, Quantized
@@ -135,6 +135,7 @@ class FastIntegerOps(Recorded):
         self._record(
             machine.LINEAR, y.block.address, x.block.address, address, constants,
             n_rows, d_in, rows.shape[1], d_out, int(wide), self._scratch_for(rows.shape[1]),
+            self._known["small", ("m", site, source, coming)][1],
         )  # fmt: skip
         return y
 
@@ -150,7 +151,9 @@ class FastIntegerOps(Recorded):
         offset = coming.zero_point + 128  # what is added to a step to make it a byte
         too_much = 128 << 8 if wide else offset
         start = start - too_much * weight.sum(axis=1, dtype=np.int64)
-        return [offset, *(self._wide(by, site) if wide else self._narrow(by)), start]
+        m, t = self._wide(by, site) if wide else self._narrow(by)
+        self._small(("m", site, source, coming), m, np.int32)
+        return [offset, t, start]
 
     def _scratch_for(self, d: int) -> int:
         """Address of what each thread needs to pack rows of d bytes and to hold sums."""
@@ -192,7 +195,7 @@ class FastIntegerOps(Recorded):
         )  # fmt: skip
         return y
 
-    def _small(self, name: str, values: np.ndarray, dtype: type) -> int:
+    def _small(self, name: Any, values: np.ndarray, dtype: type) -> int:
         if ("small", name) not in self._known:
             values = np.ascontiguousarray(values, dtype)
             self._known["small", name] = values, values.ctypes.data
@@ -304,7 +307,20 @@ class FastIntegerOps(Recorded):
             scaled = self._narrow(quantize_multiplier(factor / out.scale))
             return [*scaled, code, *self._narrow(by), n_points]
 
-        encoding, constants = self._constants((site, x.meaning, name, factor), site, make)
+        key = (site, x.meaning, name, factor)
+        encoding, constants = self._constants(key, site, make)
+        if x.meaning.bits == 8:  # 511 steps are possible: compute them once
+            if ("small", key) not in self._known:
+                steps, values = np.arange(-255, 256, dtype=np.int16), np.empty(511, np.int16)
+                low, high, mode, m, t, _, argument_m, argument_t, _ = self._known[key][2]
+                activation(
+                    steps, values, table(name), code, argument_m, argument_t,
+                    m, t, mode, low, high, 0, len(steps),
+                )  # fmt: skip
+                self._small(key, values, np.int16)
+            return self._elementwise(
+                machine.LOOKUP, x, self._known["small", key][1], constants, encoding
+            )
         return self._elementwise(machine.ACTIVATION, x, points, constants, encoding)
 
     def add(self, x: Tensor, y: Tensor, site: str) -> Tensor:

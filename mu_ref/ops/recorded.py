@@ -42,8 +42,8 @@ class Pool:
         size = max(LEAST, 1 << (n - 1).bit_length())
         if self.free[size]:
             return Block(self, *self.free[size].pop())
-        memory = aligned((size,), self.dtype)
-        return Block(self, memory, memory.ctypes.data)
+        memory = aligned((size + LINE,), self.dtype)  # kernels may read a vector past the end
+        return Block(self, memory[:size], memory.ctypes.data)
 
 
 class Block:

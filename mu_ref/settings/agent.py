@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -20,10 +21,24 @@ from mu_ref.settings.evaluate import Evaluation, evaluate
 from mu_ref.settings.queries import LabelledQuery
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.datasets import pad
+from mu_ref.weights import Weights
 
-__all__ = ["SCHEMES", "Agent", "Answer", "answer_all", "load_agent", "query_tokens", "score"]
+if TYPE_CHECKING:
+    from mu_ref.quantize.store import IntegerModel
+
+__all__ = [
+    "EXECUTORS",
+    "SCHEMES",
+    "Agent",
+    "Answer",
+    "answer_all",
+    "load_agent",
+    "query_tokens",
+    "score",
+]
 
 SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
+EXECUTORS = ("reference", "fast")
 MAX_NEW_TOKENS = 32  # the longest call has 17 tokens
 NONE = Call(verb="none")
 
@@ -148,25 +163,28 @@ def query_tokens(query: str, tokenizer: Tokenizer) -> list[int]:
     return tokenizer.encode(" " + " ".join(query.split()))
 
 
-def load_agent(weights: Path | None = None, scheme: str = "float32") -> Agent:
+def load_agent(
+    weights: Path | None = None, scheme: str = "float32", executor: str = "reference"
+) -> Agent:
     """Load the agent that ships with the package, or one with other weights.
 
     Args:
         weights: a file written by `mu-ref train` or `mu-ref quantize`; the shipped mu-nano of the
             scheme by default.
         scheme: one of `SCHEMES`; must be that of the file.
+        executor: one of `EXECUTORS`: NumPy, or compiled kernels that give the same answers.
 
     Returns:
-        The agent, on the integer executor, or for float32 and w4a16 on the reference executor.
+        The agent.
 
     Raises:
         WeightsError: the file is not there, damaged or foreign.
         InputError: the model does not fit the shipped tokenizer, or the file is of another scheme.
     """
-    from mu_ref.ops.reference import ReferenceOps
     from mu_ref.weights import load_weights
 
     check_choice("scheme", scheme, SCHEMES)
+    check_choice("executor", executor, EXECUTORS)
     if scheme == "w4a16":
         from mu_ref.quantize.int4 import dequantize_weights_int4
         from mu_ref.quantize.int4_store import load_int4
@@ -178,20 +196,19 @@ def load_agent(weights: Path | None = None, scheme: str = "float32") -> Agent:
             )
         path = weights
         model, packed, group = load_int4(path)
-        ops: Ops = ReferenceOps(dequantize_weights_int4(model, packed, group))
+        ops = _float_ops(dequantize_weights_int4(model, packed, group), executor)
     elif scheme == "float32":
         path = DATA / "mu-nano.safetensors" if weights is None else weights
         model, arrays = load_weights(path)
-        ops = ReferenceOps(arrays)
+        ops = _float_ops(arrays, executor)
     else:
-        from mu_ref.ops.integer import IntegerOps
         from mu_ref.quantize.store import load_integers
 
         path = DATA / f"mu-nano-{scheme}.safetensors" if weights is None else weights
         integers = load_integers(path)
         if integers.scheme != scheme:
             raise InputError(f"{path} must hold {scheme} weights, it holds {integers.scheme}")
-        model, ops = integers.config, IntegerOps(integers)
+        model, ops = integers.config, _integer_ops(integers, executor)
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
     if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:
         raise InputError(
@@ -199,6 +216,30 @@ def load_agent(weights: Path | None = None, scheme: str = "float32") -> Agent:
             f"shipped tokenizer, got {model.name} with {model.vocab_size}"
         )
     return Agent(model, ops, tokenizer, load_catalog())
+
+
+def _float_ops(weights: Weights, executor: str) -> Ops:
+    if executor == "reference":
+        from mu_ref.ops.reference import ReferenceOps
+
+        return ReferenceOps(weights)
+    from mu_ref.ops.fast import FastOps
+    from mu_ref.warm_up import compile_once
+
+    compile_once(Console(stderr=True), "float")
+    return FastOps(weights)
+
+
+def _integer_ops(model: "IntegerModel", executor: str) -> Ops:
+    if executor == "reference":
+        from mu_ref.ops.integer import IntegerOps
+
+        return IntegerOps(model)
+    from mu_ref.ops.fast_integer import FastIntegerOps
+    from mu_ref.warm_up import compile_once
+
+    compile_once(Console(stderr=True), "integer")
+    return FastIntegerOps(model)
 
 
 def answer_all(

@@ -29,6 +29,7 @@ def train_agent(
     config: TrainConfig,
     out: Path,
     *,
+    start: Path | None = None,
     resume: bool,
     console: Console,
 ) -> None:
@@ -40,12 +41,14 @@ def train_agent(
             queries written in addition.
         config: of the run.
         out: weight file; the checkpoint stands beside it as `<name>.checkpoint.safetensors`.
+        start: weight file to start from; random weights without.
         resume: continue from the checkpoint.
         console: where progress is shown.
 
     Raises:
         InputError: the preset does not fit the tokenizer, or there is (not) a checkpoint.
         ConfigError: no such preset.
+        WeightsError: `start` is not a weight file of the preset.
     """
     model = preset(name)
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
@@ -57,6 +60,7 @@ def train_agent(
     files = [DATA / "train.jsonl", DATA / "train_more.jsonl"] if queries is None else [queries]
     items = [item for file in files for item in read_queries(file)]
     trainer = Trainer(model, config, epoch_data(items, load_catalog(), tokenizer))
+    before = {} if start is None else trainer.start_from(start)
     checkpoint = out.with_suffix(".checkpoint.safetensors")
     if resume:
         trainer.resume(checkpoint)
@@ -75,6 +79,8 @@ def train_agent(
         "steps": str(trainer.step),
         "loss": f"{loss:.4f}",
     }
+    if before:
+        notes["start"] = json.dumps(before)
     save_weights(out, model, halves, notes)
     checkpoint.unlink()
     console.print(f"wrote {out}")

@@ -178,6 +178,24 @@ class Trainer:
                 adam.update(weight, grad, state, adam_rate, self.step)
         return float(loss.value)
 
+    def start_from(self, path: Path) -> dict[str, str]:
+        """Take the weights of a file in place of random ones.
+
+        Args:
+            path: weight file of the same shapes.
+
+        Returns:
+            What the file says of its own training.
+
+        Raises:
+            WeightsError: the file is damaged or of another model.
+        """
+        tensors, metadata = read_safetensors(path)
+        shapes = {name: array.shape for name, array in tensors.items()}
+        check_names(str(path), weight_shapes(self.model), shapes)
+        self.weights = {name: tensors[name].astype(np.float32) for name in self.weights}
+        return {key: text for key, text in metadata.items() if key != "config"}
+
     def save(self, path: Path) -> None:
         """Write everything that `resume` needs; the file appears whole or not at all."""
         tensors = dict(self.weights)

@@ -14,7 +14,7 @@ from strategies import seeds
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError, WeightsError
 from mu_ref.ops.tape import TapeOps
-from mu_ref.presets import tiny
+from mu_ref.presets import preset, tiny
 from mu_ref.training.datasets import Example, batches, make_batch
 from mu_ref.training.losses import cross_entropy
 from mu_ref.training.optimizers import (
@@ -26,7 +26,7 @@ from mu_ref.training.optimizers import (
 )
 from mu_ref.training.schedule import WarmupStableDecay
 from mu_ref.training.trainer import TrainConfig, Trainer
-from mu_ref.weights import weight_shapes
+from mu_ref.weights import initial_weights, save_weights, weight_shapes
 
 # -- loss ------------------------------------------------------------------------------------------
 
@@ -289,6 +289,19 @@ def test_resuming_another_run_is_refused(tmp_path, model, config, what) -> None:
     trainer().save(tmp_path / "run.safetensors")
     with pytest.raises(InputError, match=f"checkpoint of this run; its {what} differs"):
         trainer(model, config).resume(tmp_path / "run.safetensors")
+
+
+def test_a_run_starts_from_the_weights_of_a_file_or_refuses_another_model(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    weights = initial_weights(MODEL, np.random.default_rng(7))
+    save_weights(path, MODEL, weights, {"steps": "3"})
+    run = trainer()
+    assert run.start_from(path)["steps"] == "3"
+    np.testing.assert_array_equal(
+        run.weights["encoder.0.mlp.up.weight"], weights["encoder.0.mlp.up.weight"]
+    )
+    with pytest.raises(WeightsError, match="weights.safetensors"):
+        trainer(preset("mu-nano")).start_from(path)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Other engines with a model of the shape of `mu-330m`, for `tests.benchmarks.inference`.
+
+The nearest that they can express is Hugging Face's T5Gemma: the same layers, heads, width and
+vocabulary, norms before and after; its MLP is gated with 2048 features (3 x 2048 numbers per input,
+ours 2 x 3072) and it has no biases. Weights are random in every engine.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+
+__all__ = ["CTranslate2", "PyTorch", "save_t5gemma"]
+
+
+def save_t5gemma(config: ModelConfig, folder: Path) -> None:
+    """Write a random T5Gemma of the model's shape and a tokenizer of single words."""
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import (
+        PreTrainedTokenizerFast,
+        T5GemmaConfig,
+        T5GemmaForConditionalGeneration,
+        T5GemmaModuleConfig,
+    )
+
+    torch.manual_seed(0)
+
+    def stack(name: str) -> Any:
+        s = config.stacks[name]
+        return T5GemmaModuleConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=s.d_model,
+            intermediate_size=s.d_ff * 2 // 3,
+            num_hidden_layers=s.n_layers,
+            num_attention_heads=s.n_heads,
+            num_key_value_heads=s.n_kv_heads,
+            head_dim=s.d_head,
+            query_pre_attn_scalar=s.d_head,
+            layer_types=["full_attention"] * s.n_layers,
+            attn_logit_softcapping=None,
+            final_logit_softcapping=None,
+            is_decoder=name == "decoder",
+        )
+
+    model = T5GemmaForConditionalGeneration(
+        T5GemmaConfig(encoder=stack("encoder"), decoder=stack("decoder"), tie_word_embeddings=True)
+    ).eval()
+    model.save_pretrained(folder)
+    words = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3}
+    words |= {f"w{i}": i for i in range(4, config.vocab_size)}
+    special = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
+class PyTorch:
+    """Hugging Face transformers on PyTorch."""
+
+    def __init__(self, folder: Path, dtype: str, threads: int) -> None:
+        import torch
+        from transformers import T5GemmaForConditionalGeneration
+
+        torch.set_num_threads(threads)
+        self.torch = torch
+        self.name = f"PyTorch {dtype}"
+        self.model = T5GemmaForConditionalGeneration.from_pretrained(
+            folder, dtype=getattr(torch, dtype)
+        ).eval()
+
+    def run(self, source: np.ndarray, n_output: int) -> list[float]:
+        """Return the moments, in seconds, of the encoder's end and of every token."""
+        torch = self.torch
+        with torch.inference_mode():
+            start = time.perf_counter()
+            encoded = self.model.get_encoder()(input_ids=torch.from_numpy(source))
+            moments = [time.perf_counter() - start]
+            token, past = torch.full((1, 1), 2), None
+            for _ in range(n_output):
+                out = self.model(
+                    encoder_outputs=encoded, decoder_input_ids=token, past_key_values=past,
+                    use_cache=True,
+                )  # fmt: skip
+                past, token = out.past_key_values, out.logits[:, -1:].argmax(-1)
+                token.item()
+                moments.append(time.perf_counter() - start)
+        return moments
+
+
+class CTranslate2:
+    """CTranslate2, which tells no moments: two runs, of one token and of all."""
+
+    def __init__(self, folder: Path, compute_type: str, threads: int) -> None:
+        import ctranslate2
+
+        converted = folder / f"ctranslate2-{compute_type}"
+        if not converted.is_dir():
+            converter = ctranslate2.converters.TransformersConverter(str(folder))
+            converter.convert(str(converted), quantization=compute_type)
+        self.name = f"CTranslate2 {compute_type}"
+        self.model = ctranslate2.Translator(
+            str(converted), compute_type=compute_type, intra_threads=threads, inter_threads=1
+        )
+
+    def _request(self, source: np.ndarray, n_output: int) -> float:
+        words = [[f"w{i}" for i in source[0]]]
+        start = time.perf_counter()
+        result = self.model.translate_batch(
+            words, beam_size=1, max_decoding_length=n_output, min_decoding_length=n_output
+        )
+        elapsed = time.perf_counter() - start
+        assert len(result[0].hypotheses[0]) == n_output, len(result[0].hypotheses[0])
+        return elapsed
+
+    def run(self, source: np.ndarray, n_output: int) -> list[float]:
+        """Return moments; the encoder's end is the first token less one step."""
+        first = self._request(source, 1)
+        step = (self._request(source, n_output) - first) / (n_output - 1)
+        return [first - step, *(first + step * i for i in range(n_output))]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return the written configuration, to be printed."""
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))

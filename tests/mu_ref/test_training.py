@@ -300,7 +300,7 @@ def test_a_run_starts_from_the_weights_of_a_file_or_refuses_another_model(tmp_pa
     np.testing.assert_array_equal(
         run.weights["encoder.0.mlp.up.weight"], weights["encoder.0.mlp.up.weight"]
     )
-    with pytest.raises(WeightsError, match="weights.safetensors"):
+    with pytest.raises(WeightsError, match=r"weights\.safetensors"):
         trainer(preset("mu-nano")).start_from(path)
 
 

@@ -111,6 +111,12 @@ class RecordOps(Ops):
         value = self._carry("softcap", x, cap, site)
         return self.log.vector("softcap", "softcap", x.shape, (x.tensor,), site, value)
 
+    def concat(self, x: Shaped, y: Shaped, site: str) -> Shaped:
+        """Copy both side by side."""
+        value = self._carry("concat", x, y, site)
+        shape = (*x.shape[:-1], x.shape[-1] + y.shape[-1])
+        return self.log.vector("concat", "copy", shape, (x.tensor, y.tensor), site, value)
+
     # -- layout ----------------------------------------------------------------------------------
 
     def split_heads(self, x: Shaped, n_heads: int, site: str) -> Shaped:
@@ -153,6 +159,20 @@ class RecordOps(Ops):
             return self.log.view("view", x, shape, site, value)
         chosen = Tensor(name=x.tensor.name, shape=shape, bits=x.tensor.bits, role="activation")
         return self.log.vector("take_tokens", "copy", shape, (chosen,), site, value)
+
+    def keep_slots(self, x: Shaped, n_kept: int, index: np.ndarray, site: str) -> Shaped:
+        """Move the chosen slots behind the first ones, which stay where they are."""
+        batch, heads, _, d_head = x.shape
+        moved = Tensor(
+            name=site, shape=(batch, heads, index.shape[1], d_head), bits=x.tensor.bits, role="kv"
+        )
+        self.log.record(
+            "keep_slots", site, (moved,), moved, elements=prod(moved.shape), work="copy"
+        )
+        value = self._carry("keep_slots", x, n_kept, index, site)
+        shape = (batch, heads, n_kept + index.shape[1], d_head)
+        whole = Tensor(name=site, shape=shape, bits=x.tensor.bits, role="kv")
+        return Shaped(shape=shape, tensor=whole, value=value)
 
     # -- decisions -------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ import math
 import numba
 import numpy as np
 
+from mu_ref.kernels.floats import exp
+
 __all__ = ["pack", "select"]
 
 
@@ -48,12 +50,13 @@ def pack(beams):
 def select(log_p, logits, beam_width):
     """Twin of `select` after `log_softmax` in `mu_ref/redrafter/beams.py`. Contract: bound.
 
-    log_p is [batch, n], logits [batch, n, vocab_size]; n * vocab_size is at least beam_width.
+    Sums are in float32: scores of one beam shift together by up to 1e-5. log_p is [batch, n], logits [batch, n, vocab_size]; n * vocab_size is at least beam_width.
     """
     batch, n, vocab_size = logits.shape
     source = np.empty((batch, beam_width), np.int64)
     token = np.empty((batch, beam_width), np.int64)
     score = np.empty((batch, beam_width), log_p.dtype)
+    below, powers = np.empty(vocab_size, np.float32), np.empty(vocab_size, np.int32)
     for b in range(batch):
         found = 0
         for w in range(n):
@@ -61,10 +64,10 @@ def select(log_p, logits, beam_width):
             largest = z[0]
             for v in range(vocab_size):
                 largest = max(largest, z[v])
-            total = 0.0
             for v in range(vocab_size):
-                total += math.exp(z[v] - largest)
-            base = log_p[b, w] - largest - math.log(total)
+                below[v] = np.float32(z[v] - largest)
+            exp(below, powers)
+            base = log_p[b, w] - largest - math.log(np.sum(below))
             for v in range(vocab_size):
                 s = log_p.dtype.type(base + z[v])
                 if found == beam_width and s <= score[b, found - 1]:

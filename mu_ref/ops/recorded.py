@@ -14,21 +14,13 @@ import numpy as np
 
 from mu_ref.kernels.machine import WIDTH
 from mu_ref.kernels.threads import n_threads, run_on
+from mu_ref.memory import LINE, aligned
 from mu_ref.ops import Ops
 
-__all__ = ["Block", "Pool", "Recorded", "Tensor", "aligned"]
+__all__ = ["Block", "Pool", "Recorded", "Tensor"]
 
-LINE = 64  # bytes of a cache line, and of a vector
 LEAST = 1024  # elements of the smallest block
 MOST_OPERATIONS = 4096  # a longer program runs in parts
-
-
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return zeros that start at a cache line; vectors across two lines would cost two loads."""
-    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(n_bytes + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
-    return raw[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 class Pool:
@@ -94,14 +86,16 @@ class Recorded(Ops):
     COPY: int
     TAKE: int
 
-    def __init__(self, dtype: type, run: Any) -> None:
+    def __init__(self, dtype: type, run: Any, weight_bytes: int) -> None:
         self.pool = Pool(dtype)
-        self.n_threads = n_threads()
+        self.n_threads = n_threads(weight_bytes)
         self._run = run
         self._program, self._scalars = array("q"), array("d")
         self._alive: list[np.ndarray] = []  # arrays that the program reads
         self._head_maps: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
         self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+        nothing = np.zeros((0, WIDTH), np.int64), 0, np.zeros(0)
+        run_on(1, run, *nothing)  # loads the kernels now and not with the first token
 
     # -- the program -------------------------------------------------------------------------------
 

@@ -196,7 +196,14 @@ def load_agent(
             )
         path = weights
         model, packed, group = load_int4(path)
-        ops = _float_ops(dequantize_weights_int4(model, packed, group), executor)
+        if executor == "fast":
+            from mu_ref.ops.fast_int4 import FastInt4Ops
+            from mu_ref.warm_up import compile_once
+
+            compile_once(Console(stderr=True), "float")
+            ops: Ops = FastInt4Ops(packed, group)
+        else:
+            ops = _float_ops(dequantize_weights_int4(model, packed, group), executor)
     elif scheme == "float32":
         path = DATA / "mu-nano.safetensors" if weights is None else weights
         model, arrays = load_weights(path)

@@ -87,8 +87,8 @@ def test_the_compiled_choice_of_beams_equals_the_reference(
     logits = rng.integers(-3, 3, (batch, n, vocab_size)).astype(np.float64)  # with ties
     source, token, score = select(log_p, log_softmax(logits), width)
     ours = trees.select(log_p, logits, width)
-    np.testing.assert_allclose(ours[2], score, rtol=0, atol=1e-12)
-    same = np.abs(np.diff(score, axis=1)).min(initial=1) > 1e-9
+    np.testing.assert_allclose(ours[2], score, rtol=0, atol=1e-5)
+    same = np.abs(np.diff(score, axis=1)).min(initial=1) > 1e-4
     if same:  # no near ties that rounding may turn around
         np.testing.assert_array_equal(ours[0], source)
         np.testing.assert_array_equal(ours[1], token)

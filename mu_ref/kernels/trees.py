@@ -50,7 +50,8 @@ def pack(beams):
 def select(log_p, logits, beam_width):
     """Twin of `select` after `log_softmax` in `mu_ref/redrafter/beams.py`. Contract: bound.
 
-    Sums are in float32: scores of one beam shift together by up to 1e-5. log_p is [batch, n], logits [batch, n, vocab_size]; n * vocab_size is at least beam_width.
+    Sums are in float32: scores of one beam shift together by up to 1e-5. log_p is [batch, n],
+    logits [batch, n, vocab_size]; n * vocab_size is at least beam_width.
     """
     batch, n, vocab_size = logits.shape
     source = np.empty((batch, beam_width), np.int64)

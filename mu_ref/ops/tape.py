@@ -317,7 +317,7 @@ class TapeOps(Ops):
 
         def back(grad: Array) -> Gradients:
             dx = np.zeros_like(x.value)
-            np.add.at(dx, at, grad.swapaxes(1, 2))
+            np.add.at(dx, at, grad.swapaxes(1, 2))  # type: ignore[arg-type]  # a slice is fine
             return (dx,)
 
         return self.record(x.value[at].swapaxes(1, 2), (x,), back)

@@ -19,7 +19,15 @@ COMPUTING = (
     "embed", "linear", "norm", "rope", "matmul", "softmax", "activation", "add", "mul", "softcap",
     "concat",
 )  # fmt: skip
-LAYOUT = ("scale", "split_heads", "merge_heads", "share_heads", "append", "take_tokens", "keep_slots")
+LAYOUT = (
+    "scale",
+    "split_heads",
+    "merge_heads",
+    "share_heads",
+    "append",
+    "take_tokens",
+    "keep_slots",
+)
 DECISIONS = ("argmax", "top_k")
 
 

@@ -4,7 +4,8 @@ Choosing beams is bookkeeping on the host, in floats, on every executor: what is
 fast the model writes, never what it writes. Chapter: `docs/06_redrafter.md`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from mu_ref.ops import Ops, Value
 from mu_ref.redrafter.config import DrafterConfig
 from mu_ref.redrafter.drafter import advance, scores
 
-__all__ = ["Beams", "Search", "draft", "log_softmax", "select", "warp"]
+__all__ = ["Beams", "Drafts", "Search", "draft", "log_softmax", "proposer", "select", "warp"]
+
+Drafts = Callable[[Value, np.ndarray, int], np.ndarray]
+"""(hidden [batch, 1, d_model], tokens [batch], longest draft) -> beams [batch, beam_width, n]."""
 
 DEAD = -50000.0  # score of a beam that does not exist yet, and of a masked token
 WARP_TOP = 50
@@ -143,6 +147,29 @@ def draft(
         beams = np.concatenate([_rows(beams, source), token[:, :, None]], axis=2)
     assert log_p is not None
     return Beams(beams, log_p, np.stack(kept, axis=2) if kept else None)
+
+
+def proposer(ops: Ops, model: ModelConfig, config: DrafterConfig, search: Search) -> Drafts:
+    """Return what `generate.speculate` asks for drafts.
+
+    Args:
+        ops: the executor; it owns the drafter's weights too.
+        model: the configuration.
+        config: of the drafter; must fit the model.
+        search: how to search.
+
+    Returns:
+        A function of hidden states, tokens and the longest draft that is of use.
+    """
+    config.check_fits(model)
+
+    def propose(hidden: Value, tokens: np.ndarray, longest: int) -> np.ndarray:
+        cut = search
+        if longest < search.draft_len:
+            cut = replace(search, draft_len=longest)
+        return draft(ops, model, config, hidden, tokens, cut).tokens
+
+    return propose
 
 
 def _compiled_select(

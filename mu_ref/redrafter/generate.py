@@ -5,7 +5,7 @@ drafter proposes. Chapter: `docs/06_redrafter.md`.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,13 +17,11 @@ from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops, Value
+from mu_ref.redrafter.beams import Drafts
 from mu_ref.redrafter.tree import Tree, pack
 from mu_ref.redrafter.verify import accept, draft_limit, verify
 
-__all__ = ["Drafts", "SpeculativeStep", "Statistics", "speculate"]
-
-Drafts = Callable[[Value, np.ndarray, int], np.ndarray]
-"""(hidden [batch, 1, d_model], tokens [batch], longest draft) -> beams [batch, beam_width, n]."""
+__all__ = ["SpeculativeStep", "Statistics", "speculate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,12 @@ class Statistics:
     nodes_after: int = 0  # after packing
     draft_s: float = 0.0
     verify_s: float = 0.0
+
+    @property
+    def mean_accepted(self) -> float:
+        """Drafted tokens kept for each step; the step's own token is not among them."""
+        kept = sum(n * steps for n, steps in self.accepted.items())
+        return kept / self.n_steps if self.n_steps else 0.0
 
     @property
     def tokens_per_step(self) -> float:
@@ -119,11 +123,9 @@ def speculate(
     if max_new_tokens < 1:
         return
     run = _Run(ops, model, drafts, memory, max_new_tokens, sampling, rng, stop_at_eos, with_logits)
-    step = run.begin(prompt, prompt_valid)
-    yield step
+    yield run.begin(prompt, prompt_valid)
     while not run.done:
-        step = run.advance(statistics)
-        yield step
+        yield run.advance(statistics)
 
 
 @dataclass(slots=True)

@@ -50,7 +50,10 @@ def draft_scores(
 
 
 def draft_losses(
-    ops: TapeOps, logits: Sequence[Node], targets: Sequence[np.ndarray], counted: Sequence[np.ndarray]
+    ops: TapeOps,
+    logits: Sequence[Node],
+    targets: Sequence[np.ndarray],
+    counted: Sequence[np.ndarray],
 ) -> list[Node]:
     r"""Mean cross-entropy of each place ahead.
 
@@ -69,8 +72,7 @@ def draft_losses(
         apple/ml-recurrent-drafter at bd8586b, `train/loss.py`: no weights, no decay.
     """
     return [
-        cross_entropy(ops, z, y, seen)
-        for z, y, seen in zip(logits, targets, counted, strict=True)
+        cross_entropy(ops, z, y, seen) for z, y, seen in zip(logits, targets, counted, strict=True)
     ]
 
 

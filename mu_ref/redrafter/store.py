@@ -71,9 +71,7 @@ def save_drafter(
     write_safetensors(path, halves, {**notes, "drafter": config.to_json()})
 
 
-def load_drafter(
-    path: Path, model: ModelConfig | None = None
-) -> tuple[DrafterConfig, Weights]:
+def load_drafter(path: Path, model: ModelConfig | None = None) -> tuple[DrafterConfig, Weights]:
     """Read a file written by `save_drafter`.
 
     Args:
@@ -139,9 +137,7 @@ def load_integer_drafter(path: Path, model: ModelConfig | None = None) -> Intege
     return IntegerDrafter(config, metadata["scheme"], tensors, activations, notes)
 
 
-def _read(
-    path: Path, model: ModelConfig | None
-) -> tuple[DrafterConfig, Weights, dict[str, str]]:
+def _read(path: Path, model: ModelConfig | None) -> tuple[DrafterConfig, Weights, dict[str, str]]:
     tensors, metadata = read_safetensors(path)
     if "drafter" not in metadata:
         raise WeightsError(

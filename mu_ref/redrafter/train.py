@@ -16,24 +16,31 @@ from mu_ref.model import mu
 from mu_ref.model.decoder import decode
 from mu_ref.model.encoder import embed
 from mu_ref.ops import Ops
-from mu_ref.ops.tape import TapeOps
+from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.losses import draft_losses, draft_scores, total
 from mu_ref.training.optimizers import AdamW, clip_gradients
 from mu_ref.training.schedule import WarmupStableDecay
 from mu_ref.weights import Weights
 
-__all__ = ["Distilled", "DrafterTraining", "distill", "token_embeddings", "train_drafter"]
+__all__ = [
+    "Distilled",
+    "DrafterTraining",
+    "TrainingStep",
+    "distill",
+    "token_embeddings",
+    "train_drafter",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrafterTraining:
     """What decides a run, besides the drafter and the data."""
 
-    epochs: int = 10
+    epochs: int = 6
     draft_len: int = 6  # tokens ahead that are trained
     batch_size: int = 1024  # positions
-    peak_rate: float = 2e-3
+    peak_rate: float = 3e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.05  # of all steps
     decay_share: float = 0.6  # of all steps
@@ -47,6 +54,16 @@ class DrafterTraining:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.peak_rate > 0:
             raise InputError(f"peak_rate must be positive, got {self.peak_rate}")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """What one step did."""
+
+    weights: Weights  # updated in place
+    loss: float  # mean over the tokens ahead
+    step: int  # steps done
+    total_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +128,12 @@ def token_embeddings(ops: Ops, model: ModelConfig) -> np.ndarray:
 
 
 def train_drafter(
-    config: DrafterConfig, table: np.ndarray, data: Distilled, training: DrafterTraining
-) -> Iterator[tuple[Weights, float, int, int]]:
+    config: DrafterConfig,
+    table: np.ndarray,
+    data: Distilled,
+    training: DrafterTraining,
+    start: Weights | None = None,
+) -> Iterator[TrainingStep]:
     """Train a drafter.
 
     Args:
@@ -120,10 +141,10 @@ def train_drafter(
         table: [vocab_size, d_model], from `token_embeddings`.
         data: positions to learn from.
         training: of the run.
+        start: weights to start from; random ones without.
 
     Yields:
-        After each step: the weights (updated in place), the loss for each token ahead, the steps
-        done, and all steps.
+        What each step did.
 
     Raises:
         InputError: fewer positions than a batch.
@@ -132,8 +153,10 @@ def train_drafter(
     if n_rows < size:
         raise InputError(f"training must see at least {size} positions, got {n_rows}")
     weights = initial_drafter(config, np.random.default_rng([training.seed, 0]))
+    for name, given in (start or {}).items():
+        weights[name] = given.copy()
     states: dict[str, Weights] = {name: {} for name in weights}
-    adam = AdamW(beta2=0.98, weight_decay=training.weight_decay)
+    adam = AdamW(weight_decay=training.weight_decay)
     steps = training.epochs * (n_rows // size)
     schedule = WarmupStableDecay(
         peak=training.peak_rate,
@@ -153,10 +176,12 @@ def train_drafter(
             step += 1
             for name, grad in grads.items():
                 adam.update(weights[name], grad, states[name], rate, step)
-            yield weights, float(loss.value) / batch.n_targets.max(), step, steps
+            ahead = int(batch.n_targets.max())
+            yield TrainingStep(weights, float(loss.value) / ahead, step, steps)
 
 
-def _loss(ops: TapeOps, config: DrafterConfig, table: np.ndarray, batch: Distilled):  # noqa
+def _loss(ops: TapeOps, config: DrafterConfig, table: np.ndarray, batch: Distilled) -> Node:
+    """Loss of positions sorted by how many targets they have, most first."""
     counts = [int((batch.n_targets > i).sum()) for i in range(batch.n_targets.max())]
     embeddings = [table[batch.following[:n, i]] for i, n in enumerate(counts)]
     targets = [batch.following[:n, i + 1] for i, n in enumerate(counts)]

@@ -134,7 +134,7 @@ def executor(config: ModelConfig, drafter: DrafterConfig, name: str, seed: int) 
     own = initial_drafter(drafter, np.random.default_rng(seed))
     if name in ("reference", "fast"):
         return {"reference": ReferenceOps, "fast": FastOps}[name](weights | own)
-    model = quantized(config, weights, seed, scheme=name.split()[-1])
+    model = quantized(config, weights, seed, scheme=name.rsplit(maxsplit=1)[-1])
     rng = np.random.default_rng(seed)
     sequences = [rng.integers(0, config.vocab_size, 7) for _ in range(4)]
     states = [rng.standard_normal((7, drafter.d_model)) for _ in sequences]

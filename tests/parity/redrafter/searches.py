@@ -68,9 +68,7 @@ def steps(
             "log_p_beam_after_step": log_p,
         }
         rows = source[:, :, None]
-        beams = np.concatenate(
-            [np.take_along_axis(beams, rows, 1), token[:, :, None]], axis=2
-        )
+        beams = np.concatenate([np.take_along_axis(beams, rows, 1), token[:, :, None]], axis=2)
         state = Traced(np.take_along_axis(state.value, rows, 1), state.site)
 
 
@@ -133,9 +131,7 @@ def check_edges(path: Path, found: Comparison) -> None:
             z = case["input"]
             found.exact(name, z - z.max(axis=-1, keepdims=True), case["output"])
         elif name.startswith("warp_logits"):
-            (output,) = (
-                key for key in golden.arrays if key.startswith(f"{name}__output")
-            )
+            (output,) = (key for key in golden.arrays if key.startswith(f"{name}__output"))
             found.exact(name, warp(case["input"]), golden.arrays[output])
         else:
             _check_undefined_order(path, name, case, found)
@@ -151,9 +147,7 @@ def _check_undefined_order(path: Path, name: str, case: Golden, found: Compariso
     shape = case["output_beams_TIE_ORDER_UNDEFINED"].shape
     search = Search(beam_width=shape[1], draft_len=shape[2] - 1, warp=True)
     ours = draft(ReferenceOps(weights), model, config, hidden[:, None], tokens, search)
-    shown = steps(
-        model, config, weights, hidden, tokens, shape[1], shape[2] - 1, np.float32
-    )
+    shown = steps(model, config, weights, hidden, tokens, shape[1], shape[2] - 1, np.float32)
     for t, step in enumerate(shown, 1):
         theirs = case[f"step{t}__log_p_beam_after_step"]
         found.close(

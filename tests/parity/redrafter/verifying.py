@@ -108,9 +108,7 @@ def _check_cache_case(name: str, case: Golden, found: Comparison) -> None:
     cache.keep(ReferenceOps({}), n_past, n_past + path, kept)
     for row, skip in enumerate(case["left_padding_count_after"]):
         seen = cache.valid[row]
-        found.exact(
-            f"{name} ids", cache.tokens[row, seen], case["input_ids_after"][row, skip:]
-        )
+        found.exact(f"{name} ids", cache.tokens[row, seen], case["input_ids_after"][row, skip:])
         theirs = case["cache_after_update_valid_part"][:, :, row, :, skip:]
         ours = np.stack([np.stack([x.k[row], x.v[row]]) for x in cache.layers])[..., seen, :]
         found.exact(f"{name} cache row {row}", ours, theirs)

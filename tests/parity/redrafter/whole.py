@@ -28,7 +28,10 @@ def check_forward(path: Path, found: Comparison) -> None:
     golden = read(path)
     config, weights = llama_of(read_beside(path, "end_to_end__weights.npz"))
     ops = ReferenceOps(weights)
-    ids, positions = golden["input_ids_left_padded_with_0"], golden["position_ids_minus_left_padding"]
+    ids, positions = (
+        golden["input_ids_left_padded_with_0"],
+        golden["position_ids_minus_left_padding"],
+    )
     left = np.argmax(ids != 0, axis=1)
     tokens, valid = pad([row[n:] for row, n in zip(ids, left, strict=True)], 0)
     cache = Cache.empty(len(tokens), config.stacks["decoder"].n_layers)
@@ -154,9 +157,7 @@ def _check_output(
         return draft(ops, model, config, hidden, token, search).tokens
 
     limit = int(golden["max_length"])
-    steps = list(
-        speculate(ops, model, drafts, None, prompt, valid, limit, stop_at_eos=False)
-    )
+    steps = list(speculate(ops, model, drafts, None, prompt, valid, limit, stop_at_eos=False))
     plain = list(stream(ops, model, None, prompt, valid, limit, stop_at_eos=False))
     for row in range(len(prompt)):
         start = prompt[row, valid[row]]

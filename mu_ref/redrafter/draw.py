@@ -147,14 +147,21 @@ def _parents(tree: Tree, row: int) -> list[int]:
 
 def _heights(parents: Sequence[int]) -> list[float]:
     """Leaves stand one below the other, a parent in the middle of its children."""
+    children = {p: [c for c, parent in enumerate(parents) if parent == p] for p in parents}
     heights = [0.0] * len(parents)
-    next_leaf = 0.0
-    order = [node for node in range(len(parents)) if node not in parents]
-    for leaf in order:
-        heights[leaf] = next_leaf
-        next_leaf += 1
-    for node in reversed(range(len(parents))):
-        below = [child for child, parent in enumerate(parents) if parent == node]
+    n_leaves = 0
+
+    def place(node: int) -> None:
+        nonlocal n_leaves
+        below = children.get(node, [])
+        for child in below:
+            place(child)
         if below:
             heights[node] = (heights[below[0]] + heights[below[-1]]) / 2
+        else:
+            heights[node] = n_leaves
+            n_leaves += 1
+
+    for root in children[-1]:
+        place(root)
     return heights

@@ -72,13 +72,14 @@ class Statistics:
             beams: tokens of all beams of a row.
             tree: what was verified.
         """
-        for row in np.flatnonzero(step.n_tokens):
-            self.n_steps += 1
-            self.n_tokens += int(step.n_tokens[row])
-            n = int(n_accepted[row])
+        alive = step.n_tokens > 0
+        n_rows = int(alive.sum())
+        self.n_steps += n_rows
+        self.n_tokens += int(step.n_tokens.sum())
+        self.nodes_before += n_rows * beams
+        self.nodes_after += int(tree.n_nodes[alive].sum())
+        for n in n_accepted[alive].tolist():
             self.accepted[n] = self.accepted.get(n, 0) + 1
-            self.nodes_before += beams
-            self.nodes_after += int(tree.n_nodes[row])
 
 
 def speculate(

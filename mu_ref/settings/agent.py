@@ -149,7 +149,7 @@ class Agent:
         drafts = proposer(self.ops, self.model, self.drafter, self.search)
         for part in speculate(self.ops, self.model, drafts, *given, statistics=statistics):
             for text, tokens, n in zip(texts, part.tokens, part.n_tokens, strict=True):
-                text += tokens[:n].tolist()
+                text.extend(tokens[:n].tolist())
         return texts
 
     def source_tokens(self, query: str) -> list[int]:

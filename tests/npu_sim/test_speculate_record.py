@@ -50,7 +50,9 @@ def test_reading_costs_the_same_with_and_without_drafts_and_weights_are_the_draf
     drafted = record_speculation(tiny(), DRAFTER, 5, 6, W8A16, **SIZES)
     assert drafted.total("macs", "encode") == plain.total("macs", "encode")
     biases = sum(shape[0] for name, shape in drafter_shapes(DRAFTER).items() if "bias" in name)
-    matrices = sum(int(np.prod(s)) for name, s in drafter_shapes(DRAFTER).items() if "bias" not in name)
+    matrices = sum(
+        int(np.prod(s)) for name, s in drafter_shapes(DRAFTER).items() if "bias" not in name
+    )
     assert drafted.stored_weight_bytes - plain.stored_weight_bytes == matrices + 4 * biases
 
 

@@ -75,7 +75,7 @@ def select(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""Keep the best continuations of all beams.
 
-    $$S_{wv} = \\log p_w + \\log q_{wv}$$                                                (6.3)
+    $$S_{wv} = \log p_w + \log q_{wv}$$                                                (6.3)
 
     Args:
         log_p: [batch, n], scores of the beams so far.

@@ -41,7 +41,7 @@ class Tree:
 def prefix_owner(beams: np.ndarray) -> np.ndarray:
     r"""Find for every token the first beam that begins in the same way up to it.
 
-    $$o_{ik} = \\min \\{ j : b_{j,0..k} = b_{i,0..k} \\}$$                               (6.4)
+    $$o_{ik} = \min \{ j : b_{j,0..k} = b_{i,0..k} \}$$                               (6.4)
 
     Args:
         beams: [batch, beam_width, n] int.

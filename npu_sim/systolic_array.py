@@ -2,7 +2,8 @@
 
 In a cycle an operand moves to a neighbour, a cell does one multiply-accumulate, and an edge reads
 one number per row or column from SRAM. Nothing is computed beside that: product, cycles, reads and
-writes are what came out of the cells. The closed form is `systolic.py`, the cells are in `systolic_cells.py`. Chapter: `docs/08_systolic.md`.
+writes are what came out of the cells. Here the product is cut into folds; the cells are in
+`systolic_cells.py`, the closed form in `systolic.py`. Chapter: `docs/08_systolic.md`.
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from npu_sim.errors import WorkloadError
 from npu_sim.systolic import SystolicArray, systolic_counts
 from npu_sim.systolic_cells import Counts, operand_stationary_fold, output_stationary_fold
 
-__all__ = ["MOST_CELL_CYCLES", "MOST_NUMBERS", "SystolicRun", "check_can_run", "run_systolic"]
+__all__ = ["MOST_NUMBERS", "MOST_WORK", "SystolicRun", "check_can_run", "run_systolic"]
 
-MOST_CELL_CYCLES = 10**11  # cells x cycles: about a minute
+MOST_WORK = 2 * 10**10  # cells x cycles: some seconds, on an array of a few cells a minute
+FOLD_WORK = 10**4  # what starting a fold costs, in the same unit
 MOST_NUMBERS = 10**8  # of either operand or the product, to be kept in memory
 
 
@@ -83,9 +85,10 @@ def check_can_run(m: int, n: int, k: int, array: SystolicArray) -> None:
     Raises:
         WorkloadError: a size below 1, or too much to run.
     """
-    work = systolic_counts(m, n, k, array).cycles * array.cells
+    counts = systolic_counts(m, n, k, array)
+    work = counts.cycles * array.cells + counts.folds * FOLD_WORK
     for what, value, most in (
-        ("cells x cycles", work, MOST_CELL_CYCLES),
+        ("cells x cycles (and 10,000 per fold)", work, MOST_WORK),
         ("numbers in a matrix", max(m * k, k * n, m * n), MOST_NUMBERS),
     ):
         if value > most:

@@ -104,8 +104,11 @@ def write_rows(path: Path, rows: Iterable[SystolicRow]) -> None:
         rows: from `read_rows`.
 
     Raises:
+        WorkloadError: `path` is a folder, or lies in one that does not exist.
         OSError: the file cannot be written.
     """
+    if path.is_dir() or not path.parent.is_dir():
+        raise WorkloadError(f"the output must be a file in a folder that exists, got {path}")
     rows = list(rows)
     copied = [name for name in COPIED if name in rows[0].given]
     with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:

@@ -188,7 +188,9 @@ def test_a_row_too_large_for_the_cells_is_named(systolic, tmp_path):
         ([*ONE, "--out", "out.csv"], "--csv and --out must be given together"),
         (["--m", "1", "--csv", "in.csv", "--out", "out.csv"], "--csv must stand without --m"),
         (["--csv", "no-such.csv", "--out", "out.csv"], "no-such.csv: No such file or directory"),
-        (["--csv", RUNS, "--out", "no-such-folder/out.csv"], "No such file or directory"),
+        (["--csv", RUNS, "--out", "no-such-folder/out.csv"], "folder that exists, got no-such"),
+        (["--csv", RUNS, "--out", RUNS.parent], "the output must be a file in a folder"),
+        (["--csv", RUNS.parent, "--out", "out.csv"], "Is a directory"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(systolic, arguments, message):

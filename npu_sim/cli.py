@@ -1,4 +1,4 @@
-"""`npu-sim` at the command line: run, hardware list, hardware show.
+"""`npu-sim` at the command line: run, systolic, hardware list, hardware show.
 
 Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 3 a missed budget with
 --strict, 130 interrupted.
@@ -13,6 +13,7 @@ from rich.console import Console
 from mu_ref.command_line import run_app
 from mu_ref.errors import MuRefError
 from mu_ref.presets import preset
+from npu_sim.cli_systolic import systolic
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware import NPUS, npu
 from npu_sim.program import Precision
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 hardware_app = typer.Typer(help="The NPUs and where their numbers come from.", no_args_is_help=True)
 app.add_typer(hardware_app, name="hardware")
+app.command()(systolic)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 

@@ -161,6 +161,10 @@ class FastOps(Recorded):
         """Compute x * factor."""
         return self._elementwise(machine.SCALE, x, 0, factor)
 
+    def concat(self, x: Tensor, y: Tensor, site: str) -> Tensor:
+        """Join along the last axis."""
+        return self._join(x, y, None)
+
     def _elementwise(
         self, op: int, x: Tensor, kind: int, scalar: float = 0.0, y: int = 0
     ) -> Tensor:

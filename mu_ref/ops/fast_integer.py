@@ -357,6 +357,21 @@ class FastIntegerOps(Recorded):
         )
         return self._elementwise(machine.MUL, x, y.block.address, constants, encoding)
 
+    def concat(self, x: Tensor, y: Tensor, site: str) -> Tensor:
+        """Bring both to the site's scale, as `add` does with one summand, and join them."""
+        x, y = (self._brought(v, site) for v in (x, y))
+        return self._join(x, y, x.meaning)
+
+    def _brought(self, x: Tensor, site: str) -> Tensor:
+        coming = x.meaning
+
+        def make(out: Encoding) -> list[Any]:
+            m, t = self._narrow(quantize_multiplier(coming.scale / out.scale))
+            return [m, t, 0]
+
+        encoding, constants = self._constants(("concat", site, coming), site, make)
+        return self._elementwise(machine.ADD, x, x.block.address, constants, encoding)
+
     def _elementwise(
         self, op: int, x: Tensor, other: int, constants: int, encoding: Encoding
     ) -> Tensor:

@@ -99,7 +99,7 @@ def products_i8_many(x, w, out, n_rows, d, first, last, width):
 
 @numba.njit(cache=True, nogil=True)
 def products_i4(x, w, scales, out, n_rows, n_groups, d_out, first, last):
-    """Write out[r, n] = sum_k x[r, k] scales[n, k / 128] (w[n, k] - 8). Contract: bound.
+    """Write out[r, n] = sum_k x[r, k] scales[n, k / 128] (w[n, k] - 8) (9.4). Contract: bound.
 
     x is from `packing.halves_of`; w has 64 bytes for a group, two weights in each, and four rows or
     a multiple.

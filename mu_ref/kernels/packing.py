@@ -12,7 +12,7 @@ GROUP_BYTES = 5 * 64  # four times 64 halves of x, and 16 int32 to start the sum
 
 @numba.njit(cache=True, nogil=True)
 def bytes_of(x, out, n_rows, d_in, d, wide, offset):
-    """Turn rows of int16 steps into uint8: q + offset, or for 16 bits low bytes and high + 128.
+    """Turn rows of int16 steps into uint8: q + offset, or for 16 bits two bytes (9.3), high + 128.
 
     out has rows of d bytes; with wide, two for each row of x.
     """

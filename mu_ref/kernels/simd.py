@@ -36,7 +36,7 @@ def mix_f32(typingctx, total, p, i, v, j, stride):
 def dot4(typingctx, total, x, i, w, j, stride):
     """total[row][lane] + sum over m = 0..3 of x[i + 4 lane + m] * w[j + row * stride + 4 lane + m].
 
-    x is uint8, w int8; a step adds at most 4 * 255 * 128, so int32 holds 16,000 of them.
+    (9.2); x is uint8, w int8; a step adds at most 4 * 255 * 128, so int32 holds 16,000 of them.
     """
     return vec.rowwise(I32_4, x, w, I8, 4 * LANES, dot)
 

@@ -187,11 +187,10 @@ def _repeated(ops: Ops, hidden: Value, n: int) -> Value:
 
 def _chosen(ops: Ops, state: Value, source: np.ndarray) -> Value:
     """States of the beams that live on: [batch, n, d] -> [batch, beam_width, d]."""
-    n, stays = state.shape[1], np.arange(source.shape[1])
-    if n == len(stays) and np.array_equal(source, np.broadcast_to(stays, source.shape)):
+    if state.shape[1] == source.shape[1] and (source == np.arange(source.shape[1])).all():
         return state
     return ops.take_tokens(state, source, "drafter.beams")
 
 
 def _rows(x: np.ndarray, source: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(x, source[:, :, None], axis=1)
+    return x[np.arange(len(x))[:, None], source]

@@ -14,7 +14,7 @@ from mu_ref.model.decoder import decode
 from mu_ref.ops import Value
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.quantize.store import load_integers
-from mu_ref.redrafter.beams import proposer
+from mu_ref.redrafter.beams import Beams, proposer
 from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.quantize import quantize_drafter
 from mu_ref.redrafter.store import IntegerDrafter, load_drafter
@@ -121,9 +121,10 @@ def first_tree(agent: Agent, query: str) -> tuple[Tree, np.ndarray, list[int]]:
     drafts = proposer(agent.ops, agent.model, agent.drafter, agent.search)
     seen: list[np.ndarray] = []
 
-    def noted(hidden: Value, tokens: np.ndarray, longest: int) -> np.ndarray:
-        seen.append(drafts(hidden, tokens, longest))
-        return seen[-1]
+    def noted(hidden: Value, tokens: np.ndarray, longest: int) -> Beams:
+        found = drafts(hidden, tokens, longest)
+        seen.append(found.tokens)
+        return found
 
     start = np.full((1, 1), agent.model.bos_id)
     steps = speculate(

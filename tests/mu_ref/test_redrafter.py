@@ -23,7 +23,7 @@ from mu_ref.ops.tape import TapeOps
 from mu_ref.presets import tiny
 from mu_ref.quantize.encodings import Encoding
 from mu_ref.readers.apple_redrafter import read_apple_drafter
-from mu_ref.redrafter.beams import Search, draft
+from mu_ref.redrafter.beams import Beams, Search, draft
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_drafter
 from mu_ref.redrafter.drafter import advance, scores
 from mu_ref.redrafter.draw import plot_tree, tree_text
@@ -202,8 +202,8 @@ def test_drafts_of_the_right_tokens_stay_exact_while_the_turning_speed_changes()
     text = [int(step.tokens[0]) for step in plain]
     written = 0
 
-    def right(hidden: object, token: np.ndarray, longest: int) -> np.ndarray:
-        return np.array([[text[written - 1 : written + longest]]])
+    def right(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        return Beams(np.array([[text[written - 1 : written + longest]]]))
 
     sizes, rows = [], []
     for step in speculate(
@@ -236,21 +236,21 @@ def test_an_end_inside_an_accepted_path_ends_the_text_there() -> None:
     ops = ReferenceOps(random_weights(config, 5))
     prompt, full = np.array([[1]]), np.ones((1, 1), bool)
 
-    def run(config: object, drafts: Callable[..., np.ndarray], **options: bool) -> list[list[int]]:
+    def run(config: object, drafts: Callable[..., Beams], **options: bool) -> list[list[int]]:
         alone = replace(config, encoder=None)  # type: ignore[type-var]
         steps = speculate(ops, alone, drafts, None, prompt, full, 8, **options)
         return [step.tokens[0, : step.n_tokens[0]].tolist() for step in steps]
 
-    def nothing(hidden: object, token: np.ndarray, longest: int) -> np.ndarray:
-        return token[:, None, None]
+    def nothing(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        return Beams(token[:, None, None])
 
     text = [token for step in run(config, nothing, stop_at_eos=False) for token in step]
     end = next(t for i, t in enumerate(text) if i >= 2 and t not in text[:i])
     at = text.index(end)
     ending = replace(config, eos_id=end, pad_id=next(t for t in range(61) if t not in text))
 
-    def all_of_it(hidden: object, token: np.ndarray, longest: int) -> np.ndarray:
-        return np.array([[text[: longest + 1]]])
+    def all_of_it(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        return Beams(np.array([[text[: longest + 1]]]))
 
     steps = run(ending, all_of_it)
     assert steps == [text[:1], text[1 : at + 1]]

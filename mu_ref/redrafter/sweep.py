@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -123,21 +124,26 @@ def sweep_table(points: Sequence[Point], title: str) -> Table:
         title: above it; the times of plain decoding are added.
 
     Returns:
-        A row for each point; times are for each query.
+        A row for each point: tokens per step, their cap and its share; nodes before and after
+        packing; drafting's share of the time; milliseconds for each answer; how many times as fast
+        as plain decoding, in writing and with reading; equal answers.
     """
     first = points[0]
     table = Table(
-        title=f"{title}: {first.n_queries} queries, reading {first.encode_ms:.2f} ms, "
-        f"writing {first.plain_ms:.2f} ms without drafts"
+        title=f"{title}\n{first.n_queries} queries, each read in {first.encode_ms:.2f} ms and "
+        f"answered without drafts in {first.plain_ms:.2f} ms",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 0, 0, 1),
     )
-    for heading in ("width", "length", "tokens/step", "cap", "share", "nodes", "drafting", "ms",
-                    "speed-up", "with reading", "same"):  # fmt: skip
+    for heading in ("width", "len", "tok/step", "cap", "share", "nodes", "draft", "ms", "faster",
+                    "+read", "same"):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
     for p in points:
         table.add_row(
             str(p.beam_width), str(p.draft_len), f"{p.tokens_per_step:.2f}", f"{p.cap:.2f}",
-            f"{100 * p.tokens_per_step / p.cap:.0f} %", f"{p.nodes_before:.0f} → "
-            f"{p.nodes_after:.1f}", f"{100 * p.draft_share:.0f} %", f"{p.speculative_ms:.2f}",
-            f"{p.speedup:.2f}", f"{p.request_speedup:.2f}", f"{p.same}/{p.n_queries}",
+            f"{100 * p.tokens_per_step / p.cap:.0f}%", f"{p.nodes_before:.0f}→{p.nodes_after:.1f}",
+            f"{100 * p.draft_share:.0f}%", f"{p.speculative_ms:.2f}", f"{p.speedup:.2f}",
+            f"{p.request_speedup:.2f}", f"{p.same}/{p.n_queries}",
         )  # fmt: skip
     return table

@@ -144,6 +144,6 @@ def sweep_table(points: Sequence[Point], title: str) -> Table:
             str(p.beam_width), str(p.draft_len), f"{p.tokens_per_step:.2f}", f"{p.cap:.2f}",
             f"{100 * p.tokens_per_step / p.cap:.0f}%", f"{p.nodes_before:.0f}→{p.nodes_after:.1f}",
             f"{100 * p.draft_share:.0f}%", f"{p.speculative_ms:.2f}", f"{p.speedup:.2f}",
-            f"{p.request_speedup:.2f}", f"{p.same}/{p.n_queries}",
+            f"{p.request_speedup:.2f}", "all" if p.same == p.n_queries else str(p.same),
         )  # fmt: skip
     return table

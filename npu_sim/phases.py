@@ -97,20 +97,23 @@ class Budget:
         return f"{format_ms(self.budget_ms)} {verdict}, {margin}"
 
 
-def phase_report(name: str, calls: list[list[OpCost]], npu: Npu) -> PhaseReport:
+def phase_report(
+    name: str, calls: list[list[OpCost]], npu: Npu, call_overhead_cycles: int
+) -> PhaseReport:
     """Add up the costs of one phase.
 
     Args:
         name: of the phase.
         calls: for each graph call, the costs of its operations.
         npu: the NPU that they were priced on.
+        call_overhead_cycles: of one call.
 
     Returns:
         The sums; overheads count as a limit of their own, the rest of an operation as its
         busiest engine's.
     """
     limit_cycles: dict[Limit, int] = dict.fromkeys(LIMITS, 0)
-    limit_cycles["overhead"] = npu.per_inference_overhead_cycles * len(calls)
+    limit_cycles["overhead"] = call_overhead_cycles * len(calls)
     costs = [cost for call in calls for cost in call]
     for cost in costs:
         limit_cycles[cost.engine] += cost.engine_cycles

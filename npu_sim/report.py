@@ -143,13 +143,13 @@ def simulate(program: Program, npu: Npu, budget_ms: float = BUDGET_MS) -> Report
     check_supported(program, npu)
     check_capacity(program, npu)
     calls = [[op_cost(op, npu) for op in call.ops] for call in program.calls]
-    call_overhead = npu.per_inference_overhead_cycles
+    call_overhead = npu.call_overhead_cycles(program.runtime)
     first = calls[: program.n_first_calls]
     ttft_cycles = sum(cost.cycles for call in first for cost in call) + call_overhead * len(first)
     phases = []
     for name in program.phases:
         of_phase = [c for c, call in zip(calls, program.calls, strict=True) if call.phase == name]
-        phases.append(phase_report(name, of_phase, npu))
+        phases.append(phase_report(name, of_phase, npu, call_overhead))
     return Report(
         npu=npu, program=program, phases=tuple(phases), ttft_cycles=ttft_cycles, budget_ms=budget_ms
     )

@@ -13,11 +13,24 @@ import heapq
 import numba
 import numpy as np
 
-from npu_sim.tasks import CONTROL, DMA_IN, DMA_OUT, MATRIX, TASK, VECTOR
+from npu_sim.tasks import (
+    BESIDE,
+    CACHE,
+    CONTROL,
+    DMA_IN,
+    DMA_OUT,
+    MATRIX,
+    TASK,
+    VECTOR,
+    WEIGHTS,
+    WRITE,
+)
 
 __all__ = ["row_times", "run", "run_by_events"]
 
-_ENGINE, _ROW, _CYCLES, _BYTES = (TASK[n] for n in ("engine", "row", "cycles", "bytes"))
+_ENGINE, _ROW, _CYCLES, _BYTES, _PART = (
+    TASK[n] for n in ("engine", "row", "cycles", "bytes", "part")
+)
 _NEEDS, _NEEDS_TOO, _ROOM, _WRITTEN = (
     TASK[n] for n in ("needs", "needs_too", "room", "written_row")
 )
@@ -120,22 +133,22 @@ def _may_start(t: int, tasks: np.ndarray, end: dict[int, int]) -> bool:
 
 
 @numba.njit(cache=True)
-def row_times(tasks, start, end, n_rows, times):
+def row_times(tasks, start, end, writes_cache, times):
     """Add up what each operation did.
 
     Args:
         tasks: [n_tasks, n_fields] int64.
         start: [n_tasks] int64.
         end: [n_tasks] int64.
-        n_rows: operations of the call.
-        times: [n_rows, 8] int64, filled: begin (after the operations before it), end, then cycles
-            of control, DMA in, matrix, vector, DMA out, and bytes moved.
+        writes_cache: [n_rows] bool.
+        times: [n_rows, 10] int64, filled: begin (after the operations before it), end, then cycles
+            of control, DMA in, matrix, vector, DMA out, and bytes of weights, cache, activations.
     """
     computed = np.int64(0)
     row = -1
     for t in range(len(tasks)):
         task = tasks[t]
-        engine = task[_ENGINE]
+        engine, part = task[_ENGINE], task[_PART]
         if engine == CONTROL:
             row = task[_ROW]
             times[row, :] = 0
@@ -144,4 +157,9 @@ def row_times(tasks, start, end, n_rows, times):
             computed = max(computed, end[t])
         times[row, 1] = computed
         times[row, 2 + engine] += task[_CYCLES]
-        times[row, 7] += task[_BYTES]
+        if part in (WEIGHTS, BESIDE):
+            times[row, 7] += task[_BYTES]
+        elif part == CACHE or (part == WRITE and writes_cache[row]):
+            times[row, 8] += task[_BYTES]
+        else:
+            times[row, 9] += task[_BYTES]

@@ -16,16 +16,19 @@ from collections.abc import Iterator
 from npu_sim.errors import CapacityError
 from npu_sim.hardware import Npu
 from npu_sim.schedule import Plan
-from npu_sim.table import CallTable, ProgramTable
+from npu_sim.table import COLUMNS, CallTable, ProgramTable
 from npu_sim.units import format_bytes
 
-__all__ = ["PIECES_LEAST", "Pins", "check_sram", "pin_choices", "plans"]
+__all__ = ["PIECES_LEAST", "Pins", "check_sram", "least_dma_cycles", "pin_choices", "plans"]
 
 PIECE_STEPS = (1, 16)  # pieces of the whole transfer size, and of a sixteenth
 PANELS = (1, 4, 16)
 OUT_PIECES = 2  # a result is written while the next is computed
 PIECES_LEAST = 3 + OUT_PIECES  # of the smallest size: three in the ring, two results
 ALL_CLASSES = 3
+WEIGHT, BESIDE, KNOWN, KV = (COLUMNS[n] for n in ("weight", "beside", "known", "kv"))
+A, A_CLASS, B, B_CLASS = (COLUMNS[n] for n in ("a", "a_class", "b", "b_class"))
+OUT, OUT_CLASS = COLUMNS["out"], COLUMNS["out_class"]
 
 Pins = tuple[int, int]  # bytes of weights, bytes of cache that stay in SRAM between calls
 
@@ -61,8 +64,9 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
     """
     capacity = npu.sram.capacity_bytes - sum(pins)
     for kept in range(ALL_CLASSES, -1, -1):
-        orders = [(0, 1)] if kept > 1 else [(by, p) for by in (0, 1) for p in PANELS]
         for step in PIECE_STEPS:
+            panels = PANELS if step == 1 else PANELS[-1:]
+            orders = [(0, 1)] if kept > 1 else [(by, p) for by in (0, 1) for p in panels]
             piece = max(1, npu.dma.transfer_bytes // step)
             for rows_outer, panel in orders:
                 blocks = (1 + panel) if rows_outer else 2
@@ -76,6 +80,32 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
                         out_ring_bytes=out, weights_pinned=int(pins[0] > 0),
                         cache_pinned=int(pins[1] > 0),
                     )  # fmt: skip
+
+
+def least_dma_cycles(call: CallTable, plan: Plan, npu: Npu) -> int:
+    """Cycles that the DMA needs at least, from the bytes alone: what no schedule can beat.
+
+    Args:
+        call: the call.
+        plan: which activations move, how large a transfer is, what is pinned.
+        npu: bandwidth and set-up.
+
+    Returns:
+        Cycles, at most those of any schedule of the plan.
+    """
+    columns = call.rows.T
+    loads = columns[WEIGHT] + columns[BESIDE]
+    if plan.weights_pinned:
+        loads = loads * (columns[KNOWN] == 0)
+    moved = [loads]
+    if not plan.cache_pinned:
+        moved += [columns[KV]]
+    for tensor, tensor_class in ((A, A_CLASS), (B, B_CLASS), (OUT, OUT_CLASS)):
+        moved.append(columns[tensor] * (columns[tensor_class] >= plan.kept_classes))
+    n_bytes = sum(int(part.sum()) for part in moved)
+    transfers = int((loads // plan.piece_bytes).sum())
+    stream = n_bytes * npu.clock_hz // npu.memory_bytes_per_s
+    return stream + transfers * npu.dma.setup_cycles
 
 
 def check_sram(call: CallTable, npu: Npu) -> None:

@@ -251,7 +251,8 @@ def _matmul(i, row, plan, chip, tasks, rings, n):
         return _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n)
     cached = row[_KV] if plan.cache_pinned == 0 else 0
     rate = chip.attention_rates[row[_PRECISION]]
-    rest = matrix_cycles(row[_COUNT], row[_M], row[_N], row[_K], rate, chip)
+    rows_each = row[_M] * (row[_COUNT] // row[_B_HEADS])  # rows that share one right operand
+    rest = matrix_cycles(row[_B_HEADS], rows_each, row[_N], row[_K], rate, chip)
     # a piece of the cache computes its share: whole pieces the same, the last one what is left
     share = _share(row, plan.piece_bytes, rate, chip)
     fits = True
@@ -276,12 +277,13 @@ def _share(row, n_bytes, rate, chip):
         return 0
     keys = row[_K] if row[_KEYS_ARE_K] == 1 else row[_N]
     many = chip.tile_n * chip.tile_k * chip.rows * chip.columns
+    rows_each = row[_M] * (row[_COUNT] // row[_B_HEADS])
     if row[_KEYS_ARE_K] == 1:
-        slots = mac_slots(row[_M], row[_N], many, chip)
+        slots = mac_slots(rows_each, row[_N], many, chip)
     else:
-        slots = mac_slots(row[_M], many, row[_K], chip)
-    # one key costs slots / many for each product; a piece holds n_bytes / (kv / (b_heads keys))
-    per_key = float(slots) / float(many) * (row[_COUNT] // row[_B_HEADS])
+        slots = mac_slots(rows_each, many, row[_K], chip)
+    # one key costs slots / many; a piece holds n_bytes / (kv / (b_heads keys)) of them
+    per_key = float(slots) / float(many)
     in_piece = float(n_bytes) * row[_B_HEADS] * keys / row[_KV]
     return int(per_key * in_piece * 1e6 / rate)
 
@@ -314,7 +316,7 @@ def _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n):
     while high > 1 and high * max(a, out) // (heads * m) * some // keys > plan.piece_bytes:
         high = high // 2
     fits = True
-    for head in range(heads):
+    for _ in range(heads):
         for key_0 in range(0, keys, some):
             key_1 = min(key_0 + some, keys)
             load = ready = product = -1
@@ -368,9 +370,7 @@ def _elements(i, row, cycles, plan, chip, tasks, rings, n):
     for at in range(0, n_bytes, plan.piece_bytes):
         some = min(plan.piece_bytes, n_bytes - at)
         held = 0 if plan.weights_pinned == 1 else some
-        needs = beside = _load(
-            i, some, held, WEIGHT_RING, BESIDE, -1, chip, tasks, rings, n
-        )
+        needs = beside = _load(i, some, held, WEIGHT_RING, BESIDE, -1, chip, tasks, rings, n)
         fits = fits and needs >= 0
     done = -1
     rest, total = cycles, max(a + b, out)

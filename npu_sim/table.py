@@ -105,7 +105,10 @@ def program_table(program: Program) -> ProgramTable:
     for call in program.calls:
         calls.append(_call_table(call, read))
         read |= {
-            t.name for op in call.ops for t in op.inputs if t.role == "weight" and op.kind != "embed"
+            t.name
+            for op in call.ops
+            for t in op.inputs
+            if t.role == "weight" and op.kind != "embed"
         }
     return ProgramTable(program=program, calls=tuple(calls))
 

@@ -97,8 +97,7 @@ def take(tasks, n, rings, at, ring, n_bytes):
         oldest += 1
     rings[ring, 1], rings[ring, 2] = used + n_bytes, oldest
     tasks[at, _RING], tasks[at, _HELD] = ring, n_bytes
-    if room > tasks[at, _ROOM]:
-        tasks[at, _ROOM] = room
+    tasks[at, _ROOM] = max(tasks[at, _ROOM], room)
     return True
 
 

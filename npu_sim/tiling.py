@@ -124,7 +124,8 @@ def matrix_cycles(count, m, n, k, rate, chip):
 def transfer_cycles(n_bytes, chip):
     r"""Cycles of one DMA transfer; none for no bytes.
 
-    $$t_\mathrm{dma} = t_\mathrm{setup} + \lceil b f_\mathrm{clock} / \mathrm{bandwidth} \rceil$$ (7.3)
+    $$t_\mathrm{dma} = t_\mathrm{setup} +
+      \lceil b f_\mathrm{clock} / \mathrm{bandwidth} \rceil$$                          (7.3)
 
     Args:
         n_bytes: of the transfer.

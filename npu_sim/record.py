@@ -20,7 +20,7 @@ from npu_sim.errors import WorkloadError, check_at_least, check_at_most
 from npu_sim.program import Gemm, Precision, Program, Tensor
 from npu_sim.recording import Recording, Shaped
 
-__all__ = ["Precision", "RecordOps", "Shaped", "record_request"]
+__all__ = ["Precision", "RecordOps", "Shaped", "record_memory", "record_request"]
 
 # A recording keeps the model's masks, input x input, and every operation of every step in memory.
 MAX_INPUT_TOKENS = 8192  # of all rows of the batch
@@ -218,7 +218,7 @@ def record_request(
     valid = np.ones(tokens.shape, bool)
     memory = None
     if config.encoder is not None:
-        memory = _remember(ops, tokens, valid)
+        memory = record_memory(ops, tokens, valid)
         tokens, valid = tokens[:, :1], valid[:, :1]  # the decoder starts from the start token
     steps = stream(ops, config, memory, tokens, valid, n_output, stop_at_eos=False)
     for step in range(n_output):
@@ -231,7 +231,7 @@ def record_request(
     )  # fmt: skip
 
 
-def _remember(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
+def record_memory(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
     """Encode, and put K and V of cross-attention where they outlive the call: in DRAM."""
     ops.log.begin("encode")
     memory = mu.remember(ops, ops.config, tokens, valid)

@@ -1,7 +1,7 @@
 """A program as columns of integers: what the fidelities read; no hardware is known here.
 
 One row per operation that does something; layout operations have none. Made once per program, it
-can be priced on many NPUs (`roofline_sweep.py`) and cut into tiles (`schedule.py`).
+can be priced on many NPUs (`roofline_sheet.py`) and cut into tiles (`schedule.py`).
 """
 
 from collections.abc import Iterable
@@ -52,6 +52,9 @@ class Row(NamedTuple):
     special: int  # special functions, in all
     stored_bytes: int  # of one element of the vector work
     unpack: int  # 4-bit elements to widen
+    macs: int
+    weight_bytes: int  # without scales
+    activation_bytes: int  # read and written
 
 
 COLUMNS = {name: i for i, name in enumerate(Row._fields)}
@@ -84,11 +87,6 @@ class ProgramTable:
     def rows(self) -> np.ndarray:
         """All calls below each other: [n_rows, len(COLUMNS)] int64."""
         return np.concatenate([call.rows for call in self.calls])
-
-    @cached_property
-    def call_starts(self) -> np.ndarray:
-        """First row of each call in `rows`: [n_calls] int64."""
-        return np.cumsum([0, *(len(call.rows) for call in self.calls)])[:-1]
 
 
 def program_table(program: Program) -> ProgramTable:
@@ -195,7 +193,8 @@ def _row(
         out_class=classes[op.output.name] if writes else -1,
         simple=op.vector_elements * work.simple_operations,
         special=op.vector_elements * work.special_functions,
-        stored_bytes=_stored_bytes(widths), unpack=elements,
+        stored_bytes=_stored_bytes(widths), unpack=elements, macs=op.macs,
+        weight_bytes=op.weight_bytes, activation_bytes=op.activation_bytes,
     )  # fmt: skip
 
 

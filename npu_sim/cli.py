@@ -1,4 +1,4 @@
-"""`npu-sim` at the command line: run, explain, check-trace, speculate, hardware list, hardware show.
+"""`npu-sim` at the command line: run, explain, check-trace, speculate, hardware list and show.
 
 Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 3 a missed budget with
 --strict, 130 interrupted.
@@ -107,6 +107,7 @@ def run(
 
 def _show(report: Report, by: str | None) -> None:
     program = report.program
+    divided = None if by is None else share_table(report, by)
     console = Console(highlight=False)
     console.print(
         f"{program.model} on {report.npu.name}: {program.n_input} tokens in, {program.n_output} "
@@ -117,9 +118,9 @@ def _show(report: Report, by: str | None) -> None:
     console.print()
     for name, value in report.summary_rows():
         console.print(f"{name:<20} {value}", soft_wrap=True)
-    if by is not None:
+    if divided is not None:
         console.print()
-        console.print(share_table(report, by))
+        console.print(divided)
 
 
 @hardware_app.command("list")

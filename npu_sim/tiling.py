@@ -7,9 +7,9 @@ not depend on the number of tokens. Chapter: `docs/07_npu_tiles.md`, equations 7
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from npu_sim.compiled import kernel
 from npu_sim.hardware import Npu
 from npu_sim.table import COLUMNS, PRECISIONS
 
@@ -62,13 +62,13 @@ def chip_numbers(npu: Npu) -> Chip:
     )  # fmt: skip
 
 
-@numba.njit(cache=True)
+@kernel
 def ceil_div(amount, per):
     """Divide and round up."""
     return -(-amount // per)
 
 
-@numba.njit(cache=True)
+@kernel
 def mac_slots(m, n, k, chip):
     r"""Places for multiply-accumulates that a product occupies, idle ones included.
 
@@ -100,7 +100,7 @@ def mac_slots(m, n, k, chip):
     return ceil_div(k, chip.rows) * ceil_div(m, chip.columns) * (n + load) * cells
 
 
-@numba.njit(cache=True)
+@kernel
 def matrix_cycles(count, m, n, k, rate, chip):
     r"""Cycles of the matrix engine for `count` equal products.
 
@@ -120,7 +120,7 @@ def matrix_cycles(count, m, n, k, rate, chip):
     return ceil_div(count * mac_slots(m, n, k, chip) * 1_000_000, rate)
 
 
-@numba.njit(cache=True)
+@kernel
 def transfer_cycles(n_bytes, chip):
     r"""Cycles of one DMA transfer; none for no bytes.
 
@@ -145,7 +145,7 @@ def transfer_cycles(n_bytes, chip):
     )
 
 
-@numba.njit(cache=True)
+@kernel
 def weight_piece(n, k, bits, limit, chip):
     """Columns and depth of one piece of a weight matrix: aligned to the array where that fits.
 

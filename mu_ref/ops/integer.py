@@ -249,7 +249,7 @@ class IntegerOps(Ops):
         """Return the real numbers, float64."""
         return dequantize(x.q, x.scale, x.encoding.zero_point)
 
-    # -- sums, which are exact in any order; the simulated NPU takes them piece by piece ------------
+    # -- sums, exact in any order; the simulated NPU takes them piece by piece ---------------------
 
     def sum_features(self, steps: np.ndarray, weight: np.ndarray, site: str) -> np.ndarray:
         """[..., d_in] int64, [d_out, d_in] -> [..., d_out] int64."""

@@ -26,7 +26,7 @@ from npu_sim.drafter import DrafterShape, compaction_op, drafter_ops
 from npu_sim.errors import WorkloadError, check_at_least
 from npu_sim.hardware import Npu
 from npu_sim.program import Call, Op, Precision, Program
-from npu_sim.record import RecordOps, record_memory
+from npu_sim.record import RecordOps, remember
 from npu_sim.table import program_table
 from npu_sim.tile import simulate_tiles
 from npu_sim.units import cycles_from_us, ms_from_cycles
@@ -96,7 +96,7 @@ def record_pass(
     memory = None
     if config.encoder is not None:
         source = np.full((1, n_input), config.bos_id)
-        memory = record_memory(ops, source, np.ones(source.shape, bool))
+        memory = remember(ops, source, np.ones(source.shape, bool))
     cache = Cache.empty(1, config.decoder.n_layers)
     for n_tok in (n_context, n_rows):
         ops.log.begin("verify" if n_rows > 1 else "decode")

@@ -52,10 +52,11 @@ def test_efficiency_divides_the_rate():
     assert matrix_cycles(3, 32, 32, 32, half.weight_rates[2], half) == 192
 
 
-@given(st.integers(0, 10**10))
-def test_a_transfer_takes_its_setup_and_its_bytes_rounded_up(n_bytes):
-    expected = 0 if n_bytes == 0 else 100 + -(-n_bytes // 10)
-    assert transfer_cycles(n_bytes, chip()) == expected
+@given(st.integers(0, 10**11), st.integers(10**6, 4 * 10**12), st.integers(10**6, 4 * 10**9))
+def test_a_transfer_takes_its_setup_and_its_bytes_rounded_up(n_bytes, rate, clock):
+    numbers = chip(dma__bytes_per_s=rate, dram__bytes_per_s=rate, clock_hz=clock)
+    expected = 0 if n_bytes == 0 else 100 + -(-n_bytes * clock // rate)
+    assert transfer_cycles(n_bytes, numbers) == expected
 
 
 @given(

@@ -1,11 +1,11 @@
 """How fast the simulator is: `python -m tests.benchmarks.simulator`; prints one line per bar.
 
-The cycle-by-cycle array against SCALE-Sim is in `tests/benchmarks/systolic.py`, if it is there.
+The array cell by cell against SCALE-Sim is `tests/benchmarks/systolic.py`; it runs from here too
+if SCALESIM_PYTHON names a Python that has scalesim.
 """
 
-import importlib
+import os
 import time
-from pathlib import Path
 
 from mu_ref.presets import preset
 from npu_sim.hardware import npu
@@ -14,6 +14,7 @@ from npu_sim.record import record_request
 from npu_sim.report import simulate
 from npu_sim.roofline_sheet import RooflineSheet
 from npu_sim.table import program_table
+from tests.benchmarks import systolic
 
 POINTS = 4000
 
@@ -31,8 +32,10 @@ def main() -> None:
         sheet.latency_ms(chip.with_value("dma.bytes_per_s", 40_000_000_000 + i))
     rate = POINTS / (time.process_time() - started)
     print(f"roofline: {rate:,.0f} design points per second of one core (bar: 2,000)")
-    if Path(__file__).with_name("systolic.py").is_file():
-        importlib.import_module("tests.benchmarks.systolic").main()
+    if python := os.environ.get("SCALESIM_PYTHON"):
+        systolic.main(python, 1)
+    else:
+        print("the array cell by cell: `python -m tests.benchmarks.systolic`, or SCALESIM_PYTHON")
 
 
 def one_request(chip: object) -> float:

@@ -69,7 +69,7 @@ def test_a_missed_budget_is_an_exit_code_only_with_strict(npu_sim):
         (["run", "tiny", "--colour"], "No such option"),
         (["hardware", "show", "abacus"], "NPU must be one of hexagon-x-elite"),
         (["run", "tiny", "--npu", "nowhere.toml"], "there is no such file"),
-        (["run", "tiny", "--npu", "ethos-u85"], "use narrower cached keys and values"),
+        (["run", "tiny", "--npu", "ethos-u85"], "use narrower activations and cached keys"),
         (["run", "tiny", "--fidelity", "exact"], "fidelity must be one of tile, roofline"),
         (["run", "tiny", "--budget-mb", "-1"], "budget_mb must be a positive number of megabytes"),
         (["run", "tiny", "--phase-budget", "encode"], "must have the form PHASE=CYCLES"),

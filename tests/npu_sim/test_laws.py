@@ -4,19 +4,13 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from npu_strategies import WIDTHS, precisions
 
 from mu_ref.presets import tiny
 from npu_sim.hardware import NPUS, npu
-from npu_sim.record import Precision, record_request
+from npu_sim.record import record_request
 from npu_sim.report import simulate
 from npu_sim.roofline import op_cost
-
-WIDTHS = {
-    "weight_bits": (4, 8, 16),
-    "activation_bits": (8, 16),
-    "kv_bits": (4, 8, 16),
-    "head_weight_bits": (4, 8, 16),
-}
 
 
 def small_model(gated, placement, both, d_ff):
@@ -29,18 +23,18 @@ configs = st.builds(
     small_model,
     st.booleans(), st.sampled_from(["pre", "dual"]), st.booleans(), st.integers(1, 64),
 )  # fmt: skip
-precisions = st.builds(Precision, **{name: st.sampled_from(w) for name, w in WIDTHS.items()})
 lengths = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))  # in, out, batch
-tight = st.sampled_from(NPUS).map(  # little SRAM, so that activations spill
+ALL_WIDTHS = tuple(name for name in NPUS if npu(name).matrix.w16a16_macs_per_cycle)
+tight = st.sampled_from(ALL_WIDTHS).map(  # little SRAM, so that activations spill
     lambda name: npu(name).with_value("sram.capacity_bytes", 2000)
 )
-chips = st.one_of(st.sampled_from(NPUS).map(npu), tight)
+chips = st.one_of(st.sampled_from(ALL_WIDTHS).map(npu), tight)
 
 
 def cycles(config, request, precision, chip):
     n_input, n_output, batch = request
     return simulate(
-        record_request(config, n_input, n_output, precision, batch), chip
+        record_request(config, n_input, n_output, precision, batch), chip, fidelity="roofline"
     ).latency_cycles
 
 
@@ -65,7 +59,8 @@ def test_wider_numbers_never_get_faster(config, request, precision, chip, field)
     configs, lengths, precisions, chips,
     st.sampled_from([
         "dma.bytes_per_s", "dram.bytes_per_s", "sram.capacity_bytes", "vector.width_bytes",
-        "matrix.w8a8_macs_per_cycle", "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
+        "matrix.w4a8_macs_per_cycle", "matrix.w4a16_macs_per_cycle", "matrix.w8a8_macs_per_cycle",
+        "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
     ]),
 )  # fmt: skip
 def test_a_better_chip_is_never_slower(config, request, precision, chip, path):
@@ -78,7 +73,7 @@ def test_a_better_chip_is_never_slower(config, request, precision, chip, path):
 def test_time_is_at_least_what_each_engine_needs_alone(config, request, precision, chip):
     n_input, n_output, batch = request
     program = record_request(config, n_input, n_output, precision, batch)
-    report = simulate(program, chip)
+    report = simulate(program, chip, fidelity="roofline")
     peak = max(
         chip.matrix.w8a8_macs_per_cycle,
         chip.matrix.w8a16_macs_per_cycle,
@@ -96,7 +91,7 @@ def test_time_is_at_least_what_each_engine_needs_alone(config, request, precisio
 def test_the_operations_add_up_to_the_report(config, request, precision, chip):
     n_input, n_output, batch = request
     program = record_request(config, n_input, n_output, precision, batch)
-    report = simulate(program, chip)
+    report = simulate(program, chip, fidelity="roofline")
     costs = [op_cost(op, chip) for op in program.ops]
     overhead = len(program.calls) * chip.per_inference_overhead_cycles
     assert report.latency_cycles == sum(cost.cycles for cost in costs) + overhead
@@ -109,7 +104,9 @@ def test_the_operations_add_up_to_the_report(config, request, precision, chip):
 def test_the_same_request_gives_the_same_report(config, request, precision, chip):
     n_input, n_output, batch = request
     first, second = (
-        simulate(record_request(config, n_input, n_output, precision, batch), chip).to_json()
+        simulate(
+            record_request(config, n_input, n_output, precision, batch), chip, fidelity="roofline"
+        ).to_json()
         for _ in range(2)
     )
     assert first == second

@@ -110,18 +110,16 @@ def decode(
     def compute(
         tokens: np.ndarray,
         turn: Rotation,
-        memory: Memory | None,
         memory_mask: np.ndarray | None,
         *masks_: np.ndarray,
     ) -> Value:
         by_window = dict(zip(masks, masks_, strict=True))
         return _layers(ops, tokens, turn, by_window, model, memory, memory_mask, cache)
 
-    inputs: tuple[Any, ...] = (
-        tokens[:, -n_compute:], turn, memory, memory_mask, *masks.values()
-    )  # fmt: skip
+    inputs: tuple[Any, ...] = (tokens[:, -n_compute:], turn, memory_mask, *masks.values())
     if n_compute == n_new:
-        return ops.repeat(cache, inputs, compute)
+        read = [] if memory is None else [x for kept in memory.layers for x in (kept.k, kept.v)]
+        return ops.repeat(("decode", model), cache.layers, read, inputs, compute)
     x = compute(*inputs)
     if n_compute == n_new:
         return x

@@ -10,7 +10,7 @@ A value has a `.shape`. Masks, positions and token ids are plain NumPy arrays on
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,10 +23,10 @@ Value = Any  # what an executor computes with: an array, a tape node, a shape
 
 
 class Cached(Protocol):
-    """What `repeat` is told of a cache: keys and values by layer, and room for notes."""
+    """What `repeat` is told of a layer's cache: values [batch, heads, n, d], or None."""
 
-    layers: list[Any]
-    scripts: dict[Any, Any]
+    k: Any
+    v: Any
 
 
 class Ops(ABC):
@@ -145,12 +145,27 @@ class Ops(ABC):
     def top_k(self, x: Value, k: int, site: str) -> np.ndarray:
         """Return the indices of the k largest, largest first, lowest index on ties: [..., k]."""
 
-    def repeat(self, cache: Cached, inputs: Sequence[Any], compute: Callable[..., Value]) -> Value:
-        """Return compute(*inputs), one step of decoding; inputs[0] are tokens [batch, n_new].
+    def repeat(
+        self,
+        what: Hashable,
+        grown: Sequence[Cached],
+        read: Sequence[Value],
+        inputs: Sequence[Any],
+        compute: Callable[..., Value],
+    ) -> Value:
+        """Return compute(*inputs), a stretch of operations that comes again and again.
 
-        The step asks for operations on its inputs, the cache and weights, and appends n_new keys
-        to every layer of the cache. An executor may note in `cache.scripts` how it was done, and do
-        the same again without asking.
+        An executor may note how it was done, and do the same again without asking.
+
+        Args:
+            what: names the stretch: equal names stand for the same operations.
+            grown: caches of layers, to each of which the stretch appends the n_new keys of a step.
+            read: all other values that it reads.
+            inputs: all arrays that it reads; the first one is [batch, n_new].
+            compute: the stretch; returns a value, or a tuple of values.
+
+        Returns:
+            What compute returned.
         """
         return compute(*inputs)
 

@@ -8,7 +8,7 @@ call into compiled code, whatever the number of layers, and its time is that of 
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from math import gcd, prod
 from typing import Any
 
@@ -18,7 +18,7 @@ from mu_ref.kernels.machine import WIDTH
 from mu_ref.kernels.threads import n_threads, run_on
 from mu_ref.memory import LINE, aligned
 from mu_ref.ops import Cached, Ops
-from mu_ref.ops.replay import Make, Script
+from mu_ref.ops.replay import Make, Script, Scripts, Sizes
 
 __all__ = ["Block", "Pool", "Recorded", "Tensor", "as_integers", "as_marks", "check_tokens"]
 
@@ -85,7 +85,7 @@ class Tensor:
 
 def check_tokens(tokens: np.ndarray, n_rows: int, site: str) -> np.ndarray:
     """Return tokens; one outside the table would be read from memory that is not there."""
-    if not ((tokens >= 0) & (tokens < n_rows)).all():
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < n_rows:
         raise IndexError(f"{site}: tokens must lie in 0..{n_rows - 1}, got {tokens.tolist()}")
     return tokens
 
@@ -99,15 +99,6 @@ def as_marks(mask: np.ndarray, n_query: int) -> np.ndarray:
     """Lay out a mask [batch, 1, n_query or 1, n_key] as [batch, n_query, n_key] bytes."""
     shape = (len(mask), n_query, mask.shape[-1])
     return np.ascontiguousarray(np.broadcast_to(mask[:, 0], shape), np.uint8)
-
-
-def _blocks(layers: Sequence[Any]) -> tuple[Block, ...]:
-    return tuple(x.block for layer in layers for x in (layer.k, layer.v) if x is not None)
-
-
-def _have_room(layers: Sequence[Any], n_slots: int) -> bool:
-    every = [x for layer in layers for x in (layer.k, layer.v)]
-    return all(x.block.used == x.shape[2] and n_slots <= x.room for x in every)
 
 
 class Recorded(Ops):
@@ -125,7 +116,8 @@ class Recorded(Ops):
         self._alive: list[np.ndarray] = []  # arrays that the program reads
         self._head_maps: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
         self._made: dict[tuple[int, str], tuple[Any, int]] = {}  # inputs of this program
-        self._script: Script | None = None  # of the step that is being recorded
+        self._script: Script | None = None  # of the stretch that is being recorded
+        self._scripts = Scripts()
         self._n_flushes = 0
         self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
         nothing = np.zeros((0, WIDTH), np.int64), 0, np.zeros(0)
@@ -161,7 +153,8 @@ class Recorded(Ops):
         else:
             n = shape[0] * shape[1] * room * shape[3]
         if self._script is not None:
-            return Tensor(self._script.block(self.pool, shape, n), shape, meaning, room)
+            block = self._script.block(self._scripts.blocks, self.pool, shape, n)
+            return Tensor(block, shape, meaning, room)
         return Tensor(self.pool.block(n), shape, meaning, room)
 
     def _input(self, source: Any, what: str, make: Make) -> int:
@@ -178,64 +171,110 @@ class Recorded(Ops):
 
     # -- a step again ------------------------------------------------------------------------------
 
-    def repeat(self, cache: Cached, inputs: Sequence[Any], compute: Callable[..., Any]) -> Any:
-        """Record a step twice, then replay it; see `replay.py`."""
-        layers, n_new = cache.layers, inputs[0].shape[1]
-        if inputs[0].size > MOST_ROWS or not layers:
+    def repeat(
+        self,
+        what: Hashable,
+        grown: Sequence[Cached],
+        read: Sequence[Tensor],
+        inputs: Sequence[Any],
+        compute: Callable[..., Any],
+    ) -> Any:
+        """Record a stretch twice, then replay it; see `replay.py`."""
+        caches = [x for layer in grown for x in (layer.k, layer.v) if x is not None]
+        n_slots = (inputs[0].shape[1] if grown else 0) + (caches[0].shape[2] if caches else 0)
+        room = caches[0].room if caches else 0
+        fits = all(x.block.used == x.shape[2] and n_slots <= x.room == room for x in caches)
+        if inputs[0].size > MOST_ROWS or not fits or self._script is not None:
             return compute(*inputs)
-        n_slots = n_new + (0 if layers[0].k is None else layers[0].k.shape[2])
-        key = (id(self), self.n_threads, inputs[0].shape)
-        script: Script = cache.scripts.setdefault(key, Script())
-        if script.program == self._n_flushes:  # what waits to run reads the buffers of the step
+        memory = read[0].shape[2] if read and read[0].room else 0  # keys of the encoder
+        if any(x.room not in (0, memory) or (x.room and x.shape[2] != memory) for x in read):
+            return compute(*inputs)
+        kinds = tuple((x.shape[:2] if x.room else x.shape, id(x.meaning)) for x in read)
+        script = self._scripts.of((what, self.n_threads, inputs[0].shape, room, kinds))
+        if script.program == self._n_flushes:  # what waits to run reads its buffers
             self.flush()
         script.program = self._n_flushes
-        if script.ready(inputs, n_slots, _blocks(layers)) and _have_room(layers, n_slots):
-            return self._replayed(script, layers, n_slots)
-        first = len(self._scalars)
+        sizes = n_slots, memory
+        if script.ready(inputs, sizes):
+            script.n_replayed += 1
+            self._grow(grown, script, n_slots)
+        else:
+            result = self._learn(script, grown, read, inputs, sizes, compute)
+            if script.broken:
+                return result
+        return self._emit(script, grown, read, sizes)
+
+    def _learn(
+        self,
+        script: Script,
+        grown: Sequence[Cached],
+        read: Sequence[Tensor],
+        inputs: Sequence[Any],
+        sizes: Sizes,
+        compute: Callable[..., Any],
+    ) -> Any:
+        """Record a stretch, and take it out of the program again."""
+        at, first, before = len(self._program), len(self._scalars), script.sizes
         self._made.clear()
-        self._script, before = script, script.n_slots
+        self._script = script
         try:
-            script.begin(inputs, n_slots)
+            script.begin(inputs, sizes)
             result = compute(*inputs)
-            rows = np.array(self._program, np.int64).reshape(-1, WIDTH)
-            rows, scalars = rows[first:], self._scalars[first:].tobytes()
         finally:
             self._script = None
-        self._made.clear()
-        self._alive += script.memory()  # the cache may be gone before the program runs
-        script.end(rows, scalars, before, result, _blocks(layers))
-        return self._taken_out(script, len(self._program) - WIDTH)
+            self._made.clear()
+        if script.broken:
+            self._alive += [buffer.memory for buffer in script.buffers]
+            script.forget()
+            self._scripts.blocks = []  # the result stays in one of them
+            return result
+        rows = np.array(self._program[at:], np.int64).reshape(-1, WIDTH)
+        scalars = self._scalars[first:].tobytes()
+        del self._program[at:], self._scalars[first:]
+        script.results = result if isinstance(result, tuple) else (result,)
+        script.kept = tuple(x for layer in grown for x in (layer.k, layer.v))
+        script.read = tuple(x.meaning for x in read)
+        bound = (*script.kept, *read, *script.results)
+        script.end(rows, scalars, before, [x.block.address for x in bound])
+        self._scripts.cut()
+        return result
 
-    def _replayed(self, script: Script, layers: Sequence[Any], n_slots: int) -> Tensor:
-        rows = script.at(n_slots)
-        self._alive += script.memory()
-        for layer in layers:
+    def _grow(self, grown: Sequence[Cached], script: Script, n_slots: int) -> None:
+        """Note in a cache what a replay will add to it."""
+        like = iter(script.kept)
+        for layer in grown:
             for name in ("k", "v"):
-                x = getattr(layer, name)
-                x.block.used = n_slots
-                shape = (*x.shape[:2], n_slots, x.shape[3])
-                setattr(layer, name, Tensor(x.block, shape, x.meaning, x.room, x.shared))
+                x, model = getattr(layer, name), next(like)
+                batch, heads, _, d_head = model.shape
+                block = (
+                    self.pool.block(batch * heads * model.room * d_head) if x is None else x.block
+                )
+                block.used, shape = n_slots, (batch, heads, n_slots, d_head)
+                setattr(layer, name, Tensor(block, shape, model.meaning, model.room))
+
+    def _emit(
+        self, script: Script, grown: Sequence[Cached], read: Sequence[Tensor], sizes: Sizes
+    ) -> Any:
+        """Write a script's rows down; its results get memory that no later replay will write to."""
+        results = tuple(
+            Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
+            for x in script.results
+        )
+        caches = [x for layer in grown for x in (layer.k, layer.v)]
+        rows = script.at(sizes, [x.block.address for x in (*caches, *read, *results)])
         if len(self._scalars) + len(rows) > MOST_OPERATIONS:
             self.flush()
+            script.program = self._n_flushes
+        self._alive += [buffer.memory for buffer in script.buffers]
         self._program.frombytes(rows.tobytes())
         self._scalars.frombytes(script.scalars)
-        return self._taken_out(script, len(self._program) - WIDTH)
-
-    def _taken_out(self, script: Script, last: int) -> Tensor:
-        """Let the last operation write to memory that no later step will write to."""
-        x = script.result
-        if script.broken or self._program[last + 1] != x.block.address:
-            script.slope = None
-            return x
-        out = Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
-        self._program[last + 1] = out.block.address
-        return out
+        return results if len(results) > 1 else results[0]
 
     def _numbers(self, x: Tensor) -> np.ndarray:
         """What is in the memory of a value, in the order of its shape; a view."""
         self.flush()
         if not x.room:
-            return x.block.memory[: int(np.prod(x.shape))].reshape(x.shape)
+            return x.block.memory[: prod(x.shape)].reshape(x.shape)
         batch, heads, n_tok, d_head = x.shape
         held = heads if x.shared is None else x.shared[1]
         rows = x.block.memory[: batch * x.room * held * d_head]

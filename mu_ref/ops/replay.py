@@ -1,13 +1,14 @@
-"""The same step again: a program that was recorded twice runs on without asking the model.
+"""The same stretch again: a program that was recorded before runs on without asking the model.
 
-Two recordings of one step differ only where the cache has grown: the number of keys, and the place
-of the new ones. Both are linear in it, so the program for any other number of keys is known. What
-the step reads from outside (tokens, masks, rotation) lies in buffers of its own, which are filled
-anew. Whenever something does not fit (room, sizes, another cache), the step is recorded again; the
-answer is the same.
+Recordings of one stretch differ only in where its values come from and go to (the cache, the
+encoder's keys, the result), whose places are known, and in two sizes, in which the rest is linear:
+the keys in the cache, and those of the encoder. So the program for any other cache and input is
+known. What the stretch reads of the model (tokens, masks, rotation) lies in buffers of its own,
+which are filled anew. Whenever something does not fit, the stretch is recorded again; the answer is
+the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +16,20 @@ import numpy as np
 
 from mu_ref.memory import aligned
 
-__all__ = ["Buffer", "Script"]
+__all__ = ["Buffer", "Make", "Script", "Scripts", "Sizes"]
 
 Make = Callable[[Any], np.ndarray]
 LEAST_ADDRESS = 2**32  # no array of a 64-bit process lies below it, and no size reaches it
-SPARE = 4  # times what a block or buffer that grows with the cache needs when it is made
+SPARE = 4  # times what a block or buffer that grows with a size needs when it is made
+MOST_SCRIPTS = 256
+Sizes = tuple[int, int]  # keys in the cache after the stretch, and keys of the encoder
 
 
 @dataclass(slots=True)
 class Buffer:
-    """Memory for one input of a step, and how it is made of what the model passed."""
+    """Memory for one input of a stretch, and how it is made of what the model passed."""
 
-    source: int  # place among the inputs of the step
+    source: int  # place among the inputs
     make: Make
     memory: np.ndarray  # bytes
 
@@ -41,43 +44,55 @@ class Buffer:
 
 @dataclass(slots=True)
 class Script:
-    """What is known of steps of one number of tokens, with one cache."""
+    """What is known of a stretch of operations on values of certain sizes."""
 
     blocks: list[Any] = field(default_factory=list)  # memory of its values, in order of use
     buffers: list[Buffer] = field(default_factory=list)  # in order of use
-    inputs: Sequence[Any] = ()  # of the step that is being recorded
+    inputs: Sequence[Any] = ()  # of the last recording
     rows: np.ndarray | None = None  # the last program
-    slope: np.ndarray | None = None  # what one key more adds to it
+    slopes: list[np.ndarray | None] = field(default_factory=lambda: [None, None])  # of each size
     scalars: bytes = b""
-    n_slots: int = 0  # keys in the cache after the last step
-    most_slots: int = 0  # for which the blocks have room
-    kept: tuple[Any, ...] = ()  # blocks of the cache
-    result: Any = None  # the value that the step returned
-    n_replayed: int = 0  # steps that needed no recording
+    sizes: Sizes = (0, 0)  # of the last program
+    most: list[int] = field(default_factory=list)  # for which the blocks have room
+    where: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # addresses in rows
+    which: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of which value
+    results: tuple[Any, ...] = ()  # values that it returned
+    kept: tuple[Any, ...] = ()  # keys and values of the cache after it
+    read: tuple[Any, ...] = ()  # what else it read; kept so that no other gets their names
+    n_replayed: int = 0  # times that needed no recording
     n_blocks: int = 0  # used in this recording
     n_buffers: int = 0
     broken: bool = False  # something happened that a replay would not repeat
-    program: int = -1  # number of the program that the last step is part of
+    program: int = -1  # number of the program that it is part of
 
-    def begin(self, inputs: Sequence[Any], n_slots: int) -> None:
-        """Start a recording; the cache will have n_slots keys after it."""
-        self.inputs, self.n_slots = inputs, n_slots
+    def begin(self, inputs: Sequence[Any], sizes: Sizes) -> None:
+        """Start a recording."""
+        self.inputs, self.sizes = inputs, sizes
         self.n_blocks = self.n_buffers = 0
-        self.most_slots, self.broken = 2**62, False
+        self.most, self.broken = [2**62, 2**62], False
 
-    def block(self, pool: Any, shape: tuple[int, ...], n: int) -> Any:
-        """Return the next value's block, that of the last recording if it is large enough."""
+    def block(self, shared: list[Any], pool: Any, shape: tuple[int, ...], n: int) -> Any:
+        """Return the next value's block, that of the last recording if it is large enough.
+
+        Scripts run one after the other and leave nothing behind in their values, so the n-th value
+        of all of them lies in one place, `shared`.
+        """
         i = self.n_blocks
         self.n_blocks += 1
-        grows = len(shape) == 4 and shape[-1] == self.n_slots  # scores: one number for each key
+        scores = len(shape) == 4  # one number for each key
+        grows = [i for i, size in enumerate(self.sizes) if scores and shape[-1] == size]
         if i == len(self.blocks) or len(self.blocks[i].memory) < n:
-            self.blocks[i : i + 1] = [pool.block(SPARE * n if grows else n)]
-        if grows:
-            self.most_slots = min(self.most_slots, len(self.blocks[i].memory) * self.n_slots // n)
+            least = SPARE * n if grows else n
+            if i >= len(shared) or len(shared[i].memory) < least:
+                shared[i : i + 1] = [pool.block(least)]
+            self.blocks[i : i + 1] = [shared[i]]
+        for which in grows:
+            room = len(self.blocks[i].memory) * self.sizes[which] // n
+            self.most[which] = min(self.most[which], room)
         return self.blocks[i]
 
     def buffer(self, source: Any, make: Make) -> int | None:
-        """Return the address of an input, or None if it is none of the step's."""
+        """Return the address of an input, or None if it is none of the stretch's."""
         places = [i for i, given in enumerate(self.inputs) if given is source]
         if not places:
             self.broken = True
@@ -92,40 +107,77 @@ class Script:
         self.buffers[i].fill(source)
         return self.buffers[i].memory.ctypes.data
 
-    def end(self, rows: np.ndarray, scalars: bytes, before: int, result: Any, kept: Any) -> None:
-        """Compare a recording with the one before it, which had `before` keys."""
-        earlier, growth, self.slope = self.rows, self.n_slots - before, None
-        same = scalars == self.scalars and len(kept) == len(self.kept) and not self.broken
-        if earlier is not None and same and earlier.shape == rows.shape and growth:
-            difference = rows - earlier
-            only_sizes = ((difference == 0) | (rows < LEAST_ADDRESS)).all()
-            if only_sizes and not (difference % growth).any():
-                self.slope = difference // growth
-        self.rows, self.scalars, self.result, self.kept = rows.copy(), scalars, result, kept
-        if self.broken:  # the result stays where it is, so nothing may be used again
-            self.blocks, self.buffers, self.rows = [], [], None
+    def end(self, rows: np.ndarray, scalars: bytes, before: Sizes, bound: Sequence[int]) -> None:
+        """Compare a recording with the one before it, which had other sizes.
 
-    def memory(self) -> list[np.ndarray]:
-        """Return what the program of a step reads."""
-        return [buffer.memory for buffer in self.buffers]
+        `bound` are the addresses of values that will lie elsewhere next time.
+        """
+        places = [np.flatnonzero(rows == address) for address in bound]
+        where = np.concatenate([np.zeros(0, np.int64), *places])
+        earlier = self.rows
+        same = scalars == self.scalars and np.array_equal(where, self.where)
+        if earlier is None or not same or earlier.shape != rows.shape:
+            self.slopes = [None, None]
+        else:
+            earlier.flat[where] = rows.flat[where]
+            self._learn(
+                rows - earlier, rows, [a - b for a, b in zip(self.sizes, before, strict=True)]
+            )
+        self.rows, self.scalars, self.where = rows, scalars, where
+        self.which = np.repeat(np.arange(len(places)), [len(found) for found in places])
 
-    def ready(self, inputs: Sequence[Any], n_slots: int, kept: Sequence[Any]) -> bool:
-        """Say whether the next step can be replayed; if so its inputs are in place."""
-        if self.slope is None or n_slots > self.most_slots or len(inputs) != len(self.inputs):
+    def _learn(self, difference: np.ndarray, rows: np.ndarray, growth: Sequence[int]) -> None:
+        """Find the slope of the size that has grown, if only one is not known yet."""
+        unknown = [i for i in (0, 1) if growth[i] and self.slopes[i] is None]
+        for i, slope in enumerate(self.slopes):
+            if growth[i] and slope is not None:
+                difference = difference - slope * growth[i]
+        only_sizes = ((difference == 0) | (rows < LEAST_ADDRESS)).all()
+        if not only_sizes or len(unknown) != 1 or (difference % growth[unknown[0]]).any():
+            if not only_sizes or (not unknown and difference.any()):
+                self.slopes = [None, None]  # the blocks have moved, or it was not linear
+            return
+        self.slopes[unknown[0]] = difference // growth[unknown[0]]
+
+    def forget(self) -> None:
+        """Let go of everything: its values stay where they are, and may be read."""
+        self.blocks, self.buffers, self.rows, self.slopes = [], [], None, [None, None]
+
+    def ready(self, inputs: Sequence[Any], sizes: Sizes) -> bool:
+        """Say whether it can be replayed; if so its inputs are in place."""
+        if self.rows is None or len(inputs) != len(self.inputs):
             return False
-        filled = {buffer.source for buffer in self.buffers}
-        others = [i for i in range(len(inputs)) if i not in filled]  # such as the memory
-        now, then = [*kept], [*self.kept]
-        now, then = now + [inputs[i] for i in others], then + [self.inputs[i] for i in others]
-        if len(now) != len(then) or any(a is not b for a, b in zip(now, then, strict=True)):
-            return False
+        for size, last, slope, most in zip(sizes, self.sizes, self.slopes, self.most, strict=True):
+            if size > most or (size != last and slope is None):
+                return False
         return all(buffer.fill(inputs[buffer.source]) for buffer in self.buffers)
 
-    def at(self, n_slots: int) -> np.ndarray:
-        """Return the program for a cache that has n_slots keys after the step."""
+    def at(self, sizes: Sizes, bound: Sequence[int]) -> np.ndarray:
+        """Return the program for other sizes, and values at these addresses."""
         assert self.rows is not None
-        assert self.slope is not None
-        self.rows += self.slope * (n_slots - self.n_slots)
-        self.n_slots = n_slots
-        self.n_replayed += 1
+        for size, last, slope in zip(sizes, self.sizes, self.slopes, strict=True):
+            if size != last:
+                assert slope is not None
+                self.rows += slope * (size - last)
+        self.sizes = sizes
+        self.rows.flat[self.where] = np.array(bound, np.int64)[self.which]
         return self.rows
+
+
+@dataclass(slots=True)
+class Scripts:
+    """The scripts of an executor; those not used for longest are given up."""
+
+    known: dict[Hashable, Script] = field(default_factory=dict)
+    blocks: list[Any] = field(default_factory=list)  # that they share
+
+    def of(self, key: Hashable) -> Script:
+        """Return the script of a key, new if there is none."""
+        script = self.known.pop(key, None) or Script()
+        self.known[key] = script
+        return script
+
+    def cut(self) -> None:
+        """Give up the oldest beyond MOST_SCRIPTS."""
+        while len(self.known) > MOST_SCRIPTS:
+            del self.known[next(iter(self.known))]

@@ -50,7 +50,7 @@ class Beams:
     """Drafted sequences, the likeliest first."""
 
     tokens: np.ndarray  # [batch, beam_width, draft_len + 1] int; the first one is the model's own
-    log_p: np.ndarray | None = None  # [batch, beam_width], score of the whole beam
+    log_p: np.ndarray | None = None  # [batch, beam_width], score of the whole beam; not of one
     log_probs: np.ndarray | None = None  # [batch, beam_width, draft_len, vocab_size], if asked for
 
 
@@ -129,13 +129,20 @@ def draft(
     state: Value | None = None
     log_p: np.ndarray | None = None
     kept: list[np.ndarray] = []  # [batch, n, vocab_size] for each drafted token
+    source: np.ndarray | None = None  # [batch, n], which beams of the last step live on
     hiddens = {n: hidden if n == 1 else _repeated(ops, hidden, n)}
     for _ in range(search.draft_len):
         n = beams.shape[1]
         if n not in hiddens:
             hiddens[n] = _repeated(ops, hidden, n)
-        state = advance(ops, embed(ops, beams[:, :, -1], model, "decoder"), state, config)
-        z = ops.read(scores(ops, hiddens[n], state, config))  # [batch, n, vocab_size]
+        state, value = _step(ops, model, config, hiddens[n], state, beams[:, :, -1], source)
+        if width == 1 and ops.compiled and not (search.warp or search.keep_log_probs):
+            token = ops.argmax(value, "drafter.argmax")  # [batch, 1], scores decide nothing more
+            beams = np.concatenate([beams, token[:, :, None]], axis=2)
+            if end is not None and (beams[:, 0] == end).any(axis=1).all():
+                break
+            continue
+        z = ops.read(value)  # [batch, n, vocab_size]
         if log_p is None:
             log_p = np.full((batch, n), DEAD, z.dtype)
             log_p[:, 0] = 0
@@ -146,11 +153,9 @@ def draft(
             source, token, log_p = select(log_p, log_q, width)
             if search.keep_log_probs:
                 kept = [_rows(q, source) for q in (*kept, log_q)]
-        state = _chosen(ops, state, source)
         beams = np.concatenate([_rows(beams, source), token[:, :, None]], axis=2)
         if end is not None and (beams[:, 0] == end).any(axis=1).all():
             break
-    assert log_p is not None
     return Beams(beams, log_p, np.stack(kept, axis=2) if kept else None)
 
 
@@ -190,11 +195,32 @@ def _repeated(ops: Ops, hidden: Value, n: int) -> Value:
     return ops.take_tokens(hidden, np.zeros((hidden.shape[0], n), np.int64), "drafter.hidden")
 
 
-def _chosen(ops: Ops, state: Value, source: np.ndarray) -> Value:
-    """States of the beams that live on: [batch, n, d] -> [batch, beam_width, d]."""
-    if state.shape[1] == source.shape[1] and (source == np.arange(source.shape[1])).all():
-        return state
-    return ops.take_tokens(state, source, "drafter.beams")
+def _step(
+    ops: Ops,
+    model: ModelConfig,
+    config: DrafterConfig,
+    hidden: Value,
+    state: Value | None,
+    tokens: np.ndarray,
+    source: np.ndarray | None,
+) -> tuple[Value, Value]:
+    """Return the state after `tokens` [batch, n], of the beams that live on, and the scores."""
+    stays = source is None or (
+        state is not None
+        and state.shape[1] == source.shape[1]
+        and bool((source == np.arange(source.shape[1])).all())
+    )
+
+    def compute(tokens: np.ndarray, source: np.ndarray | None = None) -> tuple[Value, Value]:
+        before = state
+        if source is not None:  # [batch, n of the last step, d] -> [batch, n, d]
+            before = ops.take_tokens(before, source, "drafter.beams")
+        after = advance(ops, embed(ops, tokens, model, "decoder"), before, config)
+        return after, scores(ops, hidden, after, config)
+
+    read = [hidden] if state is None else [hidden, state]
+    inputs = (tokens,) if stays else (tokens, source)
+    return ops.repeat(("draft", config, model), (), read, inputs, compute)
 
 
 def _rows(x: np.ndarray, source: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from npu_sim.errors import WorkloadError, check_at_least, check_at_most
 from npu_sim.program import Gemm, Precision, Program, Tensor
 from npu_sim.recording import Recording, Shaped
 
-__all__ = ["Precision", "RecordOps", "Shaped", "record_request"]
+__all__ = ["Precision", "RecordOps", "Shaped", "record_memory", "record_request"]
 
 # A recording keeps the model's masks, input x input, and every operation of every step in memory.
 MAX_INPUT_TOKENS = 8192  # of all rows of the batch
@@ -184,7 +184,13 @@ class RecordOps(Ops):
 
 
 def record_request(
-    config: ModelConfig, n_input: int, n_output: int, precision: Precision, batch: int = 1
+    config: ModelConfig,
+    n_input: int,
+    n_output: int,
+    precision: Precision,
+    batch: int = 1,
+    *,
+    ops: "RecordOps | None" = None,
 ) -> Program:
     """Record a whole request: read `n_input` tokens, write `n_output`.
 
@@ -198,6 +204,7 @@ def record_request(
         n_output: tokens, at least 1; decoding does not stop earlier.
         precision: stored widths.
         batch: rows computed together, all of the same length.
+        ops: another recorder than a new `RecordOps` of this configuration.
 
     Returns:
         The program.
@@ -213,12 +220,12 @@ def record_request(
         raise WorkloadError(
             f"a model that writes tokens must have a decoder, {config.name} has none"
         )
-    ops = RecordOps(config, precision)
+    ops = RecordOps(config, precision) if ops is None else ops
     tokens = np.full((batch, n_input), config.bos_id)
     valid = np.ones(tokens.shape, bool)
     memory = None
     if config.encoder is not None:
-        memory = _remember(ops, tokens, valid)
+        memory = record_memory(ops, tokens, valid)
         tokens, valid = tokens[:, :1], valid[:, :1]  # the decoder starts from the start token
     steps = stream(ops, config, memory, tokens, valid, n_output, stop_at_eos=False)
     for step in range(n_output):
@@ -231,8 +238,17 @@ def record_request(
     )  # fmt: skip
 
 
-def _remember(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
-    """Encode, and put K and V of cross-attention where they outlive the call: in DRAM."""
+def record_memory(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
+    """Encode, and put K and V of cross-attention where they outlive the call: in DRAM.
+
+    Args:
+        ops: the recorder.
+        tokens: [batch, n_src] int.
+        valid: [batch, n_src] bool.
+
+    Returns:
+        The memory, its K and V in the cache.
+    """
     ops.log.begin("encode")
     memory = mu.remember(ops, ops.config, tokens, valid)
     for layer, kept in enumerate(memory.layers):

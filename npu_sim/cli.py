@@ -15,6 +15,7 @@ from mu_ref.errors import MuRefError
 from mu_ref.presets import preset
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware import NPUS, npu
+from npu_sim.hardware_files import npu_to_toml
 from npu_sim.program import Precision
 from npu_sim.report import BUDGET_MS, simulate_request
 from npu_sim.tables import npu_list, npu_numbers, phase_table
@@ -44,7 +45,7 @@ def main() -> NoReturn:
 def run(
     model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
     npu_name: Annotated[
-        str, typer.Option("--npu", help="NPU; `npu-sim hardware list` names them.")
+        str, typer.Option("--npu", help="NPU of `npu-sim hardware list`, or FILE.toml.")
     ] = NPUS[0],
     n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
     n_output: Annotated[int, typer.Option("--output", help="Tokens written.")] = 32,
@@ -98,15 +99,20 @@ def list_hardware(as_json: JsonOption = False) -> None:
 
 @hardware_app.command("show")
 def show_hardware(
-    name: Annotated[str, typer.Argument(help="NPU; `npu-sim hardware list` names them.")],
+    name: Annotated[str, typer.Argument(help="NPU of `npu-sim hardware list`, or FILE.toml.")],
     as_json: JsonOption = False,
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="Print a file that --npu reads; change what you like.")
+    ] = False,
 ) -> None:
-    """Show every number of an NPU with its source."""
+    """Show every value of an NPU with its source."""
     chip = npu(name)
-    if as_json:
+    if as_toml:
+        typer.echo(npu_to_toml(chip), nl=False)
+    elif as_json:
         numbers = {
             path: {"value": value, "source": chip.sources[path]}
-            for path, value in chip.numbers().items()
+            for path, value in chip.values().items()
         }
         typer.echo(json.dumps({"name": name, "title": chip.title, "numbers": numbers}, indent=2))
     else:

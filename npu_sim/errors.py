@@ -10,6 +10,7 @@ __all__ = [
     "CapacityError",
     "HardwareError",
     "NpuSimError",
+    "UnsupportedError",
     "WorkloadError",
     "check_at_least",
     "check_at_most",
@@ -31,6 +32,10 @@ class WorkloadError(NpuSimError):
 
 class CapacityError(NpuSimError):
     """Something does not fit a memory of the NPU."""
+
+
+class UnsupportedError(NpuSimError):
+    """The NPU has no engine for an operation, or does not multiply its widths."""
 
 
 def check_at_least(

@@ -1,10 +1,11 @@
-"""What an NPU is: engines, memories, a clock and overheads; presets with a source for each number.
+"""What an NPU is: engines, memories, a clock, overheads, energies, each number with a source.
 
-Every number has a path such as `dma.bytes_per_s`, and `Npu.sources` says for each path where the
-number comes from: `public` (a vendor's document), `third party` (somebody's measurement),
-`derived` (arithmetic on those) or `assumed`. Nothing here is fitted to a measured latency.
-Not here: how an operation uses the engines (`roofline.py`). Chapter: `docs/04_npu.md`; every number
-is also in `docs/hardware_sources.md`.
+Every value has a path such as `dma.bytes_per_s`, and `Npu.sources` says for each path where it
+comes from: `public` (a vendor's document), `third party` (somebody's measurement), `derived`
+(arithmetic on those), `assumed`, or `fitted` (to measured latencies that the source names). An
+`Npu` is read from and written to TOML by `hardware_files.py`; presets are in `npu_sim/presets/`.
+Not here: how an operation uses the engines (`roofline.py`, `tiling.py`). Chapters:
+`docs/04_npu.md`, `docs/07_npu_tiles.md`; every number is also in `docs/hardware_sources.md`.
 """
 
 from collections.abc import Mapping
@@ -12,83 +13,37 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self
 
+from npu_sim.engines import Dma, Dram, Energy, MatrixEngine, Sram, VectorEngine
 from npu_sim.errors import HardwareError, check_at_least, check_choice
-from npu_sim.units import GB, GIB, KIB, MIB, cycles_from_us
+from npu_sim.units import cycles_from_us
 
-__all__ = ["NPUS", "Dma", "Dram", "MatrixEngine", "Npu", "Sram", "VectorEngine", "npu"]
+__all__ = [
+    "NPUS",
+    "RUNTIMES",
+    "Dma",
+    "Dram",
+    "Energy",
+    "MatrixEngine",
+    "Npu",
+    "Sram",
+    "VectorEngine",
+    "build_npu",
+    "npu",
+]
 
 Number = int | float
-Sourced = Mapping[str, tuple[Number, str]]  # path -> (value, where it comes from)
+FieldValue = int | float | bool | str
+RUNTIMES = ("native", "geniex")  # who calls the graph: the vendor's runtime, or an LLM runtime
 
+NPUS: tuple[str, ...] = (
+    "hexagon-x-elite", "hexagon-x2-elite", "intel-npu4", "amd-xdna2", "ethos-u85", "a100", "h100",
+    "m1-max", "m2-ultra", "tpu-v6e", "teaching-npu",
+)  # fmt: skip
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MatrixEngine:
-    """Multiplies matrices; its rate depends on the widths of the two operands."""
-
-    rows: int  # of the array of multipliers
-    columns: int
-    w8a8_macs_per_cycle: int  # weights and activations of at most 8 bits
-    w8a16_macs_per_cycle: int  # weights of at most 8 bits, 16-bit activations
-    w16a16_macs_per_cycle: int  # anything wider
-
-    def macs_per_cycle(self, weight_bits: int, activation_bits: int) -> int:
-        """Return the peak rate for a pair of operand widths.
-
-        Args:
-            weight_bits: width of the stationary operand: weights, or cached keys and values.
-            activation_bits: width of the moving operand.
-
-        Returns:
-            Multiply-accumulates per cycle.
-
-        Assumes:
-            Operands narrower than 8 bits are unpacked to 8 and multiply at the 8-bit rate.
-        """
-        if weight_bits > 8:
-            return self.w16a16_macs_per_cycle
-        return self.w8a8_macs_per_cycle if activation_bits <= 8 else self.w8a16_macs_per_cycle
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VectorEngine:
-    """Works element by element: sums, products, and functions such as exp."""
-
-    width_bytes: int  # of all vector units together, per cycle
-    special_function_cycles: int  # one exp, tanh or erf in one lane, against 1 for a sum
-
-    def lanes(self, element_bits: int) -> int:
-        """Return the elements processed per cycle: narrower elements, more lanes.
-
-        Args:
-            element_bits: width of an element; stored in 8, 16 or 32 bits.
-
-        Returns:
-            Elements per cycle.
-        """
-        stored_bytes = 1 if element_bits <= 8 else 2 if element_bits <= 16 else 4
-        return max(1, self.width_bytes // stored_bytes)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dma:
-    """Moves data between DRAM and SRAM."""
-
-    bytes_per_s: int  # effective, sustained
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sram:
-    """Memory on the chip that the program manages; Hexagon's is called VTCM."""
-
-    capacity_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dram:
-    """Memory off the chip: weights and the KV cache live here."""
-
-    capacity_bytes: int
-    bytes_per_s: int  # peak of the whole chip, shared with its CPU and GPU
+MAY_BE_ZERO = frozenset({
+    "per_op_overhead_cycles", "dma.setup_cycles", "matrix.w4a8_macs_per_cycle",
+    "matrix.w4a16_macs_per_cycle", "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +51,7 @@ class Npu:
     """A neural processing unit.
 
     Raises:
-        HardwareError: a number is not a whole number or too small.
+        HardwareError: a value is of the wrong type or out of range; names its path.
     """
 
     name: str
@@ -107,19 +62,19 @@ class Npu:
     dma: Dma
     sram: Sram
     dram: Dram
+    energy: Energy
     per_op_overhead_cycles: int  # start and end of one operation
     per_inference_overhead_us: float  # one call of a graph, from the host and back
+    geniex_overhead_us: (
+        float  # more per call under an LLM runtime: embedding, sampling, graph parts
+    )
+    unsupported_ops: str  # kinds of `mu_ref.ops.Ops` it has no engine for, separated by blanks
     sources: Mapping[str, str] = field(compare=False, repr=False)  # path -> source
 
     def __post_init__(self) -> None:
-        """Check every number by its path."""
-        for path, value in self.numbers().items():
-            if path == "per_inference_overhead_us":
-                if not 0 <= value < float("inf"):
-                    raise HardwareError(f"{path} must be at least 0, got {value}")
-            else:
-                least = 0 if path == "per_op_overhead_cycles" else 1
-                check_at_least(path, value, least, HardwareError)  # type: ignore[arg-type]
+        """Check every value by its path."""
+        for path, value in self.values().items():
+            _check(path, value)
 
     @property
     def memory_bytes_per_s(self) -> int:
@@ -129,35 +84,59 @@ class Npu:
     @property
     def per_inference_overhead_cycles(self) -> int:
         """The overhead of one graph call, in cycles."""
-        return cycles_from_us(self.per_inference_overhead_us, self.clock_hz)
+        return self.call_overhead_cycles("native")
 
     @property
     def int8_tops(self) -> float:
         """Peak int8 rate in 10^12 operations per second; one MAC is two operations."""
         return 2 * self.matrix.w8a8_macs_per_cycle * self.clock_hz / 1e12
 
-    def numbers(self) -> dict[str, Number]:
-        """List every number by its path, in the order of the fields.
+    def call_overhead_cycles(self, runtime: str) -> int:
+        """Return the overhead of one graph call.
+
+        Args:
+            runtime: one of `RUNTIMES`.
+
+        Returns:
+            Cycles.
+
+        Raises:
+            HardwareError: no such runtime.
+        """
+        check_choice("runtime", runtime, RUNTIMES, HardwareError)
+        extra_us = self.geniex_overhead_us if runtime == "geniex" else 0.0
+        return cycles_from_us(self.per_inference_overhead_us + extra_us, self.clock_hz)
+
+    def values(self) -> dict[str, FieldValue]:
+        """List every value by its path, in the order of the fields.
 
         Returns:
             {"clock_hz": ..., "matrix.rows": ..., ...}.
         """
-        found: dict[str, Number] = {}
+        found: dict[str, FieldValue] = {}
         for top in fields(self):
             value = getattr(self, top.name)
-            if top.name in _PARTS:
+            if top.name in PARTS:
                 for inner in fields(value):
                     found[f"{top.name}.{inner.name}"] = getattr(value, inner.name)
             elif top.name not in ("name", "title", "sources"):
                 found[top.name] = value
         return found
 
-    def with_value(self, path: str, value: Number, source: str = "assumed: a what-if") -> Self:
-        """Return the same NPU with one number changed, and its source with it.
+    def numbers(self) -> dict[str, Number]:
+        """List every number by its path: `values` without texts and switches."""
+        return {
+            path: value
+            for path, value in self.values().items()
+            if not isinstance(value, str | bool)
+        }
+
+    def with_value(self, path: str, value: FieldValue, source: str = "assumed: a what-if") -> Self:
+        """Return the same NPU with one value changed, and its source with it.
 
         Args:
-            path: one of `numbers()`, for example "dma.bytes_per_s".
-            value: the new number.
+            path: one of `values()`, for example "dma.bytes_per_s".
+            value: the new value.
             source: where it comes from.
 
         Returns:
@@ -166,85 +145,108 @@ class Npu:
         Raises:
             HardwareError: no such path, or the value is not allowed.
         """
-        numbers = self.numbers()
-        check_choice("hardware field", path, numbers, HardwareError)
-        sourced = {at: (number, self.sources[at]) for at, number in numbers.items()}
-        sourced[path] = (value, source)
-        return _build(type(self), self.name, self.title, sourced)
+        return self.with_changes({path: value}, source)
+
+    def with_changes(
+        self, changes: Mapping[str, FieldValue], source: str = "assumed: a what-if"
+    ) -> Self:
+        """Return the same NPU with some values changed, and their sources with them.
+
+        Args:
+            changes: {path: new value}.
+            source: where the new values come from.
+
+        Returns:
+            The changed NPU.
+
+        Raises:
+            HardwareError: no such path, or a value is not allowed.
+        """
+        values = self.values()
+        for path in changes:
+            check_choice("hardware field", path, values, HardwareError)
+        sources = {**self.sources, **dict.fromkeys(changes, source)}
+        changed: Self = build_npu(self.name, self.title, {**values, **changes}, sources, type(self))
+        return changed
 
 
-_PARTS: Mapping[str, type] = MappingProxyType(
-    {"matrix": MatrixEngine, "vector": VectorEngine, "dma": Dma, "sram": Sram, "dram": Dram}
-)
+PARTS: Mapping[str, type] = MappingProxyType(
+    {
+        "matrix": MatrixEngine, "vector": VectorEngine, "dma": Dma, "sram": Sram, "dram": Dram,
+        "energy": Energy,
+    }
+)  # fmt: skip
 
 
-def _build(kind: type[Any], name: str, title: str, sourced: Sourced) -> Any:
-    """Put the numbers where their paths say."""
-    parts: dict[str, dict[str, Number]] = {part: {} for part in _PARTS}
-    top: dict[str, Number] = {}
-    for path, (value, _) in sourced.items():
-        part, _, name_in_part = path.rpartition(".")
-        (parts[part] if part else top)[name_in_part] = value
-    engines = {part: _PARTS[part](**numbers) for part, numbers in parts.items()}
-    sources = MappingProxyType({path: source for path, (_, source) in sourced.items()})
-    return kind(name=name, title=title, **engines, **top, sources=sources)
-
-
-def _hexagon_x_elite() -> Sourced:
-    """Figures of the Hexagon v73; where public ones give a range, its middle."""
-    return {
-        "clock_hz": (1_373_291_016, "derived: 45 TOPS / (2 x 16,384 MACs per cycle), unconfirmed"),
-        "matrix.rows": (128, "assumed: 128 x 128 = 16,384 MACs per cycle"),
-        "matrix.columns": (128, "assumed: 128 x 128 = 16,384 MACs per cycle"),
-        "matrix.w8a8_macs_per_cycle": (16_384, "derived: 45 TOPS, product brief 87-71417-1"),
-        "matrix.w8a16_macs_per_cycle": (8_192, "assumed: half of int8"),
-        "matrix.w16a16_macs_per_cycle": (8_192, "assumed: half of int8; on SM8750 fp16 is 0.43"),
-        "vector.width_bytes": (512, "public: HVX, 4 contexts x 128 B (press, Qualcomm slides)"),
-        "vector.special_function_cycles": (16, "assumed: a polynomial of about 16 instructions"),
-        "dma.bytes_per_s": (46 * GB, "third party: DDR to VTCM 37-55 GB/s, SM8550 (v73); middle"),
-        "sram.capacity_bytes": (8 * MIB, "public: VTCM, TVM's default for v73; X Elite inferred"),
-        "dram.capacity_bytes": (16 * GIB, "assumed: the smallest configuration sold"),
-        "dram.bytes_per_s": (135 * GB, "public: LPDDR5x-8448, 8 x 16 bit, the whole chip's"),
-        "per_op_overhead_cycles": (2_060, "assumed: 1.5 us, the middle of about 1-2 us"),
-        "per_inference_overhead_us": (265, "assumed: the middle of 0.03-0.5 ms (QNN)"),
-    }  # fmt: skip
-
-
-def _teaching_npu() -> Sourced:
-    """Numbers for arithmetic by hand."""
-    numbers = {
-        "clock_hz": 1 * GB, "matrix.rows": 32, "matrix.columns": 32,
-        "matrix.w8a8_macs_per_cycle": 1_024, "matrix.w8a16_macs_per_cycle": 512,
-        "matrix.w16a16_macs_per_cycle": 256, "vector.width_bytes": 64,
-        "vector.special_function_cycles": 10, "dma.bytes_per_s": 10 * GB,
-        "sram.capacity_bytes": 512 * KIB, "dram.capacity_bytes": 1 * GIB,
-        "dram.bytes_per_s": 20 * GB, "per_op_overhead_cycles": 1_000,
-        "per_inference_overhead_us": 100,
-    }  # fmt: skip
-    source = "assumed: a round number, no such chip exists"
-    return {path: (value, source) for path, value in numbers.items()}
-
-
-_PRESETS = MappingProxyType({
-    "hexagon-x-elite": ("Qualcomm Hexagon NPU of Snapdragon X Elite (v73)", _hexagon_x_elite),
-    "teaching-npu": ("a chip with round numbers", _teaching_npu),
-})  # fmt: skip
-NPUS: tuple[str, ...] = tuple(_PRESETS)
-
-
-def npu(name: str) -> Npu:
-    """Return a named NPU.
+def build_npu(
+    name: str,
+    title: str,
+    values: Mapping[str, FieldValue],
+    sources: Mapping[str, str],
+    kind: type[Any] = Npu,
+) -> Any:
+    """Put values where their paths say.
 
     Args:
-        name: one of `NPUS`.
+        name: of the NPU.
+        title: what it is, in a few words.
+        values: {path: value} for every path.
+        sources: {path: source} for every path.
+        kind: class to make.
 
     Returns:
         The NPU.
 
     Raises:
-        HardwareError: no such preset; the message lists those that exist.
+        HardwareError: a value is not allowed.
     """
+    parts: dict[str, dict[str, FieldValue]] = {part: {} for part in PARTS}
+    top: dict[str, FieldValue] = {}
+    for path, value in values.items():
+        part, _, name_in_part = path.rpartition(".")
+        (parts[part] if part else top)[name_in_part] = value
+    engines = {part: PARTS[part](**inner) for part, inner in parts.items()}
+    return kind(name=name, title=title, **engines, **top, sources=MappingProxyType(dict(sources)))
+
+
+def npu(name: str) -> Npu:
+    """Return a named NPU, or one described by a TOML file.
+
+    Args:
+        name: one of `NPUS`, or a path that ends in ".toml".
+
+    Returns:
+        The NPU.
+
+    Raises:
+        HardwareError: no such preset (the message lists those that exist), or a wrong file.
+    """
+    from npu_sim.hardware_files import read_npu, read_preset
+
+    if name.endswith(".toml"):
+        return read_npu(name)
     check_choice("NPU", name, NPUS, HardwareError)
-    title, sourced = _PRESETS[name]
-    preset: Npu = _build(Npu, name, title, sourced())
-    return preset
+    return read_preset(name)
+
+
+def _check(path: str, value: Any) -> None:
+    """Check one value; what is allowed follows from the unit at the end of its name."""
+    if path == "matrix.dataflow":
+        check_choice(path, value, ("blocks", "os", "ws", "is"), HardwareError)
+    elif path == "sram.keeps_between_calls":
+        check_choice(path, value, (True, False), HardwareError)
+    elif path == "unsupported_ops":
+        if not isinstance(value, str):
+            raise HardwareError(f"{path} must be names separated by blanks, got {value!r}")
+    elif path.endswith("efficiency"):
+        if not _is_number(value) or not 0 < value <= 1:
+            raise HardwareError(f"{path} must lie in (0, 1], got {value!r}")
+    elif path.endswith(("_us", "_pj", "_watts")) or path == "vector.special_function_cycles":
+        if not _is_number(value) or not 0 <= value < float("inf"):
+            raise HardwareError(f"{path} must be at least 0, got {value!r}")
+    else:
+        check_at_least(path, value, 0 if path in MAY_BE_ZERO else 1, HardwareError)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

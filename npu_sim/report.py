@@ -15,6 +15,7 @@ from npu_sim.phases import Budget, PhaseReport, phase_report
 from npu_sim.program import Precision, Program
 from npu_sim.record import record_request
 from npu_sim.roofline import check_capacity, op_cost
+from npu_sim.support import check_supported
 from npu_sim.units import format_bytes, format_ms, ms_from_cycles
 
 __all__ = ["BUDGET_MS", "Report", "simulate", "simulate_request"]
@@ -139,6 +140,7 @@ def simulate(program: Program, npu: Npu, budget_ms: float = BUDGET_MS) -> Report
     """
     if not 0 < budget_ms < float("inf"):
         raise WorkloadError(f"budget_ms must be a positive number of milliseconds, got {budget_ms}")
+    check_supported(program, npu)
     check_capacity(program, npu)
     calls = [[op_cost(op, npu) for op in call.ops] for call in program.calls]
     call_overhead = npu.per_inference_overhead_cycles

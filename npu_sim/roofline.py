@@ -18,6 +18,7 @@ Assumes:
 """
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from npu_sim.errors import CapacityError
@@ -138,7 +139,7 @@ def vector_cycles(op: Op, npu: Npu) -> int:
     work = VECTOR_WORK[op.vector_work]
     widths = [t.bits for t in (*op.inputs, op.output) if t.role != "weight"]
     steps = work.simple_operations + work.special_functions * npu.vector.special_function_cycles
-    return ceil_div(op.vector_elements * steps, npu.vector.lanes(max(widths)))
+    return ceil_div(ceil(op.vector_elements * steps), npu.vector.lanes(max(widths)))
 
 
 def dram_bytes(op: Op, npu: Npu) -> int:

@@ -86,6 +86,7 @@ def npu_numbers(chip: Npu) -> Table:
     table.add_column("field", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("source")
-    for path, value in chip.numbers().items():
-        table.add_row(path, f"{value:,}", chip.sources[path])
+    for path, value in chip.values().items():
+        shown = f"{value:,}" if path in chip.numbers() else str(value)
+        table.add_row(path, shown, chip.sources[path])
     return table

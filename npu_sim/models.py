@@ -4,6 +4,8 @@ Descriptions come from `model_json.py` and `hf_configs.py`; the forward pass of 
 recorded (`described.py`). Chapter: `docs/04_npu.md`.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from mu_ref.generate import GREEDY, sample
@@ -20,7 +22,7 @@ from npu_sim.recording import Shaped
 
 __all__ = ["PHASES", "call_program", "request_program"]
 
-PHASES = ("encode", "prefill", "decode")
+PHASES = ("encode", "prefill", "decode", "verify")
 
 
 def call_program(
@@ -36,7 +38,8 @@ def call_program(
 
     Args:
         model: the description.
-        phase: "encode" (and K and V of cross-attention, with a decoder), "prefill" or "decode".
+        phase: "encode" (and K and V of cross-attention, with a decoder), "prefill", "decode", or
+            "verify": drafted tokens, all of which the head scores.
         n_tokens: positions computed in this call.
         n_context: slots that self-attention reads, those of this call included.
         n_memory: slots that cross-attention reads; 0 without an encoder.
@@ -53,6 +56,8 @@ def call_program(
     for what, count in (("n_tokens", n_tokens), ("batch", batch)):
         check_at_least(what, count, 1)
     check_at_most("batch x n_context", batch * max(n_context, n_tokens), MAX_INPUT_TOKENS)
+    if phase == "verify":
+        model = replace(model, lm_head="all")
     ops = DescribedOps(model, precision)
     tokens = np.full((batch, n_tokens), model.config.bos_id)
     if phase == "encode":

@@ -195,6 +195,7 @@ class Program:
     batch: int
     stored_weight_bytes: int  # the whole model, each tensor once
     calls: tuple[Call, ...]
+    runtime: str = "native"  # who calls the graphs: one of `npu_sim.hardware.RUNTIMES`
 
     @property
     def ops(self) -> Iterable[Op]:

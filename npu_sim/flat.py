@@ -1,0 +1,134 @@
+"""A program as columns of numbers, and its roofline price on many NPUs at once.
+
+Equal operations become one row with a count; a decode step whose context grows by one token per
+step is a row whose numbers grow by a fixed amount. `price` is the twin of `roofline.op_cost` and
+`report.simulate` (`docs/04_npu.md`, equations 4.1 to 4.5) over arrays of NPU numbers; a test holds
+them equal. Not here: tiles, energies.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from npu_sim.engines import precision_name
+from npu_sim.program import VECTOR_WORK, Call, Op, Program
+
+__all__ = ["FlatProgram", "Priced", "flatten", "price"]
+
+PRECISIONS = ("w4a8", "w4a16", "w8a8", "w8a16", "w16a16")
+# columns of a row: counted amounts, then what kind of work it is
+MACS, MOVED, ACTIVATION, ELEMENTS, PRECISION, SIMPLE, SPECIAL, STORED = range(8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlatProgram:
+    """The operations of a request, equal ones once."""
+
+    rows: np.ndarray  # [n_rows, 8], see the columns above
+    counts: np.ndarray  # [n_rows] how often each runs
+    first: np.ndarray  # [n_rows] how often each runs before the first token is written
+    n_calls: int
+    n_first_calls: int
+    n_output: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Priced:
+    """Simulated times on N NPUs, [N] each."""
+
+    ttft_cycles: np.ndarray
+    latency_cycles: np.ndarray
+    dram_bytes: np.ndarray
+
+
+def flatten(program: Program, n_grown: int = 0) -> FlatProgram:
+    """Write a program as columns.
+
+    Args:
+        program: from `request_program` or `record_request`.
+        n_grown: further decode steps behind the last one, each differing from the one before as
+            the last differs from the one before it.
+
+    Returns:
+        The columns; exact where contexts grow by one token per step.
+    """
+    counted: Counter[tuple[float, ...]] = Counter()
+    first: Counter[tuple[float, ...]] = Counter()
+    rows_of: dict[int, list[tuple[float, ...]]] = {}
+    for index, call in enumerate(program.calls):
+        if id(call) not in rows_of:
+            rows_of[id(call)] = _rows(call)
+        counted.update(rows_of[id(call)])
+        if index < program.n_first_calls:
+            first.update(rows_of[id(call)])
+    if n_grown:
+        before, last = (np.array(rows_of[id(call)]) for call in program.calls[-2:])
+        for step in range(1, n_grown + 1):
+            counted.update(map(tuple, (last + step * (last - before)).tolist()))
+    rows = np.array(list(counted), dtype=float)
+    return FlatProgram(
+        rows=rows,
+        counts=np.array(list(counted.values()), dtype=float),
+        first=np.array([first[row] for row in counted], dtype=float),
+        n_calls=len(program.calls) + n_grown,
+        n_first_calls=program.n_first_calls,
+        n_output=program.n_output + n_grown,
+    )
+
+
+def _rows(call: Call) -> list[tuple[float, ...]]:
+    return [_row(op) for op in call.ops if not op.is_layout]
+
+
+def _row(op: Op) -> tuple[float, ...]:
+    work = VECTOR_WORK[op.vector_work]
+    widths = [t.bits for t in (*op.inputs, op.output) if t.role != "weight"]
+    stored_bytes = 1 if max(widths) <= 8 else 2 if max(widths) <= 16 else 4
+    precision = -1 if op.gemm is None else PRECISIONS.index(precision_name(*op.operand_bits))
+    return (
+        float(op.macs), float(op.weight_bytes + op.kv_bytes), float(op.activation_bytes),
+        float(op.vector_elements), float(precision), float(work.simple_operations),
+        float(work.special_functions), float(stored_bytes),
+    )  # fmt: skip
+
+
+def price(flat: FlatProgram, values: Mapping[str, Any], runtime_overhead_us: Any = 0.0) -> Priced:
+    """Price a program on many NPUs.
+
+    Args:
+        flat: the program.
+        values: {path of `Npu.values`: a number, or [N] numbers}.
+        runtime_overhead_us: of a call, beside the NPU's own; a number or [N].
+
+    Returns:
+        The times.
+    """
+    v = {path: _column(value) for path, value in values.items() if not isinstance(value, str)}
+    row = flat.rows.T  # [8, n_rows]
+    rate = np.ones((1, len(flat.counts)))
+    for index, name in enumerate(PRECISIONS):
+        rate = np.where(row[PRECISION] == index, v[f"matrix.{name}_macs_per_cycle"], rate)
+    compute = np.ceil(row[MACS] / np.maximum(rate, 1))  # [N, n_rows]
+    lanes = np.maximum(1, v["vector.width_bytes"] // row[STORED])
+    steps = row[SIMPLE] + row[SPECIAL] * v["vector.special_function_cycles"]
+    vector = np.ceil(np.ceil(row[ELEMENTS] * steps) / lanes)
+    spilled = np.where(row[ACTIVATION] > v["sram.capacity_bytes"], row[ACTIVATION], 0.0)
+    moved = row[MOVED] + spilled
+    bytes_per_s = np.minimum(v["dma.bytes_per_s"], v["dram.bytes_per_s"])
+    memory = np.ceil(moved * v["clock_hz"] / bytes_per_s)
+    cycles = np.maximum(np.maximum(compute, vector), memory) + v["per_op_overhead_cycles"]
+    overhead_us = v["per_inference_overhead_us"] + _column(runtime_overhead_us)
+    call = np.round(overhead_us * v["clock_hz"] / 1e6)[:, 0]
+    return Priced(
+        ttft_cycles=cycles @ flat.first + call * flat.n_first_calls,
+        latency_cycles=cycles @ flat.counts + call * flat.n_calls,
+        dram_bytes=np.broadcast_to(moved, cycles.shape) @ flat.counts,
+    )
+
+
+def _column(value: Any) -> np.ndarray:
+    """A number or [N] -> [1 or N, 1] float64."""
+    return np.atleast_1d(np.asarray(value, dtype=float))[:, None]

@@ -13,6 +13,7 @@ from rich.console import Console
 from mu_ref.command_line import run_app
 from mu_ref.errors import MuRefError
 from mu_ref.presets import preset
+from npu_sim import cli_sweep
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware import NPUS, npu
 from npu_sim.hardware_files import npu_to_toml
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 hardware_app = typer.Typer(help="The NPUs and where their numbers come from.", no_args_is_help=True)
 app.add_typer(hardware_app, name="hardware")
+cli_sweep.add_commands(app)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 

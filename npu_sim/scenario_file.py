@@ -3,6 +3,7 @@
 Chapter: `docs/whatif.md`.
 """
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +19,10 @@ from npu_sim.model_json import read_model
 from npu_sim.program import Precision
 from npu_sim.scenario import Drafter, Scenario, Workload
 
-__all__ = ["base_scenario", "read_description", "table_of"]
+__all__ = ["BASE_KEYS", "base_scenario", "read_description", "read_scenario", "table_of"]
+
+BASE_KEYS = ("model", "model_json", "hf_config", "npu", "fidelity", "workload", "precision",
+             "drafter")  # fmt: skip
 
 
 def base_scenario(data: Mapping[str, Any]) -> Scenario:
@@ -43,6 +47,29 @@ def base_scenario(data: Mapping[str, Any]) -> Scenario:
     return Scenario(
         model=read_description(data), npu=npu(data.get("npu", "hexagon-x-elite")), **parts
     )
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Read a scenario from a TOML file: the base of a sweep, without what is varied.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The scenario.
+
+    Raises:
+        NpuSimError: no such file, not TOML, or a key that is wrong; names it.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SweepError(f"{path} must be a TOML file of a scenario; cannot read it") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SweepError(f"{path} must be TOML, got something else ({error})") from error
+    for key in data:
+        check_choice(f"key of {path}", key, BASE_KEYS, SweepError)
+    return base_scenario(data)
 
 
 def table_of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -31,14 +31,13 @@ import numpy as np
 
 from npu_sim.errors import NpuSimError, SweepError, check_choice
 from npu_sim.scenario import Scenario
-from npu_sim.scenario_file import base_scenario, table_of
+from npu_sim.scenario_file import BASE_KEYS, base_scenario, table_of
 from npu_sim.sweep_axes import Axis, read_axis
 
 __all__ = ["FIDELITIES", "SweepSpec", "read_spec", "spec_from"]
 
 FIDELITIES = ("roofline", "tile")
-TOP = ("model", "model_json", "hf_config", "npu", "fidelity", "workload", "precision", "drafter",
-       "vary", "sample")  # fmt: skip
+TOP = (*BASE_KEYS, "vary", "sample")
 MAX_POINTS = 10_000_000
 
 

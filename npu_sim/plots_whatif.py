@@ -71,7 +71,7 @@ def plot_sweep(table: Path, paths: Sequence[str], out: Path, metric: str = "late
         axes.plot(*zip(*points, strict=True), marker=".", label=label)
     axes.set(xlabel=paths[0], ylabel=f"{metric}, simulated (median of the other fields)")
     values = [float(row[paths[0]]) for row in rows if _is_number(row[paths[0]])]
-    if values and min(values) > 0 and max(values) > 20 * min(values):
+    if values and min(values) > 0 and max(values) >= 10 * min(values):
         axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     if second is not None:

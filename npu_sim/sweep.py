@@ -11,8 +11,9 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -180,14 +181,15 @@ def local_executor(n_processes: int | None = None) -> Executor:
     return ProcessPoolExecutor(n_processes or os.cpu_count() or 1, mp_context=get_context("spawn"))
 
 
-def dask_executor(address: str) -> Executor:
-    """Return an executor on a Dask cluster; needs `pip install mu-ref[dask]`.
+@contextmanager
+def dask_executor(address: str) -> Iterator[Executor]:
+    """Connect to a Dask cluster for as long as a `with` lasts; needs `pip install mu-ref[dask]`.
 
     Args:
         address: of the scheduler, for example "tcp://10.0.0.1:8786".
 
-    Returns:
-        The executor.
+    Yields:
+        An executor on the cluster.
 
     Raises:
         SweepError: Dask is not installed, or no scheduler answers.
@@ -200,5 +202,5 @@ def dask_executor(address: str) -> Executor:
         client = Client(address, timeout="10s")
     except (OSError, ValueError) as error:
         raise SweepError(f"--dask must be the address of a scheduler, got {address}") from error
-    executor: Executor = client.get_executor()
-    return executor
+    with client:
+        yield client.get_executor()

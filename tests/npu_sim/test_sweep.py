@@ -128,7 +128,7 @@ def test_a_dask_cluster_gives_the_same_bytes(tmp_path):
     run_sweep(spec, tmp_path / "a.csv")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster,
         dask_executor(cluster.scheduler_address) as executor,
     ):

@@ -1,10 +1,11 @@
-"""`npu-sim` at the command line: run, hardware list, hardware show.
+"""`npu-sim` at the command line: run, explain, check-trace, hardware list, hardware show.
 
 Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 3 a missed budget with
 --strict, 130 interrupted.
 """
 
 import json
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,12 +15,23 @@ from mu_ref.command_line import run_app
 from mu_ref.errors import MuRefError
 from mu_ref.presets import preset
 from npu_sim import cli_sweep
+from npu_sim.cli_explain import check_trace_file, explain
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware import NPUS, npu
 from npu_sim.hardware_files import npu_to_toml
-from npu_sim.program import Precision
-from npu_sim.report import BUDGET_MS, simulate_request
-from npu_sim.tables import npu_list, npu_numbers, phase_table
+from npu_sim.options import (
+    ActivationBitsOption,
+    HeadBitsOption,
+    JsonOption,
+    KvBitsOption,
+    NpuOption,
+    WeightBitsOption,
+    cycle_budgets,
+    precision_of,
+)
+from npu_sim.outputs import write_files
+from npu_sim.report import BUDGET_MS, Report, simulate_request
+from npu_sim.tables import npu_list, npu_numbers, phase_table, share_table
 
 __all__ = ["app", "main"]
 
@@ -33,9 +45,9 @@ app = typer.Typer(
 )
 hardware_app = typer.Typer(help="The NPUs and where their numbers come from.", no_args_is_help=True)
 app.add_typer(hardware_app, name="hardware")
+app.command()(explain)
+app.command("check-trace")(check_trace_file)
 cli_sweep.add_commands(app)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def main() -> NoReturn:
@@ -46,48 +58,68 @@ def main() -> NoReturn:
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
-    npu_name: Annotated[
-        str, typer.Option("--npu", help="NPU of `npu-sim hardware list`, or FILE.toml.")
-    ] = NPUS[0],
+    npu_name: NpuOption = NPUS[0],
     n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
     n_output: Annotated[int, typer.Option("--output", help="Tokens written.")] = 32,
     batch: Annotated[int, typer.Option(help="Requests computed together.")] = 1,
-    weight_bits: Annotated[int, typer.Option(help="Width of weights: 4, 8 or 16.")] = 8,
-    activation_bits: Annotated[int, typer.Option(help="Width of activations: 8 or 16.")] = 16,
-    kv_bits: Annotated[int, typer.Option(help="Width of cached keys and values.")] = 16,
-    head_weight_bits: Annotated[
-        int | None,
-        typer.Option(help="Width of the vocabulary projection; as the weights, at least 8."),
-    ] = None,
+    weight_bits: WeightBitsOption = 8,
+    activation_bits: ActivationBitsOption = 16,
+    kv_bits: KvBitsOption = 16,
+    head_weight_bits: HeadBitsOption = None,
+    fidelity: Annotated[
+        str, typer.Option(help="tile (engines wait for each other) or roofline (a bound).")
+    ] = "tile",
     budget_ms: Annotated[float, typer.Option(help="Latency budget of the request.")] = BUDGET_MS,
-    strict: Annotated[bool, typer.Option(help="Exit with 3 if the budget is missed.")] = False,
+    budget_mb: Annotated[
+        float | None, typer.Option(help="Budget of weights and cache in DRAM, 10^6 bytes.")
+    ] = None,
+    phase_budgets: Annotated[
+        list[str] | None,
+        typer.Option("--phase-budget", help="Cycles that a phase may take: encode=9000000."),
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 3 if a budget is missed.")] = False,
+    trace: Annotated[Path | None, typer.Option(help="Chrome trace to write (Perfetto).")] = None,
+    gantt: Annotated[Path | None, typer.Option(help="Picture of the last call to write.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Table of all operations to write.")] = None,
+    plot_roofline: Annotated[Path | None, typer.Option(help="Roofline picture to write.")] = None,
+    plot_breakdown: Annotated[Path | None, typer.Option(help="Where time goes, to write.")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Also list the time of each layer, kind or site.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate one request of a model on an NPU."""
-    precision = Precision(
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        kv_bits=kv_bits,
-        head_weight_bits=max(weight_bits, 8) if head_weight_bits is None else head_weight_bits,
-    )
+    precision = precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
+    cycles = cycle_budgets(phase_budgets or [])
     report = simulate_request(
-        preset(model), npu_name, n_input, n_output, precision, batch=batch, budget_ms=budget_ms
-    )
+        preset(model), npu_name, n_input, n_output, precision,
+        batch=batch, budget_ms=budget_ms, budget_mb=budget_mb, fidelity=fidelity,
+        cycle_budgets=cycles,
+    )  # fmt: skip
+    write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=2))
     else:
-        console = Console(highlight=False)
-        console.print(
-            f"{model} on {npu_name}: {n_input} tokens in, {n_output} out, {precision.label()}; "
-            "every time is simulated (roofline)\n",
-            soft_wrap=True,
-        )
-        console.print(phase_table(report))
-        console.print()
-        for name, value in report.summary_rows():
-            console.print(f"{name:<20} {value}", soft_wrap=True)
-    if strict and not report.budget.met:
+        _show(report, by)
+    if strict and not report.budgets_met:
         raise typer.Exit(BUDGET_MISSED)
+
+
+def _show(report: Report, by: str | None) -> None:
+    program = report.program
+    console = Console(highlight=False)
+    console.print(
+        f"{program.model} on {report.npu.name}: {program.n_input} tokens in, {program.n_output} "
+        f"out, {program.precision.label()}; every time is simulated ({report.fidelity})\n",
+        soft_wrap=True,
+    )
+    console.print(phase_table(report))
+    console.print()
+    for name, value in report.summary_rows():
+        console.print(f"{name:<20} {value}", soft_wrap=True)
+    if by is not None:
+        console.print()
+        console.print(share_table(report, by))
 
 
 @hardware_app.command("list")

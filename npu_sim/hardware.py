@@ -40,7 +40,9 @@ NPUS: tuple[str, ...] = (
     "m1-max", "m2-ultra", "tpu-v6e", "teaching-npu",
 )  # fmt: skip
 
+SWITCHES = frozenset({"sram.keeps_between_calls", "sram.fuses_operations", "dma.runs_ahead"})
 MAY_BE_ZERO = frozenset({
+    "matrix.output_elements_per_s", "dma.cache_elements_per_s",
     "per_op_overhead_cycles", "dma.setup_cycles", "matrix.w4a8_macs_per_cycle",
     "matrix.w4a16_macs_per_cycle", "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
 })  # fmt: skip
@@ -68,6 +70,7 @@ class Npu:
     geniex_overhead_us: (
         float  # more per call under an LLM runtime: embedding, sampling, graph parts
     )
+    geniex_position_us: float  # and for each position computed: embedding, mask and angles, on a CPU
     unsupported_ops: str  # kinds of `mu_ref.ops.Ops` it has no engine for, separated by blanks
     sources: Mapping[str, str] = field(compare=False, repr=False)  # path -> source
 
@@ -233,7 +236,7 @@ def _check(path: str, value: Any) -> None:
     """Check one value; what is allowed follows from the unit at the end of its name."""
     if path == "matrix.dataflow":
         check_choice(path, value, ("blocks", "os", "ws", "is"), HardwareError)
-    elif path == "sram.keeps_between_calls":
+    elif path in SWITCHES:
         check_choice(path, value, (True, False), HardwareError)
     elif path == "unsupported_ops":
         if not isinstance(value, str):

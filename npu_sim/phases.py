@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from npu_sim.energy import energy_joules
 from npu_sim.hardware import Npu
 from npu_sim.roofline import LIMITS, Limit, OpCost
-from npu_sim.units import format_ms, ms_from_cycles
+from npu_sim.units import MB, format_bytes, format_ms, ms_from_cycles
 
 __all__ = ["Budget", "PhaseReport", "phase_report"]
 
@@ -26,6 +27,7 @@ class PhaseReport:
     kv_bytes: int  # read from and written to DRAM
     activation_bytes: int  # through DRAM because they do not fit SRAM
     limit_cycles: Mapping[Limit, int]  # where the time goes; the sum is `cycles`
+    energy_joules: float
     clock_hz: int
     peak_macs_per_cycle: int  # at 8-bit operands
 
@@ -66,6 +68,7 @@ class PhaseReport:
             "activation_bytes": self.activation_bytes,
             "cycles": self.cycles,
             "time_ms": self.time_ms,
+            "energy_mj": 1000 * self.energy_joules,
             "limit_cycles": dict(self.limit_cycles),
             "bound": self.bound,
             "utilization": self.utilization,
@@ -74,57 +77,67 @@ class PhaseReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """A latency that must not be passed."""
+    """An amount that must not be passed."""
 
-    budget_ms: float
-    latency_ms: float  # simulated
+    limit: float
+    used: float  # simulated
+    unit: str  # "ms", "MB" or "cycles"
 
     @property
-    def margin_ms(self) -> float:
+    def margin(self) -> float:
         """What is left; negative when missed."""
-        return self.budget_ms - self.latency_ms
+        return self.limit - self.used
 
     @property
     def met(self) -> bool:
-        """Whether the latency stays within the budget."""
-        return self.margin_ms >= 0
+        """Whether what is used stays within the limit."""
+        return self.margin >= 0
 
     def line(self) -> str:
         """Say it in one line."""
-        verdict = "met" if self.met else "missed"
-        side = "left" if self.met else "over"
-        margin = f"{format_ms(abs(self.margin_ms))} {side}"
-        return f"{format_ms(self.budget_ms)} {verdict}, {margin}"
+        verdict, side = ("met", "left") if self.met else ("missed", "over")
+        return f"{self._shown(self.limit)} {verdict}, {self._shown(abs(self.margin))} {side}"
+
+    def _shown(self, amount: float) -> str:
+        if self.unit == "cycles":
+            return f"{amount:,.0f} cycles"
+        return format_ms(amount) if self.unit == "ms" else format_bytes(amount * MB)
 
 
-def phase_report(name: str, calls: list[list[OpCost]], npu: Npu) -> PhaseReport:
+def phase_report(
+    name: str, calls: list[list[OpCost]], npu: Npu, call_overhead_cycles: int
+) -> PhaseReport:
     """Add up the costs of one phase.
 
     Args:
         name: of the phase.
         calls: for each graph call, the costs of its operations.
         npu: the NPU that they were priced on.
+        call_overhead_cycles: of one call.
 
     Returns:
         The sums; overheads count as a limit of their own, the rest of an operation as its
         busiest engine's.
     """
     limit_cycles: dict[Limit, int] = dict.fromkeys(LIMITS, 0)
-    limit_cycles["overhead"] = npu.per_inference_overhead_cycles * len(calls)
+    limit_cycles["overhead"] = call_overhead_cycles * len(calls)
     costs = [cost for call in calls for cost in call]
     for cost in costs:
         limit_cycles[cost.engine] += cost.engine_cycles
         limit_cycles["overhead"] += cost.overhead_cycles
     weight_bytes = sum(cost.op.weight_bytes for cost in costs)
     kv_bytes = sum(cost.op.kv_bytes for cost in costs)
+    moved_bytes = sum(cost.dram_bytes for cost in costs)
+    cycles = sum(limit_cycles.values())
     return PhaseReport(
         phase=name,
         n_calls=len(calls),
         macs=sum(cost.op.macs for cost in costs),
         weight_bytes=weight_bytes,
         kv_bytes=kv_bytes,
-        activation_bytes=sum(cost.dram_bytes for cost in costs) - weight_bytes - kv_bytes,
+        activation_bytes=moved_bytes - weight_bytes - kv_bytes,
         limit_cycles=MappingProxyType(limit_cycles),
+        energy_joules=energy_joules((cost.op for cost in costs), moved_bytes, cycles, npu),
         clock_hz=npu.clock_hz,
         peak_macs_per_cycle=npu.matrix.w8a8_macs_per_cycle,
     )

@@ -26,6 +26,8 @@ __all__ = [
     "VectorWork",
 ]
 
+ROW_SCALE_BYTES = 4  # of a row of 8-bit weights: a float32, or a multiplier and its shift
+INT4_GROUP, INT4_SCALE_BYTES = 128, 2  # 4-bit weights that share a float16, as `quantize/int4.py`
 Shape = tuple[int, ...]
 Role = Literal["weight", "activation", "kv"]
 
@@ -72,8 +74,18 @@ class Tensor:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes when packed without gaps; scales and zero points are not counted."""
+        """Bytes when packed without gaps; scales are counted apart."""
         return ceil_div(prod(self.shape) * self.bits, 8)
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the scales of a weight matrix of 8 bits (per row) or 4 bits (per group)."""
+        if self.role != "weight" or len(self.shape) < 2 or self.bits > 8:
+            return 0
+        rows, columns = prod(self.shape[:-1]), self.shape[-1]
+        if self.bits == 8:
+            return rows * ROW_SCALE_BYTES
+        return rows * ceil_div(columns, INT4_GROUP) * INT4_SCALE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,14 +1,15 @@
 """Simulated times of a request, per phase and in total, and whether they keep a budget.
 
-Everything called a time here is simulated, at `roofline` fidelity. Not here: how an operation is
-priced (`roofline.py`). Chapter: `docs/04_npu.md`.
+Everything called a time here is simulated, at `roofline` or `tile` fidelity. Not here: how an
+operation is priced (`roofline.py`, `tile.py`). Chapters: `docs/04_npu.md`, `docs/07_npu_tiles.md`.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from mu_ref.config import ModelConfig
-from npu_sim.errors import WorkloadError
+from npu_sim.errors import WorkloadError, check_choice
 from npu_sim.hardware import Npu
 from npu_sim.hardware import npu as find_npu
 from npu_sim.phases import Budget, PhaseReport, phase_report
@@ -16,9 +17,14 @@ from npu_sim.program import Precision, Program
 from npu_sim.record import record_request
 from npu_sim.roofline import check_capacity, op_cost
 from npu_sim.support import check_supported
-from npu_sim.units import format_bytes, format_ms, ms_from_cycles
+from npu_sim.units import MB, format_bytes, format_ms, ms_from_cycles
 
-__all__ = ["BUDGET_MS", "Report", "simulate", "simulate_request"]
+if TYPE_CHECKING:
+    from npu_sim.tile import TileRun
+
+__all__ = ["BUDGET_MS", "FIDELITIES", "Report", "simulate", "simulate_request"]
+
+FIDELITIES = ("tile", "roofline")
 
 BUDGET_MS = 500.0  # Microsoft, June 2025: the Settings agent answers in < 500 ms
 
@@ -32,6 +38,10 @@ class Report:
     phases: tuple[PhaseReport, ...]
     ttft_cycles: int  # request start to first written token, encode or prefill included
     budget_ms: float
+    budget_mb: float | None = None
+    cycle_budgets: Mapping[str, int] = field(default_factory=dict)  # by phase
+    fidelity: str = "roofline"
+    tiles: "TileRun | None" = None  # the run behind it, at `tile` fidelity
 
     @property
     def latency_cycles(self) -> int:
@@ -77,8 +87,42 @@ class Report:
 
     @property
     def budget(self) -> Budget:
-        """The budget and what the request leaves of it."""
-        return Budget(budget_ms=self.budget_ms, latency_ms=self.latency_ms)
+        """The latency budget and what the request leaves of it."""
+        return Budget(limit=self.budget_ms, used=self.latency_ms, unit="ms")
+
+    @property
+    def memory_budget(self) -> Budget | None:
+        """The budget of weights and cache in DRAM, if there is one."""
+        if self.budget_mb is None:
+            return None
+        return Budget(limit=self.budget_mb, used=self.stored_bytes / MB, unit="MB")
+
+    @property
+    def budgets_met(self) -> bool:
+        """Whether every budget is kept."""
+        others = [self.memory_budget] if self.memory_budget else []
+        return all(b.met for b in (self.budget, *others, *self.phase_budgets.values()))
+
+    @property
+    def phase_budgets(self) -> dict[str, Budget]:
+        """The cycles that phases may take, and what they leave of them."""
+        return {
+            phase.phase: Budget(
+                limit=self.cycle_budgets[phase.phase], used=phase.cycles, unit="cycles"
+            )
+            for phase in self.phases
+            if phase.phase in self.cycle_budgets
+        }
+
+    @property
+    def stored_bytes(self) -> int:
+        """Peak bytes of DRAM: weights and the whole cache."""
+        return self.program.stored_weight_bytes + self.program.stored_kv_bytes
+
+    @property
+    def energy_joules(self) -> float:
+        """Energy of the request; most prices behind it are assumed."""
+        return sum(phase.energy_joules for phase in self.phases)
 
     def summary_rows(self) -> list[tuple[str, str]]:
         """Return what a reader wants first, as (name, value with unit); all times simulated."""
@@ -90,14 +134,17 @@ class Report:
             *rows,
             ("latency", format_ms(self.latency_ms)),
             ("DRAM traffic", format_bytes(self.dram_bytes)),
+            ("energy", f"{1000 * self.energy_joules:.3g} mJ"),
             ("budget", self.budget.line()),
+            *([("memory budget", self.memory_budget.line())] if self.memory_budget else []),
+            *((f"{name} budget", b.line()) for name, b in self.phase_budgets.items()),
         ]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and texts, ready for `json.dumps`."""
         return {
             "simulated": True,
-            "fidelity": "roofline",
+            "fidelity": self.fidelity,
             "model": self.program.model,
             "npu": self.npu.name,
             "precision": asdict(self.program.precision),
@@ -115,43 +162,89 @@ class Report:
             "utilization": self.utilization,
             "stored_weight_bytes": self.program.stored_weight_bytes,
             "stored_kv_bytes": self.program.stored_kv_bytes,
+            "peak_dram_bytes": self.stored_bytes,
+            "peak_sram_bytes": None if self.tiles is None else self.tiles.peak_sram_bytes,
+            "energy_mj": 1000 * self.energy_joules,
             "budget": {
                 "budget_ms": self.budget_ms,
                 "met": self.budget.met,
-                "margin_ms": self.budget.margin_ms,
+                "margin_ms": self.budget.margin,
+            },
+            "memory_budget": None
+            if self.memory_budget is None
+            else {
+                "budget_mb": self.budget_mb,
+                "met": self.memory_budget.met,
+                "margin_mb": self.memory_budget.margin,
+            },
+            "phase_budgets": {
+                name: {"budget_cycles": b.limit, "met": b.met, "margin_cycles": b.margin}
+                for name, b in self.phase_budgets.items()
             },
         }
 
 
-def simulate(program: Program, npu: Npu, budget_ms: float = BUDGET_MS) -> Report:
+def simulate(
+    program: Program,
+    npu: Npu,
+    budget_ms: float = BUDGET_MS,
+    *,
+    fidelity: str = "tile",
+    budget_mb: float | None = None,
+    cycle_budgets: Mapping[str, int] | None = None,
+) -> Report:
     """Price a recorded request on an NPU.
 
     Args:
         program: from `record_request`.
         npu: the NPU.
         budget_ms: latency that the request must keep.
+        fidelity: one of `FIDELITIES`.
+        budget_mb: bytes of weights and cache that the request must keep, in 10^6.
+        cycle_budgets: {phase: cycles} that phases must keep.
 
     Returns:
         The report.
 
     Raises:
-        CapacityError: weights and KV cache do not fit the DRAM.
-        WorkloadError: the budget is not a positive number.
+        CapacityError: weights and KV cache do not fit the DRAM, or a tensor the SRAM.
+        UnsupportedError: an operation or a width that the NPU does not have.
+        WorkloadError: a budget is not a positive number, or no such fidelity.
     """
-    if not 0 < budget_ms < float("inf"):
-        raise WorkloadError(f"budget_ms must be a positive number of milliseconds, got {budget_ms}")
+    check_choice("fidelity", fidelity, FIDELITIES)
+    for name, budget in (("budget_ms", budget_ms), ("budget_mb", budget_mb)):
+        if budget is not None and not 0 < budget < float("inf"):
+            unit = "milliseconds" if name == "budget_ms" else "megabytes"
+            raise WorkloadError(f"{name} must be a positive number of {unit}, got {budget}")
+    for phase in cycle_budgets or {}:
+        check_choice("phase of a budget", phase, program.phases)
+    budgets: dict[str, Any] = {
+        "budget_ms": budget_ms, "budget_mb": budget_mb, "cycle_budgets": dict(cycle_budgets or {}),
+    }  # fmt: skip
+    if fidelity == "tile":
+        from npu_sim.table import program_table
+        from npu_sim.tile import simulate_tiles
+        from npu_sim.tile_phases import tile_phases
+
+        run = simulate_tiles(program_table(program), npu)
+        ttft = sum(call.cycles for call in run.calls[: program.n_first_calls])
+        return Report(
+            npu=npu, program=program, phases=tile_phases(run), fidelity=fidelity, tiles=run,
+            ttft_cycles=ttft + program.n_first_calls * run.call_overhead_cycles,
+            **budgets,
+        )  # fmt: skip
     check_supported(program, npu)
     check_capacity(program, npu)
     calls = [[op_cost(op, npu) for op in call.ops] for call in program.calls]
-    call_overhead = npu.per_inference_overhead_cycles
+    call_overhead = npu.call_overhead_cycles(program.runtime)
     first = calls[: program.n_first_calls]
     ttft_cycles = sum(cost.cycles for call in first for cost in call) + call_overhead * len(first)
     phases = []
     for name in program.phases:
         of_phase = [c for c, call in zip(calls, program.calls, strict=True) if call.phase == name]
-        phases.append(phase_report(name, of_phase, npu))
+        phases.append(phase_report(name, of_phase, npu, call_overhead))
     return Report(
-        npu=npu, program=program, phases=tuple(phases), ttft_cycles=ttft_cycles, budget_ms=budget_ms
+        npu=npu, program=program, phases=tuple(phases), ttft_cycles=ttft_cycles, **budgets
     )
 
 
@@ -164,17 +257,23 @@ def simulate_request(
     *,
     batch: int = 1,
     budget_ms: float = BUDGET_MS,
+    budget_mb: float | None = None,
+    fidelity: str = "tile",
+    cycle_budgets: Mapping[str, int] | None = None,
 ) -> Report:
     """Record a request of a model and price it on a named NPU.
 
     Args:
         config: the model.
-        npu_name: one of `npu_sim.hardware.NPUS`.
+        npu_name: one of `npu_sim.hardware.NPUS`, or a TOML file.
         n_input: tokens read, at least 1.
         n_output: tokens written, at least 1.
         precision: stored widths.
         batch: rows computed together.
         budget_ms: latency that the request must keep.
+        budget_mb: bytes of weights and cache that the request must keep, in 10^6.
+        fidelity: one of `FIDELITIES`.
+        cycle_budgets: {phase: cycles} that phases must keep.
 
     Returns:
         The report.
@@ -184,4 +283,7 @@ def simulate_request(
     """
     npu = find_npu(npu_name)
     program = record_request(config, n_input, n_output, precision, batch)
-    return simulate(program, npu, budget_ms)
+    return simulate(
+        program, npu, budget_ms,
+        fidelity=fidelity, budget_mb=budget_mb, cycle_budgets=cycle_budgets,
+    )  # fmt: skip

@@ -2,13 +2,14 @@
 
 from rich.table import Table
 
+from npu_sim.errors import check_choice
 from npu_sim.hardware import NPUS, Npu, npu
 from npu_sim.phases import PhaseReport
 from npu_sim.report import Report
 from npu_sim.roofline import LIMITS
 from npu_sim.units import format_bytes, format_count, format_ms, ms_from_cycles
 
-__all__ = ["npu_list", "npu_numbers", "phase_table"]
+__all__ = ["npu_list", "npu_numbers", "phase_table", "share_table"]
 
 
 def phase_table(report: Report) -> Table:
@@ -54,6 +55,39 @@ def _shares(phases: tuple[PhaseReport, ...]) -> str:
         for limit in ranked
         if cycles[limit] >= 0.005 * total
     )
+
+
+def share_table(report: Report, by: str) -> Table:
+    """Show what each layer, kind of operation or site takes.
+
+    Args:
+        report: from `simulate` at `tile` fidelity.
+        by: "layer", "kind" or "site".
+
+    Returns:
+        One row each, the longest first.
+
+    Raises:
+        WorkloadError: a roofline's report, or no such division.
+    """
+    check_choice("by", by, ("layer", "kind", "site"))
+    from npu_sim.outputs import tile_run
+    from npu_sim.tile_phases import shares
+
+    run = tile_run(report, "a division by layer, kind or site")
+    table = Table(box=None, pad_edge=False)
+    table.add_column(by, no_wrap=True)
+    for header in ("simulated", "share", "MACs", "DRAM"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for share in shares(run, by):
+        table.add_row(
+            share.name,
+            format_ms(ms_from_cycles(share.cycles, run.npu.clock_hz)),
+            f"{100 * share.cycles / run.cycles:.1f} %",
+            format_count(share.macs),
+            format_bytes(share.dram_bytes),
+        )
+    return table
 
 
 def npu_list() -> Table:

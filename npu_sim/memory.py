@@ -1,0 +1,155 @@
+r"""SRAM and DRAM: what lies where, for how long, and what to say when it does not fit.
+
+A call divides SRAM once: activations that stay, a ring through which weights and cache stream, and
+where activations move through DRAM a ring for those and one for results:
+
+$$C \ge \mathrm{peak}_c + R_\mathrm{weights} + R_\mathrm{activations} + R_\mathrm{out} +
+  \mathrm{pinned}$$                                                                      (7.5)
+
+Several plans fit; all are timed and the fastest is taken. The set of plans only grows with SRAM and
+only shrinks with the number of tokens, which is why more SRAM never slows and more work never gets
+faster. Chapter: `docs/07_npu_tiles.md`.
+"""
+
+from collections.abc import Iterator
+
+from npu_sim.errors import CapacityError
+from npu_sim.hardware import Npu
+from npu_sim.schedule import Plan
+from npu_sim.table import COLUMNS, CallTable, ProgramTable
+from npu_sim.units import format_bytes
+
+__all__ = ["PIECES_LEAST", "Pins", "check_sram", "least_dma_cycles", "pin_choices", "plans"]
+
+PIECE_STEPS = (1, 16)  # pieces of the whole transfer size, and of a sixteenth
+PANELS = (1, 4, 16)
+OUT_PIECES = 2  # a result is written while the next is computed
+PIECES_LEAST = 3 + OUT_PIECES  # of the smallest size: three in the ring, two results
+ALL_CLASSES = 3
+WEIGHT, BESIDE, KNOWN, KV = (COLUMNS[n] for n in ("weight", "beside", "known", "kv"))
+A, A_CLASS, B, B_CLASS = (COLUMNS[n] for n in ("a", "a_class", "b", "b_class"))
+OUT, OUT_CLASS = COLUMNS["out"], COLUMNS["out_class"]
+
+Pins = tuple[int, int]  # bytes of weights, bytes of cache that stay in SRAM between calls
+
+
+def pin_choices(table: ProgramTable, npu: Npu) -> list[Pins]:
+    """What may stay in SRAM between the calls of a request.
+
+    Args:
+        table: the request.
+        npu: uses sram.keeps_between_calls and its capacity.
+
+    Returns:
+        (bytes of weights, bytes of cache) of each choice, (0, 0) always among them.
+    """
+    weights, cache = table.program.stored_weight_bytes, table.program.stored_kv_bytes
+    choices = [(0, 0)]
+    if npu.sram.keeps_between_calls:
+        wanted = [(weights, 0), (0, cache), (weights, cache)]
+        choices += [(w, k) for w, k in wanted if 0 < w + k < npu.sram.capacity_bytes]
+    return choices
+
+
+def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
+    """Yield the ways to divide SRAM that may work for a call.
+
+    Args:
+        call: its peaks of live activations.
+        npu: uses sram.capacity_bytes and dma.transfer_bytes.
+        pins: bytes that stay from call to call.
+
+    Yields:
+        Plans; the schedule may still find that a piece has no room.
+    """
+    capacity = npu.sram.capacity_bytes - sum(pins)
+    for kept in range(ALL_CLASSES, -1, -1):
+        for step in PIECE_STEPS:
+            panels = PANELS if step == 1 else PANELS[-1:]
+            orders = [(0, 1)] if kept > 1 else [(by, p) for by in (0, 1) for p in panels]
+            piece = max(1, npu.dma.transfer_bytes // step)
+            for rows_outer, panel in orders:
+                blocks = (1 + panel) if rows_outer else 2
+                activations = 0 if kept == ALL_CLASSES else blocks * piece
+                out = OUT_PIECES * piece
+                ring = capacity - int(call.peaks[kept]) - activations - out
+                if ring >= 3 * piece:
+                    yield Plan(
+                        piece_bytes=piece, kept_classes=kept, rows_outer=rows_outer, panel=panel,
+                        weight_ring_bytes=ring, activation_ring_bytes=activations,
+                        out_ring_bytes=out, weights_pinned=int(pins[0] > 0),
+                        cache_pinned=int(pins[1] > 0),
+                    )  # fmt: skip
+
+
+def least_dma_cycles(call: CallTable, plan: Plan, npu: Npu) -> int:
+    """Cycles that the DMA needs at least, from the bytes alone: what no schedule can beat.
+
+    Args:
+        call: the call.
+        plan: which activations move, how large a transfer is, what is pinned.
+        npu: bandwidth and set-up.
+
+    Returns:
+        Cycles, at most those of any schedule of the plan.
+    """
+    columns = call.rows.T
+    loads = columns[WEIGHT] + columns[BESIDE]
+    if plan.weights_pinned:
+        loads = loads * (columns[KNOWN] == 0)
+    moved = [loads]
+    if not plan.cache_pinned:
+        moved += [columns[KV]]
+    for tensor, tensor_class in ((A, A_CLASS), (B, B_CLASS), (OUT, OUT_CLASS)):
+        moved.append(columns[tensor] * (columns[tensor_class] >= plan.kept_classes))
+    n_bytes = sum(int(part.sum()) for part in moved)
+    transfers = int((loads // plan.piece_bytes).sum())
+    stream = n_bytes * npu.clock_hz // npu.memory_bytes_per_s
+    return stream + transfers * npu.dma.setup_cycles
+
+
+def check_sram(call: CallTable, npu: Npu) -> None:
+    """Say why no plan fits a call.
+
+    Args:
+        call: for which no plan has worked.
+        npu: the NPU.
+
+    Raises:
+        CapacityError: always; names the tensor, the bytes over, and what would fit.
+    """
+    capacity = npu.sram.capacity_bytes
+    piece = max(1, npu.dma.transfer_bytes // PIECE_STEPS[-1])
+    least = (PIECES_LEAST + 2) * piece
+    where = f"the {format_bytes(capacity)} SRAM of {npu.name}"
+    if capacity < least:
+        raise CapacityError(
+            f"sram.capacity_bytes must hold {PIECES_LEAST + 2} pieces of dma.transfer_bytes / "
+            f"{PIECE_STEPS[-1]}, together {least} bytes, got {capacity}, {least - capacity} too "
+            f"few; take smaller transfers or more SRAM"
+        )
+    tensor, row_bytes = _widest_row(call)
+    raise CapacityError(
+        f"{tensor} must fit {where} row by row beside the weights, got {row_bytes} bytes in a row "
+        f"where {piece} have room, {max(0, row_bytes - piece)} too much; at least "
+        f"{PIECES_LEAST * row_bytes} bytes of SRAM or fewer bits would fit"
+    )
+
+
+def _widest_row(call: CallTable) -> tuple[str, int]:
+    """The activation with the most bytes in a row, which cannot be cut further."""
+    rows = [
+        (tensor.n_bytes // max(1, _n_rows(tensor.shape)), tensor.name)
+        for op in call.ops
+        for tensor in (*op.inputs, op.output)
+        if tensor.role == "activation"
+    ]
+    row_bytes, name = max(rows)
+    return name, row_bytes
+
+
+def _n_rows(shape: tuple[int, ...]) -> int:
+    n = 1
+    for size in shape[:-1]:
+        n *= size
+    return n

@@ -1,0 +1,165 @@
+"""What must hold for every request on every chip, piece by piece."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mu_ref.presets import tiny
+from npu_sim.errors import CapacityError
+from npu_sim.hardware import npu
+from npu_sim.program import Precision
+from npu_sim.record import record_request
+from npu_sim.report import simulate
+from npu_sim.table import program_table
+from npu_sim.tasks import ENGINES, TASK
+from npu_sim.tile import call_tasks, simulate_tiles
+
+WIDTHS = {
+    "weight_bits": (4, 8, 16),
+    "activation_bits": (8, 16),
+    "kv_bits": (4, 8, 16),
+    "head_weight_bits": (4, 8, 16),
+}
+
+
+def small_model(gated, both, d_ff):
+    model = tiny(gated=gated)
+    encoder, decoder = (replace(stack, d_ff=d_ff) for stack in (model.encoder, model.decoder))
+    return replace(model, encoder=encoder if both else None, decoder=decoder)
+
+
+configs = st.builds(small_model, st.booleans(), st.booleans(), st.integers(1, 90))
+precisions = st.builds(Precision, **{name: st.sampled_from(w) for name, w in WIDTHS.items()})
+lengths = st.tuples(st.integers(1, 24), st.integers(1, 3), st.integers(1, 3))  # in, out, batch
+chips = st.builds(
+    lambda sram, transfer, flow, keeps, tile, setup, overhead, array: npu("teaching-npu").with_changes(
+        {
+            "sram.capacity_bytes": sram, "dma.transfer_bytes": transfer, "matrix.dataflow": flow,
+            "sram.keeps_between_calls": keeps, "matrix.tile_m": tile, "matrix.tile_n": tile,
+            "matrix.tile_k": tile, "dma.setup_cycles": setup, "matrix.rows": array,
+            "per_op_overhead_cycles": overhead,
+        }
+    ),
+    st.integers(1_500, 60_000), st.sampled_from([128, 512, 4096]),
+    st.sampled_from(["blocks", "os", "ws", "is"]), st.booleans(), st.sampled_from([1, 4, 32]),
+    st.sampled_from([0, 7]), st.sampled_from([0, 50]), st.sampled_from([4, 32]),
+)  # fmt: skip
+law = settings(max_examples=60, deadline=None)
+
+
+def table(config, request, precision):
+    return program_table(record_request(config, *request[:2], precision, request[2]))
+
+
+def cycles(config, request, precision, chip):
+    """Simulated cycles; infinite where it does not fit."""
+    try:
+        return simulate_tiles(table(config, request, precision), chip).cycles
+    except CapacityError:
+        return float("inf")
+
+
+@law
+@given(configs, lengths, precisions, chips, st.integers(0, 2))
+def test_a_longer_or_larger_request_never_gets_faster(config, request, precision, chip, axis):
+    longer = tuple(n + (i == axis) for i, n in enumerate(request))
+    assert cycles(config, longer, precision, chip) >= cycles(config, request, precision, chip)
+
+
+@law
+@given(
+    configs, lengths, precisions, chips,
+    st.sampled_from([
+        "dma.bytes_per_s", "dram.bytes_per_s", "sram.capacity_bytes", "vector.width_bytes",
+        "vector.unpack_elements_per_cycle", "matrix.w4a8_macs_per_cycle",
+        "matrix.w4a16_macs_per_cycle", "matrix.w8a8_macs_per_cycle",
+        "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
+    ]),
+)  # fmt: skip
+def test_a_better_chip_is_never_slower(config, request, precision, chip, path):
+    better = chip.with_value(path, 2 * chip.numbers()[path])
+    assert cycles(config, request, precision, better) <= cycles(config, request, precision, chip)
+
+
+@law
+@given(configs, lengths, precisions, chips, st.integers(1, 5_000))
+def test_any_more_sram_is_never_slower(config, request, precision, chip, more):
+    better = chip.with_value("sram.capacity_bytes", chip.sram.capacity_bytes + more)
+    assert cycles(config, request, precision, better) <= cycles(config, request, precision, chip)
+
+
+@law
+@given(configs, lengths, precisions, chips)
+def test_time_is_at_least_the_roofline_of_every_engine(config, request, precision, chip):
+    program = record_request(config, *request[:2], precision, request[2])
+    try:
+        report = simulate(program, chip)
+    except CapacityError:
+        return
+    bare = simulate(program, chip, fidelity="roofline")
+    for phase, bound in zip(report.phases, bare.phases, strict=True):
+        assert phase.macs == bound.macs
+        assert phase.cycles >= bound.limit_cycles["overhead"]
+    assert report.latency_cycles * chip.memory_bytes_per_s >= report.dram_bytes * chip.clock_hz
+    costs = [c for call in report.tiles.calls for c in (call.times,)]
+    for engine in (4, 5):  # matrix, vector
+        assert sum(int(t[:, engine].sum()) for t in costs) <= report.latency_cycles
+    compute = sum(
+        -(-op.macs // chip.matrix.macs_per_cycle(*op.operand_bits)) for op in program.ops if op.gemm
+    )
+    assert sum(int(t[:, 4].sum()) for t in costs) >= compute
+    if report.tiles.pins == (0, 0):
+        assert report.dram_bytes >= program.total("weight_bytes") + program.total("kv_bytes")
+    else:
+        written = program.total("kv_bytes") if not report.tiles.pins[1] else 0
+        assert report.dram_bytes >= written
+
+
+@law
+@given(configs, lengths, precisions, chips)
+def test_engines_keep_their_order_and_sram_its_limit(config, request, precision, chip):
+    try:
+        run = simulate_tiles(table(config, request, precision), chip)
+    except CapacityError:
+        return
+    for call in run.calls:
+        found = call_tasks(call, chip)
+        tasks, start, end = found.tasks, found.start, found.end
+        assert end.max() == call.cycles
+        for engine in range(len(ENGINES)):
+            own = tasks[:, TASK["engine"]] == engine
+            assert (start[own][1:] >= end[own][:-1]).all()
+            assert tasks[own, TASK["cycles"]].sum() <= call.cycles
+        check_sram(call, tasks, start, end, chip, run.pins)
+
+
+def check_sram(call, tasks, start, end, chip, pins):
+    """Count bytes at every event, from the tasks alone."""
+    change = {}
+    for t in np.flatnonzero(tasks[:, TASK["held"]] > 0):
+        held = int(tasks[t, TASK["held"]])
+        user = tasks[t, TASK["user"]]
+        assert user >= 0
+        assert end[user] >= end[t]
+        change[int(start[t])] = change.get(int(start[t]), 0) + held
+        change[int(end[user])] = change.get(int(end[user]), 0) - held
+    used, most = 0, 0
+    for at in sorted(change):
+        used += change[at]
+        most = max(most, used)
+    live = int(call.table.live[:, call.plan.kept_classes].max(initial=0))
+    assert most + live + sum(pins) <= chip.sram.capacity_bytes
+
+
+@settings(max_examples=20, deadline=None)
+@given(configs, lengths, precisions, chips)
+def test_the_same_request_gives_the_same_tasks(config, request, precision, chip):
+    if cycles(config, request, precision, chip) == float("inf"):
+        return
+    first, second = (simulate_tiles(table(config, request, precision), chip) for _ in range(2))
+    for one, other in zip(first.calls, second.calls, strict=True):
+        a, b = call_tasks(one, chip), call_tasks(other, chip)
+        assert a.tasks.tobytes() == b.tasks.tobytes()
+        assert (a.start.tobytes(), a.end.tobytes()) == (b.start.tobytes(), b.end.tobytes())

@@ -14,7 +14,7 @@ from rich.console import Console
 from mu_ref.command_line import run_app
 from mu_ref.errors import MuRefError
 from mu_ref.presets import preset
-from npu_sim import cli_sweep
+from npu_sim import cli_forecast, cli_sweep
 from npu_sim.cli_explain import check_trace_file, explain
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware import NPUS, npu
@@ -48,6 +48,7 @@ app.add_typer(hardware_app, name="hardware")
 app.command()(explain)
 app.command("check-trace")(check_trace_file)
 cli_sweep.add_commands(app)
+cli_forecast.add_commands(app)
 
 
 def main() -> NoReturn:

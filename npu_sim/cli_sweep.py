@@ -20,7 +20,7 @@ from npu_sim.sweep import dask_executor, local_executor, run_sweep
 from npu_sim.sweep_spec import read_spec
 from npu_sim.whatif import sensitivity, solve
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "wide_console"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Also draw a PNG.")]
@@ -202,9 +202,14 @@ def show_solution(
         )
 
 
+def wide_console() -> Console:
+    """Return a console that does not cut tables to 80 columns where nobody looks at a screen."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
 def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     """Print a table of numbers and texts."""
-    console = Console(highlight=False)
+    console = wide_console()
     console.print(title, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     show: Callable[[Any], str] = lambda v: f"{v:,.4g}" if isinstance(v, float) else str(v)  # noqa: E731

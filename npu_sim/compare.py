@@ -74,7 +74,7 @@ def compare(a: Scenario, b: Scenario) -> Comparison:
 
 
 def _costs(scenario: Scenario) -> Costs:
-    report = simulate(scenario_program(scenario), scenario.npu)
+    report = simulate(scenario_program(scenario), scenario.npu, fidelity="roofline")
     return {
         (phase.phase, cause): ms_from_cycles(phase.limit_cycles[cause], scenario.npu.clock_hz)
         for phase in report.phases

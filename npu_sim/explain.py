@@ -46,8 +46,10 @@ def explain(run: TileRun, site: str, call_number: int | None = None) -> list[str
     op, npu = call.table.ops[row], run.npu
     phase = call.table.call.phase
     return [
-        (f"{site}: {op.kind} in call {number} ({phase}), {run.table.program.model} on {npu.name}, "
-        f"{run.table.program.precision.label()}, simulated"),
+        (
+            f"{site}: {op.kind} in call {number} ({phase}), {run.table.program.model} on {npu.name}, "
+            f"{run.table.program.precision.label()}, simulated"
+        ),
         *_shapes(op),
         *_pieces(call, row, npu),
         *_waits(call, row, npu),
@@ -145,8 +147,10 @@ def _matrix(op: Op, heads: int, task: np.ndarray, npu: Npu) -> list[str]:
     }[matrix.dataflow]
     folds = ceil_div(first, rows) * ceil_div(second, columns)
     return [
-        (f"    {many}[{m}, {k}] x [{k}, {n}], {FLOW_NAMES[matrix.dataflow]}-stationary: {many}{folds} "
-        f"folds x ({steps} + {fill}) cycles of {rows} x {columns} cells, {tail}")
+        (
+            f"    {many}[{m}, {k}] x [{k}, {n}], {FLOW_NAMES[matrix.dataflow]}-stationary: {many}{folds} "
+            f"folds x ({steps} + {fill}) cycles of {rows} x {columns} cells, {tail}"
+        )
     ]
 
 
@@ -165,6 +169,8 @@ def _waits(call: CallRun, row: int, npu: Npu) -> list[str]:
     ranked = sorted(zip(limits, names, strict=True), reverse=True)
     waited = ", ".join(f"{name} {cycles:,}" for cycles, name in ranked if cycles)
     return [
-        (f"  took {took:,} cycles ({1000 * ms_from_cycles(took, npu.clock_hz):.3g} us), from "
-        f"{begin:,} to {end:,} of its call; it waited for {waited}"),
+        (
+            f"  took {took:,} cycles ({1000 * ms_from_cycles(took, npu.clock_hz):.3g} us), from "
+            f"{begin:,} to {end:,} of its call; it waited for {waited}"
+        ),
     ]

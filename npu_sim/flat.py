@@ -15,23 +15,26 @@ import numpy as np
 
 from npu_sim.engines import precision_name
 from npu_sim.program import VECTOR_WORK, Call, Op, Program
+from npu_sim.roofline import MILLION
 
 __all__ = ["FlatProgram", "Priced", "flatten", "price"]
 
 PRECISIONS = ("w4a8", "w4a16", "w8a8", "w8a16", "w16a16")
 # columns of a row: counted amounts, then what kind of work it is
-MACS, MOVED, ACTIVATION, ELEMENTS, PRECISION, SIMPLE, SPECIAL, STORED = range(8)
+MACS, MOVED, ACTIVATION, ELEMENTS, PRECISION, SIMPLE, SPECIAL, STORED, ATTENTION = range(9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlatProgram:
     """The operations of a request, equal ones once."""
 
-    rows: np.ndarray  # [n_rows, 8], see the columns above
+    rows: np.ndarray  # [n_rows, 9], see the columns above
     counts: np.ndarray  # [n_rows] how often each runs
     first: np.ndarray  # [n_rows] how often each runs before the first token is written
     n_calls: int
     n_first_calls: int
+    n_positions: int  # computed by all calls
+    n_first_positions: int
     n_output: int
 
 
@@ -69,12 +72,15 @@ def flatten(program: Program, n_grown: int = 0) -> FlatProgram:
         for step in range(1, n_grown + 1):
             counted.update(map(tuple, (last + step * (last - before)).tolist()))
     rows = np.array(list(counted), dtype=float)
+    positions = [call.n_positions for call in program.calls]
     return FlatProgram(
         rows=rows,
         counts=np.array(list(counted.values()), dtype=float),
         first=np.array([first[row] for row in counted], dtype=float),
         n_calls=len(program.calls) + n_grown,
         n_first_calls=program.n_first_calls,
+        n_positions=sum(positions) + n_grown * positions[-1],
+        n_first_positions=sum(positions[: program.n_first_calls]),
         n_output=program.n_output + n_grown,
     )
 
@@ -91,40 +97,49 @@ def _row(op: Op) -> tuple[float, ...]:
     return (
         float(op.macs), float(op.weight_bytes + op.kv_bytes), float(op.activation_bytes),
         float(op.vector_elements), float(precision), float(work.simple_operations),
-        float(work.special_functions), float(stored_bytes),
+        float(work.special_functions), float(stored_bytes), float(op.kind == "matmul"),
     )  # fmt: skip
 
 
-def price(flat: FlatProgram, values: Mapping[str, Any], runtime_overhead_us: Any = 0.0) -> Priced:
+def price(flat: FlatProgram, values: Mapping[str, Any], runtime: str = "native") -> Priced:
     """Price a program on many NPUs.
 
     Args:
         flat: the program.
         values: {path of `Npu.values`: a number, or [N] numbers}.
-        runtime_overhead_us: of a call, beside the NPU's own; a number or [N].
+        runtime: who calls the graphs, one of `hardware.RUNTIMES`.
 
     Returns:
         The times.
     """
     v = {path: _column(value) for path, value in values.items() if not isinstance(value, str)}
-    row = flat.rows.T  # [8, n_rows]
+    row = flat.rows.T  # [9, n_rows]
     rate = np.ones((1, len(flat.counts)))
+    attention = row[ATTENTION] == 1
     for index, name in enumerate(PRECISIONS):
-        rate = np.where(row[PRECISION] == index, v[f"matrix.{name}_macs_per_cycle"], rate)
-    compute = np.ceil(row[MACS] / np.maximum(rate, 1))  # [N, n_rows]
+        share = np.where(
+            attention, v["matrix.attention_efficiency"], v[f"matrix.{name}_efficiency"]
+        )
+        of_width = np.round(v[f"matrix.{name}_macs_per_cycle"] * MILLION * share)
+        rate = np.where(row[PRECISION] == index, of_width, rate)
+    compute = np.ceil(row[MACS] * MILLION / np.maximum(rate, 1))  # [N, n_rows]
     lanes = np.maximum(1, v["vector.width_bytes"] // row[STORED])
     steps = row[SIMPLE] + row[SPECIAL] * v["vector.special_function_cycles"]
-    vector = np.ceil(np.ceil(row[ELEMENTS] * steps) / lanes)
+    vector = np.ceil(np.ceil(row[ELEMENTS] * steps) / (lanes * v["vector.efficiency"]))
     spilled = np.where(row[ACTIVATION] > v["sram.capacity_bytes"], row[ACTIVATION], 0.0)
     moved = row[MOVED] + spilled
     bytes_per_s = np.minimum(v["dma.bytes_per_s"], v["dram.bytes_per_s"])
     memory = np.ceil(moved * v["clock_hz"] / bytes_per_s)
     cycles = np.maximum(np.maximum(compute, vector), memory) + v["per_op_overhead_cycles"]
-    overhead_us = v["per_inference_overhead_us"] + _column(runtime_overhead_us)
-    call = np.round(overhead_us * v["clock_hz"] / 1e6)[:, 0]
+    call_us, position_us = v["per_inference_overhead_us"], np.zeros((1, 1))
+    if runtime == "geniex":
+        call_us, position_us = call_us + v["geniex_overhead_us"], v["geniex_position_us"]
+    first = flat.n_first_calls * call_us + flat.n_first_positions * position_us
+    all_calls = flat.n_calls * call_us + flat.n_positions * position_us
+    first, all_calls = (np.round(us * v["clock_hz"] / 1e6)[:, 0] for us in (first, all_calls))
     return Priced(
-        ttft_cycles=cycles @ flat.first + call * flat.n_first_calls,
-        latency_cycles=cycles @ flat.counts + call * flat.n_calls,
+        ttft_cycles=cycles @ flat.first + first,
+        latency_cycles=cycles @ flat.counts + all_calls,
         dram_bytes=np.broadcast_to(moved, cycles.shape) @ flat.counts,
     )
 

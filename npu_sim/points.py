@@ -44,7 +44,7 @@ def measure(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]:
         NpuSimError: it cannot be simulated, for example because the model does not fit.
     """
     if fidelity == "tile":
-        report = simulate(scenario_program(scenario), scenario.npu)
+        report = simulate(scenario_program(scenario), scenario.npu, fidelity="tile")
         n_later = scenario.workload.n_output - 1
         tpot_ms = (report.latency_ms - report.ttft_ms) / n_later if n_later else float("nan")
         numbers = (report.ttft_ms, tpot_ms, 1000 / tpot_ms, report.latency_ms, report.dram_bytes)
@@ -162,8 +162,7 @@ def _columns(
     for path in varied[0]:
         if not isinstance(values[path], str):
             values[path] = np.array([chip[path] for chip in varied], float)
-    runtime_us = values["geniex_overhead_us"] if scenario.workload.runtime == "geniex" else 0.0
-    priced = price(request.flat, values, runtime_us)
+    priced = price(request.flat, values, scenario.workload.runtime)
     ms = 1000 / values["clock_hz"]
     ttft, latency = priced.ttft_cycles * ms, priced.latency_cycles * ms
     n_later = request.n_later_tokens

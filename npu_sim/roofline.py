@@ -12,7 +12,7 @@ Assumes:
     of them move through DRAM. Weights and cached keys pass through SRAM without taking its room.
     Cached keys and values live in DRAM; attention reads all of them once, whatever the window or
     the mask; each kv head is read once for all query heads that share it.
-    The matrix engine reaches its peak rate for every shape, one-row products included.
+    The matrix engine reaches the same rate for every shape, one-row products included.
     Within an operation the three engines overlap perfectly; between operations they do not.
     A layout operation costs nothing. All others cost one overhead, also tiny ones.
 """
@@ -38,6 +38,7 @@ __all__ = [
     "vector_cycles",
 ]
 
+MILLION = 1_000_000  # efficiencies are counted in millionths, so that cycles stay integers
 Limit = Literal["compute", "vector", "memory", "overhead"]
 LIMITS: tuple[Limit, ...] = ("compute", "vector", "memory", "overhead")
 
@@ -102,31 +103,35 @@ def op_cost(op: Op, npu: Npu) -> OpCost:
 def compute_cycles(op: Op, npu: Npu) -> int:
     r"""Count the cycles of the matrix engine.
 
-    $$t_\mathrm{compute} = \lceil \mathrm{macs} / r \rceil$$                            (4.2)
+    $$t_\mathrm{compute} = \lceil \mathrm{macs} / (r \eta) \rceil$$                     (4.2)
 
     Args:
         op: the operation; 0 without a product.
-        npu: its rate r (MACs/cycle) depends on the widths of both operands.
+        npu: its rate r (MACs/cycle) and the share η of it that large products reach depend on the
+            widths of both operands, η also on whether one of them is a weight.
 
     Returns:
         Cycles.
 
     Assumes:
-        Peak rate for every shape.
+        The same share for every shape.
     """
     if op.gemm is None:
         return 0
-    return ceil_div(op.macs, npu.matrix.macs_per_cycle(*op.operand_bits))
+    share = npu.matrix.efficiency(*op.operand_bits, attention=op.kind == "matmul")
+    rate = npu.matrix.macs_per_cycle(*op.operand_bits)
+    return ceil_div(op.macs * MILLION, round(rate * MILLION * share))
 
 
 def vector_cycles(op: Op, npu: Npu) -> int:
     r"""Count the cycles of the vector engine.
 
-    $$t_\mathrm{vector} = \lceil e (s + f c) / \mathrm{lanes} \rceil$$                 (4.3)
+    $$t_\mathrm{vector} = \lceil e (s + f c) / (\mathrm{lanes} \, \eta) \rceil$$        (4.3)
 
     Args:
         op: e elements, each with s simple operations and f special functions.
-        npu: c cycles per special function, lanes by element width.
+        npu: c cycles per special function, lanes by element width, the share η of them that real
+            code keeps busy.
 
     Returns:
         Cycles.
@@ -139,7 +144,8 @@ def vector_cycles(op: Op, npu: Npu) -> int:
     work = VECTOR_WORK[op.vector_work]
     widths = [t.bits for t in (*op.inputs, op.output) if t.role != "weight"]
     steps = work.simple_operations + work.special_functions * npu.vector.special_function_cycles
-    return ceil_div(ceil(op.vector_elements * steps), npu.vector.lanes(max(widths)))
+    busy_lanes = npu.vector.lanes(max(widths)) * npu.vector.efficiency
+    return ceil(ceil(op.vector_elements * steps) / busy_lanes)
 
 
 def dram_bytes(op: Op, npu: Npu) -> int:

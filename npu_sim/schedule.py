@@ -45,6 +45,7 @@ from npu_sim.tasks import (
 )
 from npu_sim.tiling import (
     ceil_div,
+    layout_cycles,
     mac_slots,
     matrix_cycles,
     transfer_cycles,
@@ -64,6 +65,7 @@ _KV, _KV_AFTER, _KV_WRITTEN = _C["kv"], _C["kv_after"], _C["kv_written"]
 _A, _A_CLASS, _A_FROM = _C["a"], _C["a_class"], _C["a_from"]
 _B, _B_CLASS, _B_FROM = _C["b"], _C["b_class"], _C["b_from"]
 _OUT, _OUT_CLASS, _UNPACK = _C["out"], _C["out_class"], _C["unpack"]
+_LAID_OUT = _C["laid_out"]
 
 
 class Plan(NamedTuple):
@@ -73,6 +75,7 @@ class Plan(NamedTuple):
     kept_classes: int  # activations of classes below this stay in SRAM, others move through DRAM
     rows_outer: int  # 1: for each block of rows all weights; 0: for each panel of weights all rows
     panel: int  # pieces of weights (of rows) that stay while rows (weights) stream past
+    kept_bytes: int  # activations that lie in SRAM
     weight_ring_bytes: int
     activation_ring_bytes: int
     out_ring_bytes: int
@@ -91,7 +94,8 @@ def expand(rows, work_cycles, plan, chip, tasks, rings, n):
         chip: the NPU.
         tasks: [n_max, n_fields] int64, filled.
         rings: from `new_rings`, changed.
-        n: [1] int64, receives the number of tasks; more than n_max: call again with more.
+        n: [2] int64, receives the number of tasks; more than n_max: call again with more. The
+            second is the start of the operation that is written.
 
     Returns:
         True if every piece finds room.
@@ -99,7 +103,7 @@ def expand(rows, work_cycles, plan, chip, tasks, rings, n):
     fits = True
     for i in range(len(rows)):
         row = rows[i]
-        add(tasks, n, CONTROL, i, chip.op_overhead_cycles, 0, -1, -1, START)
+        n[1] = add(tasks, n, CONTROL, i, chip.op_overhead_cycles, 0, -1, -1, START)
         if row[_FORM] == LINEAR:
             fits = _linear(i, row, plan, chip, tasks, rings, n) and fits
         elif row[_FORM] == MATMUL:
@@ -117,7 +121,8 @@ def _spilled(n_bytes, tensor_class, plan):
 @numba.njit(cache=True)
 def _load(i, n_bytes, held, ring, part, written_row, chip, tasks, rings, n):
     """Read bytes into a ring; returns the task, or -1 if there can be no room."""
-    at = add(tasks, n, DMA_IN, i, transfer_cycles(n_bytes, chip), n_bytes, -1, -1, part)
+    begun = -1 if chip.runs_ahead == 1 else n[1]
+    at = add(tasks, n, DMA_IN, i, transfer_cycles(n_bytes, chip), n_bytes, begun, -1, part)
     if at < len(tasks):
         tasks[at, _WRITTEN] = written_row
     return at if take(tasks, n, rings, at, ring, held) else -1
@@ -196,8 +201,11 @@ def _linear(i, row, plan, chip, tasks, rings, n):
                     )  # fmt: skip
                     fits = fits and loads[at] >= 0
                     place(tasks, n, loads[at], -1, 0, m, col_0, col_1, sum_0, sum_1)
+                whole = row[_LAID_OUT] == 1 and sum_1 == d_in  # these results are complete
+                results = (row_1 - row_0) * (col_1 - col_0) if whole else 0
                 product = _product(
-                    i, row, 1, row_1 - row_0, col_1 - col_0, sum_1 - sum_0,
+                    i, row, row_1 - row_0, col_1 - col_0, sum_1 - sum_0,
+                    layout_cycles(results, chip.outputs_per_s, chip),
                     a_load, ready[at], chip, tasks, n,
                 )  # fmt: skip
                 place(tasks, n, product, -1, row_0, row_1, col_0, col_1, sum_0, sum_1)
@@ -233,11 +241,11 @@ def _block_rows(m, a, out_piece, plan, chip):
 
 
 @numba.njit(cache=True)
-def _product(i, row, count, m, n_columns, k, a_load, b_ready, chip, tasks, n):
-    """Write a task of the matrix engine."""
+def _product(i, row, m, n_columns, k, more, a_load, b_ready, chip, tasks, n):
+    """Write a task of the matrix engine; `more` cycles lay something out."""
     attention = row[_FORM] == MATMUL
     rates = chip.attention_rates if attention else chip.weight_rates
-    cycles = matrix_cycles(count, m, n_columns, k, rates[row[_PRECISION]], chip)
+    cycles = matrix_cycles(1, m, n_columns, k, rates[row[_PRECISION]], chip) + more
     return add(tasks, n, MATRIX, i, cycles, 0, a_load, b_ready, PRODUCT)
 
 
@@ -252,9 +260,11 @@ def _matmul(i, row, plan, chip, tasks, rings, n):
     cached = row[_KV] if plan.cache_pinned == 0 else 0
     rate = chip.attention_rates[row[_PRECISION]]
     rows_each = row[_M] * (row[_COUNT] // row[_B_HEADS])  # rows that share one right operand
-    rest = matrix_cycles(row[_B_HEADS], rows_each, row[_N], row[_K], rate, chip)
+    layout = layout_cycles(row[_LAID_OUT], chip.cached_per_s, chip)
+    rest = layout + matrix_cycles(row[_B_HEADS], rows_each, row[_N], row[_K], rate, chip)
     # a piece of the cache computes its share: whole pieces the same, the last one what is left
     share = _share(row, plan.piece_bytes, rate, chip)
+    share += layout * plan.piece_bytes // max(1, row[_KV])
     fits = True
     for at in range(0, max(cached, 1), plan.piece_bytes):
         n_bytes = min(plan.piece_bytes, cached - at)
@@ -345,9 +355,12 @@ def _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n):
                     )  # fmt: skip
                     fits = fits and a_load >= 0
                 columns, depth = (other, key_1 - key_0) if by_keys else (key_1 - key_0, other)
+                laid_out = row[_LAID_OUT] * (key_1 - key_0) // (heads * keys) if row_0 == 0 else 0
                 product = _product(
-                    i, row, 1, row_1 - row_0, columns, depth, a_load, ready, chip, tasks, n
-                )
+                    i, row, row_1 - row_0, columns, depth,
+                    layout_cycles(laid_out, chip.cached_per_s, chip),
+                    a_load, ready, chip, tasks, n,
+                )  # fmt: skip
                 free_after(tasks, a_load, product)
                 if out > 0 and (not by_keys or key_1 == keys):
                     n_bytes = out * (row_1 - row_0) // (heads * m)

@@ -36,7 +36,7 @@ def scenario(config, chip="teaching-npu", drafter=None, **workload):
     st.integers(1, 9),
     st.lists(st.integers(10**6, 10**11), min_size=1, max_size=3),
     st.lists(st.integers(0, 10**4), min_size=3, max_size=3),
-    st.sampled_from(NPUS),
+    st.sampled_from([name for name in NPUS if name != "ethos-u85"]),  # no 16-bit cache there
 )
 def test_prices_of_many_npus_are_those_of_single_simulations(
     config, n_input, n_output, bandwidths, overheads, chip
@@ -52,9 +52,11 @@ def test_prices_of_many_npus_are_those_of_single_simulations(
     values["dma.bytes_per_s"] = [c.dma.bytes_per_s for c in chips]
     values["per_op_overhead_cycles"] = [c.per_op_overhead_cycles for c in chips]
     priced = price(request.flat, values)
-    reports = [simulate(program, c) for c in chips]
-    assert priced.latency_cycles.tolist() == [r.latency_cycles for r in reports]
-    assert priced.ttft_cycles.tolist() == [r.ttft_cycles for r in reports]
+    reports = [simulate(program, c, fidelity="roofline") for c in chips]
+    assert priced.latency_cycles == pytest.approx(
+        [r.latency_cycles for r in reports], rel=1e-9, abs=len(program.calls)
+    )
+    assert priced.ttft_cycles == pytest.approx([r.ttft_cycles for r in reports], rel=1e-9, abs=2)
     n = len(chips)
     assert np.broadcast_to(priced.dram_bytes, (n,)).tolist() == [r.dram_bytes for r in reports]
 
@@ -71,7 +73,7 @@ def test_steps_that_grow_are_those_that_are_recorded(name):
 
 def test_a_metric_is_that_of_the_report():
     base = scenario(preset("tiny"), n_input=5, n_output=4)
-    report = simulate(scenario_program(base), base.npu)
+    report = simulate(scenario_program(base), base.npu, fidelity="roofline")
     measured = measure(base)
     for name in METRICS:
         assert measured[name] == pytest.approx(getattr(report, name), rel=1e-12)

@@ -57,6 +57,9 @@ def ask(
         str, typer.Option(help="Preset whose shape the NPU is simulated for.")
     ] = "mu-330m",
     budget_ms: Annotated[float, typer.Option(help="Latency budget of the NPU, ms.")] = 500.0,
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Let the NPU compute the answer, piece by piece.")
+    ] = False,
     weights: WeightsOption = None,
     scheme: SchemeOption = "float32",
     executor: ExecutorOption = "reference",
@@ -69,6 +72,11 @@ def ask(
     shape = preset(npu_model)  # a wrong name must fail before any work
     if npu is not None:
         _find_npu(npu)
+    if execute and (npu is None or scheme not in ("w8a16", "w8a8")):
+        raise InputError(
+            "--execute must have an --npu and --scheme w8a16 or w8a8: the NPU computes integers; "
+            f"got --npu {npu}, --scheme {scheme}"
+        )
     agent = load_agent(weights, scheme, executor)
     answer = agent.ask([query])[0]
     total_s = answer.encode_s + answer.decode_s
@@ -87,6 +95,10 @@ def ask(
     if npu is not None and answer.n_output:
         report = _simulate(shape, npu, answer.n_input, answer.n_output, budget_ms)
         facts["npu"] = report.to_json()
+    executed = None
+    if execute and npu is not None and answer.n_output:
+        executed = _execute(agent, query, answer, npu)
+        facts["executed"] = executed
     if as_json:
         typer.echo(json.dumps(facts))
         return
@@ -108,6 +120,37 @@ def ask(
         console.print(f"\n{shape.name} on {npu}, simulated:")
         for name, value in report.summary_rows():
             console.print(f"  {name:<22} {value}")
+    if executed is not None:
+        console.print(
+            f"\n{agent.model.name} computed on {npu}: {executed['products']:,} products in "
+            f"{executed['pieces']:,} pieces gave the same {len(executed['tokens'])} tokens; "
+            f"that run took {executed['latency_ms']:.3g} ms, simulated"
+        )
+
+
+def _execute(agent: Any, query: str, answer: Any, npu: str) -> dict[str, Any]:
+    """Compute the answer on the simulated NPU; it must be the answer given."""
+    import numpy as np
+
+    from npu_sim.errors import NpuSimError
+    from npu_sim.execute import execute
+    from npu_sim.hardware import npu as find_npu
+
+    source = np.array([agent.source_tokens(query)])
+    valid = np.ones(source.shape, bool)
+    chip = find_npu(npu)
+    try:
+        found = execute(agent.ops.model, source, valid, chip, answer.n_output)
+    except NpuSimError as error:
+        raise InputError(str(error)) from error
+    if found.tokens != list(answer.tokens):
+        raise AssertionError(f"the NPU wrote {found.tokens}, the executor {answer.tokens}")
+    return {
+        "products": found.n_products,
+        "pieces": found.n_pieces,
+        "tokens": found.tokens,
+        "latency_ms": 1000 * found.run.cycles / chip.clock_hz,
+    }
 
 
 def _find_npu(name: str) -> None:

@@ -1,4 +1,4 @@
-"""`npu-sim` at the command line: run, explain, check-trace, hardware list, hardware show.
+"""`npu-sim` at the command line: run, explain, check-trace, speculate, hardware list, hardware show.
 
 Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 3 a missed budget with
 --strict, 130 interrupted.
@@ -16,6 +16,7 @@ from mu_ref.errors import MuRefError
 from mu_ref.presets import preset
 from npu_sim import cli_forecast, cli_sweep
 from npu_sim.cli_explain import check_trace_file, explain
+from npu_sim.cli_speculate import speculate
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware import NPUS, npu
 from npu_sim.hardware_files import npu_to_toml
@@ -47,6 +48,7 @@ hardware_app = typer.Typer(help="The NPUs and where their numbers come from.", n
 app.add_typer(hardware_app, name="hardware")
 app.command()(explain)
 app.command("check-trace")(check_trace_file)
+app.command()(speculate)
 cli_sweep.add_commands(app)
 cli_forecast.add_commands(app)
 

@@ -1,4 +1,4 @@
-"""`npu-sim explain` and `npu-sim check-trace`: why an operation takes its time, is a trace sound."""
+"""`npu-sim explain` and `npu-sim check-trace`: what stands behind a time, is a trace sound."""
 
 from pathlib import Path
 from typing import Annotated

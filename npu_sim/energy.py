@@ -1,6 +1,7 @@
 r"""Joules: work times what each piece of it costs, and what the chip draws meanwhile.
 
-$$E = \sum_p \mathrm{macs}_p e_p + o \, e_o + b_\mathrm{sram} e_s + b_\mathrm{dram} e_d + P_\mathrm{idle} t$$ (7.6)
+$$E = \sum_p \mathrm{macs}_p e_p + o \, e_o + b_\mathrm{sram} e_s +
+  b_\mathrm{dram} e_d + P_\mathrm{idle} t$$                                             (7.6)
 
 Most of these prices are assumed; use them to compare, not to predict a battery.
 """

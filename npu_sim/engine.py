@@ -1,7 +1,7 @@
 r"""The clock: when every task starts and ends, in whole cycles.
 
-$$\mathrm{start} = \max(\text{engine free}, \text{inputs there}, \text{room}, \text{operation begun},
-  \text{earlier results written})$$                                                     (7.4)
+$$\mathrm{start} = \max(\text{engine free}, \text{inputs there}, \text{room},
+  \text{operation begun}, \text{earlier results written})$$                             (7.4)
 
 Tasks of one engine keep their order, so one pass over the tasks is the whole event loop: nothing is
 decided while time runs, the result is exact and the same on every machine. `run_by_events` is the

@@ -1,4 +1,4 @@
-"""Why an operation takes as long as it does: the arithmetic behind its time, in words and numbers."""
+"""Why an operation takes as long as it does: the arithmetic behind its time."""
 
 import numpy as np
 
@@ -127,7 +127,7 @@ def _matrix(op: Op, heads: int, task: np.ndarray, npu: Npu) -> list[str]:
     gemm, matrix = op.gemm, npu.matrix
     assert gemm is not None
     m, n, k, count = gemm.m * gemm.count // heads, gemm.n, gemm.k, heads
-    if task[TASK["col_1"]]:
+    if op.kind == "linear":
         (m, n, k), count = _extent(task), 1
     rate = matrix.macs_per_cycle(*op.operand_bits)
     share = matrix.efficiency(*op.operand_bits, attention=op.kind == "matmul")

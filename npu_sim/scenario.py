@@ -69,7 +69,7 @@ class Drafter:
         """Check the ranges."""
         check_at_least("drafter.beam_width", self.beam_width, 0)
         check_at_least("drafter.draft_len", self.draft_len, 1)
-        check_at_least("drafter.n_layers", self.n_layers, 0)
+        check_at_least("drafter.n_layers", self.n_layers, 1)
         if not 1 <= self.tokens_per_step <= self.draft_len + 1:
             raise WorkloadError(
                 f"drafter.tokens_per_step must lie in [1, draft_len + 1 = {self.draft_len + 1}], "

@@ -56,7 +56,7 @@ __all__ = ["Plan", "expand"]
 
 _C = COLUMNS
 _WRITTEN = TASK["written_row"]
-_FORM, _COUNT, _M, _N, _K = _C["form"], _C["count"], _C["m"], _C["n"], _C["k"]
+_FORM, _COUNT, _M, _N, _K = _C["form"], _C["products"], _C["m"], _C["n"], _C["k"]
 _PRECISION, _B_HEADS, _KEYS_ARE_K = _C["precision"], _C["b_heads"], _C["keys_are_k"]
 _WEIGHT, _WEIGHT_BITS, _BESIDE, _KNOWN = (
     _C["weight"], _C["weight_bits"], _C["beside"], _C["known"],
@@ -265,7 +265,8 @@ def _matmul(i, row, plan, chip, tasks, rings, n):
     # a piece of the cache computes its share: whole pieces the same, the last one what is left
     share = _share(row, plan.piece_bytes, rate, chip)
     share += layout * plan.piece_bytes // max(1, row[_KV])
-    fits = True
+    fits, keys = True, row[_K] if row[_KEYS_ARE_K] == 1 else row[_N]
+    all_keys = row[_B_HEADS] * keys
     for at in range(0, max(cached, 1), plan.piece_bytes):
         n_bytes = min(plan.piece_bytes, cached - at)
         last = at + plan.piece_bytes >= cached
@@ -276,6 +277,9 @@ def _matmul(i, row, plan, chip, tasks, rings, n):
         cycles = rest if last else min(share, rest)
         rest -= cycles
         product = add(tasks, n, MATRIX, i, cycles, 0, ready, -1, PRODUCT)
+        key_0 = at * all_keys // cached if cached > 0 else 0  # keys of all heads, in one row
+        key_1 = all_keys if last else (at + n_bytes) * all_keys // cached
+        place(tasks, n, product, -1, 0, rows_each, key_0, key_1, 0, 0)
         free_after(tasks, load, product)
     return fits
 
@@ -326,7 +330,7 @@ def _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n):
     while high > 1 and high * max(a, out) // (heads * m) * some // keys > plan.piece_bytes:
         high = high // 2
     fits = True
-    for _ in range(heads):
+    for head in range(heads):
         for key_0 in range(0, keys, some):
             key_1 = min(key_0 + some, keys)
             load = ready = product = -1
@@ -361,6 +365,7 @@ def _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n):
                     layout_cycles(laid_out, chip.cached_per_s, chip),
                     a_load, ready, chip, tasks, n,
                 )  # fmt: skip
+                place(tasks, n, product, head, row_0, row_1, key_0, key_1, 0, 0)
                 free_after(tasks, a_load, product)
                 if out > 0 and (not by_keys or key_1 == keys):
                     n_bytes = out * (row_1 - row_0) // (heads * m)

@@ -1,7 +1,7 @@
 """A program as columns of integers: what the fidelities read; no hardware is known here.
 
 One row per operation that does something; layout operations have none. Made once per program, it
-can be priced on many NPUs (`roofline_sweep.py`) and cut into tiles (`schedule.py`).
+can be priced on many NPUs (`roofline_sheet.py`) and cut into tiles (`schedule.py`).
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npu_sim.engines import precision_name
-from npu_sim.program import VECTOR_WORK, Call, Op, Program, Tensor
+from npu_sim.program import VECTOR_WORK, Call, Gemm, Op, Program, Tensor
 
 __all__ = ["COLUMNS", "LINEAR", "MATMUL", "VECTOR", "CallTable", "ProgramTable", "program_table"]
 
@@ -26,12 +26,12 @@ class Row(NamedTuple):
     """One operation; bytes unless a comment says otherwise."""
 
     form: int  # LINEAR, MATMUL or VECTOR
-    count: int  # type: ignore[assignment]  # products
+    products: int
     m: int
     n: int
     k: int
     precision: int  # index into PRECISIONS
-    b_heads: int  # MATMUL: independent right operands; count / b_heads products share each
+    b_heads: int  # MATMUL: independent right operands; products / b_heads share each
     keys_are_k: int  # MATMUL: 1 if the sum runs over keys, 0 if the columns are keys
     weight: int  # the matrix alone, packed
     weight_bits: int  # bits
@@ -54,6 +54,9 @@ class Row(NamedTuple):
     unpack: int  # 4-bit elements to widen
     laid_out: int  # LINEAR: 1 if a later operation reads the result; MATMUL: elements of the right
     floats: int  # 1 if activations are 16-bit floats
+    macs: int
+    weight_bytes: int  # without scales
+    activation_bytes: int  # read and written
 
 
 COLUMNS = {name: i for i, name in enumerate(Row._fields)}
@@ -86,11 +89,6 @@ class ProgramTable:
     def rows(self) -> np.ndarray:
         """All calls below each other: [n_rows, len(COLUMNS)] int64."""
         return np.concatenate([call.rows for call in self.calls])
-
-    @cached_property
-    def call_starts(self) -> np.ndarray:
-        """First row of each call in `rows`: [n_calls] int64."""
-        return np.cumsum([0, *(len(call.rows) for call in self.calls)])[:-1]
 
 
 def program_table(program: Program) -> ProgramTable:
@@ -187,10 +185,10 @@ def _row(
     precision = precision_name(*op.operand_bits) if gemm is not None else PRECISIONS[-1]
     return Row(
         form=VECTOR if gemm is None else LINEAR if op.kind == "linear" else MATMUL,
-        count=gemm.count if gemm else 0, m=gemm.m if gemm else 0,
+        products=gemm.count if gemm else 0, m=gemm.m if gemm else 0,
         n=gemm.n if gemm else 0, k=gemm.k if gemm else 0,
         precision=PRECISIONS.index(precision),
-        b_heads=_heads(right, gemm.count) if right is not None and gemm else 0,
+        b_heads=_heads(right, gemm) if right is not None and gemm else 0,
         keys_are_k=int(right is not None and gemm is not None and right.shape[-2] != gemm.n),
         weight=matrix.n_bytes if matrix is not None else 0,
         weight_bits=matrix.bits if matrix is not None else 0,
@@ -205,8 +203,8 @@ def _row(
         out_class=classes[op.output.name] if writes else -1,
         simple=op.vector_elements * work.simple_operations,
         special=op.vector_elements * work.special_functions,
-        stored_bytes=_stored_bytes(widths), unpack=elements,
-        laid_out=0, floats=0,
+        stored_bytes=_stored_bytes(widths), unpack=elements, laid_out=0, floats=0, macs=op.macs,
+        weight_bytes=op.weight_bytes, activation_bytes=op.activation_bytes,
     )  # fmt: skip
 
 
@@ -217,10 +215,11 @@ def _laid_out(op: Op, later: set[str]) -> int:
     return int(op.kind == "linear" and op.output.name in later)
 
 
-def _heads(right: Tensor, count: int) -> int:
-    """Right operands that are stored; a view of fewer heads serves several products each."""
-    stored = prod(right.shape[:-2]) if len(right.shape) > 3 else count
-    return stored if count % stored == 0 else count
+def _heads(right: Tensor, gemm: Gemm) -> int:
+    """Right operands that are stored; each serves several products where query heads share it."""
+    d_head = gemm.k if gemm.n == right.shape[-2] else gemm.n
+    stored = max(1, prod(right.shape) // (right.shape[-2] * d_head))
+    return stored if gemm.count % stored == 0 else gemm.count
 
 
 def _activation(
@@ -232,7 +231,7 @@ def _activation(
 
 
 def _computed_here(right: Tensor | None, made: dict[str, int], ops: tuple[Op, ...]) -> int:
-    """Row of the append that made all of a cached tensor in this call; -1 if part of it is older."""
+    """Row of the append that made all of a cached tensor in this call; -1 if some is older."""
     if right is None or right.role != "kv" or right.name not in made:
         return -1
     written = ops[made[right.name]].output

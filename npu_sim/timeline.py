@@ -116,7 +116,8 @@ def _event(
     tid: int, name: str, start: int, end: int, us: float, args: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        "ph": "X", "pid": PID, "tid": tid, "name": name, "ts": start * us, "dur": (end - start) * us,
+        "ph": "X", "pid": PID, "tid": tid, "name": name, "ts": start * us,
+        "dur": (end - start) * us,
         "args": {**args, "start_cycles": start, "end_cycles": end},
     }  # fmt: skip
 
@@ -204,7 +205,10 @@ def check_trace(events: list[dict[str, Any]]) -> list[str]:
             if not event.get("name") or event.get("dur", -1) < 0 or event.get("ts", -1) < 0:
                 wrong.append(f"an event must have a name, a start and a duration, got {event}")
                 continue
-            span = (event["args"]["start_cycles"], event["args"]["end_cycles"], event["name"])
+            ns = round(1000 * event["ts"]), round(1000 * (event["ts"] + event["dur"]))
+            args = event.get("args", {})
+            start, end = args.get("start_cycles", ns[0]), args.get("end_cycles", ns[1])
+            span = (start, end, event["name"])
             threads.setdefault(event["tid"], []).append(span)
         elif kind != "M":
             wrong.append(f"an event must be X, C or M, got {kind}")

@@ -105,7 +105,7 @@ class IntegerOps(Ops):
         bias = self.model.bias(site)
         start = 0 if bias is None else int(np.abs(bias.astype(np.int64)).max())
         check_accumulator(site, weight.shape[1], x_max, 128, wide=wide, start=start)
-        acc = x.steps @ weight.astype(np.int64).T
+        acc = self.sum_features(x.steps, weight, site)
         if bias is not None:
             acc = acc + bias.astype(np.int64)
         by = self._per_channel(site, scales, x.scale, encoding.scale)
@@ -161,7 +161,7 @@ class IntegerOps(Ops):
         wide = 16 in (a.bits, b.bits)
         check_accumulator(site, a.shape[-1], largest[a.bits], largest[b.bits], wide=wide)
         by = quantize_multiplier(a.scale * b.scale / encoding.scale)
-        acc = a.steps @ right
+        acc = self.sum_products(a.steps, right, site)
         return self._wide(acc, by, site) if wide else self._narrow(acc, by, site)
 
     def softmax(self, x: Quantized, mask: np.ndarray, site: str) -> Quantized:
@@ -248,6 +248,16 @@ class IntegerOps(Ops):
     def read(self, x: Any) -> np.ndarray:
         """Return the real numbers, float64."""
         return dequantize(x.q, x.scale, x.encoding.zero_point)
+
+    # -- sums, which are exact in any order; the simulated NPU takes them piece by piece ------------
+
+    def sum_features(self, steps: np.ndarray, weight: np.ndarray, site: str) -> np.ndarray:
+        """[..., d_in] int64, [d_out, d_in] -> [..., d_out] int64."""
+        return steps @ weight.astype(np.int64).T
+
+    def sum_products(self, left: np.ndarray, right: np.ndarray, site: str) -> np.ndarray:
+        """[..., m, k] @ [..., k, n] in int64."""
+        return left @ right
 
     # -- bringing accumulators to a site ----------------------------------------------------------
 

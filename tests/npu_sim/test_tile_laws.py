@@ -34,12 +34,12 @@ configs = st.builds(small_model, st.booleans(), st.booleans(), st.integers(1, 90
 precisions = st.builds(Precision, **{name: st.sampled_from(w) for name, w in WIDTHS.items()})
 lengths = st.tuples(st.integers(1, 24), st.integers(1, 3), st.integers(1, 3))  # in, out, batch
 chips = st.builds(
-    lambda sram, transfer, flow, keeps, tile, setup, overhead, array: npu("teaching-npu").with_changes(
+    lambda sram, transfer, flow, keeps, tile, setup, start, array: npu("teaching-npu").with_changes(
         {
             "sram.capacity_bytes": sram, "dma.transfer_bytes": transfer, "matrix.dataflow": flow,
             "sram.keeps_between_calls": keeps, "matrix.tile_m": tile, "matrix.tile_n": tile,
             "matrix.tile_k": tile, "dma.setup_cycles": setup, "matrix.rows": array,
-            "per_op_overhead_cycles": overhead,
+            "per_op_overhead_cycles": start,
         }
     ),
     st.integers(1_500, 60_000), st.sampled_from([128, 512, 4096]),

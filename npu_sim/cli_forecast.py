@@ -3,12 +3,11 @@
 import json
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from npu_sim.calibrate import Calibration, calibrate, fitted_npus
 from npu_sim.cases import CALIBRATION, calibration_cases, read_cases
 from npu_sim.cli_sweep import wide_console
 from npu_sim.errors import SweepError, check_choice
@@ -16,7 +15,10 @@ from npu_sim.gemm import GEMM_NPUS, GemmFit, calibrate_gemms
 from npu_sim.hardware import npu
 from npu_sim.hardware_files import write_npu
 from npu_sim.model_json import read_models
-from npu_sim.validate import Validation, validate, write_rows
+
+if TYPE_CHECKING:
+    from npu_sim.calibrate import Calibration
+    from npu_sim.validate import Validation
 
 __all__ = ["add_commands"]
 
@@ -42,6 +44,8 @@ def show_validation(
     as_json: JsonOption = False,
 ) -> None:
     """Predict measured graph calls (tile fidelity) and show the errors."""
+    from npu_sim.validate import validate, write_rows
+
     found = validate(read_cases(cases), read_models(models), npu_name)
     if csv is not None:
         write_rows(found, csv)
@@ -55,7 +59,7 @@ def show_validation(
         _print_validation(found)
 
 
-def _print_validation(found: Validation) -> None:
+def _print_validation(found: "Validation") -> None:
     console = wide_console()
     table = Table(box=None, pad_edge=False)
     table.add_column("case", no_wrap=True)
@@ -99,6 +103,8 @@ def show_calibration(
     if what in GEMM_NPUS:
         _calibrate_gemms(calibrate_gemms(what), out, plot, as_json=as_json)
         return
+    from npu_sim.calibrate import calibrate, fitted_npus
+
     found = calibrate(*calibration_cases(), by=by)
     if out is not None:
         for name, chip in fitted_npus(found, CALIBRATION, date.today()).items():
@@ -113,7 +119,7 @@ def show_calibration(
         _print_calibration(found)
 
 
-def _print_calibration(found: Calibration) -> None:
+def _print_calibration(found: "Calibration") -> None:
     console, data = wide_console(), found.to_json()
     table = Table(box=None, pad_edge=False)
     for header in ("constant", "fitted", "unit", "± (log)", "from data", "prior", "meaning"):
@@ -154,13 +160,18 @@ def _calibrate_gemms(found: GemmFit, out: Path | None, plot: Path | None, *, as_
 
 
 def show_headline(
+    tokens: Annotated[
+        list[str] | None,
+        typer.Option(help="WIDTH=TOKENS per step of a drafter for Mu, as measured; repeatable."),
+    ] = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set simulated beside published figures of Mu and ReDrafter; none of them is in a fit."""
-    from npu_sim.headline import headline, print_headline
+    from npu_sim.headline import SUPPOSED_TOKENS, headline
+    from npu_sim.headline_table import print_headline
 
-    found: Any = headline()
+    found = headline(dict(_pair(text) for text in tokens) if tokens else SUPPOSED_TOKENS)
     if plot is not None:
         from npu_sim.plots_forecast import plot_headline
 
@@ -168,4 +179,13 @@ def show_headline(
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
-        print_headline(found)
+        print_headline(found, wide_console())
+
+
+def _pair(text: str) -> tuple[int, float]:
+    """Read "4=2.7": beam width and tokens per step."""
+    width, _, tokens = text.partition("=")
+    try:
+        return int(width), float(tokens)
+    except ValueError as error:
+        raise SweepError(f"--tokens must be WIDTH=TOKENS, such as 4=2.7; got {text!r}") from error

@@ -31,10 +31,9 @@ class FlatProgram:
     rows: np.ndarray  # [n_rows, 9], see the columns above
     counts: np.ndarray  # [n_rows] how often each runs
     first: np.ndarray  # [n_rows] how often each runs before the first token is written
-    n_calls: int
-    n_first_calls: int
-    n_positions: int  # computed by all calls
-    n_first_positions: int
+    positions: np.ndarray  # [n_kinds] positions that a call computes
+    calls: np.ndarray  # [n_kinds] how many calls compute so many
+    first_calls: np.ndarray  # [n_kinds] how many of them before the first token is written
     n_output: int
 
 
@@ -73,14 +72,15 @@ def flatten(program: Program, n_grown: int = 0) -> FlatProgram:
             counted.update(map(tuple, (last + step * (last - before)).tolist()))
     rows = np.array(list(counted), dtype=float)
     positions = [call.n_positions for call in program.calls]
+    of_call = Counter([*positions, *positions[-1:] * n_grown])
+    first_of = Counter(positions[: program.n_first_calls])
     return FlatProgram(
         rows=rows,
         counts=np.array(list(counted.values()), dtype=float),
         first=np.array([first[row] for row in counted], dtype=float),
-        n_calls=len(program.calls) + n_grown,
-        n_first_calls=program.n_first_calls,
-        n_positions=sum(positions) + n_grown * positions[-1],
-        n_first_positions=sum(positions[: program.n_first_calls]),
+        positions=np.array(list(of_call), dtype=float),
+        calls=np.array(list(of_call.values()), dtype=float),
+        first_calls=np.array([first_of[n] for n in of_call], dtype=float),
         n_output=program.n_output + n_grown,
     )
 
@@ -131,15 +131,13 @@ def price(flat: FlatProgram, values: Mapping[str, Any], runtime: str = "native")
     bytes_per_s = np.minimum(v["dma.bytes_per_s"], v["dram.bytes_per_s"])
     memory = np.ceil(moved * v["clock_hz"] / bytes_per_s)
     cycles = np.maximum(np.maximum(compute, vector), memory) + v["per_op_overhead_cycles"]
-    call_us, position_us = v["per_inference_overhead_us"], np.zeros((1, 1))
+    call_us = v["per_inference_overhead_us"] + np.zeros(len(flat.calls))  # [1 or N, n_kinds]
     if runtime == "geniex":
-        call_us, position_us = call_us + v["geniex_overhead_us"], v["geniex_position_us"]
-    first = flat.n_first_calls * call_us + flat.n_first_positions * position_us
-    all_calls = flat.n_calls * call_us + flat.n_positions * position_us
-    first, all_calls = (np.round(us * v["clock_hz"] / 1e6)[:, 0] for us in (first, all_calls))
+        call_us = call_us + v["geniex_overhead_us"] + flat.positions * v["geniex_position_us"]
+    overhead = np.round(call_us * v["clock_hz"] / 1e6)
     return Priced(
-        ttft_cycles=cycles @ flat.first + first,
-        latency_cycles=cycles @ flat.counts + all_calls,
+        ttft_cycles=cycles @ flat.first + overhead @ flat.first_calls,
+        latency_cycles=cycles @ flat.counts + overhead @ flat.calls,
         dram_bytes=np.broadcast_to(moved, cycles.shape) @ flat.counts,
     )
 

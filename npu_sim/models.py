@@ -17,11 +17,13 @@ from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from npu_sim.described import DescribedOps, Description
 from npu_sim.errors import WorkloadError, check_at_least, check_at_most, check_choice
 from npu_sim.program import Call, Precision, Program, Tensor
-from npu_sim.record import MAX_INPUT_TOKENS, record_memory, record_request
+from npu_sim.record import record_memory, record_request
 from npu_sim.recording import Shaped
 
 __all__ = ["PHASES", "call_program", "request_program"]
 
+# A recording keeps the masks of attention in memory.
+MAX_CONTEXT, MAX_SCORES = 2**17, 2**27
 PHASES = ("encode", "prefill", "decode", "verify")
 
 
@@ -55,7 +57,9 @@ def call_program(
     check_choice("phase", phase, PHASES)
     for what, count in (("n_tokens", n_tokens), ("batch", batch)):
         check_at_least(what, count, 1)
-    check_at_most("batch x n_context", batch * max(n_context, n_tokens), MAX_INPUT_TOKENS)
+    check_at_most("n_context", max(n_context, n_tokens), MAX_CONTEXT)
+    n_scores = batch * n_tokens * max(n_context, n_tokens)
+    check_at_most("batch x n_tokens x n_context", n_scores, MAX_SCORES)
     if phase == "verify":
         model = replace(model, lm_head="all")
     ops = DescribedOps(model, precision)

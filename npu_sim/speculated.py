@@ -13,16 +13,18 @@ from npu_sim.flat import FlatProgram, flatten
 from npu_sim.models import request_program
 from npu_sim.program import Call, Program
 from npu_sim.record import MAX_OUTPUT_TOKENS
-from npu_sim.scenario import Scenario
+from npu_sim.scenario import Drafter, Scenario
 
 __all__ = ["FlatRequest", "flat_request", "scenario_program"]
+
+N_RECORDED = 3  # a prefill and two steps, or three steps: what the steps after them follow from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlatRequest:
     """A request as columns, and what is needed to say whether it fits."""
 
-    program: Program  # same operations and sizes; contexts may not grow
+    program: Program  # what must fit and be supported; of later steps only what they store
     flat: FlatProgram
     n_later_tokens: int  # tokens written after the first
 
@@ -80,16 +82,25 @@ def flat_request(scenario: Scenario) -> FlatRequest:
     Raises:
         WorkloadError: as `scenario_program`.
     """
-    w, config = scenario.workload, scenario.model.config
+    w, drafter = scenario.workload, scenario.drafter
     n_later = w.n_output - 1
-    turns = any(stack.rope_ntk_factor > 1 for stack in config.stacks.values())
-    n_recorded = 3  # a prefill and two steps, or three steps
-    grows = w.static_context is None and not scenario.drafter.beam_width and not turns
-    if not grows or w.n_output <= n_recorded:
+    exact = w.static_context is None and not any(
+        stack.rope_ntk_factor > 1 for stack in scenario.model.config.stacks.values()
+    )
+    if not exact or w.n_output <= N_RECORDED:
         program = scenario_program(scenario)
         return FlatRequest(program=program, flat=flatten(program), n_later_tokens=n_later)
     check_at_most("n_output", w.n_output, MAX_OUTPUT_TOKENS)
-    short = scenario_program(replace(scenario, workload=replace(w, n_output=n_recorded)))
-    n_grown = w.n_output - n_recorded
-    whole = replace(short, n_output=w.n_output, calls=short.calls + short.calls[-1:] * n_grown)
-    return FlatRequest(program=whole, flat=flatten(short, n_grown), n_later_tokens=n_later)
+    few = replace(w, n_output=N_RECORDED)
+    short = scenario_program(replace(scenario, workload=few, drafter=Drafter()))
+    n_grown = w.n_output - N_RECORDED
+    # (rejected drafts leave the cache again, so with a drafter it grows by the same tokens)
+    writes = tuple(op for op in short.calls[-1].ops if op.kind == "append")
+    later = (Call(phase=short.calls[-1].phase, ops=writes),) * n_grown
+    whole = replace(
+        short, n_output=w.n_output, calls=short.calls + later,
+        stored_weight_bytes=short.stored_weight_bytes
+        + drafter_bytes(scenario.model, drafter, scenario.precision),
+    )  # fmt: skip
+    flat = flatten(scenario_program(scenario)) if drafter.beam_width else flatten(short, n_grown)
+    return FlatRequest(program=whole, flat=flat, n_later_tokens=n_later)

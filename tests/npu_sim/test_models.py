@@ -212,7 +212,7 @@ def test_a_wrong_hf_config_says_what_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("workload", "message"),
     [
-        (("train", 1, 1, 0), "phase must be one of encode, prefill, decode; got 'train'"),
+        (("train", 1, 1, 0), "phase must be one of encode, prefill, decode, verify; got 'train'"),
         (("decode", 1, 4, 0), "n_memory must be at least 1 with an encoder"),
         (("decode", 4, 3, 2), "n_context must be a whole number of at least 4, got 3"),
         (("decode", 0, 3, 2), "n_tokens must be a whole number of at least 1, got 0"),

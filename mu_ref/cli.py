@@ -1,4 +1,4 @@
-"""`mu-ref` at the command line: ask, info, forward, train, quantize, settings eval.
+"""`mu-ref` at the command line; commands with much to say stand in `cli_*.py`.
 
 Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 130 interrupted.
 """
@@ -12,6 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mu_ref.cli_quantize import quantize
+from mu_ref.cli_redrafter import (
+    DrafterOption,
+    LengthOption,
+    WidthOption,
+    draft_sweep,
+    drafting,
+    generate,
+    quantize_drafter,
+    train_drafter,
+)
 from mu_ref.command_line import run_app
 from mu_ref.errors import InputError, MuRefError, check_choice
 
@@ -26,6 +36,10 @@ app = typer.Typer(
 settings_app = typer.Typer(help="The Settings agent.", no_args_is_help=True)
 app.add_typer(settings_app, name="settings")
 app.command()(quantize)
+app.command()(generate)
+app.command("train-drafter")(train_drafter)
+app.command("quantize-drafter")(quantize_drafter)
+app.command("draft-sweep")(draft_sweep)
 
 WeightsOption = Annotated[
     Path | None,
@@ -63,21 +77,23 @@ def ask(
     weights: WeightsOption = None,
     scheme: SchemeOption = "float32",
     executor: ExecutorOption = "reference",
+    drafter: DrafterOption = None,
+    beam_width: WidthOption = 1,
+    draft_len: LengthOption = 6,
     as_json: JsonOption = False,
 ) -> None:
     """Answer one Settings query with a call, and price the answer on an NPU."""
     from mu_ref.presets import preset
-    from mu_ref.settings.agent import load_agent
 
     shape = preset(npu_model)  # a wrong name must fail before any work
     if npu is not None:
         _find_npu(npu)
-    if execute and (npu is None or scheme not in ("w8a16", "w8a8")):
+    if execute and (npu is None or drafter is not None or scheme not in ("w8a16", "w8a8")):
         raise InputError(
-            "--execute must have an --npu and --scheme w8a16 or w8a8: the NPU computes integers; "
-            f"got --npu {npu}, --scheme {scheme}"
+            "--execute must have an --npu and --scheme w8a16 or w8a8, and no --drafter: the NPU "
+            f"computes integers; got --npu {npu}, --scheme {scheme}, --drafter {drafter}"
         )
-    agent = load_agent(weights, scheme, executor)
+    agent = drafting(weights, scheme, executor, drafter, beam_width, draft_len)
     answer = agent.ask([query])[0]
     total_s = answer.encode_s + answer.decode_s
     call = answer.call

@@ -1,4 +1,4 @@
-"""`npu-sim` at the command line: run, explain, check-trace, speculate, hardware list, hardware show.
+"""`npu-sim` at the command line: run, explain, check-trace, speculate, systolic, hardware.
 
 Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 3 a missed budget with
 --strict, 130 interrupted.
@@ -17,6 +17,7 @@ from mu_ref.presets import preset
 from npu_sim import cli_forecast, cli_sweep
 from npu_sim.cli_explain import check_trace_file, explain
 from npu_sim.cli_speculate import speculate
+from npu_sim.cli_systolic import systolic
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware import NPUS, npu
 from npu_sim.hardware_files import npu_to_toml
@@ -49,6 +50,7 @@ app.add_typer(hardware_app, name="hardware")
 app.command()(explain)
 app.command("check-trace")(check_trace_file)
 app.command()(speculate)
+app.command()(systolic)
 cli_sweep.add_commands(app)
 cli_forecast.add_commands(app)
 
@@ -110,6 +112,7 @@ def run(
 
 def _show(report: Report, by: str | None) -> None:
     program = report.program
+    divided = None if by is None else share_table(report, by)
     console = Console(highlight=False)
     console.print(
         f"{program.model} on {report.npu.name}: {program.n_input} tokens in, {program.n_output} "
@@ -120,9 +123,9 @@ def _show(report: Report, by: str | None) -> None:
     console.print()
     for name, value in report.summary_rows():
         console.print(f"{name:<20} {value}", soft_wrap=True)
-    if by is not None:
+    if divided is not None:
         console.print()
-        console.print(share_table(report, by))
+        console.print(divided)
 
 
 @hardware_app.command("list")

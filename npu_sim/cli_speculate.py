@@ -22,7 +22,7 @@ from npu_sim.options import (
 )
 
 if TYPE_CHECKING:
-    from npu_sim.speculate import Acceptance
+    from npu_sim.acceptance import Acceptance
 
 __all__ = ["read_acceptance", "speculate"]
 
@@ -60,8 +60,8 @@ def speculate(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate drafting, verifying and keeping, in one graph call and with the host between."""
+    from npu_sim.acceptance import Acceptance
     from npu_sim.drafter import DrafterShape
-    from npu_sim.speculate import Acceptance
     from npu_sim.speculate import speculate as simulate_steps
 
     config, chip = preset(model), npu(npu_name)
@@ -143,7 +143,7 @@ def read_acceptance(path: Path, nodes: int) -> "Acceptance":
     Raises:
         WorkloadError: no such fields.
     """
-    from npu_sim.speculate import Acceptance
+    from npu_sim.acceptance import Acceptance
 
     steps = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -156,6 +156,7 @@ def read_acceptance(path: Path, nodes: int) -> "Acceptance":
             steps.append((int(item["n_accepted"]), int(item["nodes"])))
         except (ValueError, KeyError, TypeError) as error:
             raise WorkloadError(
-                f"{path}:{number} must hold n_accepted and nodes, or probabilities; got {line[:60]!r}"
+                f"{path}:{number} must hold n_accepted and nodes, or probabilities; got "
+                f"{line[:60]!r}"
             ) from error
     return Acceptance.recorded(steps)

@@ -10,9 +10,9 @@ same machine for the reader: a heap of what happens next. Chapter: `docs/07_npu_
 
 import heapq
 
-import numba
 import numpy as np
 
+from npu_sim.compiled import kernel
 from npu_sim.tasks import (
     BESIDE,
     CACHE,
@@ -36,7 +36,7 @@ _NEEDS, _NEEDS_TOO, _ROOM, _WRITTEN = (
 )
 
 
-@numba.njit(cache=True)
+@kernel
 def run(tasks, n_rows, start, end):
     """Compute start and end of every task.
 
@@ -132,7 +132,7 @@ def _may_start(t: int, tasks: np.ndarray, end: dict[int, int]) -> bool:
     return all(int(u) in end for u in np.flatnonzero(before))
 
 
-@numba.njit(cache=True)
+@kernel
 def row_times(tasks, start, end, writes_cache, times):
     """Add up what each operation did.
 

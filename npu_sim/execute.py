@@ -18,7 +18,7 @@ from mu_ref.quantize.store import IntegerModel
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware import Npu
 from npu_sim.program import Precision, Program
-from npu_sim.record import RecordOps, record_memory
+from npu_sim.record import RecordOps, remember
 from npu_sim.table import program_table
 from npu_sim.tasks import MATRIX, TASK
 from npu_sim.tile import TileRun, call_tasks, simulate_tiles
@@ -173,7 +173,7 @@ def _record(
     bits = 16 if model.scheme == "w8a16" else 8
     precision = Precision(weight_bits=8, activation_bits=bits, kv_bits=bits, head_weight_bits=8)
     ops = RecordOps(model.config, precision, IntegerOps(model))
-    memory = record_memory(ops, source, valid)
+    memory = remember(ops, source, valid)
     steps = _steps(ops, model, memory, max_new_tokens)
     n_output, ended = 0, False
     while not ended and n_output < max_new_tokens:

@@ -47,7 +47,8 @@ def explain(run: TileRun, site: str, call_number: int | None = None) -> list[str
     phase = call.table.call.phase
     return [
         (
-            f"{site}: {op.kind} in call {number} ({phase}), {run.table.program.model} on {npu.name}, "
+            f"{site}: {op.kind} in call {number} ({phase}), "
+            f"{run.table.program.model} on {npu.name}, "
             f"{run.table.program.precision.label()}, simulated"
         ),
         *_shapes(op),
@@ -148,8 +149,8 @@ def _matrix(op: Op, heads: int, task: np.ndarray, npu: Npu) -> list[str]:
     folds = ceil_div(first, rows) * ceil_div(second, columns)
     return [
         (
-            f"    {many}[{m}, {k}] x [{k}, {n}], {FLOW_NAMES[matrix.dataflow]}-stationary: {many}{folds} "
-            f"folds x ({steps} + {fill}) cycles of {rows} x {columns} cells, {tail}"
+            f"    {many}[{m}, {k}] x [{k}, {n}], {FLOW_NAMES[matrix.dataflow]}-stationary: "
+            f"{many}{folds} folds x ({steps} + {fill}) cycles of {rows} x {columns} cells, {tail}"
         )
     ]
 

@@ -91,8 +91,8 @@ def difference(mu: Costs, twin: Costs) -> dict[str, dict[str, float]]:
 def ranks(cells: tuple[Cell, ...]) -> float:
     """Rank correlation (Spearman) of the cells that are both published and simulated."""
     both = [(c.published, c.simulated) for c in cells if c.published and c.simulated]
-    orders = [np.argsort(np.argsort(column)) for column in np.array(both).T]
-    return float(np.corrcoef(*orders)[0, 1])
+    published, simulated = (np.argsort(np.argsort(column)) for column in np.array(both).T)
+    return float(np.corrcoef(published, simulated)[0, 1])
 
 
 def headline(tokens_per_step: Mapping[int, float] = SUPPOSED_TOKENS) -> Headline:

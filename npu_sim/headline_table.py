@@ -61,7 +61,7 @@ def _mu(found: Headline, console: Console) -> None:
 
 
 def _twins(found: Headline, console: Console) -> None:
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (str(t.n_input), t.decode_ratio_last, t.decode_ratio_static, t.first_token_ratio_last - 1,
          t.first_token_ratio_all - 1, t.first_token_ratio_static - 1)
         for t in found.twins

@@ -17,7 +17,7 @@ from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from npu_sim.described import DescribedOps, Description
 from npu_sim.errors import WorkloadError, check_at_least, check_at_most, check_choice
 from npu_sim.program import Call, Precision, Program, Tensor
-from npu_sim.record import record_memory, record_request
+from npu_sim.record import record_request, remember
 from npu_sim.recording import Shaped
 
 __all__ = ["PHASES", "call_program", "request_program"]
@@ -87,7 +87,7 @@ def _record_encode(ops: DescribedOps, tokens: np.ndarray) -> None:
     if config.encoder is None:
         raise WorkloadError(f"phase encode must have an encoder, {config.name} has none")
     if config.decoder is not None:
-        record_memory(ops, tokens, valid)
+        remember(ops, tokens, valid)
         return
     ops.log.begin("encode")
     hidden = encode(ops, tokens, valid, config)

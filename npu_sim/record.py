@@ -20,7 +20,7 @@ from npu_sim.errors import WorkloadError, check_at_least, check_at_most
 from npu_sim.program import Gemm, Precision, Program, Tensor
 from npu_sim.recording import Recording, Shaped
 
-__all__ = ["Precision", "RecordOps", "Shaped", "record_memory", "record_request"]
+__all__ = ["Precision", "RecordOps", "Shaped", "record_request", "remember"]
 
 # A recording keeps the model's masks, input x input, and every operation of every step in memory.
 MAX_INPUT_TOKENS = 8192  # of all rows of the batch
@@ -111,6 +111,12 @@ class RecordOps(Ops):
         value = self._carry("softcap", x, cap, site)
         return self.log.vector("softcap", "softcap", x.shape, (x.tensor,), site, value)
 
+    def concat(self, x: Shaped, y: Shaped, site: str) -> Shaped:
+        """Copy both side by side."""
+        value = self._carry("concat", x, y, site)
+        shape = (*x.shape[:-1], x.shape[-1] + y.shape[-1])
+        return self.log.vector("concat", "copy", shape, (x.tensor, y.tensor), site, value)
+
     # -- layout ----------------------------------------------------------------------------------
 
     def split_heads(self, x: Shaped, n_heads: int, site: str) -> Shaped:
@@ -154,6 +160,20 @@ class RecordOps(Ops):
         chosen = Tensor(name=x.tensor.name, shape=shape, bits=x.tensor.bits, role="activation")
         return self.log.vector("take_tokens", "copy", shape, (chosen,), site, value)
 
+    def keep_slots(self, x: Shaped, n_kept: int, index: np.ndarray, site: str) -> Shaped:
+        """Move the chosen slots behind the first ones, which stay where they are."""
+        batch, heads, _, d_head = x.shape
+        moved = Tensor(
+            name=site, shape=(batch, heads, index.shape[1], d_head), bits=x.tensor.bits, role="kv"
+        )
+        self.log.record(
+            "keep_slots", site, (moved,), moved, elements=prod(moved.shape), work="copy"
+        )
+        value = self._carry("keep_slots", x, n_kept, index, site)
+        shape = (batch, heads, n_kept + index.shape[1], d_head)
+        whole = Tensor(name=site, shape=shape, bits=x.tensor.bits, role="kv")
+        return Shaped(shape=shape, tensor=whole, value=value)
+
     # -- decisions -------------------------------------------------------------------------------
 
     def argmax(self, x: Shaped, site: str) -> np.ndarray:
@@ -190,7 +210,7 @@ def record_request(
     precision: Precision,
     batch: int = 1,
     *,
-    ops: "RecordOps | None" = None,
+    ops: RecordOps | None = None,
 ) -> Program:
     """Record a whole request: read `n_input` tokens, write `n_output`.
 
@@ -225,7 +245,7 @@ def record_request(
     valid = np.ones(tokens.shape, bool)
     memory = None
     if config.encoder is not None:
-        memory = record_memory(ops, tokens, valid)
+        memory = remember(ops, tokens, valid)
         tokens, valid = tokens[:, :1], valid[:, :1]  # the decoder starts from the start token
     steps = stream(ops, config, memory, tokens, valid, n_output, stop_at_eos=False)
     for step in range(n_output):
@@ -238,7 +258,7 @@ def record_request(
     )  # fmt: skip
 
 
-def record_memory(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
+def remember(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
     """Encode, and put K and V of cross-attention where they outlive the call: in DRAM.
 
     Args:
@@ -247,7 +267,7 @@ def record_memory(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memo
         valid: [batch, n_src] bool.
 
     Returns:
-        The memory, its K and V in the cache.
+        The memory.
     """
     ops.log.begin("encode")
     memory = mu.remember(ops, ops.config, tokens, valid)

@@ -134,11 +134,19 @@ class Report:
             *rows,
             ("latency", format_ms(self.latency_ms)),
             ("DRAM traffic", format_bytes(self.dram_bytes)),
+            *self._busy_row(),
             ("energy", f"{1000 * self.energy_joules:.3g} mJ"),
             ("budget", self.budget.line()),
             *([("memory budget", self.memory_budget.line())] if self.memory_budget else []),
             *((f"{name} budget", b.line()) for name, b in self.phase_budgets.items()),
         ]
+
+    def _busy_row(self) -> list[tuple[str, str]]:
+        if self.tiles is None:
+            return []
+        busy = self.tiles.engine_cycles
+        shares = (f"{name} {100 * n / self.latency_cycles:.0f} %" for name, n in busy.items())
+        return [("engines busy", ", ".join(shares))]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and texts, ready for `json.dumps`."""
@@ -162,6 +170,7 @@ class Report:
             "utilization": self.utilization,
             "stored_weight_bytes": self.program.stored_weight_bytes,
             "stored_kv_bytes": self.program.stored_kv_bytes,
+            "engine_cycles": None if self.tiles is None else self.tiles.engine_cycles,
             "peak_dram_bytes": self.stored_bytes,
             "peak_sram_bytes": None if self.tiles is None else self.tiles.peak_sram_bytes,
             "energy_mj": 1000 * self.energy_joules,

@@ -12,7 +12,6 @@ host packs the tree and accepts in between. Acceptance is an input: measured, or
 Chapter: `docs/07_npu_tiles.md`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,78 +21,17 @@ from mu_ref.config import ModelConfig
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache
 from mu_ref.model.decoder import decode
+from npu_sim.acceptance import Acceptance
 from npu_sim.drafter import DrafterShape, compaction_op, drafter_ops
 from npu_sim.errors import WorkloadError, check_at_least
 from npu_sim.hardware import Npu
 from npu_sim.program import Call, Op, Precision, Program
-from npu_sim.record import RecordOps, record_memory
+from npu_sim.record import RecordOps, remember
 from npu_sim.table import program_table
 from npu_sim.tile import simulate_tiles
 from npu_sim.units import cycles_from_us, ms_from_cycles
 
 __all__ = ["Acceptance", "StepCost", "record_pass", "speculate", "step_cost"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Acceptance:
-    """How many drafted tokens steps keep, and how large their trees are.
-
-    Raises:
-        WorkloadError: nothing, or more accepted than a path has.
-    """
-
-    n_accepted: tuple[int, ...]  # of each recorded step, without the model's own token
-    nodes: tuple[int, ...]  # of each recorded step, the root included
-    weights: tuple[float, ...]  # how often each of them occurs; they sum to 1
-
-    def __post_init__(self) -> None:
-        """Check the lengths and the ranges."""
-        if not self.nodes or not len(self.nodes) == len(self.n_accepted) == len(self.weights):
-            raise WorkloadError(
-                "acceptance must have as many nodes and weights as steps, at least 1"
-            )
-        for accepted, nodes in zip(self.n_accepted, self.nodes, strict=True):
-            if not 0 <= accepted < nodes:
-                raise WorkloadError(
-                    f"n_accepted must lie between 0 and nodes - 1, got {accepted} of {nodes} nodes"
-                )
-
-    @property
-    def tokens_per_step(self) -> float:
-        """Mean of accepted tokens, plus the model's own."""
-        pairs = zip(self.n_accepted, self.weights, strict=True)
-        return 1 + sum(accepted * weight for accepted, weight in pairs)
-
-    @classmethod
-    def recorded(cls, steps: Sequence[tuple[int, int]]) -> "Acceptance":
-        """Of recorded steps (n_accepted, nodes), all equally likely."""
-        n = len(steps)
-        return cls(
-            n_accepted=tuple(s[0] for s in steps), nodes=tuple(s[1] for s in steps),
-            weights=(1 / n,) * n if n else (),
-        )  # fmt: skip
-
-    @classmethod
-    def distributed(cls, probabilities: Sequence[float], nodes: int) -> "Acceptance":
-        """Of a distribution over 0, 1, ... accepted tokens, with trees of one size.
-
-        Raises:
-            WorkloadError: probabilities that are negative or do not sum to 1.
-        """
-        if min(probabilities, default=-1) < 0 or abs(sum(probabilities) - 1) > 1e-6:
-            raise WorkloadError(
-                f"acceptance probabilities must be at least 0 and sum to 1, got {probabilities}"
-            )
-        n = len(probabilities)
-        return cls(n_accepted=tuple(range(n)), nodes=(nodes,) * n, weights=tuple(probabilities))
-
-    @classmethod
-    def chain(cls, accept_rate: float, draft_len: int, nodes: int) -> "Acceptance":
-        """Of drafts of which each token is accepted with one rate if those before it are."""
-        if not 0 <= accept_rate <= 1:
-            raise WorkloadError(f"accept_rate must lie in [0, 1], got {accept_rate}")
-        stops = [accept_rate**n * (1 - accept_rate) for n in range(draft_len)]
-        return cls.distributed([*stops, accept_rate**draft_len], nodes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +96,7 @@ def record_pass(
     memory = None
     if config.encoder is not None:
         source = np.full((1, n_input), config.bos_id)
-        memory = record_memory(ops, source, np.ones(source.shape, bool))
+        memory = remember(ops, source, np.ones(source.shape, bool))
     cache = Cache.empty(1, config.decoder.n_layers)
     for n_tok in (n_context, n_rows):
         ops.log.begin("verify" if n_rows > 1 else "decode")
@@ -259,11 +197,13 @@ def speculate(
     """
     for what, value in (("beam_width", beam_width), ("draft_len", draft_len)):
         check_at_least(what, value, 1)
-    most = 1 + beam_width * draft_len
-    if max(acceptance.nodes) > most or max(acceptance.n_accepted) > draft_len:
+    most, nodes, accepted = (
+        1 + beam_width * draft_len, max(acceptance.nodes), max(acceptance.n_accepted),
+    )  # fmt: skip
+    if nodes > most or accepted > draft_len:
         raise WorkloadError(
-            f"a tree of {beam_width} beams of {draft_len} tokens must have at most {most} nodes and "
-            f"{draft_len} accepted, got {max(acceptance.nodes)} and {max(acceptance.n_accepted)}"
+            f"a tree of {beam_width} beams of {draft_len} tokens must have at most {most} nodes "
+            f"and {draft_len} accepted, got {nodes} and {accepted}"
         )
 
     def passes(n_rows: int) -> Program:

@@ -5,8 +5,9 @@ every wait of a task is for one that was written before: start times follow from
 never shrink when any duration grows.
 """
 
-import numba
 import numpy as np
+
+from npu_sim.compiled import kernel
 
 __all__ = ["CONTROL", "DMA_IN", "DMA_OUT", "ENGINES", "MATRIX", "TASK", "VECTOR", "new_rings"]
 
@@ -53,7 +54,7 @@ def new_rings(capacities: tuple[int, int, int]) -> np.ndarray:
     return rings
 
 
-@numba.njit(cache=True)
+@kernel
 def add(tasks, n, engine, row, cycles, n_bytes, needs, needs_too, part):
     """Write a task; returns its number. n[0] counts tasks, also those that no longer fit."""
     at = n[0]
@@ -67,14 +68,14 @@ def add(tasks, n, engine, row, cycles, n_bytes, needs, needs_too, part):
     return at
 
 
-@numba.njit(cache=True)
+@kernel
 def place(tasks, n, at, head, row_0, row_1, col_0, col_1, sum_0, sum_1):
     """Say which part of the operation a task works on."""
     if at < len(tasks):
         tasks[at, _HEAD:] = (head, row_0, row_1, col_0, col_1, sum_0, sum_1)
 
 
-@numba.njit(cache=True)
+@kernel
 def take(tasks, n, rings, at, ring, n_bytes):
     """Let a task wait for room in a ring, first in first out, and hold it.
 
@@ -101,7 +102,7 @@ def take(tasks, n, rings, at, ring, n_bytes):
     return True
 
 
-@numba.njit(cache=True)
+@kernel
 def free_after(tasks, at, user):
     """Say that the last user of what a task holds is `user` (or a later call says otherwise)."""
     if 0 <= at < len(tasks) and user < len(tasks):

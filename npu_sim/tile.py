@@ -6,9 +6,9 @@ the clock (`engine.py`) and keeps the fastest plan. Chapter: `docs/07_npu_tiles.
 
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 
+from npu_sim.compiled import kernel
 from npu_sim.engine import row_times, run
 from npu_sim.hardware import Npu
 from npu_sim.memory import Pins, check_sram, least_dma_cycles, pin_choices, plans
@@ -63,6 +63,12 @@ class TileRun:
     def cycles(self) -> int:
         """Simulated cycles of the request."""
         return sum(call.cycles + call.overhead_cycles for call in self.calls)
+
+    @property
+    def engine_cycles(self) -> dict[str, int]:
+        """Cycles that each engine is busy; "dma" is the port, reads and writes."""
+        total = sum(call.times.sum(axis=0) for call in self.calls)
+        return {name: int(total[at]) for name, at in (("dma", 3), ("matrix", 4), ("vector", 5))}
 
     @property
     def peak_sram_bytes(self) -> int:
@@ -166,7 +172,7 @@ def _tasks(
         desk.tasks = np.empty((int(n[0]) * 5 // 4, N_FIELDS), np.int64)
 
 
-@numba.njit(cache=True)
+@kernel
 def _bound(tasks):
     """Cycles of the busiest engine: no order of the tasks takes less."""
     busy = np.zeros(5, np.int64)
@@ -175,7 +181,7 @@ def _bound(tasks):
     return busy.max()
 
 
-@numba.njit(cache=True)
+@kernel
 def _time(tasks, writes_cache, times):
     """Run the clock and add up what each operation did."""
     start = np.zeros(len(tasks), np.int64)

@@ -7,9 +7,9 @@ not depend on the number of tokens. Chapter: `docs/07_npu_tiles.md`, equations 7
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from npu_sim.compiled import kernel
 from npu_sim.hardware import Npu
 from npu_sim.table import COLUMNS, PRECISIONS
 
@@ -67,13 +67,13 @@ def chip_numbers(npu: Npu) -> Chip:
     )  # fmt: skip
 
 
-@numba.njit(cache=True)
+@kernel
 def ceil_div(amount, per):
     """Divide and round up."""
     return -(-amount // per)
 
 
-@numba.njit(cache=True)
+@kernel
 def mac_slots(m, n, k, chip):
     r"""Places for multiply-accumulates that a product occupies, idle ones included.
 
@@ -105,7 +105,7 @@ def mac_slots(m, n, k, chip):
     return ceil_div(k, chip.rows) * ceil_div(m, chip.columns) * (n + load) * cells
 
 
-@numba.njit(cache=True)
+@kernel
 def matrix_cycles(count, m, n, k, rate, chip):
     r"""Cycles of the matrix engine for `count` equal products.
 
@@ -125,7 +125,7 @@ def matrix_cycles(count, m, n, k, rate, chip):
     return ceil_div(count * mac_slots(m, n, k, chip) * 1_000_000, rate)
 
 
-@numba.njit(cache=True)
+@kernel
 def layout_cycles(n_elements, per_s, chip):
     r"""Cycles of the matrix engine to lay elements out: results, or operands of attention.
 
@@ -142,7 +142,7 @@ def layout_cycles(n_elements, per_s, chip):
     return 0 if per_s == 0 else ceil_div(n_elements * chip.clock_hz, per_s)
 
 
-@numba.njit(cache=True)
+@kernel
 def transfer_cycles(n_bytes, chip):
     r"""Cycles of one DMA transfer; none for no bytes.
 
@@ -167,7 +167,7 @@ def transfer_cycles(n_bytes, chip):
     )
 
 
-@numba.njit(cache=True)
+@kernel
 def weight_piece(n, k, bits, limit, chip):
     """Columns and depth of one piece of a weight matrix: aligned to the array where that fits.
 

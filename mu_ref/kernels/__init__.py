@@ -26,6 +26,6 @@ def compiled_folder() -> Path:
 _before = numba.config.CACHE_DIR
 numba.config.CACHE_DIR = str(compiled_folder())  # read when a kernel is decorated
 try:
-    from mu_ref.kernels import float_program, integer_program  # noqa: F401
+    from mu_ref.kernels import float_program, integer_program, trees  # noqa: F401
 finally:
     numba.config.CACHE_DIR = _before

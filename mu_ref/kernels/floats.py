@@ -11,10 +11,11 @@ import numba
 import numpy as np
 
 from mu_ref.kernels.linear import FLOATS
-from mu_ref.kernels.simd import f32_zeros, fma4, sum4
+from mu_ref.kernels.simd import fma4, mix_f32, store64, sum4, zeros4
 
 __all__ = ["KINDS", "NORMS", "activation", "mix", "norm", "rope", "scores", "softmax"]
 
+PART = 256  # elements that are worked on together
 KINDS = ("gelu_tanh", "gelu", "silu", "relu", "tanh")
 NORMS = ("rms", "rms_plus_one", "layer")
 
@@ -68,7 +69,7 @@ def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, firs
             for j in range(0, n_key, 4):
                 step = stride if j + 4 <= n_key else 0  # fewer than four left: one by one
                 for i in range(j, min(j + 4, n_key), 4 if step else 1):
-                    total = f32_zeros()
+                    total = zeros4(np.float32(0))
                     for c in range(0, d_head, FLOATS):
                         total = fma4(total, q, at + c, k, start + i * stride + c, step)
                     values = sum4(total)
@@ -86,57 +87,107 @@ def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, firs
 
 
 @numba.njit(cache=True, nogil=True)
+def exp(x, powers):
+    """Replace x by e^x, up to 2 ulp; below -87, where float32 has no normal numbers left, by 0.
+
+    e^x = 2^n e^r with n = round(x / ln 2), so that |r| <= ln 2 / 2 and a polynomial does for e^r.
+    `powers` is room for int32, as many as x has numbers: 2^n is written as its bits. No branch and
+    no call, so that the compiler can use vectors.
+
+    Source:
+        Cephes, expf: the polynomial and the two parts of ln 2.
+    """
+    one, half = np.float32(1), np.float32(0.5)
+    low, high, big = np.float32(-87), np.float32(88), np.float32(12582912)  # 1.5 * 2^23
+    for i in range(len(x)):
+        v = min(max(x[i], low), high)
+        n = (v * np.float32(1.44269504) + big) - big
+        powers[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
+        r = (v - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
+        y = np.float32(1.9875691500e-4)
+        y = y * r + np.float32(1.3981999507e-3)
+        y = y * r + np.float32(8.3334519073e-3)
+        y = y * r + np.float32(4.1665795894e-2)
+        y = y * r + np.float32(1.6666665459e-1)
+        y = y * r + half
+        y = (y * r * r + r) + one
+        x[i] = y if x[i] >= low else np.float32(0)
+    scales = powers.view(np.float32)
+    for i in range(len(x)):
+        x[i] = x[i] * scales[i]
+
+
+@numba.njit(cache=True, nogil=True)
 def softmax(x, mask, out, factor, n_heads, n_query, n_key, first, last):
     """Softmax of factor * x where mask [batch, query, key] is not 0; else 0. Contract: bound."""
+    powers = np.empty(n_key, np.int32)
     for row in range(first, last):
         batch, query = row // (n_heads * n_query), row % n_query
         seen, at = (batch * n_query + query) * n_key, row * n_key
+        given, weights = x[at : at + n_key], out[at : at + n_key]
         largest = np.float32(-np.inf)
         for j in range(n_key):
             if mask[seen + j]:
-                largest = max(largest, x[at + j] * factor)
+                largest = max(largest, given[j] * factor)
+        for j in range(n_key):
+            below = given[j] * factor - largest
+            weights[j] = below if mask[seen + j] else np.float32(-100)
+        exp(weights, powers)
         total = np.float32(0)
         for j in range(n_key):
-            e = math.exp(x[at + j] * factor - largest) if mask[seen + j] else np.float32(0)
-            out[at + j] = e
-            total += e
+            total += weights[j]
         for j in range(n_key):
-            out[at + j] = out[at + j] / total if total > 0 else np.float32(0)
+            weights[j] = weights[j] / total if total > 0 else np.float32(0)
 
 
 @numba.njit(cache=True, nogil=True)
 def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, first, last):
-    """Sum p_j v_j, first key to last; a row is (batch, head, query). Contract: exact."""
+    """Sum p_j v_j, first key to last; a row is (batch, head, query). Contract: bound.
+
+    Up to 63 elements behind a value are read and count nothing.
+    """
+    features = np.empty(4 * FLOATS, np.float32)
     for row in range(first, last):
         batch, head, query = row // (n_heads * n_query), row // n_query % n_heads, row % n_query
         to = ((batch * n_query + query) * n_heads + head) * d_head
         start, stride = (batch * room * n_kv + head_of[head]) * d_head, n_kv * d_head
-        mixed = out[to : to + d_head]
-        mixed[:] = 0
-        for j in range(n_key):
-            weight, at = p[row * n_key + j], start + j * stride
-            for c in range(d_head):
-                mixed[c] += weight * v[at + c]
+        for c in range(0, d_head, len(features)):
+            total = zeros4(np.float32(0))
+            for j in range(n_key):
+                total = mix_f32(total, p, row * n_key + j, v, start + j * stride + c, FLOATS)
+            store64(features, 0, total)
+            n = min(len(features), d_head - c)
+            out[to + c : to + c + n] = features[:n]
 
 
 @numba.njit(cache=True, nogil=True)
 def activation(x, out, kind, scale, first, last):
     """Apply KINDS[kind] to elements; "tanh" is the soft-cap, scale * tanh(x / scale).
 
-    Contract: ulp(4).
+    gelu_tanh is x (1 + tanh(u)) / 2 = x / (1 + e^-2u), silu is x / (1 + e^-x). Contract: bound.
     """
-    one, half = np.float32(1), np.float32(0.5)
-    root = np.float32(math.sqrt(2 / math.pi))
+    if kind in (0, 2):
+        _logistic(x[first:last], out[first:last], kind == 0)
+        return
+    half, root = np.float32(0.5), np.float32(math.sqrt(0.5))
     for i in range(first, last):
-        v = x[i]
-        if kind == 0:
-            inner = root * (v + np.float32(0.044715) * v * v * v)
-            out[i] = half * v * (one + math.tanh(inner))
-        elif kind == 1:
-            out[i] = half * v * (one + math.erf(v / np.float32(math.sqrt(2))))
-        elif kind == 2:
-            out[i] = v * half * (one + math.tanh(half * v))
+        if kind == 1:
+            out[i] = half * x[i] * (np.float32(1) + math.erf(x[i] * root))
         elif kind == 3:
-            out[i] = max(v, np.float32(0))
+            out[i] = max(x[i], np.float32(0))
         else:
-            out[i] = scale * math.tanh(v / scale)
+            out[i] = scale * math.tanh(x[i] / scale)
+
+
+@numba.njit(cache=True, nogil=True)
+def _logistic(x, out, gelu):
+    """X / (1 + e^-x), or with u = sqrt(2 / pi) (x + 0.044715 x^3) in place of x / 2 in e."""
+    powers, root = np.empty(PART, np.int32), np.float32(-2 * math.sqrt(2 / math.pi))
+    for start in range(0, len(x), PART):
+        given, to = x[start : start + PART], out[start : start + PART]
+        for i in range(len(given)):
+            v = given[i]
+            to[i] = root * (v + np.float32(0.044715) * v * v * v) if gelu else -v
+        exp(to, powers[: len(to)])
+        for i in range(len(given)):
+            to[i] = given[i] / (np.float32(1) + to[i])

@@ -7,17 +7,24 @@ whose address is part of the row; `mu_ref/ops/fast_integer.py` writes it once pe
 import numba
 import numpy as np
 
-from mu_ref.kernels import integers
-from mu_ref.kernels.linear import products_i8
+from mu_ref.kernels import integer_attention, integers
+from mu_ref.kernels.linear import products_i8, products_i8_many
 from mu_ref.kernels.machine import array_at, share, wait
+from mu_ref.kernels.packing import MANY, bytes_of, columns_of
+from mu_ref.kernels.rounding import rescale, rescale_channels
 
-__all__ = ["ROW_BLOCK", "run"]
+__all__ = ["run", "scratch_bytes"]
 
 I16, I64 = np.int16, np.int64
 EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES = range(7)
 SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(7, 13)
-ROW_BLOCK = 64  # byte rows that pass over the weights together
 CHUNK = 64  # outputs whose sums wait to be rescaled
+FEW = 15  # byte rows for which lanes are features; with more, lanes are rows
+
+
+def scratch_bytes(d: int) -> int:
+    """Bytes that a thread needs to lay out rows of d bytes and to hold sums."""
+    return MANY * (2 * d + 4 * CHUNK)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -40,22 +47,6 @@ def run(program, n_rows, scalars, counter, thread, n_threads):
 
 
 @numba.njit(cache=True, nogil=True)
-def _pack(x, bytes_, n, d_in, d, wide, offset):
-    """Turn n rows of steps into uint8: q + 128, or for 16 bits low bytes and high bytes + 128."""
-    for r in range(n):
-        steps = x[r * d_in : (r + 1) * d_in]
-        if wide:
-            low, high = bytes_[2 * r * d : (2 * r + 1) * d], bytes_[(2 * r + 1) * d :]
-            for k in range(d_in):
-                low[k] = np.uint8(steps[k] & 255)
-                high[k] = np.uint8((steps[k] >> 8) + 128)
-        else:
-            low = bytes_[r * d : (r + 1) * d]
-            for k in range(d_in):
-                low[k] = np.uint8(steps[k] + offset)
-
-
-@numba.njit(cache=True, nogil=True)
 def _linear(row, thread, n_threads):
     """out, x, w, constants, rows, d_in, d_in in whole vectors, d_out, wide, scratch, m.
 
@@ -70,18 +61,27 @@ def _linear(row, thread, n_threads):
     ts, starts = constants[4 : 4 + d_out], constants[4 + d_out : 4 + 2 * d_out]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
     w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
-    mine = row[10] + thread * (ROW_BLOCK * (d + 4 * CHUNK))
-    bytes_ = array_at(mine, ROW_BLOCK * d, np.uint8)
-    sums = array_at(mine + ROW_BLOCK * d, ROW_BLOCK * CHUNK, np.int32)
+    mine = row[10] + thread * MANY * (2 * d + 4 * CHUNK)
+    bytes_, columns = (
+        array_at(mine, MANY * d, np.uint8),
+        array_at(mine + MANY * d, MANY * d, np.uint8),
+    )
+    sums = array_at(mine + 2 * MANY * d, MANY * CHUNK, np.int32)
     accs, wide_accs = np.empty(CHUNK, np.int32), np.empty(CHUNK, I64)
     first, last = share(d_out, thread, n_threads, 4)
-    block = ROW_BLOCK // 2 if wide else ROW_BLOCK
+    block = MANY // 2 if wide else MANY
     for top in range(0, n_rows, block):
         n = min(block, n_rows - top)
-        _pack(x[top * d_in :], bytes_, n, d_in, d, wide, constants[3])
+        n_bytes = 2 * n if wide else n
+        bytes_of(x[top * d_in :], bytes_, n, d_in, d, wide, constants[3])
+        if n_bytes > FEW:
+            columns_of(bytes_, columns, n_bytes, d)
         for c in range(first, last, CHUNK):
             end = min(c + CHUNK, last)
-            products_i8(bytes_, w, sums, 2 * n if wide else n, d, c, end, CHUNK)
+            if n_bytes > FEW:
+                products_i8_many(columns, w, sums, n_bytes, d, c, end, CHUNK)
+            else:
+                products_i8(bytes_, w, sums, n_bytes, d, c, end, CHUNK)
             for r in range(n):
                 to = (top + r) * d_out + c
                 of = (2 * r if wide else r) * CHUNK
@@ -90,11 +90,11 @@ def _linear(row, thread, n_threads):
                     highs = sums[of + CHUNK : of + 2 * CHUNK]
                     for i in range(end - c):
                         wide_accs[i] = begin[i] + lows[i] + (np.int64(highs[i]) << 8)
-                    integers.rescale_channels(wide_accs, ms[c:end], ts[c:end], mode, low, high, y)
+                    rescale_channels(wide_accs, ms[c:end], ts[c:end], mode, low, high, y)
                 else:
                     for i in range(end - c):
                         accs[i] = np.int32(begin[i] + lows[i])
-                    integers.rescale_channels(accs, ms[c:end], ts[c:end], mode, low, high, y)
+                    rescale_channels(accs, ms[c:end], ts[c:end], mode, low, high, y)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -118,7 +118,7 @@ def _attention(row, thread, n_threads):
             array_at(row[5], constants[6], I64),
         )
         bits = constants[5]
-        integers.probabilities(
+        integer_attention.probabilities(
             x, mask, out, exp2, m, t, bits, low, high, n_heads, n_query, n_key, first, last
         )
         return
@@ -126,13 +126,13 @@ def _attention(row, thread, n_threads):
     memory = array_at(row[3], batch * room * n_kv * d_head, I16)
     if row[0] == SCORES:
         q, out = array_at(row[2], n_mixed, I16), array_at(row[1], n_scores, I16)
-        integers.scores(
+        integer_attention.scores(
             q, memory, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
             m, t, mode, low, high, first, last,
         )  # fmt: skip
     else:
         p, out = array_at(row[2], n_scores, I16), array_at(row[1], n_mixed, I16)
-        integers.mix(
+        integer_attention.mix(
             p, memory, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
             m, t, mode, low, high, first, last,
         )  # fmt: skip
@@ -152,7 +152,7 @@ def _move(row, thread, n_threads):
         for i in range(first, last):
             m, t = constants[3 + tokens[i]], constants[3 + n_x + tokens[i]]
             for k in range(d):
-                y = integers.rescale(np.int64(table[tokens[i] * row[9] + k]), m, t, constants[2])
+                y = rescale(np.int64(table[tokens[i] * row[9] + k]), m, t, constants[2])
                 out[i * d + k] = min(max(y, constants[0]), constants[1])
         return
     x, out = array_at(row[2], batch * n_x * d, I16), array_at(row[1], batch * n_out * d, I16)

@@ -13,12 +13,28 @@ from mu_ref.errors import InputError
 __all__ = ["n_threads", "run_on"]
 
 
-def n_threads() -> int:
-    """Threads of the fast executor: MU_REF_THREADS, or every core this process may use."""
+SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
+
+
+def n_threads(weight_bytes: int) -> int:
+    """Threads of a fast executor: MU_REF_THREADS, or every core this process may use.
+
+    Without the setting a small model gets one: threads meet after every operation, and where these
+    take microseconds, meeting costs more than it saves, much more when the machine is busy.
+
+    Args:
+        weight_bytes: size of the model.
+
+    Returns:
+        How many.
+
+    Raises:
+        InputError: MU_REF_THREADS is not a positive integer.
+    """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    text = os.environ.get("MU_REF_THREADS", str(cores))
+    text = os.environ.get("MU_REF_THREADS", str(cores if weight_bytes >= SMALL else 1))
     if not (text.isdecimal() and int(text) > 0):
         raise InputError(f"MU_REF_THREADS must be a positive integer, got {text!r}")
     return int(text)

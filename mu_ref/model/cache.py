@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mu_ref.ops import Value
+from mu_ref.ops import Ops, Value
 
-__all__ = ["Cache", "LayerCache", "Memory"]
+__all__ = ["Cache", "LayerCache", "Memory", "Placement"]
 
 
 @dataclass(slots=True)
@@ -29,6 +29,15 @@ class Memory:
     hidden: Value  # encoder output, [batch, n_src, d_model of the encoder]
     layers: list[LayerCache]  # one per decoder layer
     mask: np.ndarray  # [batch, n_src] bool, False at padding
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where new tokens stand when they do not simply follow: drafts, of which few will be kept."""
+
+    positions: np.ndarray  # [batch, n_new] int
+    lengths: np.ndarray  # [batch] int, of the row as RoPE counts it, new tokens included
+    sees: np.ndarray  # [batch, n_new, n_new] bool, which new token may read which
 
 
 @dataclass(slots=True)
@@ -49,6 +58,29 @@ class Cache:
     def __post_init__(self) -> None:
         """Positions start empty."""
         self.positions = np.zeros(self.tokens.shape, np.int64)
+
+    def keep(self, ops: Ops, n_kept: int, index: np.ndarray, kept: np.ndarray) -> None:
+        """Forget all slots but the first n_kept and the chosen ones.
+
+        Args:
+            ops: the executor.
+            n_kept: slots that stay as they are.
+            index: [batch, m] int, the slots that follow them.
+            kept: [batch, m] bool; False makes a slot padding, for rows that keep fewer.
+        """
+        for layer, cached in enumerate(self.layers):
+            site = f"decoder.{layer}.self_attention"
+            cached.k = ops.keep_slots(cached.k, n_kept, index, f"{site}.k_keep")
+            cached.v = ops.keep_slots(cached.v, n_kept, index, f"{site}.v_keep")
+
+        def rows(x: np.ndarray) -> np.ndarray:
+            chosen = np.take_along_axis(x, index, axis=1)
+            return np.concatenate([x[:, :n_kept], chosen], axis=1)
+
+        self.tokens, self.positions, self.valid = map(
+            rows, (self.tokens, self.positions, self.valid)
+        )
+        self.valid[:, n_kept:] &= kept
 
     @classmethod
     def empty(cls, batch: int, n_layers: int) -> "Cache":

@@ -4,7 +4,7 @@ import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.model.attention import attention_mask, cross_attention, mlp, residual, self_attention
-from mu_ref.model.cache import Cache, LayerCache, Memory
+from mu_ref.model.cache import Cache, LayerCache, Memory, Placement
 from mu_ref.model.encoder import embed
 from mu_ref.model.rope import Rotation, positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
@@ -60,6 +60,7 @@ def decode(
     model: ModelConfig,
     memory: Memory | None,
     cache: Cache | None = None,
+    placement: Placement | None = None,
 ) -> Value:
     """Compute the hidden state of each new token.
 
@@ -70,6 +71,7 @@ def decode(
         model: its `decoder` must not be None.
         memory: from `mu.remember`, or None for a decoder-only model.
         cache: earlier tokens; updated. None computes without one.
+        placement: for tokens that do not simply follow the cached ones.
 
     Returns:
         [batch, n_tok, d_model], after the final norm.
@@ -79,13 +81,17 @@ def decode(
     n_new = tokens.shape[1]
     tokens = np.concatenate([cache.tokens, tokens], axis=1)  # [batch, n_slots]
     valid = np.concatenate([cache.valid, valid], axis=1)
-    theta = rope_theta(rope_lengths(valid, config), config)
+    if placement is None:
+        positions, lengths = positions_of(valid, config), rope_lengths(valid, config)
+    else:
+        positions = np.concatenate([cache.positions, placement.positions], axis=1)
+        lengths = placement.lengths
+    theta = rope_theta(lengths, config)
     if cache.theta is None or np.any(theta != cache.theta):  # see Cache: compute all again
         cache.layers = [LayerCache() for _ in range(config.n_layers)]
         n_compute = tokens.shape[1]
     else:
         n_compute = n_new
-    positions = positions_of(valid, config)
     cache.tokens, cache.valid, cache.positions, cache.theta = tokens, valid, positions, theta
 
     new = positions[:, -n_compute:]
@@ -95,6 +101,8 @@ def decode(
     for layer, layer_cache in enumerate(cache.layers):
         window = config.layer_window(layer)
         mask = attention_mask(new, positions, valid, causal=True, window=window)
+        if placement is not None:
+            mask[:, 0, -n_new:, -n_new:] &= placement.sees
         layer_memory = None if memory is None else memory.layers[layer]
         x = decoder_block(
             ops, x, turn, mask, config, model.dropout, f"decoder.{layer}",

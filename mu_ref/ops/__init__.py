@@ -24,6 +24,8 @@ Value = Any  # what an executor computes with: an array, a tape node, a shape
 class Ops(ABC):
     """The operations of the forward pass. Every call names its site."""
 
+    compiled: bool = False  # may the bookkeeping around this executor use compiled code too?
+
     # -- operations that read a weight -------------------------------------------------------
 
     @abstractmethod
@@ -87,6 +89,10 @@ class Ops(ABC):
     def softcap(self, x: Value, cap: float, site: str) -> Value:
         """Return cap * tanh(x / cap)."""
 
+    @abstractmethod
+    def concat(self, x: Value, y: Value, site: str) -> Value:
+        """Join along the last axis: [..., d], [..., e] -> [..., d + e]."""
+
     def dropout(self, x: Value, rate: float, site: str) -> Value:
         """Return x. Only an executor in training drops elements."""
         del rate, site
@@ -113,6 +119,13 @@ class Ops(ABC):
     @abstractmethod
     def take_tokens(self, x: Value, index: np.ndarray, site: str) -> Value:
         """Pick tokens per row: [batch, n_tok, d], index [batch, n] -> [batch, n, d]."""
+
+    @abstractmethod
+    def keep_slots(self, x: Value, n_kept: int, index: np.ndarray, site: str) -> Value:
+        """Keep the first slots of a cache and those of index [batch, m]: n -> n_kept + m slots.
+
+        x is [batch, heads, n, d]. It is used up: an executor may write over it.
+        """
 
     # -- decisions, and the way out -------------------------------------------------------------
 

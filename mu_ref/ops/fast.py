@@ -9,8 +9,9 @@ from mu_ref.errors import WeightsError
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.floats import KINDS, NORMS
 from mu_ref.kernels.linear import FLOATS
+from mu_ref.memory import aligned
 from mu_ref.model.rope import Rotation
-from mu_ref.ops.recorded import Recorded, Tensor, aligned
+from mu_ref.ops.recorded import Recorded, Tensor
 from mu_ref.ops.reference import ReferenceOps
 
 __all__ = ["FastOps"]
@@ -29,10 +30,10 @@ class FastOps(Recorded):
     COPY, TAKE = machine.COPY, machine.TAKE
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        super().__init__(np.float32, machine.run)
+        self.weights = {name: _whole_vectors(w) for name, w in weights.items()}
+        super().__init__(np.float32, machine.run, sum(w.nbytes for w in self.weights.values()))
         self._numpy = ReferenceOps({})
         self._turned: tuple[Rotation | None, list[np.ndarray]] = (None, [])
-        self.weights = {name: _whole_vectors(w) for name, w in weights.items()}
         self.shapes = {name: w.shape for name, w in weights.items()}
         self._addresses = {name: w.ctypes.data for name, w in self.weights.items()}
 
@@ -159,6 +160,10 @@ class FastOps(Recorded):
     def scale(self, x: Tensor, factor: float, site: str) -> Tensor:
         """Compute x * factor."""
         return self._elementwise(machine.SCALE, x, 0, factor)
+
+    def concat(self, x: Tensor, y: Tensor, site: str) -> Tensor:
+        """Join along the last axis."""
+        return self._join(x, y, None)
 
     def _elementwise(
         self, op: int, x: Tensor, kind: int, scalar: float = 0.0, y: int = 0

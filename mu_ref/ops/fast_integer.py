@@ -9,11 +9,12 @@ import numpy as np
 
 from mu_ref.errors import QuantizationError
 from mu_ref.kernels import integer_program as machine
-from mu_ref.kernels.integers import DOUBLE, EVEN, SINGLE, activation
 from mu_ref.kernels.linear import BYTES
+from mu_ref.kernels.rounding import DOUBLE, EVEN, SINGLE
+from mu_ref.memory import LINE, aligned
 from mu_ref.model.rope import Rotation
 from mu_ref.ops.integer import IntegerOps, Quantized
-from mu_ref.ops.recorded import Recorded, Tensor, aligned
+from mu_ref.ops.recorded import Recorded, Tensor
 from mu_ref.quantize.encodings import Encoding
 from mu_ref.quantize.fixed_point import (
     Multiplier,
@@ -44,7 +45,7 @@ class FastIntegerOps(Recorded):
     COPY, TAKE = machine.COPY, machine.TAKE
 
     def __init__(self, model: IntegerModel) -> None:
-        super().__init__(np.int16, machine.run)
+        super().__init__(np.int16, machine.run, sum(t.nbytes for t in model.tensors.values()))
         self.model = model
         self._mode = MODES[model.rounding]
         self._numpy = IntegerOps(model)
@@ -90,8 +91,10 @@ class FastIntegerOps(Recorded):
         if ("weight", source) not in self._known:
             weight = self.model.weight(source)
             d_out, d_in = weight.shape
-            rows = aligned((-(-d_out // 4) * 4, -(-d_in // BYTES) * BYTES), np.int8)
-            rows[:d_out, :d_in] = weight
+            rows, whole = weight, (-(-d_out // 4) * 4, -(-d_in // BYTES) * BYTES)
+            if weight.shape != whole or weight.ctypes.data % LINE or not weight.flags.c_contiguous:
+                rows = aligned(whole, np.int8)
+                rows[:d_out, :d_in] = weight
             self._known["weight", source] = rows, rows.ctypes.data
         return self._known["weight", source]
 
@@ -157,7 +160,7 @@ class FastIntegerOps(Recorded):
 
     def _scratch_for(self, d: int) -> int:
         """Address of what each thread needs to pack rows of d bytes and to hold sums."""
-        n = self.n_threads * machine.ROW_BLOCK * (d + 4 * machine.CHUNK)
+        n = self.n_threads * machine.scratch_bytes(d)
         if n > self._scratch.size:
             self._alive.append(self._scratch)
             self._scratch = aligned((n,), np.uint8)
@@ -287,6 +290,8 @@ class FastIntegerOps(Recorded):
     def activation(self, x: Tensor, kind: str, site: str) -> Tensor:
         """Multiply by a gate from a table; relu by a comparison."""
         coming = x.meaning
+        if coming.bits == 8:
+            return self._looked_up(x, lambda q: self._numpy.activation(q, kind, site), site)
         if kind == "relu":
             name, factor, code = "tanh", coming.scale, 2
         else:
@@ -295,6 +300,8 @@ class FastIntegerOps(Recorded):
 
     def softcap(self, x: Tensor, cap: float, site: str) -> Tensor:
         """Read tanh from its table."""
+        if x.meaning.bits == 8:
+            return self._looked_up(x, lambda q: self._numpy.softcap(q, cap, site), site)
         return self._gated(x, "tanh", x.meaning.scale / cap, cap * 2**-15, 1, site)
 
     def _gated(
@@ -309,19 +316,21 @@ class FastIntegerOps(Recorded):
 
         key = (site, x.meaning, name, factor)
         encoding, constants = self._constants(key, site, make)
-        if x.meaning.bits == 8:  # 511 steps are possible: compute them once
-            if ("small", key) not in self._known:
-                steps, values = np.arange(-255, 256, dtype=np.int16), np.empty(511, np.int16)
-                low, high, mode, m, t, _, argument_m, argument_t, _ = self._known[key][2]
-                activation(
-                    steps, values, table(name), code, argument_m, argument_t,
-                    m, t, mode, low, high, 0, len(steps),
-                )  # fmt: skip
-                self._small(key, values, np.int16)
-            return self._elementwise(
-                machine.LOOKUP, x, self._known["small", key][1], constants, encoding
-            )
         return self._elementwise(machine.ACTIVATION, x, points, constants, encoding)
+
+    def _looked_up(self, x: Tensor, compute: Callable[[Quantized], Quantized], site: str) -> Tensor:
+        """Read what the reference computes of each of the 256 values of 8 bits."""
+        coming = x.meaning
+        if ("lookup", site, coming) not in self._known:
+            q = np.arange(-128, 128, dtype=np.int8)
+            values = np.zeros(511, np.int16)
+            values[255 + q.astype(np.int64) - coming.zero_point] = compute(
+                Quantized(q, coming)
+            ).steps
+            self._known["lookup", site, coming] = values
+        values = self._known["lookup", site, coming]
+        encoding, constants = self._constants(("looked up", site), site, lambda out: [0, 0])
+        return self._elementwise(machine.LOOKUP, x, values.ctypes.data, constants, encoding)
 
     def add(self, x: Tensor, y: Tensor, site: str) -> Tensor:
         """Bring both to the site's scale with one rounding."""
@@ -347,6 +356,21 @@ class FastIntegerOps(Recorded):
             lambda out: self._narrow(quantize_multiplier(one.scale * two.scale / out.scale)),
         )
         return self._elementwise(machine.MUL, x, y.block.address, constants, encoding)
+
+    def concat(self, x: Tensor, y: Tensor, site: str) -> Tensor:
+        """Bring both to the site's scale, as `add` does with one summand, and join them."""
+        x, y = (self._brought(v, site) for v in (x, y))
+        return self._join(x, y, x.meaning)
+
+    def _brought(self, x: Tensor, site: str) -> Tensor:
+        coming = x.meaning
+
+        def make(out: Encoding) -> list[Any]:
+            m, t = self._narrow(quantize_multiplier(coming.scale / out.scale))
+            return [m, t, 0]
+
+        encoding, constants = self._constants(("concat", site, coming), site, make)
+        return self._elementwise(machine.ADD, x, x.block.address, constants, encoding)
 
     def _elementwise(
         self, op: int, x: Tensor, other: int, constants: int, encoding: Encoding

@@ -207,6 +207,12 @@ class IntegerOps(Ops):
             bounded, quantize_multiplier(cap * 2**-15 / self._encoding(site).scale), site
         )
 
+    def concat(self, x: Quantized, y: Quantized, site: str) -> Quantized:
+        """Bring both to the site's scale, as `add` does with one summand, and join them."""
+        scale = self._encoding(site).scale
+        parts = [requantize_sum(v.steps, v.scale / scale, 0 * v.steps, 0.0) for v in (x, y)]
+        return self._stored(np.concatenate(parts, axis=-1), site)
+
     # -- layout ----------------------------------------------------------------------------------
 
     def split_heads(self, x: Quantized, n_heads: int, site: str) -> Quantized:
@@ -235,6 +241,11 @@ class IntegerOps(Ops):
         """[batch, n_tok, d], [batch, n] -> [batch, n, d]."""
         return Quantized(np.take_along_axis(x.q, index[:, :, None], axis=1), x.encoding)
 
+    def keep_slots(self, x: Quantized, n_kept: int, index: np.ndarray, site: str) -> Quantized:
+        """[batch, heads, n, d], [batch, m] -> [batch, heads, n_kept + m, d]."""
+        chosen = np.take_along_axis(x.q, index[:, None, :, None], axis=2)
+        return Quantized(np.concatenate([x.q[:, :, :n_kept], chosen], axis=2), x.encoding)
+
     # -- decisions, and the way out ----------------------------------------------------------------
 
     def argmax(self, x: Quantized, site: str) -> np.ndarray:
@@ -249,7 +260,7 @@ class IntegerOps(Ops):
         """Return the real numbers, float64."""
         return dequantize(x.q, x.scale, x.encoding.zero_point)
 
-    # -- sums, which are exact in any order; the simulated NPU takes them piece by piece ------------
+    # -- sums, exact in any order; the simulated NPU takes them piece by piece ---------------------
 
     def sum_features(self, steps: np.ndarray, weight: np.ndarray, site: str) -> np.ndarray:
         """[..., d_in] int64, [d_out, d_in] -> [..., d_out] int64."""

@@ -2,32 +2,26 @@
 
 Nothing is computed when an operation is called. Its row is added to a program, and the program runs
 in one call when somebody wants to see a number (`argmax`, `read`). So a step of decoding costs one
-call into compiled code, whatever the number of layers, and the kernels need no interpreter.
+call into compiled code, whatever the number of layers, and its time is that of reading the weights
+(9.1).
 """
 
 from array import array
 from collections import defaultdict
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
 
 from mu_ref.kernels.machine import WIDTH
 from mu_ref.kernels.threads import n_threads, run_on
+from mu_ref.memory import LINE, aligned
 from mu_ref.ops import Ops
 
-__all__ = ["Block", "Pool", "Recorded", "Tensor", "aligned"]
+__all__ = ["Block", "Pool", "Recorded", "Tensor"]
 
-LINE = 64  # bytes of a cache line, and of a vector
 LEAST = 1024  # elements of the smallest block
 MOST_OPERATIONS = 4096  # a longer program runs in parts
-
-
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return zeros that start at a cache line; vectors across two lines would cost two loads."""
-    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(n_bytes + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
-    return raw[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 class Pool:
@@ -89,16 +83,20 @@ class Tensor:
 class Recorded(Ops):
     """An executor that writes operations down; `FastOps` and `FastIntegerOps` say which."""
 
+    compiled = True
     COPY: int
     TAKE: int
 
-    def __init__(self, dtype: type, run: Any) -> None:
+    def __init__(self, dtype: type, run: Any, weight_bytes: int) -> None:
         self.pool = Pool(dtype)
-        self.n_threads = n_threads()
+        self.n_threads = n_threads(weight_bytes)
         self._run = run
         self._program, self._scalars = array("q"), array("d")
         self._alive: list[np.ndarray] = []  # arrays that the program reads
         self._head_maps: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
+        self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+        nothing = np.zeros((0, WIDTH), np.int64), 0, np.zeros(0)
+        run_on(1, run, *nothing)  # loads the kernels now and not with the first token
 
     # -- the program -------------------------------------------------------------------------------
 
@@ -211,6 +209,38 @@ class Recorded(Ops):
             batch, n_tok, n, d,
         )  # fmt: skip
         return taken
+
+    def _join(self, x: Tensor, y: Tensor, meaning: Any) -> Tensor:
+        """Join along the last axis: rows are cut into pieces that divide both widths."""
+        (*lead, d), e = x.shape, y.shape[-1]
+        piece, n_rows = gcd(d, e), prod(lead)
+        joined = self._new((*lead, d + e), meaning)
+        for part, width, at in ((x, d, 0), (y, e, d)):
+            n = width // piece
+            self._record(
+                self.COPY, joined.block.address, part.block.address, 0,
+                n_rows, n, (d + e) // piece, piece, at // piece, n,
+            )  # fmt: skip
+        return joined
+
+    def keep_slots(self, x: Tensor, n_kept: int, index: np.ndarray, site: str) -> Tensor:
+        """[batch, heads, n, d], [batch, m] -> n_kept + m slots, in place."""
+        batch, heads, _, d_head = x.shape
+        if self._slots[0] is not index:  # every layer of a step asks for the same
+            stay = bool((index == np.arange(n_kept, n_kept + index.shape[1])).all())
+            self._slots = index, None if stay else np.ascontiguousarray(index, np.int64)
+        moved, n = self._slots[1], index.shape[1]
+        kept = Tensor(x.block, (batch, heads, n_kept + n, d_head), x.meaning, x.room)
+        if moved is not None:
+            self._alive.append(moved)
+            chosen = self._new((batch, heads, n, d_head), x.meaning, n)
+            self._record(
+                self.TAKE, chosen.block.address, x.block.address, moved.ctypes.data,
+                batch, x.room, n, heads * d_head,
+            )  # fmt: skip
+            self._copy(kept, chosen, n_kept)
+        kept.block.used = n_kept + n
+        return kept
 
     # -- decisions ---------------------------------------------------------------------------------
 

@@ -129,6 +129,10 @@ class ReferenceOps(Ops):
         """Compute cap * tanh(x / cap)."""
         return self.dtype(cap) * np.tanh(x / self.dtype(cap))
 
+    def concat(self, x: np.ndarray, y: np.ndarray, site: str) -> np.ndarray:
+        """Join along the last axis."""
+        return np.concatenate([x, y], axis=-1)
+
     # -- layout ----------------------------------------------------------------------------------
 
     def split_heads(self, x: np.ndarray, n_heads: int, site: str) -> np.ndarray:
@@ -152,6 +156,11 @@ class ReferenceOps(Ops):
     def take_tokens(self, x: np.ndarray, index: np.ndarray, site: str) -> np.ndarray:
         """[batch, n_tok, d], [batch, n] -> [batch, n, d]."""
         return np.take_along_axis(x, index[:, :, None], axis=1)
+
+    def keep_slots(self, x: np.ndarray, n_kept: int, index: np.ndarray, site: str) -> np.ndarray:
+        """[batch, heads, n, d], [batch, m] -> [batch, heads, n_kept + m, d]."""
+        chosen = np.take_along_axis(x, index[:, None, :, None], axis=2)
+        return np.concatenate([x[:, :, :n_kept], chosen], axis=2)
 
     # -- decisions -------------------------------------------------------------------------------
 

@@ -244,6 +244,12 @@ class TapeOps(Ops):
         t = np.tanh(x.value / self.dtype(cap))
         return self.record(t * self.dtype(cap), (x,), lambda grad: (grad * (1 - t * t),))
 
+    def concat(self, x: Node, y: Node, site: str) -> Node:
+        """Join along the last axis; the gradient is cut at the seam."""
+        d = x.shape[-1]
+        joined = np.concatenate([x.value, y.value], axis=-1)
+        return self.record(joined, (x, y), lambda grad: (grad[..., :d], grad[..., d:]))
+
     def dropout(self, x: Node, rate: float, site: str) -> Node:
         """Drop elements at random and scale the rest up, so that the mean stays."""
         if self.rng is None or rate == 0:
@@ -303,6 +309,18 @@ class TapeOps(Ops):
             return (dx,)
 
         return self.record(x.value[rows, index], (x,), back)
+
+    def keep_slots(self, x: Node, n_kept: int, index: Array, site: str) -> Node:
+        """Pick slots; the gradient adds up over repeated picks."""
+        first = np.broadcast_to(np.arange(n_kept), (len(index), n_kept))
+        at = (np.arange(len(index))[:, None], slice(None), np.concatenate([first, index], axis=1))
+
+        def back(grad: Array) -> Gradients:
+            dx = np.zeros_like(x.value)
+            np.add.at(dx, at, grad.swapaxes(1, 2))  # type: ignore[arg-type]  # a slice is fine
+            return (dx,)
+
+        return self.record(x.value[at].swapaxes(1, 2), (x,), back)
 
     # -- decisions -------------------------------------------------------------------------------
 

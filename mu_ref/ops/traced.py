@@ -16,9 +16,18 @@ from mu_ref.ops import Ops
 __all__ = ["COMPUTING", "Traced", "TracedOps"]
 
 COMPUTING = (
-    "embed", "linear", "norm", "rope", "matmul", "softmax", "activation", "add", "mul", "softcap"
+    "embed", "linear", "norm", "rope", "matmul", "softmax", "activation", "add", "mul", "softcap",
+    "concat",
 )  # fmt: skip
-LAYOUT = ("scale", "split_heads", "merge_heads", "share_heads", "append", "take_tokens")
+LAYOUT = (
+    "scale",
+    "split_heads",
+    "merge_heads",
+    "share_heads",
+    "append",
+    "take_tokens",
+    "keep_slots",
+)
 DECISIONS = ("argmax", "top_k")
 
 
@@ -81,12 +90,14 @@ class TracedOps(Ops):
     add = _passed_on("add")
     mul = _passed_on("mul")
     softcap = _passed_on("softcap")
+    concat = _passed_on("concat")
     scale = _passed_on("scale")
     split_heads = _passed_on("split_heads")
     merge_heads = _passed_on("merge_heads")
     share_heads = _passed_on("share_heads")
     append = _passed_on("append")
     take_tokens = _passed_on("take_tokens")
+    keep_slots = _passed_on("keep_slots")
     argmax = _passed_on("argmax")
     top_k = _passed_on("top_k")
 

@@ -1,6 +1,6 @@
 """Turn a float model into an integer model, given what was observed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -18,7 +18,10 @@ from mu_ref.weights import Weights, weight_shapes
 __all__ = ["Options", "calibrate", "site_encoding", "weight_scales"]
 
 # The residual stream, what is added to it, and the logits keep 16 bits in every scheme.
-STREAM = ("*embedding", "*.embed_norm", "*.post_norm", "*.residual", "head", "head.softcap")
+STREAM = (
+    "*embedding", "*.embed_norm", "*.post_norm", "*.residual", "head", "head.softcap",
+    "drafter.concat", "drafter.head",
+)  # fmt: skip
 CLIP_SHARES = np.linspace(1.0, 0.5, 26)
 
 
@@ -59,7 +62,12 @@ class Options:
 
 
 def calibrate(
-    config: ModelConfig, weights: Weights, observed: Observed, options: Options
+    config: ModelConfig,
+    weights: Weights,
+    observed: Observed,
+    options: Options,
+    names: Iterable[str] | None = None,
+    known: Mapping[str, Encoding] | None = None,
 ) -> IntegerModel:
     """Choose every scale, and round the weights.
 
@@ -68,6 +76,8 @@ def calibrate(
         weights: float weights, those that were observed.
         observed: ranges and sources of every site.
         options: how.
+        names: the weights to round; by default those of the model.
+        known: encodings that are decided already, by site.
 
     Returns:
         The integer model.
@@ -83,7 +93,7 @@ def calibrate(
     activations = {
         site: site_encoding(seen, options.observer, options.site_bits(site))
         for site, seen in observed.ranges.items()
-    }
+    } | dict(known or {})
 
     def step_of(site: str) -> float:
         """Scale of what a linear reads."""
@@ -92,7 +102,8 @@ def calibrate(
 
     plus_one = {n for n, stack in config.stacks.items() if stack.norm_kind == "rms_plus_one"}
     tensors: dict[str, np.ndarray] = {}
-    for name in weight_shapes(config):
+    names = list(weight_shapes(config) if names is None else names)
+    for name in names:
         w = np.asarray(weights[name], np.float64)
         site, _, part = name.rpartition(".")
         if part == "bias":
@@ -109,7 +120,7 @@ def calibrate(
             q = quantize(w, scale.astype(np.float64)[:, None], 0, 8)
             tensors[name] = np.maximum(q, np.int8(-127))  # symmetric
         tensors[f"{name}_scale"] = scale
-    for name in weight_shapes(config):
+    for name in names:
         site, _, part = name.rpartition(".")
         if part == "bias" and site in observed.inputs:
             weight_site = config.head_site if site == "head" else site

@@ -5,9 +5,9 @@ know nothing of it. A group is `group` neighbouring inputs of one output row:
 
 $\hat w_{nk} = s_{n, \lfloor k / group \rfloor} \, q_{nk}$, q in -8..7                  (5.12)
 
-All matrices of the layers are int4. Embeddings and the head stay float16: a lookup reads one row
-per token, so 4 bits would save little there, and the head's errors go straight into the logits.
-Norms and biases stay float16 too; they are few.
+All matrices of the layers are int4. Embeddings and the head are int8 with one scale for each row: a
+lookup reads one row per token, so 4 bits would save little there, and the head's errors go straight
+into the logits. Norms and biases are float16; they are few.
 
 With groups of 128 a weight takes 4 + 16/128 = 4.125 bits. Nothing here is exact by contract: the
 integer executor (`store.py`) does not read this format. Files: `int4_store.py`.
@@ -26,8 +26,10 @@ __all__ = [
     "dequantize_groups",
     "dequantize_weights_int4",
     "int4_shapes",
+    "is_table",
     "pack_int4",
     "quantize_groups",
+    "quantize_rows",
     "quantize_weights_int4",
     "unpack_int4",
 ]
@@ -133,11 +135,16 @@ def quantize_groups(
 
 def _rounded(blocks: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return integers, float16 scales and the squared error of each group."""
-    nearest = scale.astype(np.float16)
-    up = np.nextafter(nearest, np.float16(np.inf), where=nearest < scale, out=nearest.copy())
-    s = np.where(scale == 0, np.float16(1), up)  # [d_out, n_groups]
+    s = _rounded_up(scale)  # [d_out, n_groups]
     q = quantize(blocks, s[..., None], 0, 4)
     return q, s, np.square(blocks - q * s[..., None].astype(np.float64)).sum(2)
+
+
+def _rounded_up(scale: np.ndarray) -> np.ndarray:
+    """To float16, and 1 for 0."""
+    nearest = scale.astype(np.float16)
+    up = np.nextafter(nearest, np.float16(np.inf), where=nearest < scale, out=nearest.copy())
+    return np.where(scale == 0, np.float16(1), up)
 
 
 def dequantize_groups(q: np.ndarray, scale: np.ndarray, group: int = GROUP) -> np.ndarray:
@@ -155,6 +162,19 @@ def dequantize_groups(q: np.ndarray, scale: np.ndarray, group: int = GROUP) -> n
     return q.astype(np.float32) * each
 
 
+def quantize_rows(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Round a table to int8 with a scale for each row, max |w| / 127 rounded up to float16.
+
+    Args:
+        w: [n_rows, d], finite, up to 65504.
+
+    Returns:
+        q [n_rows, d] int8, -127..127, and s [n_rows, 1] float16; s is 1 where all are 0.
+    """
+    scale = _rounded_up(np.abs(w).max(axis=1, keepdims=True) / 127.0)
+    return quantize(w.astype(np.float64), scale, 0, 8), scale
+
+
 # -- a whole model ---------------------------------------------------------------------------------
 
 
@@ -167,12 +187,15 @@ def int4_shapes(config: ModelConfig, group: int = GROUP) -> dict[str, Shape]:
 
     Returns:
         {"site.weight": [d_out, ceil(d_in / 2)] uint8, "site.weight_scale": [d_out, n_groups]
-        float16} for the matrices of the layers; the other names of `weight_shapes`, float16.
+        float16} for the matrices of the layers, int8 with [n_rows, 1] float16 scales for tables;
+        the other names of `weight_shapes`, float16.
     """
     shapes: dict[str, Shape] = {}
     for name, shape in weight_shapes(config).items():
         shapes[name] = shape
-        if _is_int4(name, shape):
+        if is_table(name):
+            shapes[f"{name}_scale"] = (shape[0], 1)
+        elif len(shape) == 2:
             shapes[name] = (shape[0], -(-shape[1] // 2))
             shapes[f"{name}_scale"] = (shape[0], -(-shape[1] // group))
     return shapes
@@ -194,7 +217,7 @@ def quantize_weights_int4(
         clip_search: see `quantize_groups`.
 
     Returns:
-        {name: uint8 or float16 array} as `int4_shapes` lists them.
+        {name: uint8, int8 or float16 array} as `int4_shapes` lists them.
 
     Raises:
         WeightsError: a tensor is missing, unknown or of another shape.
@@ -208,7 +231,9 @@ def quantize_weights_int4(
             raise QuantizationError(
                 f"{name} must hold numbers up to {FLOAT16_MAX:.0f}; it does not"
             )
-        if _is_int4(name, shape):
+        if is_table(name):
+            tensors[name], tensors[f"{name}_scale"] = quantize_rows(w)
+        elif len(shape) == 2:
             q, tensors[f"{name}_scale"] = quantize_groups(w, group, clip_search=clip_search)
             tensors[name] = pack_int4(q)
         else:
@@ -231,7 +256,10 @@ def dequantize_weights_int4(
     """
     weights: Weights = {}
     for name, shape in weight_shapes(config).items():
-        if _is_int4(name, shape):
+        if is_table(name):
+            scale = tensors[f"{name}_scale"].astype(np.float32)
+            weights[name] = tensors[name].astype(np.float32) * scale
+        elif len(shape) == 2:
             q = unpack_int4(tensors[name], shape[1])
             weights[name] = dequantize_groups(q, tensors[f"{name}_scale"], group)
         else:
@@ -239,5 +267,6 @@ def dequantize_weights_int4(
     return weights
 
 
-def _is_int4(name: str, shape: Shape) -> bool:
-    return len(shape) == 2 and not name.endswith("embedding.weight") and name != "head.weight"
+def is_table(name: str) -> bool:
+    """Say whether a weight is an embedding or the head, which have 8 bits."""
+    return name.endswith("embedding.weight") or name == "head.weight"

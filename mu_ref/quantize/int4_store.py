@@ -2,9 +2,9 @@
 
 A safetensors file with the names of the float file. `site.weight` of a matrix of the layers is
 uint8 [d_out, ceil(d_in / 2)], two weights to a byte, the first in the low nibble, with
-`site.weight_scale` float16 [d_out, ceil(d_in / group)] beside it. Everything else is float16. The
-metadata holds the configuration as `config` and the group as `int4_group`. What the integers
-mean: `int4.py`.
+`site.weight_scale` float16 [d_out, ceil(d_in / group)] beside it. Embeddings and the head are int8
+with `_scale` float16 [n_rows, 1]. Everything else is float16. The metadata holds the configuration
+as `config` and the group as `int4_group`. What the integers mean: `int4.py`.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import WeightsError
-from mu_ref.quantize.int4 import int4_shapes
+from mu_ref.quantize.int4 import int4_shapes, is_table
 from mu_ref.weights import Shape, Weights, check_names, read_safetensors, write_safetensors
 
 __all__ = ["is_int4_file", "load_int4", "save_int4"]
@@ -52,7 +52,7 @@ def load_int4(path: Path) -> tuple[ModelConfig, Weights, int]:
         path: a .safetensors file.
 
     Returns:
-        The configuration, {name: uint8 or float16 array} and the group.
+        The configuration, {name: uint8, int8 or float16 array} and the group.
 
     Raises:
         WeightsError: not there, damaged, another kind of weight file, of other names, shapes or
@@ -90,7 +90,9 @@ def is_int4_file(path: Path) -> bool:
 def _check(what: str, shapes: Mapping[str, Shape], tensors: Mapping[str, np.ndarray]) -> None:
     check_names(what, shapes, {name: t.shape for name, t in tensors.items()})
     for name, tensor in tensors.items():
-        wanted = np.uint8 if f"{name}_scale" in shapes else np.float16
+        wanted: type = np.uint8 if f"{name}_scale" in shapes else np.float16
+        if is_table(name):
+            wanted = np.int8
         if tensor.dtype != wanted:
             raise WeightsError(f"{what}: {name} must be {np.dtype(wanted)}, got {tensor.dtype}")
         if name.endswith("_scale") and not ((tensor > 0) & np.isfinite(tensor)).all():

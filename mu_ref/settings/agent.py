@@ -14,6 +14,7 @@ from mu_ref.config import ModelConfig
 from mu_ref.errors import CallError, InputError, check_choice
 from mu_ref.generate import stream
 from mu_ref.model import mu
+from mu_ref.model.cache import Memory
 from mu_ref.ops import Ops
 from mu_ref.settings.calls import Call, parse_call
 from mu_ref.settings.catalog import DATA, Catalog, load_catalog
@@ -25,6 +26,9 @@ from mu_ref.weights import Weights
 
 if TYPE_CHECKING:
     from mu_ref.quantize.store import IntegerModel
+    from mu_ref.redrafter.beams import Search
+    from mu_ref.redrafter.config import DrafterConfig
+    from mu_ref.redrafter.generate import Statistics
 
 __all__ = [
     "EXECUTORS",
@@ -66,6 +70,8 @@ class Agent:
     ops: Ops
     tokenizer: Tokenizer
     catalog: Catalog
+    drafter: "DrafterConfig | None" = None  # if there is one, its weights are the executor's too
+    search: "Search | None" = None  # how to draft; None decodes token by token
 
     def ask(self, queries: Sequence[str]) -> list[Answer]:
         """Answer a batch of queries, greedily.
@@ -93,15 +99,11 @@ class Agent:
         started = time.perf_counter()
         memory = mu.remember(self.ops, self.model, source, valid)
         encoded = time.perf_counter()
-        start = np.full((len(rows), 1), self.model.bos_id)
-        all_valid = np.ones(start.shape, bool)
-        steps = list(stream(self.ops, self.model, memory, start, all_valid, MAX_NEW_TOKENS))
+        texts = self.write(memory, len(rows))
         decoded = time.perf_counter()
         answers = []
         for i, query in enumerate(queries):
-            written = [int(step.tokens[i]) for step in steps if not step.ended[i]]
-            n_output = min(len(written) + 1, len(steps))
-            text = self.tokenizer.decode(written)
+            text = self.tokenizer.decode([t for t in texts[i] if t != self.model.eos_id])
             call, complaint = self._parse(text)
             answers.append(
                 Answer(
@@ -110,13 +112,45 @@ class Agent:
                     call=call,
                     complaint=complaint,
                     n_input=len(rows[i]),
-                    n_output=n_output,
-                    tokens=tuple(int(step.tokens[i]) for step in steps[:n_output]),
+                    n_output=len(texts[i]),
+                    tokens=tuple(texts[i]),
                     encode_s=encoded - started,
                     decode_s=decoded - encoded,
                 )
             )
         return answers
+
+    def write(
+        self, memory: Memory, n_rows: int, statistics: "Statistics | None" = None
+    ) -> list[list[int]]:
+        """Decode greedily, with drafts if there are any; the tokens are the same.
+
+        Args:
+            memory: of the queries.
+            n_rows: how many.
+            statistics: of drafting, to count along.
+
+        Returns:
+            The tokens of each row, eos included.
+        """
+        start = np.full((n_rows, 1), self.model.bos_id)
+        given = (memory, start, np.ones(start.shape, bool), MAX_NEW_TOKENS)
+        texts: list[list[int]] = [[] for _ in range(n_rows)]
+        if self.drafter is None or self.search is None:
+            ended = np.zeros(n_rows, bool)
+            for step in stream(self.ops, self.model, *given):
+                for row in np.flatnonzero(~ended):
+                    texts[row].append(int(step.tokens[row]))
+                ended = step.ended
+            return texts
+        from mu_ref.redrafter.beams import proposer
+        from mu_ref.redrafter.generate import speculate
+
+        drafts = proposer(self.ops, self.model, self.drafter, self.search)
+        for part in speculate(self.ops, self.model, drafts, *given, statistics=statistics):
+            for text, tokens, n in zip(texts, part.tokens, part.n_tokens, strict=True):
+                text.extend(tokens[:n].tolist())
+        return texts
 
     def source_tokens(self, query: str) -> list[int]:
         """Turn a query into the encoder's input, eos included; too long is an InputError."""
@@ -164,7 +198,10 @@ def query_tokens(query: str, tokenizer: Tokenizer) -> list[int]:
 
 
 def load_agent(
-    weights: Path | None = None, scheme: str = "float32", executor: str = "reference"
+    weights: Path | None = None,
+    scheme: str = "float32",
+    executor: str = "reference",
+    drafter: Path | None = None,
 ) -> Agent:
     """Load the agent that ships with the package, or one with other weights.
 
@@ -173,9 +210,11 @@ def load_agent(
             scheme by default.
         scheme: one of `SCHEMES`; must be that of the file.
         executor: one of `EXECUTORS`: NumPy, or compiled kernels that give the same answers.
+        drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`; must be of
+            the scheme too, in floats for w4a16.
 
     Returns:
-        The agent.
+        The agent; give it a `search` to let the drafter draft.
 
     Raises:
         WeightsError: the file is not there, damaged or foreign.
@@ -196,11 +235,22 @@ def load_agent(
             )
         path = weights
         model, packed, group = load_int4(path)
-        ops = _float_ops(dequantize_weights_int4(model, packed, group), executor)
+        config, own = _drafter(drafter, model)
+        if executor == "fast":
+            if own:
+                raise InputError("a drafter for w4a16 must run on --executor reference")
+            from mu_ref.ops.fast_int4 import FastInt4Ops
+            from mu_ref.warm_up import compile_once
+
+            compile_once(Console(stderr=True), "float")
+            ops: Ops = FastInt4Ops(packed, group)
+        else:
+            ops = _float_ops(dequantize_weights_int4(model, packed, group) | own, executor)
     elif scheme == "float32":
         path = DATA / "mu-nano.safetensors" if weights is None else weights
         model, arrays = load_weights(path)
-        ops = _float_ops(arrays, executor)
+        config, own = _drafter(drafter, model)
+        ops = _float_ops(arrays | own, executor)
     else:
         from mu_ref.quantize.store import load_integers
 
@@ -208,14 +258,29 @@ def load_agent(
         integers = load_integers(path)
         if integers.scheme != scheme:
             raise InputError(f"{path} must hold {scheme} weights, it holds {integers.scheme}")
-        model, ops = integers.config, _integer_ops(integers, executor)
+        config, model = None, integers.config
+        if drafter is not None:
+            from mu_ref.redrafter.store import load_integer_drafter
+
+            small = load_integer_drafter(drafter, model)
+            config, integers = small.config, small.joined(integers)
+        ops = _integer_ops(integers, executor)
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
     if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:
         raise InputError(
             f"{path} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
             f"shipped tokenizer, got {model.name} with {model.vocab_size}"
         )
-    return Agent(model, ops, tokenizer, load_catalog())
+    return Agent(model, ops, tokenizer, load_catalog(), config)
+
+
+def _drafter(path: Path | None, model: ModelConfig) -> "tuple[DrafterConfig | None, Weights]":
+    """Read a float drafter, if one is given."""
+    if path is None:
+        return None, {}
+    from mu_ref.redrafter.store import load_drafter
+
+    return load_drafter(path, model)
 
 
 def _float_ops(weights: Weights, executor: str) -> Ops:

@@ -3,8 +3,9 @@
 The cycle-by-cycle array against SCALE-Sim is in `tests/benchmarks/systolic.py`, if it is there.
 """
 
-import importlib.util
+import importlib
 import time
+from pathlib import Path
 
 from mu_ref.presets import preset
 from npu_sim.hardware import npu
@@ -30,10 +31,8 @@ def main() -> None:
         sheet.latency_ms(chip.with_value("dma.bytes_per_s", 40_000_000_000 + i))
     rate = POINTS / (time.process_time() - started)
     print(f"roofline: {rate:,.0f} design points per second of one core (bar: 2,000)")
-    if importlib.util.find_spec("tests.benchmarks.systolic") is not None:
-        from tests.benchmarks import systolic  # type: ignore[attr-defined]
-
-        systolic.main()
+    if Path(__file__).with_name("systolic.py").is_file():
+        importlib.import_module("tests.benchmarks.systolic").main()
 
 
 def one_request(chip: object) -> float:

@@ -67,6 +67,21 @@ def test_a_missed_budget_is_an_exit_code_only_with_strict(npu_sim):
         (["frobnicate"], "No such command"),
         (["run", "tiny", "--colour"], "No such option"),
         (["hardware", "show", "abacus"], "NPU must be one of hexagon-x-elite"),
+        (["run", "tiny", "--npu", "nowhere.toml"], "there is no such file"),
+        (["run", "tiny", "--npu", "ethos-u85"], "use narrower cached keys and values"),
+        (["run", "tiny", "--fidelity", "exact"], "fidelity must be one of tile, roofline"),
+        (["run", "tiny", "--budget-mb", "-1"], "budget_mb must be a positive number of megabytes"),
+        (["run", "tiny", "--phase-budget", "encode"], "must have the form PHASE=CYCLES"),
+        (["run", "tiny", "--phase-budget", "prefill=3"], "phase of a budget must be one of encode"),
+        (["run", "tiny", "--fidelity", "roofline", "--trace", "t.json"], "at tile fidelity"),
+        (["run", "tiny", "--gantt", "picture.jpg"], "must end in one of .png, .svg, .pdf"),
+        (["run", "tiny", "--by", "colour"], "by must be one of layer, kind, site"),
+        (["explain", "tiny", "--site", "decoder.9.mlp.up"], "site must be an operation"),
+        (["explain", "tiny", "--site", "decoder.0.mlp.up", "--call", "0"], "call must be one that"),
+        (["check-trace", "nowhere.json"], "nowhere.json: No such file"),
+        (["speculate", "tiny", "--beam-width", "two"], "beam_width must be whole numbers"),
+        (["speculate", "tiny", "--nodes-saved", "1"], "nodes_saved must lie in"),
+        (["speculate", "tiny", "--acceptance", "nowhere.jsonl"], "No such file"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(npu_sim, arguments, message):
@@ -102,3 +117,70 @@ def test_interrupting_leaves_no_traceback(npu_sim, monkeypatch):
 def test_importing_loads_neither_numba_nor_matplotlib(module):
     code = f"import sys, {module}; sys.exit(bool({{'numba', 'matplotlib'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_files_are_written_and_the_trace_is_sound(npu_sim, tmp_path):
+    trace, table, picture = (str(tmp_path / name) for name in ("t.json", "t.csv", "g.png"))
+    code, out, err = npu_sim(
+        "run", "tiny", "--trace", trace, "--csv", table, "--gantt", picture, "--by", "kind",
+        "--plot-roofline", str(tmp_path / "r.png"), "--plot-breakdown", str(tmp_path / "b.png"),
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "(calls)" in out
+    assert "softmax" in out
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "t.json", "t.csv", "g.png", "r.png", "b.png",
+    }  # fmt: skip
+    code, out, _ = npu_sim("check-trace", trace)
+    assert code == 0
+    assert "sound" in out
+    (tmp_path / "t.json").write_text('[{"ph": "Q"}]')
+    code, _, err = npu_sim("check-trace", trace)
+    assert code == 2
+    assert "must be X, C or M" in err
+
+
+def test_explain_shows_the_arithmetic(npu_sim):
+    code, out, _ = npu_sim("explain", "mu-330m", "--site", "decoder.3.mlp.up", "--output", "2")
+    assert code == 0
+    # 320 of 3,072 columns in a transfer; 10 x 24 blocks of 32 x 32 x 32 at 8,192 per cycle: 960
+    assert "2,359,296 MACs of w8a16" in out
+    assert "10 tasks" in out
+    assert "1 x 10 x 24 blocks of 32 x 32 x 32" in out
+    assert "960 cycles" in out
+    assert "waited for memory" in out
+
+
+@pytest.mark.parametrize("budget", ["--budget-mb", "--phase-budget"])
+def test_every_budget_counts_with_strict(npu_sim, budget):
+    tight, loose = {
+        "--budget-mb": ("0.001", "10"),
+        "--phase-budget": ("decode=9", "decode=1000000000"),
+    }[budget]
+    code, out, _ = npu_sim("run", "tiny", budget, tight, "--strict")
+    assert code == 3
+    assert "missed" in out
+    assert npu_sim("run", "tiny", budget, loose, "--strict")[0] == 0
+
+
+def test_an_npu_from_a_file_with_twice_the_bandwidth_is_faster(npu_sim, tmp_path):
+    text = npu_sim("hardware", "show", "hexagon-x-elite", "--toml")[1]
+    file = tmp_path / "twice.toml"
+    file.write_text(text.replace("46_000_000_000", "92_000_000_000"))
+    slow, fast = (
+        json.loads(npu_sim("run", "mu-330m", "--npu", name, "--json", "--output", "2")[1])
+        for name in ("hexagon-x-elite", str(file))
+    )
+    assert fast["latency_ms"] < 0.75 * slow["latency_ms"]
+    assert slow["fidelity"] == "tile"
+
+
+def test_speculate_prints_a_row_for_each_width_and_length(npu_sim):
+    code, out, _ = npu_sim(
+        "speculate", "tiny", "--beam-width", "1,2", "--draft-len", "2,3", "--json"
+    )
+    steps = json.loads(out)["steps"]
+    assert code == 0
+    assert [(s["beam_width"], s["draft_len"]) for s in steps] == [(1, 2), (1, 3), (2, 2), (2, 3)]
+    assert all(s["host_ms"] > s["in_engine_ms"] for s in steps)
+    assert "tok/step" in npu_sim("speculate", "tiny")[1]

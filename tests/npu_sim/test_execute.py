@@ -1,18 +1,24 @@
 """The pieces of a timeline, summed, are the integers of the integer executor."""
 
+import json
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import model_configs, quantized, random_weights, rows_of, seeds
 
+from mu_ref.cli import main
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.quantize.calibrate import Options, calibrate
 from mu_ref.quantize.observe import observe
+from mu_ref.quantize.store import save_integers
 from mu_ref.settings.agent import load_agent
-from npu_sim.errors import CapacityError
+from npu_sim.errors import CapacityError, WorkloadError
 from npu_sim.execute import execute
 from npu_sim.hardware import npu
 
@@ -53,16 +59,20 @@ def test_pieces_give_the_integers_of_the_whole(data, config, seed, scheme, sram)
     assert found.n_pieces >= found.n_products > 0
 
 
-@pytest.mark.parametrize("scheme", ["w8a16", "w8a8"])
-@pytest.mark.parametrize("kib", [64, 8192])
-def test_mu_nano_answers_on_the_npu_bit_for_bit(scheme, kib):
+def quantized_nano(scheme):
+    """The shipped mu-nano in integers, calibrated on three queries, and the first of them."""
     agent = load_agent()
     rows = [agent.source_tokens(query) for query in QUERIES]
     examples = [(np.array(row), np.array([agent.model.bos_id])) for row in rows]
     weights = agent.ops.weights
     seen = observe(agent.model, weights, examples)
-    model = calibrate(agent.model, weights, seen, Options(scheme=scheme))
-    tokens = np.array(rows[:1])
+    return calibrate(agent.model, weights, seen, Options(scheme=scheme)), np.array(rows[:1])
+
+
+@pytest.mark.parametrize("scheme", ["w8a16", "w8a8"])
+@pytest.mark.parametrize("kib", [64, 8192])
+def test_mu_nano_answers_on_the_npu_bit_for_bit(scheme, kib):
+    model, tokens = quantized_nano(scheme)
     chip = npu("hexagon-x-elite").with_changes(
         {"sram.capacity_bytes": kib * 1024, "dma.transfer_bytes": min(kib * 64, 262_144)}
     )
@@ -73,3 +83,48 @@ def test_mu_nano_answers_on_the_npu_bit_for_bit(scheme, kib):
         assert step.logits.tobytes() == plain.logits.tobytes()
     assert found.run.table.program.n_output == len(found.steps) == len(expected)
     assert found.n_pieces > found.n_products
+
+
+def test_a_model_without_an_encoder_is_refused():
+    model, tokens = quantized_nano("w8a8")
+    lonely = replace(model, config=replace(model.config, encoder=None))
+    with pytest.raises(WorkloadError, match="must have an encoder and a decoder, mu-nano"):
+        execute(lonely, tokens, np.ones(tokens.shape, bool), SMALL, 2)
+
+
+@pytest.fixture
+def mu_ref(monkeypatch, capsys):
+    """Run the command line; returns (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mu-ref", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+def test_ask_lets_the_npu_compute_the_answer(mu_ref, tmp_path):
+    model, _ = quantized_nano("w8a16")
+    save_integers(tmp_path / "nano.safetensors", model)
+    arguments = (
+        "ask", QUERIES[0], "--npu", "hexagon-x-elite", "--scheme", "w8a16", "--execute",
+        "--weights", str(tmp_path / "nano.safetensors"),
+    )  # fmt: skip
+    code, out, err = mu_ref(*arguments)
+    assert (code, err) == (0, "")
+    assert "pieces gave the same" in " ".join(out.split())
+    facts = json.loads(mu_ref(*arguments, "--json")[1])
+    assert facts["executed"]["pieces"] >= facts["executed"]["products"] > 0
+    assert len(facts["executed"]["tokens"]) == facts["output_tokens"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--npu", "hexagon-x-elite"), ("--scheme", "w8a16")], ids=["floats", "no npu"]
+)
+def test_ask_says_what_executing_needs(mu_ref, arguments):
+    code, out, err = mu_ref("ask", "louder", "--execute", *arguments)
+    assert (code, out) == (2, "")
+    assert "--execute must have an --npu and --scheme w8a16 or w8a8" in err

@@ -4,19 +4,13 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from npu_strategies import WIDTHS, precisions
 
 from mu_ref.presets import tiny
 from npu_sim.hardware import NPUS, npu
-from npu_sim.record import Precision, record_request
+from npu_sim.record import record_request
 from npu_sim.report import simulate
 from npu_sim.roofline import op_cost
-
-WIDTHS = {
-    "weight_bits": (4, 8, 16),
-    "activation_bits": (8, 16),
-    "kv_bits": (4, 8, 16),
-    "head_weight_bits": (4, 8, 16),
-}
 
 
 def small_model(gated, placement, both, d_ff):
@@ -29,7 +23,6 @@ configs = st.builds(
     small_model,
     st.booleans(), st.sampled_from(["pre", "dual"]), st.booleans(), st.integers(1, 64),
 )  # fmt: skip
-precisions = st.builds(Precision, **{name: st.sampled_from(w) for name, w in WIDTHS.items()})
 lengths = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3))  # in, out, batch
 ALL_WIDTHS = tuple(name for name in NPUS if npu(name).matrix.w16a16_macs_per_cycle)
 tight = st.sampled_from(ALL_WIDTHS).map(  # little SRAM, so that activations spill

@@ -84,10 +84,15 @@ def test_a_budget_of_exactly_the_latency_is_met():
 def test_the_summary_has_what_a_reader_wants():
     names = [name for name, _ in report().summary_rows()]
     assert names == [
-        "time to first token", "time per token", "decode", "latency", "DRAM traffic", "budget",
+        "time to first token", "time per token", "decode", "latency", "DRAM traffic", "energy",
+        "budget",
     ]  # fmt: skip
     assert [name for name, _ in report(n_output=1).summary_rows()] == [
-        "time to first token", "latency", "DRAM traffic", "budget",
+        "time to first token", "latency", "DRAM traffic", "energy", "budget",
+    ]  # fmt: skip
+    tiles = report(fidelity="tile", budget_mb=1.0, cycle_budgets={"encode": 9}).summary_rows()
+    assert [name for name, _ in tiles][-5:] == [
+        "engines busy", "energy", "budget", "memory budget", "encode budget",
     ]  # fmt: skip
 
 

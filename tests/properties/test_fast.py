@@ -9,14 +9,25 @@ from hypothesis import strategies as st
 from strategies import Rows, model_configs, quantized, random_weights, rows_of, seeds
 
 from mu_ref.config import ModelConfig
+from mu_ref.errors import QuantizationError
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache
 from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops
 from mu_ref.ops.fast import FastOps
+from mu_ref.ops.fast_int4 import FastInt4Ops
 from mu_ref.ops.fast_integer import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
+from mu_ref.quantize.int4 import (
+    GROUP,
+    dequantize_groups,
+    dequantize_weights_int4,
+    pack_int4,
+    quantize_groups,
+    quantize_rows,
+    quantize_weights_int4,
+)
 from mu_ref.weights import Weights
 
 DECODERS = ("encoder-decoder", "decoder-only")
@@ -53,11 +64,16 @@ def rows(source: Rows | None, index: Any) -> Rows | None:
 def executors(config: ModelConfig, weights: Weights, seed: int, scheme: str) -> tuple[Ops, Ops]:
     if scheme == "float32":
         return ReferenceOps(weights), FastOps(weights)
+    if scheme == "w4a16":
+        tensors = quantize_weights_int4(config, weights, GROUP)
+        return ReferenceOps(dequantize_weights_int4(config, tensors, GROUP)), FastInt4Ops(
+            tensors, GROUP
+        )
     model = quantized(config, weights, seed, scheme=scheme)
     return IntegerOps(model), FastIntegerOps(model)
 
 
-schemes = st.sampled_from(["float32", "w8a16", "w8a8"])
+schemes = st.sampled_from(["float32", "w8a16", "w8a8", "w4a16"])
 roundings = st.sampled_from(["tflite_single", "tflite_double", "half_even"])
 
 
@@ -83,6 +99,37 @@ def test_fast_floats_differ_from_the_reference_by_rounding_only(case: Any) -> No
     # as far from float64 as the reference is, up to a factor: both round at every operation
     allowed = 1e-4 * max(1.0, np.abs(exact).max()) + 10 * np.abs(reference - exact).max()
     np.testing.assert_allclose(fast, exact, rtol=0, atol=allowed)
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 20), seeds)
+def test_int4_products_round_only_their_input(d_in: int, d_out: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    q, scale = quantize_groups(rng.standard_normal((d_out, d_in)), GROUP)
+    table, row_scale = quantize_rows(rng.standard_normal((d_out, d_in)))
+    fast = FastInt4Ops(
+        {
+            "x.weight": pack_int4(q), "x.weight_scale": scale,
+            "head.weight": table, "head.weight_scale": row_scale,
+        },
+        GROUP,
+    )  # fmt: skip
+    x = rng.standard_normal((1, n, d_in)).astype(np.float32)
+    weights = {
+        "x": dequantize_groups(q, scale).astype(np.float64),
+        "head": table * row_scale.astype(np.float64),
+    }
+    for site, high in (("x", 2**14 - 1), ("head", 2**15 - 1)):
+        w = weights[site]
+        step = np.abs(x).max(axis=-1, keepdims=True) / high
+        rounding = 0.5 * step * np.abs(w).sum(axis=1)
+        order = 2.0**-20 * (np.abs(x) @ np.abs(w).T + 30 * step * high * np.abs(w).max())
+        got = fast.read(fast.linear(fast._stored(x), site))
+        assert (np.abs(got - x @ w.T) <= rounding + order).all()
+
+
+def test_int4_in_other_groups_is_refused() -> None:
+    with pytest.raises(QuantizationError, match="groups of 128, got 64"):
+        FastInt4Ops({}, 64)
 
 
 @given(cases(rope_length="row"), schemes, st.integers(1, 3))
@@ -154,7 +201,7 @@ def test_two_caches_that_share_a_beginning_do_not_disturb_each_other(
         np.testing.assert_array_equal(ops.read(hidden)[:, -1:], got)
 
 
-@pytest.mark.parametrize("scheme", ["float32", "w8a16", "w8a8"])
+@pytest.mark.parametrize("scheme", ["float32", "w8a16", "w8a8", "w4a16"])
 def test_a_program_longer_than_its_limit_runs_in_parts(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,109 @@
+"""Twins of the roundings in `mu_ref/quantize/fixed_point.py` and of the tables' interpolation.
+
+Values are int16 steps q - z, one type for 8 and 16 bits. Everything is exact. Loops are kept free
+of branches, so that the compiler can use vectors.
+"""
+
+import numba
+import numpy as np
+
+__all__ = [
+    "ARGUMENT_BITS",
+    "DOUBLE",
+    "EVEN",
+    "ONE",
+    "PART",
+    "SINGLE",
+    "bit_length",
+    "clip",
+    "interpolate",
+    "rescale",
+    "rescale_channels",
+    "rescale_row",
+    "shifted",
+]
+
+SINGLE, DOUBLE, EVEN = range(3)
+ARGUMENT_BITS = 16
+ONE = np.int64(1)
+PART = 128  # keys, or features, whose products with one byte int32 holds
+
+
+@numba.njit(cache=True, nogil=True)
+def clip(x, low, high):
+    """x, not below low and not above high."""
+    return min(max(x, low), high)
+
+
+@numba.njit(cache=True, nogil=True)
+def shifted(x, t):
+    """floor(x / 2^t + 1/2) for t in 1..62."""
+    return (x + (ONE << (t - ONE))) >> t
+
+
+@numba.njit(cache=True, nogil=True)
+def rescale(acc, m, t, mode):
+    """Twin of fixed_point.requantize and requantize_wide. Contract: exact.
+
+    t is 31 - shift, or for a wide accumulator 15 - shift with a 15-bit m and mode SINGLE.
+    """
+    if mode == SINGLE:
+        return shifted(acc * m, t)
+    if mode == EVEN:
+        product = acc * m
+        floor = product >> t
+        twice_rest, unit = (product - (floor << t)) << ONE, ONE << t
+        up = twice_rest > unit or (twice_rest == unit and (floor & 1) == 1)
+        return floor + ONE if up else floor
+    shift = 31 - t
+    low, high = np.int64(-(2**31)), np.int64(2**31 - 1)
+    left = clip(acc << max(shift, 0), low, high)
+    high_part = high if left == low and m == low else shifted(left * m, 31)
+    size = shifted(abs(high_part), -shift) if shift < 0 else abs(high_part)
+    return -size if high_part < 0 else size
+
+
+@numba.njit(cache=True, nogil=True)
+def rescale_row(sums, m, t, mode, low, high, out):
+    """Write rescaled sums, with one multiplier. Contract: exact."""
+    if mode == SINGLE:
+        for i in range(len(out)):
+            out[i] = clip(shifted(sums[i] * m, t), low, high)
+    else:
+        for i in range(len(out)):
+            out[i] = clip(rescale(sums[i], m, t, mode), low, high)
+
+
+@numba.njit(cache=True, nogil=True)
+def rescale_channels(sums, m, t, mode, low, high, out):
+    """Write rescaled sums, each with the multiplier of its channel. Contract: exact.
+
+    m is int32 and sums may be int32 or int64: the compiler has a faster product for the first.
+    """
+    if mode == SINGLE:
+        for i in range(len(out)):
+            out[i] = clip(shifted(np.int64(sums[i]) * np.int64(m[i]), t[i]), low, high)
+    else:
+        for i in range(len(out)):
+            y = rescale(np.int64(sums[i]), np.int64(m[i]), t[i], mode)
+            out[i] = clip(y, low, high)
+
+
+@numba.njit(cache=True, nogil=True)
+def interpolate(points, x, fraction_bits, drop_bits):
+    """Twin of tables.interpolate. Contract: exact."""
+    i = min(x >> fraction_bits, np.int64(len(points) - 2))
+    rest = x - (i << fraction_bits)
+    total = (points[i] << fraction_bits) + (points[i + 1] - points[i]) * rest
+    shift = fraction_bits + drop_bits
+    return (total + (ONE << (shift - 1))) >> shift
+
+
+@numba.njit(cache=True, nogil=True)
+def bit_length(x):
+    """Bits of x >= 1."""
+    n = np.int64(0)
+    while x:
+        x >>= 1
+        n += 1
+    return n

@@ -1,0 +1,136 @@
+"""LLVM's vectors as Numba types: the parts that `simd.py` is made of. Nothing here computes."""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import models, register_model
+from numba.np.arrayobj import make_array
+
+__all__ = [
+    "F32",
+    "F32_4",
+    "I8",
+    "I16",
+    "I32",
+    "I32_4",
+    "LANES",
+    "PAIRS",
+    "ROWS",
+    "WIDE",
+    "call",
+    "everywhere",
+    "lanes",
+    "load",
+    "pointer",
+    "repeated",
+    "rows",
+    "rowwise",
+    "tree",
+    "zeros",
+]
+
+LANES, ROWS = 16, 4
+F32, I8, I16, I32 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
+WIDE, PAIRS = ir.VectorType(I32, LANES), ir.VectorType(I16, 2 * LANES)
+
+
+class _Vector(types.Type):
+    """16 lanes of one type; lives in registers only."""
+
+    def __init__(self, name, lane):
+        self.llvm = ir.VectorType(lane, LANES)
+        super().__init__(name=name)
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+F32_4 = types.UniTuple(_Vector("f32x16", F32), ROWS)  # one vector of sums for each of four rows
+I32_4 = types.UniTuple(_Vector("i32x16", I32), ROWS)
+
+
+def call(builder, name, result, *args):
+    """Call a function of LLVM by its name."""
+    kind = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def everywhere(kind, value):
+    """The constant vector with one value in every lane."""
+    return ir.Constant(kind, [value] * kind.count)
+
+
+def lanes(builder, a, b, picked):
+    """The picked lanes of a and b, those of b counted on."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(picked)), picked))
+
+
+def pointer(context, builder, kind, array, index, content):
+    """Where an element of a flat array lies, as a pointer to `content`."""
+    at = builder.gep(make_array(kind)(context, builder, array).data, [index])
+    return builder.bitcast(at, content.as_pointer())
+
+
+def load(context, builder, kind, array, index, lane, count):
+    """`count` neighbours of a flat array from `index` on, at any alignment."""
+    at = pointer(context, builder, kind, array, index, ir.VectorType(lane, count))
+    return builder.load(at, align=1)
+
+
+def rowwise(kind, x, w, lane, count, step, *, spread_x=0, spread_w=0):
+    """The intrinsic that does total[row] = step(total[row], x[i..], w[j + row * stride..]).
+
+    `count` elements are taken of each; or as many as `spread_` says, and repeated.
+    """
+
+    def codegen(context, builder, signature, args):
+        total, x, i, w, j, stride = args
+
+        def taken(kind, array, at, few):
+            some = load(context, builder, kind, array, at, lane, few or count)
+            return repeated(builder, some, count) if few else some
+
+        a, sums = taken(signature.args[1], x, i, spread_x), []
+        totals = cgutils.unpack_tuple(builder, total, ROWS)
+        for so_far, at in zip(totals, rows(builder, j, stride), strict=True):
+            sums.append(step(builder, so_far, a, taken(signature.args[3], w, at, spread_w)))
+        return context.make_tuple(builder, kind, sums)
+
+    return kind(kind, x, types.intp, w, types.intp, types.intp), codegen
+
+
+def rows(builder, index, stride, n=ROWS):
+    """Yield n indices, `stride` apart; stride is a number or a value of LLVM."""
+    stride = ir.Constant(index.type, stride) if isinstance(stride, int) else stride
+    for _ in range(n):
+        yield index
+        index = builder.add(index, stride)
+
+
+def repeated(builder, few, count=LANES):
+    """The lanes of a short vector again and again, `count` in all."""
+    return lanes(builder, few, few, list(range(few.type.count)) * (count // few.type.count))
+
+
+def zeros(zero, kind):
+    """The intrinsic that gives four rows of zeros."""
+    lanes_ = [ir.Constant(kind.dtype.llvm, None)] * ROWS
+    return kind(zero), lambda context, b, s, a: context.make_tuple(b, kind, lanes_)
+
+
+def tree(builder, add, vectors):
+    """Four lanes, the sums of four vectors: of lane pairs, of pairs of pairs, of quarters."""
+
+    def merged(x, y, width):
+        """Sums of neighbouring groups of lanes, those of x and y in turn."""
+        groups = range(0, LANES, 2 * width)
+        even = [g + at + i for g in groups for at in (0, LANES) for i in range(width)]
+        return add(lanes(builder, x, y, even), lanes(builder, x, y, [n + width for n in even]))
+
+    a, b, c, d = vectors
+    x = merged(merged(a, b, 1), merged(c, d, 1), 2)  # a, b, c, d in each quarter
+    x = add(*(lanes(builder, x, x, list(range(at, at + 8))) for at in (0, 8)))
+    return add(*(lanes(builder, x, x, list(range(at, at + 4))) for at in (0, 4)))

@@ -1,0 +1,1 @@
+"""Apple's ReDrafter: a small recurrent network drafts, the model verifies many tokens at once."""

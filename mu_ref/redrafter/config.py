@@ -1,0 +1,118 @@
+"""What decides a drafter: its sizes, and the weights that follow from them."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Self
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import ConfigError
+from mu_ref.weights import Weights
+
+__all__ = ["DrafterConfig", "drafter_shapes", "initial_drafter"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrafterConfig:
+    """Sizes of a drafter; `docs/06_redrafter.md` shows the network.
+
+    Raises:
+        ConfigError: a size below 1, or a negative number of blocks.
+    """
+
+    d_model: int  # width of the model's hidden states and embeddings
+    vocab_size: int  # of the model's decoder
+    d_exit: int  # width of the residual blocks; 2 * d_model needs no input projection
+    n_blocks: int  # residual blocks
+    rnn: bool  # a trained recurrent cell; without it the state is the sum of the embeddings
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        for name in ("d_model", "vocab_size", "d_exit"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_blocks < 0:
+            raise ConfigError(f"n_blocks must be at least 0, got {self.n_blocks}")
+
+    @property
+    def input_proj(self) -> bool:
+        """Is there a projection from [h, s] to the blocks?"""
+        return self.d_exit != 2 * self.d_model
+
+    def check_fits(self, model: ModelConfig) -> None:
+        """Raise ConfigError if the drafter was made for another model."""
+        stack = model.stacks.get("decoder")
+        if stack is None or (stack.d_model, model.vocab_size) != (self.d_model, self.vocab_size):
+            raise ConfigError(
+                f"the drafter must fit {model.name}; it was made for width {self.d_model} and "
+                f"{self.vocab_size} tokens"
+            )
+
+    def to_json(self) -> str:
+        """Return the configuration as a JSON text that `from_json` reads back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a configuration written by `to_json`.
+
+        Args:
+            text: JSON.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ConfigError: not JSON, or a field is missing, unknown or of the wrong kind.
+        """
+        try:
+            data = json.loads(text)
+            if set(data) != {field.name for field in fields(cls)}:
+                raise ConfigError(f"a drafter must have exactly its fields, got {sorted(data)}")
+            return cls(**data)
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ConfigError(f"a drafter's configuration must be JSON ({error})") from error
+
+
+def drafter_shapes(config: DrafterConfig) -> dict[str, tuple[int, ...]]:
+    """List every weight of a drafter with its shape.
+
+    Args:
+        config: the drafter.
+
+    Returns:
+        {"drafter.<part>.weight" or "drafter.<part>.bias": shape}.
+    """
+    d, exit_ = config.d_model, config.d_exit
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.rnn:
+        shapes["drafter.rnn_w.weight"] = (d, d)
+        shapes["drafter.rnn_w.bias"] = (d,)
+        shapes["drafter.rnn_u.weight"] = (d, d)
+    if config.input_proj:
+        shapes["drafter.input_proj.weight"] = (exit_, 2 * d)
+        shapes["drafter.input_proj.bias"] = (exit_,)
+    for block in range(config.n_blocks):
+        shapes[f"drafter.{block}.weight"] = (exit_, exit_)
+        shapes[f"drafter.{block}.bias"] = (exit_,)
+    shapes["drafter.head.weight"] = (config.vocab_size, exit_)
+    return shapes
+
+
+def initial_drafter(config: DrafterConfig, rng: np.random.Generator) -> Weights:
+    r"""Draw a drafter: every weight and bias uniform in $\pm 1 / \sqrt{d_{in}}$, as PyTorch does.
+
+    Args:
+        config: the drafter.
+        rng: source of randomness.
+
+    Returns:
+        float32 weights.
+    """
+    shapes = drafter_shapes(config)
+    weights = {}
+    for name, shape in shapes.items():
+        d_in = shapes[name.replace(".bias", ".weight")][1]
+        weights[name] = rng.uniform(-(d_in**-0.5), d_in**-0.5, shape).astype(np.float32)
+    return weights

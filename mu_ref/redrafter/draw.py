@@ -1,0 +1,167 @@
+"""Drawings of a tree of drafts, as text and as a picture, and of a sweep."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mu_ref.files import written_whole
+from mu_ref.redrafter.tree import Tree
+
+if TYPE_CHECKING:
+    from mu_ref.redrafter.agent import Point
+
+__all__ = ["plot_sweep", "plot_tree", "tree_text"]
+
+Name = Callable[[int], str]
+GREEN, GREY, BLUE = "#2a7f3f", "#8a8a8a", "#2b5c9e"
+
+
+def tree_text(
+    tree: Tree, beams: np.ndarray, kept: Sequence[int] = (), name: Name = str, row: int = 0
+) -> str:
+    """Draw the tree of one row, a node a line, children below and to the right.
+
+    Args:
+        tree: of the beams.
+        beams: [batch, beam_width, n] int.
+        kept: nodes of the accepted path, marked with a star.
+        name: turns a token into text.
+        row: of the batch.
+
+    Returns:
+        Lines of "number  tree  token".
+    """
+    parents = _parents(tree, row)
+    tokens = tree.packed(beams)[row]
+    children = {p: [c for c, parent in enumerate(parents) if parent == p] for p in parents}
+    lines: list[str] = []
+
+    def add(node: int, indent: str, branch: str) -> None:
+        star = " *" if node in kept else ""
+        lines.append(f"{node:>3}  {indent}{branch}{name(int(tokens[node]))}{star}")
+        below = children.get(node, [])
+        deeper = indent + {"├─ ": "│  ", "└─ ": "   ", "": ""}[branch]
+        for child in below:
+            add(child, deeper, "└─ " if child == below[-1] else "├─ ")
+
+    for root in children[-1]:
+        add(root, "", "")
+    return "\n".join(lines)
+
+
+def plot_tree(
+    tree: Tree,
+    beams: np.ndarray,
+    kept: Sequence[int],
+    path: Path,
+    name: Name = str,
+    title: str = "",
+    row: int = 0,
+) -> None:
+    """Draw the tree of one row beside its attention mask, the accepted path in green.
+
+    Args:
+        tree: of the beams.
+        beams: [batch, beam_width, n] int.
+        kept: nodes of the accepted path.
+        path: .png or .svg to write.
+        name: turns a token into text.
+        title: above the tree.
+        row: of the batch.
+    """
+    from matplotlib.figure import Figure
+
+    parents, tokens = _parents(tree, row), tree.packed(beams)[row]
+    depths, heights = tree.depths[row], _heights(parents)
+    figure = Figure(figsize=(11, 1.5 + 0.42 * len(parents)), layout="constrained")
+    axes, mask = figure.subplots(1, 2, width_ratios=[3, 2])
+    for node, parent in enumerate(parents):
+        color = GREEN if node in kept else GREY
+        if parent >= 0:
+            axes.plot(
+                [depths[parent], depths[node]], [heights[parent], heights[node]],
+                color=color, lw=2 if node in kept else 1, zorder=1,
+            )  # fmt: skip
+        axes.text(
+            depths[node], heights[node], f"{node}: {name(int(tokens[node]))}",
+            ha="center", va="center", fontsize=9, zorder=2,
+            bbox={"boxstyle": "round", "fc": "white", "ec": color, "lw": 2 if node in kept else 1},
+        )  # fmt: skip
+    axes.set_xlim(-0.5, depths[: len(parents)].max() + 0.5)
+    axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
+    axes.invert_yaxis()
+    axes.set_axis_off()
+    axes.set_title(title or "tree of drafts; accepted path green", fontsize=10)
+    n = len(parents)
+    mask.imshow(tree.sees[row, :n, :n], cmap="Greys", vmin=0, vmax=1.4)
+    mask.set_xticks(range(n), range(n), fontsize=7)
+    mask.set_yticks(range(n), range(n), fontsize=7)
+    mask.set_title("which node (row) sees which (column)", fontsize=10)
+    with written_whole(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=110)
+
+
+def plot_sweep(points: "Sequence[Point]", title: str, path: Path) -> None:
+    """Draw tokens per step and speed-up over draft length, a line for each beam width.
+
+    Args:
+        points: of a sweep.
+        title: above the picture.
+        path: .png or .svg to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    steps, speed = figure.subplots(1, 2)
+    lengths = sorted({p.draft_len for p in points})
+    caps = {p.draft_len: p.cap for p in points}
+    steps.plot(lengths, [caps[n] for n in lengths], "--", color=GREY, label="if all were right")
+    for width in sorted({p.beam_width for p in points}):
+        line = sorted((p for p in points if p.beam_width == width), key=lambda p: p.draft_len)
+        lens = [p.draft_len for p in line]
+        steps.plot(lens, [p.tokens_per_step for p in line], "o-", label=f"beam width {width}")
+        speed.plot(lens, [p.speedup for p in line], "o-", label=f"beam width {width}")
+    speed.axhline(1, color=GREY, lw=1, ls="--")
+    for axes, label in ((steps, "tokens per step"), (speed, "times as fast as plain decoding")):
+        axes.set_xlabel("draft length (drafted tokens)")
+        axes.set_ylabel(label)
+        axes.set_xticks(lengths)
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    with written_whole(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=110)
+
+
+def _parents(tree: Tree, row: int) -> list[int]:
+    """For each node the deepest other node that it sees; -1 for a root."""
+    n = int(tree.n_nodes[row])
+    depths, sees = tree.depths[row], tree.sees[row, :n, :n]
+    above = [
+        [other for other in range(n) if other != node and sees[node, other]] for node in range(n)
+    ]
+    return [max(nodes, key=lambda other: depths[other]) if nodes else -1 for nodes in above]
+
+
+def _heights(parents: Sequence[int]) -> list[float]:
+    """Leaves stand one below the other, a parent in the middle of its children."""
+    children = {p: [c for c, parent in enumerate(parents) if parent == p] for p in parents}
+    heights = [0.0] * len(parents)
+    n_leaves = 0
+
+    def place(node: int) -> None:
+        nonlocal n_leaves
+        below = children.get(node, [])
+        for child in below:
+            place(child)
+        if below:
+            heights[node] = (heights[below[0]] + heights[below[-1]]) / 2
+        else:
+            heights[node] = n_leaves
+            n_leaves += 1
+
+    for root in children[-1]:
+        place(root)
+    return heights

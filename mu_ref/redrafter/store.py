@@ -1,0 +1,149 @@
+"""Drafter files: safetensors, in floats or integers, with the configuration in the metadata.
+
+Names are sites, as in the model's file, so a drafter's weights join the model's in one executor.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import WeightsError
+from mu_ref.quantize.encodings import Encoding
+from mu_ref.quantize.store import IntegerModel
+from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
+from mu_ref.weights import Weights, check_names, read_safetensors, write_safetensors
+
+__all__ = ["IntegerDrafter", "load_drafter", "load_integer_drafter", "save_drafter",
+           "save_integer_drafter"]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerDrafter:
+    """A drafter in integers, made for one integer model."""
+
+    config: DrafterConfig
+    scheme: str  # of the model too
+    tensors: Mapping[str, np.ndarray]  # int8 and int32; scales float32
+    activations: Mapping[str, Encoding]  # by site
+    notes: Mapping[str, str] = field(default_factory=dict)  # how it was made
+
+    def joined(self, model: IntegerModel) -> IntegerModel:
+        """Return the model with the drafter's sites among its own.
+
+        Args:
+            model: of the same scheme.
+
+        Returns:
+            What one executor needs for both.
+
+        Raises:
+            WeightsError: the schemes differ.
+        """
+        if model.scheme != self.scheme:
+            raise WeightsError(
+                f"the drafter must have the model's scheme {model.scheme}, it has {self.scheme}"
+            )
+        return replace(
+            model,
+            tensors={**model.tensors, **self.tensors},
+            activations={**model.activations, **self.activations},
+        )
+
+
+def save_drafter(
+    path: Path, config: DrafterConfig, weights: Weights, notes: Mapping[str, str]
+) -> None:
+    """Write a drafter in float16; the file appears whole or not at all.
+
+    Args:
+        path: a .safetensors file.
+        config: goes into the metadata.
+        weights: exactly those of `drafter_shapes`.
+        notes: more metadata, such as how it was trained.
+    """
+    shapes = {name: w.shape for name, w in weights.items()}
+    check_names("drafter", drafter_shapes(config), shapes)
+    halves = {name: w.astype(np.float16) for name, w in weights.items()}
+    write_safetensors(path, halves, {**notes, "drafter": config.to_json()})
+
+
+def load_drafter(path: Path, model: ModelConfig | None = None) -> tuple[DrafterConfig, Weights]:
+    """Read a file written by `save_drafter`.
+
+    Args:
+        path: a .safetensors file.
+        model: the drafter must fit it, if given.
+
+    Returns:
+        The configuration and float32 weights.
+
+    Raises:
+        WeightsError: not there, damaged, or no drafter in floats.
+        ConfigError: made for a model of another width or vocabulary.
+    """
+    config, tensors, metadata = _read(path, model)
+    if "scheme" in metadata:
+        raise WeightsError(f"{path} must be a float drafter, it holds {metadata['scheme']}")
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    check_names(str(path), drafter_shapes(config), shapes)
+    return config, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def save_integer_drafter(path: Path, drafter: IntegerDrafter) -> None:
+    """Write an integer drafter; the file appears whole or not at all."""
+    encodings = {site: asdict(encoding) for site, encoding in drafter.activations.items()}
+    metadata = {
+        **drafter.notes,
+        "drafter": drafter.config.to_json(),
+        "scheme": drafter.scheme,
+        "activations": json.dumps(encodings),
+    }
+    write_safetensors(path, drafter.tensors, metadata)
+
+
+def load_integer_drafter(path: Path, model: ModelConfig | None = None) -> IntegerDrafter:
+    """Read a file written by `save_integer_drafter`.
+
+    Args:
+        path: a .safetensors file.
+        model: the drafter must fit it, if given.
+
+    Returns:
+        The drafter.
+
+    Raises:
+        WeightsError: not there, damaged, or no drafter in integers.
+        ConfigError: made for a model of another width or vocabulary.
+    """
+    config, tensors, metadata = _read(path, model)
+    if not {"scheme", "activations"} <= set(metadata):
+        raise WeightsError(f"{path} must be an integer drafter of `mu-ref train-drafter`")
+    shapes = dict(drafter_shapes(config))
+    for name, shape in drafter_shapes(config).items():
+        if name.endswith(".weight"):
+            shapes[f"{name}_scale"] = shape[:1]
+    check_names(str(path), shapes, {name: tensor.shape for name, tensor in tensors.items()})
+    try:
+        read = json.loads(metadata["activations"])
+        activations = {site: Encoding(**fields) for site, fields in read.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: encodings must be readable; one is not ({error})") from error
+    known = ("drafter", "scheme", "activations")
+    notes = {key: text for key, text in metadata.items() if key not in known}
+    return IntegerDrafter(config, metadata["scheme"], tensors, activations, notes)
+
+
+def _read(path: Path, model: ModelConfig | None) -> tuple[DrafterConfig, Weights, dict[str, str]]:
+    tensors, metadata = read_safetensors(path)
+    if "drafter" not in metadata:
+        raise WeightsError(
+            f"{path} must be a drafter of `mu-ref train-drafter`; its metadata names none"
+        )
+    config = DrafterConfig.from_json(metadata["drafter"])
+    if model is not None:
+        config.check_fits(model)
+    return config, tensors, metadata

@@ -1,0 +1,189 @@
+"""Train a drafter on what the model itself writes (the paper's distillation), the model frozen.
+
+The model's greedy continuations and hidden states are computed once; a step then costs the small
+drafter only. Chapter: `docs/06_redrafter.md`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import InputError
+from mu_ref.generate import stream
+from mu_ref.model import mu
+from mu_ref.model.decoder import decode
+from mu_ref.model.encoder import embed
+from mu_ref.ops import Ops
+from mu_ref.ops.tape import Node, TapeOps
+from mu_ref.redrafter.config import DrafterConfig, initial_drafter
+from mu_ref.redrafter.losses import draft_losses, draft_scores, total
+from mu_ref.training.optimizers import AdamW, clip_gradients
+from mu_ref.training.schedule import WarmupStableDecay
+from mu_ref.weights import Weights
+
+__all__ = [
+    "Distilled",
+    "DrafterTraining",
+    "TrainingStep",
+    "distill",
+    "token_embeddings",
+    "train_drafter",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrafterTraining:
+    """What decides a run, besides the drafter and the data."""
+
+    epochs: int = 6
+    draft_len: int = 6  # tokens ahead that are trained
+    batch_size: int = 1024  # positions
+    peak_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_share: float = 0.05  # of all steps
+    decay_share: float = 0.6  # of all steps
+    clip_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("epochs", "draft_len", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.peak_rate > 0:
+            raise InputError(f"peak_rate must be positive, got {self.peak_rate}")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """What one step did."""
+
+    weights: Weights  # updated in place
+    loss: float  # mean over the tokens ahead
+    step: int  # steps done
+    total_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """Positions of the model's own texts: where it stood, and what it wrote next."""
+
+    hidden: np.ndarray  # [n, d_model] float32, after the final norm
+    following: np.ndarray  # [n, draft_len + 1] int, the model's next tokens
+    n_targets: np.ndarray  # [n] int, how many of them, after the first, it really wrote
+
+    def longest_first(self, rows: np.ndarray) -> "Distilled":
+        """Pick positions, those with most targets first."""
+        rows = rows[np.argsort(-self.n_targets[rows], kind="stable")]
+        return Distilled(self.hidden[rows], self.following[rows], self.n_targets[rows])
+
+
+def distill(
+    ops: Ops,
+    model: ModelConfig,
+    source: np.ndarray,
+    source_valid: np.ndarray,
+    max_new_tokens: int,
+    draft_len: int,
+) -> Distilled:
+    """Let the model answer greedily, and note its state at every position of its answers.
+
+    Args:
+        ops: the executor of the model.
+        model: an encoder-decoder.
+        source: [batch, n_src] int.
+        source_valid: [batch, n_src] bool.
+        max_new_tokens: limit of an answer.
+        draft_len: how far ahead to look.
+
+    Returns:
+        All positions after which at least two tokens came.
+    """
+    memory = mu.remember(ops, model, source, source_valid)
+    start = np.full((len(source), 1), model.bos_id)
+    steps = list(stream(ops, model, memory, start, np.ones(start.shape, bool), max_new_tokens))
+    written = np.stack([step.tokens for step in steps], axis=1)  # [batch, n]
+    ended = np.stack([step.ended for step in steps], axis=1)
+    lengths = np.minimum((~ended).sum(axis=1) + 1, written.shape[1])  # eos included
+    read = np.concatenate([start, written[:, :-1]], axis=1)  # what the decoder read for each token
+    valid = np.arange(read.shape[1]) < lengths[:, None]
+    hidden = ops.read(decode(ops, read, valid, model, memory))  # [batch, n, d_model]
+    padded = np.pad(written, ((0, 0), (0, draft_len)), constant_values=model.pad_id)
+    following = np.lib.stride_tricks.sliding_window_view(padded, draft_len + 1, axis=1)
+    n_targets = lengths[:, None] - 1 - np.arange(read.shape[1])
+    rows = n_targets > 0
+    return Distilled(
+        hidden[rows].astype(np.float32),
+        following[rows],
+        np.minimum(n_targets[rows], draft_len),
+    )
+
+
+def token_embeddings(ops: Ops, model: ModelConfig) -> np.ndarray:
+    """Every token as the decoder's first layer reads it: [vocab_size, d_model] float32."""
+    tokens = np.arange(model.vocab_size)[None]
+    return ops.read(embed(ops, tokens, model, "decoder"))[0].astype(np.float32)
+
+
+def train_drafter(
+    config: DrafterConfig,
+    table: np.ndarray,
+    data: Distilled,
+    training: DrafterTraining,
+    start: Weights | None = None,
+) -> Iterator[TrainingStep]:
+    """Train a drafter.
+
+    Args:
+        config: of the drafter.
+        table: [vocab_size, d_model], from `token_embeddings`.
+        data: positions to learn from.
+        training: of the run.
+        start: weights to start from; random ones without.
+
+    Yields:
+        What each step did.
+
+    Raises:
+        InputError: fewer positions than a batch.
+    """
+    size, n_rows = training.batch_size, len(data.hidden)
+    if n_rows < size:
+        raise InputError(f"training must see at least {size} positions, got {n_rows}")
+    weights = initial_drafter(config, np.random.default_rng([training.seed, 0]))
+    for name, given in (start or {}).items():
+        weights[name] = given.copy()
+    states: dict[str, Weights] = {name: {} for name in weights}
+    adam = AdamW(weight_decay=training.weight_decay)
+    steps = training.epochs * (n_rows // size)
+    schedule = WarmupStableDecay(
+        peak=training.peak_rate,
+        warmup_steps=max(1, round(steps * training.warmup_share)),
+        decay_steps=max(1, round(steps * training.decay_share)),
+        total_steps=steps,
+    )
+    step = 0
+    for epoch in range(training.epochs):
+        order = np.random.default_rng([training.seed, 1, epoch]).permutation(n_rows)
+        for first in range(0, n_rows - size + 1, size):
+            batch = data.longest_first(order[first : first + size])
+            ops = TapeOps(weights)
+            loss = _loss(ops, config, table, batch)
+            grads, _ = clip_gradients(ops.backward(loss), training.clip_norm)
+            rate = schedule.rate(step)
+            step += 1
+            for name, grad in grads.items():
+                adam.update(weights[name], grad, states[name], rate, step)
+            ahead = int(batch.n_targets.max())
+            yield TrainingStep(weights, float(loss.value) / ahead, step, steps)
+
+
+def _loss(ops: TapeOps, config: DrafterConfig, table: np.ndarray, batch: Distilled) -> Node:
+    """Loss of positions sorted by how many targets they have, most first."""
+    counts = [int((batch.n_targets > i).sum()) for i in range(batch.n_targets.max())]
+    embeddings = [table[batch.following[:n, i]] for i, n in enumerate(counts)]
+    targets = [batch.following[:n, i + 1] for i, n in enumerate(counts)]
+    logits = draft_scores(ops, config, batch.hidden, embeddings)
+    return total(ops, draft_losses(ops, logits, targets, [np.ones(n, bool) for n in counts]))

@@ -1,0 +1,138 @@
+"""Our fast executors with random weights of a preset's shape, for `tests.benchmarks.inference`.
+
+An engine has a name, the bytes of the weights that one token reads, and `run`, which returns the
+moments, in seconds, of the encoder's end and of every token. The clock is the caller's choice.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.generate import stream
+from mu_ref.kernels.threads import run_on
+from mu_ref.model import mu
+from mu_ref.model.cache import Cache
+from mu_ref.model.decoder import decode
+from mu_ref.ops.recorded import Recorded
+from mu_ref.weights import Weights, initial_weights
+
+__all__ = ["SCHEMES", "Clock", "Ours", "read_bandwidth"]
+
+Clock = Callable[[], float]
+SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
+
+
+@cache
+def _weights(config: ModelConfig) -> Weights:
+    return initial_weights(config, np.random.default_rng(0))
+
+
+def _executor(config: ModelConfig, scheme: str) -> Recorded:
+    if scheme == "float32":
+        from mu_ref.ops.fast import FastOps
+
+        return FastOps(_weights(config))
+    if scheme == "w4a16":
+        from mu_ref.ops.fast_int4 import FastInt4Ops
+        from mu_ref.quantize.int4 import GROUP, quantize_weights_int4
+
+        return FastInt4Ops(quantize_weights_int4(config, _weights(config)), GROUP)
+    from mu_ref.ops.fast_integer import FastIntegerOps
+    from mu_ref.quantize.calibrate import Options, calibrate
+    from mu_ref.quantize.observe import observe
+
+    ranges = observe(config, _weights(config), [(np.arange(5, 21), np.arange(3, 11))])
+    return FastIntegerOps(calibrate(config, _weights(config), ranges, Options(scheme=scheme)))
+
+
+def _decode_bytes(config: ModelConfig, scheme: str) -> int:
+    """Bytes of matrices that a decoded token reads: the decoder's, but for K and V of the input."""
+    from mu_ref.weights import weight_shapes
+
+    layer, head = {"float32": (32, 32), "w4a16": (4.25, 8)}.get(scheme, (8, 8))
+    bits = config.vocab_size * config.stacks["decoder"].d_model * head
+    for name, shape in weight_shapes(config).items():
+        read = name.startswith("decoder.") and "cross_attention.k" not in name
+        if len(shape) == 2 and read and "cross_attention.v" not in name:
+            bits += shape[0] * shape[1] * layer
+    return int(bits) // 8
+
+
+@dataclass(slots=True)
+class Ours:
+    """One of our executors."""
+
+    config: ModelConfig
+    scheme: str
+    threads: int
+    ops: Recorded = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.ops = _executor(self.config, self.scheme)
+
+    @property
+    def name(self) -> str:
+        return f"mu-ref {self.scheme}"
+
+    @property
+    def decode_bytes(self) -> int:
+        return _decode_bytes(self.config, self.scheme)
+
+    def run(self, source: np.ndarray, n_output: int, clock: Clock) -> list[float]:
+        """Return the moments of the encoder's end and of every token."""
+        self.ops.n_threads = self.threads
+        start = clock()
+        memory = mu.remember(self.ops, self.config, source, np.ones(source.shape, bool))
+        self.ops.flush()
+        moments = [clock() - start]
+        begin = np.array([[self.config.bos_id]]), np.ones((1, 1), bool)
+        steps = stream(self.ops, self.config, memory, *begin, n_output, stop_at_eos=False)
+        return moments + [clock() - start for _ in steps]
+
+    def passes(self, source: np.ndarray, rows: tuple[int, ...], clock: Clock) -> list[float]:
+        """Return the seconds of one decoder pass over each number of rows, behind eight tokens."""
+        self.ops.n_threads = self.threads
+        memory = mu.remember(self.ops, self.config, source, np.ones(source.shape, bool))
+        seconds = []
+        for n in rows:
+            cache = Cache.empty(1, self.config.stacks["decoder"].n_layers)
+            for n_tokens in (8, n):
+                tokens = np.arange(3, 3 + n_tokens)[None]
+                start = clock()
+                hidden = decode(self.ops, tokens, tokens > 0, self.config, memory, cache)
+                self.ops.argmax(mu.logits(self.ops, hidden, self.config), "head.argmax")
+            seconds.append(clock() - start)
+        return seconds
+
+
+def read_bandwidth(threads: int, clock: Clock, n_bytes: int = 2**28) -> float:
+    """Return bytes per second that a plain sum over a large array reads, median of 7."""
+    numbers = np.ones(n_bytes // 8, np.int64)
+    rates = []
+    for _ in range(7):
+        start = clock()
+        run_on(threads, _sum, numbers)
+        rates.append(n_bytes / (clock() - start))
+    return float(np.median(rates[1:]))
+
+
+def _sum(numbers: np.ndarray, counter: int, thread: int, threads: int) -> None:
+    share = len(numbers) // threads
+    _compiled_sum()(numbers[share * thread : share * (thread + 1)])
+
+
+@cache
+def _compiled_sum() -> Callable[[np.ndarray], int]:
+    import numba
+
+    @numba.njit(nogil=True)
+    def total(numbers):  # type: ignore[no-untyped-def]
+        result = 0
+        for number in numbers:
+            result += number
+        return result
+
+    return total

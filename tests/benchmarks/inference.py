@@ -1,0 +1,213 @@
+"""Our fast executors beside other engines, interleaved in one process run.
+
+`python -m tests.benchmarks.inference [--rounds N] [--alone] [--threads N]`, from the root of the
+project, with the extra `[peers]`; --alone leaves the peers out. Random weights of the shape of
+`mu-330m`, 64 tokens in, 32 out, batch 1. In each round every engine answers once, so other load
+hits all of them; figures are medians over the rounds, and ratios compare medians. The first round
+fills caches and is not counted.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mu_ref.presets import preset
+from tests.benchmarks.engines import SCHEMES, Clock, Ours, read_bandwidth
+
+N_INPUT, N_OUTPUT = 64, 32
+Figures = dict[str, dict[str, float]]
+
+
+def engines(threads: int, folder: Path, *, alone: bool) -> list[Any]:
+    config = preset("mu-330m")
+    ours = [Ours(config, scheme, threads) for scheme in SCHEMES]
+    if alone:
+        return ours
+    from tests.benchmarks.peers import CTranslate2, PyTorch, save_t5gemma
+
+    if not (folder / "config.json").is_file():
+        save_t5gemma(config, folder)
+    return [
+        *ours,
+        *(PyTorch(folder, dtype, threads) for dtype in ("float32", "bfloat16")),
+        *(CTranslate2(folder, kind, threads) for kind in ("float32", "int8")),
+    ]
+
+
+def measured(some: list[Any], rounds: int, clock: Clock) -> Figures:
+    """Let every engine answer in every round; return medians by name."""
+    source = np.arange(100, 100 + N_INPUT)[None]
+    found: dict[str, list[tuple[float, float, float]]] = {engine.name: [] for engine in some}
+    for number in range(rounds + 1):
+        for engine in some:
+            moments = engine.run(source, N_OUTPUT, clock)
+            step = float(np.median(np.diff(moments[1:])))
+            if number:
+                found[engine.name].append((1000 * moments[0], 1000 * moments[1], 1 / step))
+    names = ("encode ms", "first token ms", "tok/s")
+    return {
+        name: dict(zip(names, np.median(rows, axis=0).tolist(), strict=True))
+        for name, rows in found.items()
+    }
+
+
+def print_figures(title: str, figures: Figures, ours: str) -> None:
+    """One row per engine; behind each figure its ratio, above 1 where `ours` is faster."""
+    print(f"\n{title}; in brackets how much faster {ours} is")
+    base = figures[ours]
+    for name, row in figures.items():
+        cells = [f"{name:<22}"]
+        for what, value in row.items():
+            ratio = base[what] / value if what == "tok/s" else value / base[what]
+            cells.append(f"{what} {value:8.1f} ({ratio:5.2f})")
+        print("  ".join(cells))
+
+
+def print_bandwidth(ours: list[Ours], figures: Figures, threads: int, clock: Clock) -> None:
+    limit = read_bandwidth(threads, clock)
+    print(f"\nread bandwidth, a plain sum, {threads} threads: {limit / 1e9:.1f} GB/s")
+    for engine in ours:
+        rate = engine.decode_bytes * figures[engine.name]["tok/s"]
+        print(
+            f"{engine.name:<22}  {engine.decode_bytes / 1e6:6.1f} MB a token, "
+            f"{rate / 1e9:5.1f} GB/s, {rate / limit:.0%} of it"
+        )
+
+
+def print_passes(ours: list[Ours], rounds: int, clock: Clock) -> None:
+    rows, source = (1, 4, 8, 16), np.arange(100, 100 + N_INPUT)[None]
+    print(f"\none decoder pass over {rows} rows, as multiples of one row")
+    for engine in ours:
+        times = np.array([engine.passes(source, rows, clock) for _ in range(rounds + 1)])[1:]
+        medians = np.median(times, axis=0)
+        print(f"{engine.name:<22}  " + "  ".join(f"{m / medians[0]:.2f}" for m in medians))
+
+
+def print_portable(threads: int) -> None:
+    """Compare with a process that may not use the dot-product instructions."""
+    print("\nw8a8 without the dot-product instructions (MU_REF_NO_VNNI=1), CPU time, interleaved")
+    rates: dict[str, list[float]] = {"": [], "1": []}
+    digests = set()
+    for _ in range(3):
+        for without, found in rates.items():
+            env = os.environ | {"MU_REF_NO_VNNI": without}
+            command = [sys.executable, "-m", __spec__.name, "--digest", "--threads", str(threads)]
+            out = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+            rate, digest = out.stdout.split()
+            found.append(float(rate))
+            digests.add(digest)
+    share = np.median(rates["1"]) / np.median(rates[""])
+    print(f"{share:.0%} of the speed; the same integers: {len(digests) == 1}")
+
+
+def digest(threads: int) -> None:
+    """Print tokens per second of CPU time, and a digest of the logits of w8a8."""
+    import hashlib
+
+    from mu_ref.model import mu
+
+    engine = Ours(preset("mu-330m"), "w8a8", threads)
+    figures = measured([engine], 3, time.process_time)
+    source, target = np.arange(100, 164)[None], np.arange(3, 12)[None]
+    logits = mu.forward(engine.ops, engine.config, source, source > 0, target)
+    integers = engine.ops.read(logits).tobytes()
+    print(figures[engine.name]["tok/s"], hashlib.sha256(integers).hexdigest())
+
+
+def memory(scheme: str, folder: Path) -> None:
+    """Print peak MB: of the whole process, and of what came after its start."""
+    from mu_ref.ops.fast_integer import FastIntegerOps
+    from mu_ref.quantize.store import load_integers
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    tiny = Ours(preset("tiny"), scheme, 1)
+    tiny.run(np.arange(3, 9)[None], 2, time.perf_counter)  # the compiler and its code are loaded
+    before = peak()
+    model = load_integers(folder / f"{scheme}.safetensors")
+    engine = Ours.__new__(Ours)
+    engine.config, engine.scheme, engine.threads = model.config, scheme, 1
+    engine.ops = FastIntegerOps(model)
+    engine.run(np.arange(100, 164)[None], N_OUTPUT, time.perf_counter)
+    size = sum(t.nbytes for t in model.tensors.values()) / 2**20
+    print(
+        f"mu-ref {scheme}: weights {size:.0f} MB, peak of the process {peak():.0f} MB "
+        f"({peak() / size:.2f} x), of which Python and Numba {before:.0f} MB, "
+        f"the model's share {(peak() - before) / size:.2f} x"
+    )
+
+
+def print_memory(ours: list[Ours], folder: Path) -> None:
+    from mu_ref.quantize.store import save_integers
+
+    print("\npeak memory, each in a process of its own")
+    for engine in ours:
+        if engine.scheme in ("w8a16", "w8a8"):
+            save_integers(folder / f"{engine.scheme}.safetensors", engine.ops.model)  # type: ignore[attr-defined]
+            command = [sys.executable, "-m", __spec__.name, "--memory", engine.scheme]
+            subprocess.run([*command, "--folder", str(folder)], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--digest", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="keep the peers' models here")
+    args = parser.parse_args()
+    if args.digest:
+        digest(args.threads)
+    elif args.memory:
+        memory(args.memory, args.folder)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = args.folder or Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            compare(args, folder)
+
+
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    """Print every table."""
+    print(f"load before the start {os.getloadavg()[0]:.2f}")
+    some = engines(args.threads, folder, alone=args.alone)
+    ours = [engine for engine in some if isinstance(engine, Ours)]
+    load = _other_load()
+    figures = measured(some, args.rounds, time.perf_counter)
+    print(f"other load during the rounds: {_other_load(load):.2f} cores")
+    for scheme in SCHEMES:
+        print_figures(f"{args.threads} threads, wall time", figures, f"mu-ref {scheme}")
+    print_bandwidth(ours, figures, args.threads, time.perf_counter)
+    print_passes(ours, args.rounds, time.perf_counter)
+    for engine in some:
+        engine.threads = 1
+    figures = measured(some, args.rounds, time.process_time)
+    print_figures("1 thread, CPU time", figures, "mu-ref w8a8")
+    print_memory(ours, folder)
+    print_portable(1)
+
+
+def _other_load(before: tuple[float, float, float] | None = None) -> Any:
+    """Without `before` a mark; with it the cores that other processes used since."""
+    fields = [float(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]]
+    busy = (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+    mine = resource.getrusage(resource.RUSAGE_SELF)
+    mark = (busy, mine.ru_utime + mine.ru_stime, time.monotonic())
+    if before is None:
+        return mark
+    used = [now - then for now, then in zip(mark, before, strict=True)]
+    return max(0.0, used[0] - used[1]) / used[2]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Kernels against their references in `tests/twins.py`: compiled, and as plain Python."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba.core.dispatcher import Dispatcher
+from strategies import seeds
+from twins import TWINS, WITHOUT_PYTHON_BODY
+
+from mu_ref.kernels import floats, integer_attention, integers, linear, packing, rounding
+
+MODULES = (floats, integer_attention, integers, linear, packing, rounding)
+IDS = [f"{module.__name__.rpartition('.')[2]}.{name}" for module, name in TWINS]
+CONTRACTS = ("Contract: exact.", "Contract: bound.")
+
+
+def kernels(module: Any) -> set[str]:
+    """Kernels that a module defines, but for its private helpers."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, Dispatcher)
+        and value.py_func.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+
+
+def test_every_kernel_has_a_twin() -> None:
+    found = {(module, name) for module in MODULES for name in kernels(module)}
+    assert found == set(TWINS)
+
+
+def check(module: Any, name: str, seed: int, size: int, *, python: bool) -> None:
+    kernel = getattr(module, name)
+    twin = TWINS[module, name](np.random.default_rng(seed), size)
+    args = [a.copy() if isinstance(a, np.ndarray) else a for a in twin.args]
+    result = (kernel.py_func if python else kernel)(*args)
+    got = np.asarray(result if twin.writes is None else args[twin.writes])
+    assert got.shape == twin.expected.shape
+    difference = np.abs(got.astype(np.float64) - twin.expected.astype(np.float64))
+    assert (difference <= twin.tolerance).all(), (difference.max(), twin.args)
+
+
+@pytest.mark.parametrize(("module", "name"), TWINS, ids=IDS)
+@settings(max_examples=25)
+@given(seed=seeds, size=st.integers(1, 9) | st.sampled_from([16, 64, 65, 192]))
+def test_a_compiled_kernel_equals_its_reference(
+    module: Any, name: str, seed: int, size: int
+) -> None:
+    check(module, name, seed, size, python=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [twin for twin in TWINS if twin not in WITHOUT_PYTHON_BODY]
+)
+@settings(max_examples=10)
+@given(seed=seeds, size=st.integers(1, 9) | st.just(40))
+def test_the_body_of_a_kernel_equals_its_reference(
+    module: Any, name: str, seed: int, size: int
+) -> None:
+    check(module, name, seed, size, python=True)
+
+
+@pytest.mark.parametrize(("module", "name"), TWINS, ids=IDS)
+def test_a_kernel_is_right_at_a_real_size(module: Any, name: str) -> None:
+    check(module, name, 1, 768, python=False)
+
+
+@pytest.mark.slow
+def test_no_kernel_reads_or_writes_outside_its_arrays(tmp_path: Path) -> None:
+    """With bounds checked, and no code compiled before: Numba would ignore the flag for it."""
+    env = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    tests = [f"{__file__}::{test_a_compiled_kernel_equals_its_reference.__name__}"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout[-2000:]
+    assert f"{len(TWINS)} passed" in run.stdout
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_kernel_says_its_contract(module: Any) -> None:
+    for name in module.__all__:
+        value = getattr(module, name)
+        if isinstance(value, Dispatcher) and module not in (packing, rounding):
+            assert any(c in (value.py_func.__doc__ or "") for c in CONTRACTS), name

@@ -1,0 +1,71 @@
+"""Pieces and cycles against counts by hand and by brute force."""
+
+from math import ceil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npu_sim.hardware import npu
+from npu_sim.tiling import chip_numbers, mac_slots, matrix_cycles, transfer_cycles, weight_piece
+
+TEACHING = npu("teaching-npu")
+sizes = st.integers(1, 300)
+
+
+def chip(**changes):
+    return chip_numbers(
+        TEACHING.with_changes({k.replace("__", "."): v for k, v in changes.items()})
+    )
+
+
+@pytest.mark.parametrize(
+    ("flow", "cycles"),
+    [("os", 138_240), ("ws", 142_336), ("is", 153_600)],  # one more than SCALE-Sim reports
+)
+def test_an_array_of_8_by_8_takes_the_folds_times_the_cycles_per_fold(flow, cycles):
+    small = chip(matrix__dataflow=flow, matrix__rows=8, matrix__columns=8)
+    assert mac_slots(256, 128, 256, small) == cycles * 64
+
+
+@given(sizes, sizes, sizes)
+def test_blocks_count_whole_tiles(m, n, k):
+    blocks = chip(matrix__dataflow="blocks", matrix__tile_m=4, matrix__tile_n=8, matrix__tile_k=16)
+    tiles = ceil(m / 4) * ceil(n / 8) * ceil(k / 16)
+    assert mac_slots(m, n, k, blocks) == tiles * 4 * 8 * 16
+
+
+@given(sizes, sizes, sizes, st.sampled_from(["blocks", "os", "ws", "is"]))
+def test_slots_cover_the_product_and_more_rows_never_take_fewer(m, n, k, flow):
+    array = chip(matrix__dataflow=flow)
+    assert mac_slots(m, n, k, array) >= m * n * k
+    assert mac_slots(m + 1, n, k, array) >= mac_slots(m, n, k, array)
+    assert mac_slots(m, n + 1, k, array) >= mac_slots(m, n, k, array)
+    assert mac_slots(m, n, k + 1, array) >= mac_slots(m, n, k, array)
+
+
+def test_efficiency_divides_the_rate():
+    half = chip(matrix__dataflow="blocks", matrix__w8a8_efficiency=0.5)
+    full = chip(matrix__dataflow="blocks")
+    assert matrix_cycles(3, 32, 32, 32, full.weight_rates[2], full) == 96  # 3 x 32,768 / 1,024
+    assert matrix_cycles(3, 32, 32, 32, half.weight_rates[2], half) == 192
+
+
+@given(st.integers(0, 10**10))
+def test_a_transfer_takes_its_setup_and_its_bytes_rounded_up(n_bytes):
+    expected = 0 if n_bytes == 0 else 100 + -(-n_bytes // 10)
+    assert transfer_cycles(n_bytes, chip()) == expected
+
+
+@given(
+    st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([4, 8, 16]),
+    st.integers(2, 100_000), st.sampled_from(["blocks", "os", "ws", "is"]),
+)  # fmt: skip
+def test_a_piece_keeps_its_limit_and_is_aligned_where_it_can_be(n, k, bits, limit, flow):
+    array = chip(matrix__dataflow=flow)
+    columns, depth = weight_piece(n, k, bits, limit, array)
+    assert 1 <= columns <= n
+    assert 1 <= depth <= k
+    assert columns * depth * bits <= 8 * limit
+    if columns < n and depth == k and columns > 32:
+        assert columns % 32 == 0

@@ -1,0 +1,243 @@
+"""Speculative decoding is plain decoding, bit for bit; packing is the identity; on any executor."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from strategies import Rows, model_configs, quantized, random_weights, rows_of, seeds
+
+from mu_ref.config import ModelConfig
+from mu_ref.generate import stream
+from mu_ref.kernels import trees
+from mu_ref.model import mu
+from mu_ref.ops import Ops
+from mu_ref.ops.fast import FastOps
+from mu_ref.ops.fast_integer import FastIntegerOps
+from mu_ref.ops.integer import IntegerOps
+from mu_ref.ops.reference import ReferenceOps
+from mu_ref.redrafter.beams import Search, draft, log_softmax, select
+from mu_ref.redrafter.config import DrafterConfig, initial_drafter
+from mu_ref.redrafter.generate import SpeculativeStep, Statistics, speculate
+from mu_ref.redrafter.quantize import quantize_drafter
+from mu_ref.redrafter.tree import pack, unpack
+
+DECODERS = ("encoder-decoder", "decoder-only")
+LIMIT = 9
+Text = list[tuple[int, np.ndarray]]
+
+# -- trees -----------------------------------------------------------------------------------------
+
+beams_of = st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 7)).flatmap(
+    lambda shape: arrays.arrays(np.int64, shape, elements=st.integers(0, 2))
+)
+
+
+@given(beams_of)
+def test_packing_then_unpacking_is_the_identity(beams: np.ndarray) -> None:
+    tree = pack(beams)
+    np.testing.assert_array_equal(unpack(tree.packed(beams), tree), beams)
+
+
+@given(beams_of)
+def test_a_tree_has_as_many_nodes_as_there_are_distinct_beginnings(beams: np.ndarray) -> None:
+    tree = pack(beams)
+    for row, n in zip(beams, tree.n_nodes, strict=True):
+        assert n == len({tuple(beam[: k + 1]) for beam in row for k in range(len(beam))})
+
+
+@given(beams_of)
+def test_beams_of_one_root_need_between_one_beam_and_all_beams(beams: np.ndarray) -> None:
+    beams = beams.copy()
+    beams[:, :, 0] = 1
+    _, width, n = beams.shape
+    for n_nodes in pack(beams).n_nodes:
+        assert n <= n_nodes <= 1 + width * (n - 1)
+
+
+@given(beams_of)
+def test_the_mask_is_ancestor_or_self_by_brute_force(beams: np.ndarray) -> None:
+    tree = pack(beams)
+    for row, n_nodes, sees in zip(beams, tree.n_nodes, tree.sees, strict=True):
+        paths: list[tuple[int, ...]] = []  # beginnings, in the order in which they are met
+        for beam in row:
+            for k in range(len(beam)):
+                if tuple(beam[: k + 1]) not in paths:
+                    paths.append(tuple(beam[: k + 1]))
+        expected = [[b == a[: len(b)] for b in paths] for a in paths]
+        np.testing.assert_array_equal(sees[:n_nodes, :n_nodes], expected)
+
+
+@given(beams_of)
+def test_the_compiled_packing_equals_the_reference(beams: np.ndarray) -> None:
+    ours = pack(beams)
+    for a, b in zip(
+        (ours.nodes, ours.unpacker, ours.n_nodes, ours.sees), trees.pack(beams), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(4, 9), st.integers(1, 4), seeds)
+def test_the_compiled_choice_of_beams_equals_the_reference(
+    batch: int, n: int, vocab_size: int, width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    log_p = -3 * rng.random((batch, n))
+    logits = rng.integers(-3, 3, (batch, n, vocab_size)).astype(np.float64)  # with ties
+    source, token, score = select(log_p, log_softmax(logits), width)
+    ours = trees.select(log_p, logits, width)
+    np.testing.assert_allclose(ours[2], score, rtol=0, atol=1e-5)
+    same = np.abs(np.diff(score, axis=1)).min(initial=1) > 1e-4
+    if same:  # no near ties that rounding may turn around
+        np.testing.assert_array_equal(ours[0], source)
+        np.testing.assert_array_equal(ours[1], token)
+
+
+def test_ties_between_candidates_go_to_the_lowest_index() -> None:
+    log_q = np.log(np.array([[[0.25, 0.25, 0.5], [0.25, 0.5, 0.25]]]))
+    source, token, _ = select(np.zeros((1, 2)), log_q, 4)
+    assert list(zip(source[0], token[0], strict=True)) == [(0, 2), (1, 1), (0, 0), (0, 1)]
+
+
+# -- speculation -----------------------------------------------------------------------------------
+
+
+@st.composite
+def cases(draw: Any) -> tuple[ModelConfig, DrafterConfig, Ops, Rows | None, Rows, Search]:
+    config = draw(model_configs(DECODERS))
+    d = config.stacks["decoder"].d_model
+    drafter = DrafterConfig(
+        d_model=d,
+        vocab_size=config.vocab_size,
+        d_exit=draw(st.sampled_from([2 * d, 5])),
+        n_blocks=draw(st.integers(0, 2)),
+        rnn=draw(st.booleans()),
+    )
+    n_rows, seed = draw(st.integers(1, 3)), draw(seeds)
+    source = draw(rows_of(config.encoder_vocab_size, n_rows)) if config.encoder else None
+    prompt = draw(rows_of(config.vocab_size, n_rows, max_len=4))
+    ops = executor(config, drafter, draw(st.sampled_from(EXECUTORS)), seed)
+    search = Search(
+        beam_width=draw(st.integers(1, min(8, config.vocab_size))),
+        draft_len=draw(st.integers(1, 6)),
+        warp=draw(st.booleans()),
+    )
+    return config, drafter, ops, source, prompt, search
+
+
+EXECUTORS = ("reference", "fast", "w8a16", "w8a8", "fast w8a16", "fast w8a8")
+
+
+def executor(config: ModelConfig, drafter: DrafterConfig, name: str, seed: int) -> Ops:
+    weights = random_weights(config, seed, np.float32)
+    own = initial_drafter(drafter, np.random.default_rng(seed))
+    if name in ("reference", "fast"):
+        return {"reference": ReferenceOps, "fast": FastOps}[name](weights | own)
+    model = quantized(config, weights, seed, scheme=name.rsplit(maxsplit=1)[-1])
+    rng = np.random.default_rng(seed)
+    sequences = [rng.integers(0, config.vocab_size, 7) for _ in range(4)]
+    states = [rng.standard_normal((7, drafter.d_model)) for _ in sequences]
+    integers = quantize_drafter(config, weights, drafter, own, model, states, sequences, 6)
+    joined = integers.joined(model)
+    return FastIntegerOps(joined) if name.startswith("fast") else IntegerOps(joined)
+
+
+def plain_texts(config: ModelConfig, ops: Ops, source: Rows | None, prompt: Rows) -> list[Text]:
+    texts: list[Text] = [[] for _ in prompt.tokens]
+    ended = np.zeros(len(prompt.tokens), bool)
+    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    for step in stream(ops, config, memory, prompt.tokens, prompt.valid, LIMIT):
+        for row in np.flatnonzero(~ended):
+            texts[row].append((int(step.tokens[row]), step.logits[row]))
+        ended = step.ended
+    return texts
+
+
+def texts_of(steps: list[SpeculativeStep], n_rows: int) -> list[Text]:
+    texts: list[Text] = [[] for _ in range(n_rows)]
+    for step in steps:
+        assert step.logits is not None
+        for row in range(n_rows):
+            texts[row] += [
+                (int(step.tokens[row, i]), step.logits[row, i]) for i in range(step.n_tokens[row])
+            ]
+    return texts
+
+
+def speculative_texts(case: Any, drafts: Any = None) -> list[Text]:
+    config, drafter, ops, source, prompt, search = case
+
+    def propose(hidden: Any, token: np.ndarray, longest: int) -> np.ndarray:
+        cut = Search(
+            beam_width=search.beam_width, draft_len=min(search.draft_len, longest),
+            warp=search.warp,
+        )  # fmt: skip
+        return draft(ops, config, drafter, hidden, token, cut).tokens
+
+    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    seen = Statistics()
+    steps = list(
+        speculate(
+            ops, config, drafts or propose, memory, prompt.tokens, prompt.valid, LIMIT,
+            with_logits=True, statistics=seen,
+        )
+    )  # fmt: skip
+    assert seen.n_tokens == sum(int(step.n_tokens.sum()) for step in steps[1:])
+    assert seen.nodes_after <= seen.nodes_before
+    event(f"tokens per step {round(seen.tokens_per_step)}")
+    return texts_of(steps, len(prompt.tokens))
+
+
+def assert_same(ours: list[Text], expected: list[Text]) -> None:
+    for mine, plain in zip(ours, expected, strict=True):
+        assert [token for token, _ in mine] == [token for token, _ in plain]
+        for (_, a), (_, b) in zip(mine, plain, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@settings(max_examples=150)
+@given(cases())
+def test_speculative_greedy_equals_plain_greedy_in_tokens_and_in_logits(case: Any) -> None:
+    config, _, ops, source, prompt, _ = case
+    assert_same(speculative_texts(case), plain_texts(config, ops, source, prompt))
+
+
+@settings(max_examples=100)
+@given(cases(), st.integers(0, 100), seeds)
+def test_the_same_holds_for_drafts_that_are_often_right(case: Any, percent: int, seed: int) -> None:
+    """The drafter is replaced by one that knows the answer and errs now and then."""
+    config, _, ops, source, prompt, search = case
+    expected = plain_texts(config, ops, source, prompt)
+    known = [[token for token, _ in text] for text in expected]
+    rng, done = np.random.default_rng(seed), np.ones(len(known), np.int64)
+    before: list[np.ndarray] = []
+
+    def propose(hidden: Any, token: np.ndarray, longest: int) -> np.ndarray:
+        del hidden
+        n = min(search.draft_len, longest) + 1
+        beams = rng.integers(0, config.vocab_size, (len(token), search.beam_width, n))
+        for row, text in enumerate(known):
+            for beam in beams[row]:
+                ahead = text[positions(row) : positions(row) + n - 1]
+                right = rng.integers(0, 100, len(ahead)) < percent
+                beam[1 : 1 + len(ahead)] = np.where(right, ahead, beam[1 : 1 + len(ahead)])
+        beams[:, :, 0] = token[:, None]
+        return beams
+
+    def positions(row: int) -> int:
+        return int(done[row])
+
+    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    steps = []
+    for step in speculate(
+        ops, config, propose, memory, prompt.tokens, prompt.valid, LIMIT, with_logits=True
+    ):
+        if steps:
+            done += step.n_tokens
+        before.append(done.copy())
+        steps.append(step)
+    assert_same(texts_of(steps, len(known)), expected)
+    if percent == 100:
+        longest = max(len(text) for text in known)
+        event(f"{len(steps) - 1} steps for {longest} tokens")

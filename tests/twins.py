@@ -1,0 +1,507 @@
+"""Every kernel with random arguments and what its reference makes of them.
+
+A case takes a generator and a size, and returns a `Twin`: the arguments, which of them the kernel
+writes (or none, if it returns its result), the expected values and how far off they may be.
+Integers are expected exactly. References: NumPy in float64 or int64, and `mu_ref/quantize/`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mu_ref.kernels import floats, integer_attention, integers, linear, packing, rounding
+from mu_ref.quantize import fixed_point, nonlinear, tables
+from mu_ref.quantize.fixed_point import quantize_multiplier
+from mu_ref.quantize.int4 import dequantize_groups
+
+__all__ = ["TWINS", "WITHOUT_PYTHON_BODY", "Twin"]
+
+F32, U = np.float32, 2.0**-24
+ROUNDINGS = ("tflite_single", "tflite_double", "half_even")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """One call of a kernel, and its expected outcome."""
+
+    args: tuple[Any, ...]
+    writes: int | None  # place of the array that is written
+    expected: np.ndarray
+    tolerance: np.ndarray | float = 0.0
+
+
+def reals(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> np.ndarray:
+    return (scale * rng.standard_normal(shape)).astype(F32)
+
+
+def steps(rng: np.random.Generator, *shape: int, bits: int = 16) -> np.ndarray:
+    return rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), shape).astype(np.int16)
+
+
+def multiplier(rng: np.random.Generator, least: float = -9, most: float = -1) -> tuple[int, int]:
+    by = quantize_multiplier(2 ** rng.uniform(least, most))
+    return by.m, 31 - by.shift
+
+
+def by(m: Any, t: Any) -> fixed_point.Multiplier:
+    return fixed_point.Multiplier(m, 31 - np.asarray(t))
+
+
+def clipped(x: np.ndarray, low: int = -(2**15), high: int = 2**15 - 1) -> np.ndarray:
+    return x.clip(low, high).astype(np.int16)
+
+
+LOW_HIGH = (-(2**15), 2**15 - 1)
+
+# -- floats ----------------------------------------------------------------------------------------
+
+
+def norm_of_floats(rng: np.random.Generator, d: int) -> Twin:
+    kind, x = int(rng.integers(3)), reals(rng, 3, d, scale=4)
+    gain, bias, eps = reals(rng, d), reals(rng, d), F32(1e-6)
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axis=1, keepdims=True) if kind == 2 else wide
+    y = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps)
+    y = y * (gain + 1.0 if kind == 1 else gain) + (bias if kind == 2 else 0)
+    out = np.zeros(x.size, F32)
+    expected = y.copy()
+    expected[0] = 0  # the first row is not asked for
+    tolerance = 40 * U * (np.abs(y) + np.abs(x).max() * (np.abs(gain) + 1) + np.abs(bias))
+    if kind == 2:  # a mean close to the numbers cancels
+        tolerance = tolerance * (1 + 1 / (centred.std(axis=1, keepdims=True) + 1e-3))
+    args = (x.ravel(), gain, bias, out, d, kind, eps, 1, 3)
+    return Twin(args=args, writes=3, expected=expected.ravel(), tolerance=tolerance.ravel())
+
+
+def rope_of_floats(rng: np.random.Generator, d: int) -> Twin:
+    n_heads, half = 2, d
+    x, angle = reals(rng, 3, n_heads, 2 * half), rng.uniform(0, 7, (3, 1, half))
+    cos, sin = np.cos(angle).astype(F32), np.sin(angle).astype(F32)
+    a, b = x[..., :half].astype(np.float64), x[..., half:]
+    expected = np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    args = (x.ravel(), cos.ravel(), sin.ravel(), np.zeros(x.size, F32), n_heads, 2 * half, 0, 3)
+    largest = 4 * U * np.abs(x).max()
+    return Twin(args=args, writes=3, expected=expected.ravel(), tolerance=largest)
+
+
+def exp_of_floats(rng: np.random.Generator, d: int) -> Twin:
+    x = rng.uniform(-95, 88, d).astype(F32)
+    expected = np.where(x >= -87, np.exp(x.astype(np.float64)), 0.0)
+    tolerance = 2 * np.spacing(expected.astype(F32)).astype(np.float64)
+    return Twin(args=(x, np.zeros(d, np.int32)), writes=0, expected=expected, tolerance=tolerance)
+
+
+def heads(rng: np.random.Generator, d: int) -> tuple[Any, ...]:
+    """Sizes, the head map, a mask, and room behind keys for vectors that go on."""
+    n_heads, n_kv, n_query, n_key = 4, 2, int(rng.integers(1, 4)), int(rng.integers(1, 10))
+    head_of = rng.integers(0, n_kv, n_heads)
+    room = n_key + int(rng.integers(3))
+    return n_heads, n_kv, n_query, n_key, room, head_of, np.zeros(2 * room * n_kv * d + 64)
+
+
+def by_head(flat: np.ndarray, n_tok: int, n_kv: int, d: int, head_of: Any, room: int) -> Any:
+    """Keys or values as [batch, heads, n_tok, d]."""
+    whole = flat[: 2 * room * n_kv * d].reshape(2, room, n_kv, d)[:, :n_tok]
+    return whole.transpose(0, 2, 1, 3)[:, head_of]
+
+
+def scores_of_floats(rng: np.random.Generator, d: int) -> Twin:
+    n_heads, n_kv, n_query, n_key, room, head_of, empty = heads(rng, d)
+    k, q = reals(rng, len(empty)), reals(rng, 2, n_query, n_heads, d)
+    keys = by_head(k, n_key, n_kv, d, head_of, room).astype(np.float64)
+    queries = q.transpose(0, 2, 1, 3)
+    expected = queries @ keys.swapaxes(-1, -2)
+    tolerance = 2 * (d + 2) * U * (np.abs(queries) @ np.abs(keys.swapaxes(-1, -2)))
+    out = np.zeros(expected.size, F32)
+    args = (q.ravel(), k, head_of, out, n_heads, n_kv, n_query, n_key, room, d)
+    rows = (0, expected.size // n_key)
+    return Twin(
+        args=(*args, *rows), writes=3, expected=expected.ravel(), tolerance=tolerance.ravel()
+    )
+
+
+def softmax_of_floats(rng: np.random.Generator, d: int) -> Twin:
+    n_heads, n_query, n_key, factor = 2, 3, d, F32(0.5)
+    x, mask = reals(rng, 2, n_heads, n_query, n_key, scale=9), rng.random((2, n_query, n_key)) < 0.7
+    mask[0, 0] = False  # a row of padding
+    seen = np.broadcast_to(mask[:, None], x.shape)
+    z = np.where(seen, x.astype(np.float64) * factor, -1e4)
+    e = np.where(seen, np.exp(z - z.max(axis=-1, keepdims=True)), 0)
+    expected = e / np.maximum(e.sum(axis=-1, keepdims=True), 1e-30)
+    out = np.zeros(x.size, F32)
+    args = (x.ravel(), mask.ravel().view(np.uint8), out, factor, n_heads, n_query, n_key)
+    tolerance = (20 + 2 * n_key) * U * expected.ravel() + 1e-37
+    return Twin(args=(*args, 0, 12), writes=2, expected=expected.ravel(), tolerance=tolerance)
+
+
+def mix_of_floats(rng: np.random.Generator, d: int) -> Twin:
+    n_heads, n_kv, n_query, n_key, room, head_of, empty = heads(rng, d)
+    v, p = reals(rng, len(empty)), rng.random((2, n_heads, n_query, n_key)).astype(F32)
+    values = by_head(v, n_key, n_kv, d, head_of, room).astype(np.float64)
+    expected, size = ((f(p) @ f(values)).transpose(0, 2, 1, 3) for f in (np.asarray, np.abs))
+    out = np.zeros(expected.size, F32)
+    args = (p.ravel(), v, head_of, out, n_heads, n_kv, n_query, n_key, room, d)
+    rows = (0, 2 * n_heads * n_query)
+    tolerance = 2 * (n_key + 1) * U * size.ravel()
+    return Twin(args=(*args, *rows), writes=3, expected=expected.ravel(), tolerance=tolerance)
+
+
+def activation_of_floats(rng: np.random.Generator, d: int) -> Twin:
+    kind, x, cap = int(rng.integers(5)), reals(rng, d, scale=6), F32(3.5)
+    wide = x.astype(np.float64)
+    inner = math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)
+    erf = np.array([math.erf(v / math.sqrt(2)) for v in wide])
+    expected = {
+        0: wide * 0.5 * (1 + np.tanh(inner)),
+        1: wide * 0.5 * (1 + erf),
+        2: wide * 0.5 * (1 + np.tanh(wide / 2)),
+        3: np.maximum(wide, 0),
+        4: cap * np.tanh(wide / cap),
+    }[kind]
+    tolerance = 16 * U * np.abs(wide)
+    return Twin(
+        args=(x, np.zeros(d, F32), kind, cap, 0, d),
+        writes=1,
+        expected=expected,
+        tolerance=tolerance,
+    )
+
+
+# -- rounding --------------------------------------------------------------------------------------
+
+
+def rescale(rng: np.random.Generator, d: int) -> Twin:
+    m, t = multiplier(rng, -30, 2)
+    acc, mode = int(rng.integers(-(2**31), 2**31)), int(rng.integers(3))
+    expected = fixed_point.requantize(np.int64(acc), by(m, t), ROUNDINGS[mode])
+    args = (np.int64(acc), np.int64(m), np.int64(t), np.int64(mode))
+    return Twin(args=args, writes=None, expected=np.asarray(expected))
+
+
+def rescale_row(rng: np.random.Generator, d: int) -> Twin:
+    (m, t), mode = multiplier(rng), int(rng.integers(3))
+    sums = rng.integers(-(2**31), 2**31, d)
+    expected = clipped(fixed_point.requantize(sums, by(m, t), ROUNDINGS[mode]))
+    return Twin(
+        args=(sums, m, t, mode, *LOW_HIGH, np.zeros(d, np.int16)), writes=6, expected=expected
+    )
+
+
+def rescale_channels(rng: np.random.Generator, d: int) -> Twin:
+    pairs, mode = [multiplier(rng, -20) for _ in range(d)], int(rng.integers(3))
+    m, t = (np.array(x) for x in zip(*pairs, strict=True))
+    sums = rng.integers(-(2**31), 2**31, d).astype(rng.choice([np.int32, np.int64]))
+    expected = clipped(fixed_point.requantize(sums, by(m, t), ROUNDINGS[mode]))
+    args = (sums, m.astype(np.int32), t, mode, *LOW_HIGH, np.zeros(d, np.int16))
+    return Twin(args=args, writes=6, expected=expected)
+
+
+def clip(rng: np.random.Generator, d: int) -> Twin:
+    x = int(rng.integers(-200, 200))
+    return Twin(args=(x, -128, 127), writes=None, expected=np.array(max(-128, min(x, 127))))
+
+
+def shifted(rng: np.random.Generator, d: int) -> Twin:
+    x, t = int(rng.integers(-(2**61), 2**61)), int(rng.integers(1, 63))
+    expected = (x + 2 ** (t - 1)) // 2**t
+    return Twin(args=(np.int64(x), np.int64(t)), writes=None, expected=np.array(expected))
+
+
+def interpolate(rng: np.random.Generator, d: int) -> Twin:
+    x = np.int64(rng.integers(0, 16 << 16, endpoint=True))
+    expected = tables.interpolate("gate_silu", x, 9, 1)
+    args = (tables.table("gate_silu"), x, np.int64(9), np.int64(1))
+    return Twin(args=args, writes=None, expected=expected)
+
+
+def bit_length(rng: np.random.Generator, d: int) -> Twin:
+    x = int(rng.integers(1, 2 ** int(rng.integers(1, 63))))
+    return Twin(args=(np.int64(x),), writes=None, expected=np.array(x.bit_length()))
+
+
+# -- integers --------------------------------------------------------------------------------------
+
+
+def norm_of_integers(rng: np.random.Generator, d: int) -> Twin:
+    layer, x = bool(rng.integers(2)), steps(rng, 2, d, bits=int(rng.integers(2, 17)))
+    gain, eps = steps(rng, d), np.int64(rng.integers(1, 50))
+    bias = rng.integers(-(2**20), 2**20, d if layer else 0).astype(np.int32)
+    m, t = multiplier(rng, -6, 2)
+    wide, shift = x.astype(np.int64), np.zeros((2, 1), np.int64)
+    if layer:
+        wide, shift = nonlinear.center(wide)
+    squares = (wide**2).sum(axis=1, keepdims=True) + (eps >> (2 * shift))
+    row = nonlinear.norm_multiplier(squares, by(m, t))
+    if layer:
+        fine = fixed_point.Multiplier(row.m, np.minimum(row.shift + nonlinear.BIAS_BITS, 30))
+        y = fixed_point.requantize(wide * gain.astype(np.int64), fine) + bias
+        y = fixed_point.rounding_shift(y, nonlinear.BIAS_BITS)
+    else:
+        y = fixed_point.requantize(wide * gain.astype(np.int64), row)
+    out, rsqrt = np.zeros(x.size, np.int16), tables.table("rsqrt")
+    args = (x.ravel(), gain, bias, out, rsqrt, d, layer, eps, m, t, *LOW_HIGH, 0, 2)
+    return Twin(args=args, writes=3, expected=clipped(y).ravel())
+
+
+def center(rng: np.random.Generator, d: int) -> Twin:
+    x = steps(rng, d).astype(np.int64)
+    return Twin(args=(x.copy(), d), writes=0, expected=nonlinear.center(x)[0])
+
+
+def rope_of_integers(rng: np.random.Generator, d: int) -> Twin:
+    n_heads, x, (m, t) = 2, steps(rng, 3, 2, 2 * d), multiplier(rng, -18, -14)
+    cos, sin = nonlinear.turn(rng.integers(0, 2**64, (3, d), np.uint64))
+    a, b = x[..., :d].astype(np.int64), x[..., d:].astype(np.int64)
+    c, s = cos[:, None], sin[:, None]
+    turned = np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
+    expected = clipped(fixed_point.requantize(turned, by(m, t)))
+    out = np.zeros(x.size, np.int16)
+    args = (x.ravel(), cos.ravel(), sin.ravel(), out, n_heads, 2 * d, m, t, 0, *LOW_HIGH, 0, 3)
+    return Twin(args=args, writes=3, expected=expected.ravel())
+
+
+def activation_of_integers(rng: np.random.Generator, d: int) -> Twin:
+    kind, x = int(rng.integers(3)), steps(rng, d)
+    m, t = multiplier(rng, -16, -14)
+    argument_m, argument_t = multiplier(rng, 2, 6)
+    g = tables.table("tanh" if kind == 1 else "gate_gelu_tanh")
+    wide = x.astype(np.int64)
+    argument = fixed_point.requantize(wide, by(argument_m, argument_t))
+    if kind == 2:
+        y = np.maximum(wide, 0)
+    elif kind == 1:
+        y = nonlinear.gate("tanh", argument)
+    else:
+        y = wide * nonlinear.gate("gelu_tanh", argument)
+    expected = clipped(fixed_point.requantize(y, by(m, t)))
+    out = np.zeros(d, np.int16)
+    args = (x, out, g, kind, argument_m, argument_t, m, t, 0, *LOW_HIGH, 0, d)
+    return Twin(args=args, writes=1, expected=expected)
+
+
+def lookup(rng: np.random.Generator, d: int) -> Twin:
+    x, values = rng.integers(-255, 256, d).astype(np.int16), steps(rng, 511)
+    return Twin(args=(x, values, np.zeros(d, np.int16), 0, d), writes=2, expected=values[255 + x])
+
+
+def add(rng: np.random.Generator, d: int) -> Twin:
+    x, y, factors = steps(rng, d), steps(rng, d), 2 ** rng.uniform(-3, 1, 2)
+    t = 31 - quantize_multiplier(max(factors)).shift
+    m_x, m_y = (fixed_point.round_half_away(f * 2**t) for f in factors)
+    expected = clipped(fixed_point.requantize_sum(x, factors[0], y, factors[1]))
+    args = (x, y, np.zeros(d, np.int16), m_x, m_y, t, *LOW_HIGH, 0, d)
+    return Twin(args=args, writes=2, expected=expected)
+
+
+def mul(rng: np.random.Generator, d: int) -> Twin:
+    x, y, (m, t), mode = steps(rng, d), steps(rng, d), multiplier(rng, -18), int(rng.integers(3))
+    product = x.astype(np.int64) * y
+    expected = clipped(fixed_point.requantize(product, by(m, t), ROUNDINGS[mode]))
+    args = (x, y, np.zeros(d, np.int16), m, t, mode, *LOW_HIGH, 0, d)
+    return Twin(args=args, writes=2, expected=expected)
+
+
+def attention(rng: np.random.Generator, d: int, *, mix: bool) -> Twin:
+    n_heads, n_kv, n_query, n_key, room, head_of, empty = heads(rng, d)
+    narrow = bool(rng.integers(2))
+    memory = steps(rng, len(empty), bits=8 if narrow else 16)
+    inner = (n_key,) if mix else (d,)
+    a = rng.integers(0, 256 if narrow else 2**15, (2, n_heads, n_query, *inner)).astype(np.int16)
+    if not mix:
+        a = steps(rng, *a.shape, bits=8 if narrow else 16)
+    b = by_head(memory, n_key, n_kv, d, head_of, room).astype(np.int64)
+    acc = a.astype(np.int64) @ (b if mix else b.swapaxes(-1, -2))
+    least = -16 if narrow else -30
+    m, t = multiplier(rng, least, least + 6)
+    if not narrow:  # 15 bits of the multiplier, as for every accumulator of more than 32 bits
+        m, t = min((m + 2**15) >> 16, 0x7FFF), t - 16
+        expected = fixed_point.rounding_shift(acc * m, t)
+    else:
+        expected = fixed_point.requantize(acc, by(m, t))
+    expected = clipped(expected)
+    given = a.ravel() if mix else a.transpose(0, 2, 1, 3).ravel()
+    wanted = expected.transpose(0, 2, 1, 3).ravel() if mix else expected.ravel()
+    out = np.zeros(expected.size, np.int16)
+    sizes = (n_heads, n_kv, n_query, n_key, room, d, narrow, m, t, 0, *LOW_HIGH)
+    rows = (0, 2 * n_heads * n_query)
+    return Twin(args=(given, memory, head_of, out, *sizes, *rows), writes=3, expected=wanted)
+
+
+def probabilities(rng: np.random.Generator, d: int) -> Twin:
+    n_heads, n_query, bits = 2, 3, int(rng.choice([8, 15]))
+    x, mask = steps(rng, 2, n_heads, n_query, d), rng.random((2, n_query, d)) < 0.7
+    mask[0, 0] = False
+    m, t = multiplier(rng, 3, 9)
+    weights = nonlinear.exp2_weights(x.astype(np.int64), mask[:, None], by(m, t))
+    expected = clipped(nonlinear.probabilities(weights, bits)).ravel()
+    out, exp2 = np.zeros(x.size, np.int16), tables.table("exp2")
+    args = (x.ravel(), mask.ravel().view(np.uint8), out, exp2, m, t, bits, *LOW_HIGH)
+    return Twin(args=(*args, n_heads, n_query, d, 0, 12), writes=2, expected=expected)
+
+
+def split_bytes(rng: np.random.Generator, d: int) -> Twin:
+    x = steps(rng, d)
+    high = np.floor(x / 256)
+    low = np.zeros(d, np.int16)
+    return Twin(args=(x, np.zeros(d, np.int16), low), writes=2, expected=x - 256 * high)
+
+
+# -- products and what they read -------------------------------------------------------------------
+
+
+def whole(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
+
+
+def products_f32(rng: np.random.Generator, d: int) -> Twin:
+    n_rows, d_out, wide = int(rng.integers(1, 5)), int(rng.integers(1, 14)), whole(d, 16)
+    x, w = np.zeros((n_rows, wide), F32), np.zeros((whole(d_out, 4), wide), F32)
+    grid = bool(rng.integers(2))  # numbers on a grid: any order of sums gives the same bits
+    for array in (x, w):
+        array[:, :d] = rng.integers(-16, 17, (len(array), d)) / 8 if grid else reals(rng, 1, d)
+    expected = x.astype(np.float64) @ w[:d_out].T
+    first = int(rng.integers(0, d_out)) // 4 * 4
+    expected[:, :first] = 0
+    tolerance = 0.0 if grid else 2 * (wide + 1) * U * (np.abs(x) @ np.abs(w[:d_out]).T).ravel()
+    args = (x.ravel(), w.ravel(), np.zeros(n_rows * d_out, F32), n_rows, wide, d_out, first, d_out)
+    return Twin(args=args, writes=2, expected=expected.ravel(), tolerance=tolerance)
+
+
+def products_i8(rng: np.random.Generator, d: int, *, many: bool = False) -> Twin:
+    n_rows = int(rng.integers(1, 65 if many else 16))
+    d_out, wide = int(rng.integers(1, 14)), whole(d, 64)
+    x = rng.integers(0, 256, (n_rows, wide), np.uint8)
+    w = rng.integers(-128, 128, (whole(d_out, 4), wide), np.int8)
+    expected = x.astype(np.int64) @ w[:d_out].astype(np.int64).T
+    first, width = int(rng.integers(0, d_out)) // 4 * 4, 16
+    out = np.zeros((n_rows, width), np.int32)
+    wanted = out.copy()
+    wanted[:, : d_out - first] = expected[:, first:]
+    given = x.ravel()
+    if many:
+        given = np.zeros(64 * wide, np.uint8)
+        packing.columns_of.py_func(x.ravel(), given, n_rows, wide)
+    args = (given, w.ravel(), out.ravel(), n_rows, wide, first, d_out, width)
+    return Twin(args=args, writes=2, expected=wanted.ravel())
+
+
+def products_i4(rng: np.random.Generator, d: int) -> Twin:
+    n_rows, d_out, n_groups = int(rng.integers(1, 4)), int(rng.integers(1, 10)), -(-d // 128)
+    q = rng.integers(-8, 8, (d_out, 128 * n_groups)).astype(np.int8)
+    scale = (2.0 ** rng.integers(-3, 3, (d_out, n_groups))).astype(np.float16)
+    x = np.zeros((n_rows, 128 * n_groups), np.int16)
+    x[:, :d] = rng.integers(-(2**14) + 1, 2**14, (n_rows, d))
+    expected = x.astype(np.float64) @ dequantize_groups(q, scale).astype(np.float64).T
+    stored = (q + 8).astype(np.uint8)
+    both = (stored + 8.0) * np.repeat(scale.astype(np.float64), 128, axis=1)  # weight, and its 8
+    size = np.abs(x).astype(np.float64) @ both.T
+    w = np.zeros((whole(d_out, 4), 64 * n_groups), np.uint8)
+    w[:d_out] = stored[:, 0::2] | (stored[:, 1::2] << 4)
+    scales = np.zeros((len(w), n_groups), F32)
+    scales[:d_out] = scale
+    halves = np.zeros((n_rows, n_groups * packing.GROUP_BYTES), np.int8)
+    for row, given in zip(halves, x, strict=True):
+        packing.halves_of.py_func(given, row, n_groups)
+    out = np.zeros(n_rows * d_out, F32)
+    args = (halves.ravel(), w.ravel(), scales.ravel(), out, n_rows, n_groups, d_out, 0, d_out)
+    tolerance = 2 * (n_groups + 17) * U * size.ravel()
+    return Twin(args=args, writes=3, expected=expected.ravel(), tolerance=tolerance)
+
+
+def bytes_of(rng: np.random.Generator, d: int) -> Twin:
+    wide, padded = bool(rng.integers(2)), d + 3
+    x = steps(rng, 2, d, bits=16 if wide else 8)
+    expected = np.zeros((4 if wide else 2, padded), np.uint8)
+    if wide:
+        expected[0::2, :d], expected[1::2, :d] = x % 256, np.floor(x / 256) + 128
+    else:
+        expected[:, :d] = x + 128
+    out = np.zeros(expected.size, np.uint8)
+    args = (x.ravel(), out, 2, d, padded, wide, 128)
+    return Twin(args=args, writes=1, expected=expected.ravel())
+
+
+def columns_of(rng: np.random.Generator, d: int) -> Twin:
+    n_rows, d = int(rng.integers(1, 65)), whole(d, 4)
+    x = rng.integers(0, 256, (n_rows, d), np.uint8)
+    expected = np.zeros((d // 4, 64, 4), np.uint8)
+    expected[:, :n_rows] = x.reshape(n_rows, d // 4, 4).swapaxes(0, 1)
+    args = (x.ravel(), np.zeros(64 * d, np.uint8), n_rows, d)
+    return Twin(args=args, writes=1, expected=expected.ravel())
+
+
+def steps_of(rng: np.random.Generator, d: int) -> Twin:
+    x, high = reals(rng, d), int(rng.choice([2**14 - 1, 2**15 - 1]))
+    scale = np.abs(x).max() / F32(high)
+    expected = np.rint(x / scale)
+    return Twin(args=(x, np.zeros(d, np.int16), high), writes=1, expected=expected)
+
+
+def halves_of(rng: np.random.Generator, d: int) -> Twin:
+    n_groups = -(-d // 128)
+    x = rng.integers(-(2**14), 2**14, (n_groups, 64, 2)).astype(np.int16)
+    high, low = np.floor(x / 128), x % 128
+    expected = np.zeros((n_groups, packing.GROUP_BYTES), np.int8)
+    for part, half in enumerate((high, low)):
+        for which in (0, 1):
+            expected[:, 64 * (2 * part + which) :][:, :64] = half[:, :, which]
+    starts = (-8 * x.sum(axis=(1, 2), dtype=np.int64)).astype("<i4")
+    expected[:, 256:260] = starts[:, None].view(np.int8)
+    args = (x.ravel(), np.zeros(expected.size, np.int8), n_groups)
+    return Twin(args=args, writes=1, expected=expected.ravel())
+
+
+def store4(rng: np.random.Generator, d: int) -> Twin:
+    n, out = int(rng.integers(1, 5)), np.zeros(9, np.int32)
+    values = tuple(np.int32(v) for v in rng.integers(0, 99, 4))
+    expected = out.copy()
+    expected[3 : 3 + n] = values[:n]
+    return Twin(args=(out, 1, 2, 2 + n, values), writes=0, expected=expected)
+
+
+Case = Callable[[np.random.Generator, int], Twin]
+TWINS: dict[tuple[Any, str], Case] = {
+    (floats, "activation"): activation_of_floats,
+    (floats, "exp"): exp_of_floats,
+    (floats, "mix"): mix_of_floats,
+    (floats, "norm"): norm_of_floats,
+    (floats, "rope"): rope_of_floats,
+    (floats, "scores"): scores_of_floats,
+    (floats, "softmax"): softmax_of_floats,
+    (integer_attention, "mix"): lambda rng, d: attention(rng, d, mix=True),
+    (integer_attention, "probabilities"): probabilities,
+    (integer_attention, "scores"): lambda rng, d: attention(rng, d, mix=False),
+    (integer_attention, "split_bytes"): split_bytes,
+    (integers, "activation"): activation_of_integers,
+    (integers, "add"): add,
+    (integers, "center"): center,
+    (integers, "lookup"): lookup,
+    (integers, "mul"): mul,
+    (integers, "norm"): norm_of_integers,
+    (integers, "rope"): rope_of_integers,
+    (linear, "products_f32"): products_f32,
+    (linear, "products_i4"): products_i4,
+    (linear, "products_i8"): products_i8,
+    (linear, "products_i8_many"): lambda rng, d: products_i8(rng, d, many=True),
+    (linear, "store4"): store4,
+    (packing, "bytes_of"): bytes_of,
+    (packing, "columns_of"): columns_of,
+    (packing, "halves_of"): halves_of,
+    (packing, "steps_of"): steps_of,
+    (rounding, "bit_length"): bit_length,
+    (rounding, "clip"): clip,
+    (rounding, "interpolate"): interpolate,
+    (rounding, "rescale"): rescale,
+    (rounding, "rescale_channels"): rescale_channels,
+    (rounding, "rescale_row"): rescale_row,
+    (rounding, "shifted"): shifted,
+}
+# made of vector intrinsics, which have no body that Python could run
+WITHOUT_PYTHON_BODY = {
+    (floats, "mix"), (floats, "scores"), (integer_attention, "mix"), (integer_attention, "scores"),
+    (linear, "products_f32"), (linear, "products_i4"), (linear, "products_i8"),
+    (linear, "products_i8_many"),
+}  # fmt: skip

@@ -16,11 +16,12 @@ from mu_ref.model.encoder import encode
 from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from npu_sim.described import DescribedOps, Description
 from npu_sim.errors import WorkloadError, check_at_least, check_at_most, check_choice
+from npu_sim.hardware import RUNTIMES
 from npu_sim.program import Call, Precision, Program, Tensor
 from npu_sim.record import record_request, remember
 from npu_sim.recording import Shaped
 
-__all__ = ["PHASES", "call_program", "request_program"]
+__all__ = ["PHASES", "call_program", "described_program", "request_program"]
 
 # A recording keeps the masks of attention in memory.
 MAX_CONTEXT, MAX_SCORES = 2**17, 2**27
@@ -192,3 +193,39 @@ def request_program(
     step = call_program(model, "decode", 1, static_context, n_memory, precision, batch)
     calls = first.calls + step.calls * (n_output if both else n_output - 1)
     return _program(DescribedOps(model, precision), (n_input, n_output, batch), calls)
+
+
+def described_program(
+    model: Description,
+    n_input: int,
+    n_output: int,
+    precision: Precision,
+    batch: int = 1,
+    *,
+    static_context: int | None = None,
+    runtime: str = "native",
+) -> Program:
+    """Record what a user asks of a model: a request, or one pass of a model that only reads.
+
+    Args:
+        model: the description.
+        n_input: tokens read.
+        n_output: tokens written; an encoder alone writes none.
+        precision: stored widths.
+        batch: rows computed together.
+        static_context: slots of a compiled graph, or None.
+        runtime: who calls the graphs.
+
+    Returns:
+        The program.
+
+    Raises:
+        WorkloadError: lengths that contradict each other or the model, or an unknown runtime.
+    """
+    check_choice("runtime", runtime, RUNTIMES)
+    if model.config.decoder is None:
+        n = n_input if static_context is None else static_context
+        program = call_program(model, "encode", n, n, 0, precision, batch)
+    else:
+        program = request_program(model, n_input, n_output, precision, batch, static_context)
+    return replace(program, runtime=runtime)

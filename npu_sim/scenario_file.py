@@ -19,7 +19,14 @@ from npu_sim.model_json import read_model
 from npu_sim.program import Precision
 from npu_sim.scenario import Drafter, Scenario, Workload
 
-__all__ = ["BASE_KEYS", "base_scenario", "read_description", "read_scenario", "table_of"]
+__all__ = [
+    "BASE_KEYS",
+    "base_scenario",
+    "named_description",
+    "read_description",
+    "read_scenario",
+    "table_of",
+]
 
 BASE_KEYS = ("model", "model_json", "hf_config", "npu", "fidelity", "workload", "precision",
              "drafter")  # fmt: skip
@@ -47,6 +54,30 @@ def base_scenario(data: Mapping[str, Any]) -> Scenario:
     return Scenario(
         model=read_description(data), npu=npu(data.get("npu", "hexagon-x-elite")), **parts
     )
+
+
+def named_description(
+    model: str | None, model_json: str | None, hf_config: str | None
+) -> Description:
+    """Read the model of a command.
+
+    Args:
+        model: a preset.
+        model_json: "FILE#name".
+        hf_config: a config.json.
+
+    Returns:
+        Its description.
+
+    Raises:
+        NpuSimError: none or several are given, or one that does not exist or is wrong.
+        ConfigError: no such preset.
+    """
+    given = {"model": model, "model_json": model_json, "hf_config": hf_config}
+    named = {key: value for key, value in given.items() if value is not None}
+    if set(named) == {"model"}:
+        return describe(preset(named["model"]))
+    return read_description(named)
 
 
 def read_scenario(path: Path) -> Scenario:

@@ -3,7 +3,7 @@ r"""Fit a few positive constants to measured times: damped Gauss-Newton in logar
 Minimised is
 
 $$\sum_i \left( \frac{\ln (p_i / m_i)}{\sigma} \right)^2 +
-  \sum_j \left( \frac{\ln (\theta_j / \pi_j)}{s_j} \right)^2$$                         (9.1)
+  \sum_j \left( \frac{\ln (\theta_j / \pi_j)}{s_j} \right)^2$$                         (4.6)
 
 over constants $\theta_j$ within bounds: predictions $p_i$ of measured $m_i$, and a mild prior
 $\pi_j$ from data sheets. Errors count in proportion, so a millisecond of a short call weighs as

@@ -129,7 +129,7 @@ def matrix_cycles(count, m, n, k, rate, chip):
 def layout_cycles(n_elements, per_s, chip):
     r"""Cycles of the matrix engine to lay elements out: results, or operands of attention.
 
-    $$t_\mathrm{layout} = \lceil e f_\mathrm{clock} / \mathrm{rate} \rceil$$            (9.2)
+    $$t_\mathrm{layout} = \lceil e f_\mathrm{clock} / \mathrm{rate} \rceil$$            (4.7)
 
     Args:
         n_elements: e.

@@ -112,7 +112,7 @@ class Dma:
     bytes_per_s: int  # effective, sustained: the NPU's own port
     setup_cycles: int  # before the first byte of one transfer
     transfer_bytes: int  # largest transfer the schedule cuts weights into
-    cache_elements_per_s: int  # keys and values laid out for the matrix engine; 0: free
+    cache_elements_per_s: int  # keys and values laid out on the way in; 0: free
     runs_ahead: bool  # may move what a later operation needs
 
 

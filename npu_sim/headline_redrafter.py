@@ -19,7 +19,16 @@ from npu_sim.program import Precision
 from npu_sim.scenario import Drafter, Scenario, Workload
 from npu_sim.units import GB
 
-__all__ = ["Cell", "Speedup", "mu_speedups", "speedup", "speedups", "table3", "vicuna"]
+__all__ = [
+    "Cell",
+    "Speedup",
+    "mu_speedups",
+    "speedup",
+    "speedups",
+    "table3",
+    "tokens_per_step",
+    "vicuna",
+]
 
 FP16 = Precision(weight_bits=16, activation_bits=16, kv_bits=16, head_weight_bits=16)
 SHAPES = {"7b": (32, 4096, 11008, 32), "13b": (40, 5120, 13824, 40), "33b": (60, 6656, 17920, 52)}
@@ -151,7 +160,7 @@ def table3() -> list[Cell]:
     for batch in BATCHES:
         for width, published in zip(WIDTHS, TABLE3[batch], strict=True):
             drafter = Drafter(
-                beam_width=width, draft_len=4, tokens_per_step=_tokens_per_step(width),
+                beam_width=width, draft_len=4, tokens_per_step=tokens_per_step(width),
                 packed_share=1.0 if width == 1 else 0.75 if width < 5 else 0.5,
             )  # fmt: skip
             try:
@@ -164,8 +173,15 @@ def table3() -> list[Cell]:
     return cells
 
 
-def _tokens_per_step(width: int) -> float:
-    """Read Table 4, between its widths by the logarithm."""
+def tokens_per_step(width: int) -> float:
+    """Read Table 4 of the paper, between its widths by the logarithm.
+
+    Args:
+        width: beam width, 1 to 64.
+
+    Returns:
+        Tokens per step, with distillation.
+    """
     below = max(w for w in TOKENS_PER_STEP if w <= width)
     above = min(w for w in TOKENS_PER_STEP if w >= width)
     if above == below:
@@ -174,22 +190,22 @@ def _tokens_per_step(width: int) -> float:
     return TOKENS_PER_STEP[below] + share * (TOKENS_PER_STEP[above] - TOKENS_PER_STEP[below])
 
 
-def mu_speedups(tokens_per_step: dict[int, float]) -> list[dict[str, Any]]:
+def mu_speedups(tokens: dict[int, float]) -> list[dict[str, Any]]:
     """What ReDrafter would bring Mu on the 45-TOPS NPU.
 
     Args:
-        tokens_per_step: for each beam width, as measured with a drafter of Mu, or supposed.
+        tokens: per step for each beam width, measured with a drafter of Mu, or supposed.
 
     Returns:
         For each width: speed-up, and the tokens per step from which drafting pays.
     """
     model, chip = describe(preset("mu-330m")), npu("hexagon-x-elite")
     rows = []
-    for width, tokens in tokens_per_step.items():
-        drafter = Drafter(beam_width=width, draft_len=4, tokens_per_step=tokens, n_layers=1)
+    for width, per_step in tokens.items():
+        drafter = Drafter(beam_width=width, draft_len=4, tokens_per_step=per_step, n_layers=1)
         ratio, plain, step = speedup(model, chip, drafter, Precision())
         rows.append(
-            {"beam_width": width, "tokens_per_step": tokens, "speedup": ratio, "plain_ms": plain,
+            {"beam_width": width, "tokens_per_step": per_step, "speedup": ratio, "plain_ms": plain,
              "step_ms": step, "pays_from_tokens_per_step": step / plain}
         )  # fmt: skip
     return rows

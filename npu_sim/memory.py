@@ -22,7 +22,7 @@ from npu_sim.units import format_bytes
 __all__ = ["PIECES_LEAST", "Pins", "check_sram", "least_dma_cycles", "pin_choices", "plans"]
 
 PIECE_STEPS = (1, 16)  # pieces of the whole transfer size, and of a sixteenth
-PANELS = (1, 4, 16)
+ORDERS = ((0, 1), (0, 4), (0, 16), (1, 1), (1, 4), (1, 16))  # rows outside?, pieces in a panel
 OUT_PIECES = 2  # a result is written while the next is computed
 PIECES_LEAST = 3 + OUT_PIECES  # of the smallest size: three in the ring, two results
 ALL_CLASSES = 3
@@ -68,8 +68,7 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
         return
     for kept in range(ALL_CLASSES, -1, -1):
         for step in PIECE_STEPS:
-            panels = PANELS if step == 1 else PANELS[-1:]
-            orders = [(0, 1)] if kept > 1 else [(by, p) for by in (0, 1) for p in panels]
+            orders = [(0, 1)] if kept > 1 else ORDERS if step == 1 else ORDERS[-1:]
             piece = max(1, npu.dma.transfer_bytes // step)
             for rows_outer, panel in orders:
                 blocks = (1 + panel) if rows_outer else 2

@@ -179,42 +179,43 @@ def _block_rows(m, a, out_piece, plan, chip):
 
 @kernel
 def _elements(i, row, cycles, plan, chip, tasks, rings, n):
-    """Work of the vector engine: what it reads beside, then element by element."""
+    """Work of the vector engine: gains are read before it, table rows stream with the elements."""
     a = spilled(row[_A], row[_A_CLASS], plan)
     b = spilled(row[_B], row[_B_CLASS], plan)
     out = spilled(row[_OUT], row[_OUT_CLASS], plan)
-    fits, needs, beside = True, -1, -1
-    n_bytes = row[_BESIDE] if plan.weights_pinned == 0 or row[_KNOWN] == 0 else 0
-    first = n[0]
-    for at in range(0, n_bytes, plan.piece_bytes):
-        some = min(plan.piece_bytes, n_bytes - at)
-        held = 0 if plan.weights_pinned == 1 else some
-        needs = beside = read_into(i, some, held, WEIGHT_RING, BESIDE, -1, chip, tasks, rings, n)
-        fits = fits and needs >= 0
-    done = -1
-    rest, total = cycles, max(a + b, out)
+    pinned = plan.weights_pinned == 1
+    beside = 0 if pinned and row[_KNOWN] == 1 else row[_BESIDE]
+    streamed = beside if beside > plan.piece_bytes else 0
+    fits, gains, done = True, -1, -1
+    if beside > streamed:
+        held = 0 if pinned else beside
+        gains = read_into(i, beside, held, WEIGHT_RING, BESIDE, -1, chip, tasks, rings, n)
+        fits = gains >= 0
+    made_by = max(row[_A_FROM] if a > 0 else -1, row[_B_FROM] if b > 0 else -1)
+    rest, total = cycles, max(a + b, out, streamed)
     for at in range(0, max(total, 1), plan.piece_bytes):
         last = at + plan.piece_bytes >= total
         some = min(plan.piece_bytes, total - at)
-        load = -1
+        rows, load = gains, -1
+        if streamed > 0:
+            n_bytes = _part(streamed, at, some, total)
+            held = 0 if pinned else n_bytes
+            rows = read_into(i, n_bytes, held, WEIGHT_RING, BESIDE, -1, chip, tasks, rings, n)
+            fits = fits and rows >= 0
         if a + b > 0:
             n_bytes = _part(a + b, at, some, total)
             load = read_into(
-                i, n_bytes, n_bytes, ACTIVATION_RING, ACTIVATION,
-                max(row[_A_FROM] if a > 0 else -1, row[_B_FROM] if b > 0 else -1),
-                chip, tasks, rings, n,
-            )  # fmt: skip
+                i, n_bytes, n_bytes, ACTIVATION_RING, ACTIVATION, made_by, chip, tasks, rings, n
+            )
             fits = fits and load >= 0
         share = rest if last else min(rest, cycles * plan.piece_bytes // max(total, 1))
         rest -= share
-        done = add(tasks, n, VECTOR, i, share, 0, needs, load, ELEMENTS)
+        done = add(tasks, n, VECTOR, i, share, 0, rows, load, ELEMENTS)
         free_after(tasks, load, done)
+        free_after(tasks, rows, done)
         if out > 0:
             n_bytes = _part(out, at, some, total)
             fits = write_back(i, n_bytes, n_bytes, done, chip, tasks, rings, n) and fits
-    if beside >= 0:
-        for at in range(first, beside + 1):
-            free_after(tasks, at, done)
     if row[_KV_WRITTEN] > 0 and plan.cache_pinned == 0:
         held = min(row[_KV_WRITTEN], plan.piece_bytes)
         fits = write_back(i, row[_KV_WRITTEN], held, done, chip, tasks, rings, n) and fits
@@ -224,4 +225,6 @@ def _elements(i, row, cycles, plan, chip, tasks, rings, n):
 @kernel
 def _part(n_bytes, at, some, total):
     """The share of n_bytes that belongs to at..at+some of total."""
-    return n_bytes * (at + some) // total - n_bytes * at // total
+    shift = 16 if total >= 1 << 31 else 0  # so that no product passes 2^63
+    whole = total >> shift
+    return n_bytes * ((at + some) >> shift) // whole - n_bytes * (at >> shift) // whole

@@ -32,7 +32,7 @@ def check_supported(program: Program, npu: Npu) -> None:
 def _widths(op: Op, npu: Npu) -> str:
     names = ("w4a8", "w4a16", "w8a8", "w8a16", "w16a16")
     known = [name for name in names if getattr(npu.matrix, f"{name}_macs_per_cycle")]
-    hint = "use narrower cached keys and values" if op.kind == "matmul" else "use other widths"
+    hint = "use narrower activations and cached keys" if op.kind == "matmul" else "use other widths"
     return (
         f"{op.site} must multiply widths that {npu.name} supports ({', '.join(known)}), "
         f"got {precision_name(*op.operand_bits)}; {hint}"

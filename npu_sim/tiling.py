@@ -158,13 +158,11 @@ def transfer_cycles(n_bytes, chip):
     """
     if n_bytes == 0:
         return 0
-    # (whole seconds are split off, so that the product stays below 2^63)
-    seconds, rest = n_bytes // chip.bytes_per_s, n_bytes % chip.bytes_per_s
-    return (
-        chip.setup_cycles
-        + seconds * chip.clock_hz
-        + ceil_div(rest * chip.clock_hz, chip.bytes_per_s)
-    )
+    # by long division, so that no product passes 2^63
+    high, low = n_bytes >> 20, n_bytes & 0xFFFFF
+    whole, rest = high * chip.clock_hz // chip.bytes_per_s, high * chip.clock_hz % chip.bytes_per_s
+    stream = (whole << 20) + ceil_div((rest << 20) + low * chip.clock_hz, chip.bytes_per_s)
+    return chip.setup_cycles + stream
 
 
 @kernel

@@ -138,7 +138,9 @@ def sram_bytes(
     """
     held = tasks[:, TASK["held"]]
     holders = np.flatnonzero(held > 0)
-    live = call.table.live[:, call.plan.kept_classes]
+    plan = call.plan
+    rings = plan.weight_ring_bytes + plan.activation_ring_bytes + plan.out_ring_bytes
+    live = np.minimum(call.table.live[:, plan.kept_classes], call.sram_bytes - rings)
     steps = np.diff(live, prepend=0)
     at = np.concatenate([start[holders], end[tasks[holders, TASK["user"]]], call.times[:, 0]])
     by = np.concatenate([held[holders], -held[holders], steps])

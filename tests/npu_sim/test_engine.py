@@ -170,3 +170,11 @@ def test_what_does_not_fit_is_named_with_the_bytes_over(changes, message):
     )  # fmt: skip
     with pytest.raises(CapacityError, match=message):
         simulate_tiles(program_table(program(made, op)), TEACHING.with_changes(changes))
+
+
+def test_a_long_text_on_a_small_chip_streams_its_embeddings():
+    chip = TEACHING.with_value("sram.capacity_bytes", 16_384).with_value("dma.transfer_bytes", 2048)
+    request = record_request(tiny(), 1500, 1, Precision())  # 1,500 rows of 20 B are read
+    found = simulate_tiles(program_table(request), chip)
+    moved = found.calls[0].times[0, 7]
+    assert moved == 1500 * (16 + 4)

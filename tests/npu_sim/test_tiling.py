@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npu_sim.hardware import npu
+from npu_sim.systolic import SystolicArray, systolic_counts
 from npu_sim.tiling import chip_numbers, mac_slots, matrix_cycles, transfer_cycles, weight_piece
 
 TEACHING = npu("teaching-npu")
@@ -51,10 +52,11 @@ def test_efficiency_divides_the_rate():
     assert matrix_cycles(3, 32, 32, 32, half.weight_rates[2], half) == 192
 
 
-@given(st.integers(0, 10**10))
-def test_a_transfer_takes_its_setup_and_its_bytes_rounded_up(n_bytes):
-    expected = 0 if n_bytes == 0 else 100 + -(-n_bytes // 10)
-    assert transfer_cycles(n_bytes, chip()) == expected
+@given(st.integers(0, 10**11), st.integers(10**6, 4 * 10**12), st.integers(10**6, 4 * 10**9))
+def test_a_transfer_takes_its_setup_and_its_bytes_rounded_up(n_bytes, rate, clock):
+    numbers = chip(dma__bytes_per_s=rate, dram__bytes_per_s=rate, clock_hz=clock)
+    expected = 0 if n_bytes == 0 else 100 + -(-n_bytes * clock // rate)
+    assert transfer_cycles(n_bytes, numbers) == expected
 
 
 @given(
@@ -69,3 +71,12 @@ def test_a_piece_keeps_its_limit_and_is_aligned_where_it_can_be(n, k, bits, limi
     assert columns * depth * bits <= 8 * limit
     if columns < n and depth == k and columns > 32:
         assert columns % 32 == 0
+
+
+@given(
+    sizes, sizes, sizes, st.integers(1, 40), st.integers(1, 40), st.sampled_from(["os", "ws", "is"])
+)
+def test_tiles_take_the_cycles_of_the_array_cell_by_cell(m, n, k, rows, columns, flow):
+    array = SystolicArray(rows=rows, cols=columns, dataflow=flow)
+    numbers = chip(matrix__dataflow=flow, matrix__rows=rows, matrix__columns=columns)
+    assert mac_slots(m, n, k, numbers) == systolic_counts(m, n, k, array).cycles * rows * columns

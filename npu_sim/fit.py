@@ -65,32 +65,15 @@ def fit_constants(
     Returns:
         The fit. Left-out fits start at the full one and take two steps with its derivatives.
     """
-    prior = np.log([c.prior for c in constants])
-    spread = np.array([c.spread for c in constants])
-    low, high = (np.log([getattr(c, end) for c in constants]) for end in ("low", "high"))
-    target = np.log(measured)
-
-    def cost(theta: np.ndarray, rows: np.ndarray, keep: np.ndarray) -> float:
-        wrong = ((rows - target) / SIGMA)[keep]
-        return float(wrong @ wrong + np.sum(((theta - prior) / spread) ** 2))
-
-    def step(
-        theta: np.ndarray, rows: np.ndarray, slope: np.ndarray, keep: np.ndarray, damping: float
-    ) -> np.ndarray:
-        a, wrong = slope[keep] / SIGMA, ((rows - target) / SIGMA)[keep]
-        curve = a.T @ a + np.diag(1 / spread**2)
-        slant = a.T @ wrong + (theta - prior) / spread**2
-        change = -np.linalg.solve(curve + damping * np.diag(np.diag(curve)), slant)
-        return np.clip(theta + change, low, high)
-
+    problem = _Problem(constants, np.log(measured))
     everything = np.ones(len(measured), bool)
-    theta = np.clip(prior, low, high)
+    theta = np.clip(problem.prior, problem.low, problem.high)
     rows, damping = predict(theta), 1e-2
     slope = _slope(predict, theta, rows)
     for _ in range(n_steps):
-        trial = step(theta, rows, slope, everything, damping)
+        trial = problem.step(theta, rows, slope, everything, damping)
         trial_rows = predict(trial)
-        gain = cost(theta, rows, everything) - cost(trial, trial_rows, everything)
+        gain = problem.cost(theta, rows) - problem.cost(trial, trial_rows)
         if gain > 0:
             theta, rows, damping = trial, trial_rows, damping / 4
             if gain < 1e-3:
@@ -103,18 +86,48 @@ def fit_constants(
         held = np.array([g == group for g in groups])
         other, other_rows = theta, rows
         for _ in range(2):
-            other = step(other, other_rows, slope, ~held, 0.0)
+            other = problem.step(other, other_rows, slope, ~held, 0.0)
             other_rows = predict(other)
-        left_out[held] = np.exp(other_rows - target)[held] - 1
+        left_out[held] = np.exp(other_rows - problem.target)[held] - 1
     data = (slope / SIGMA).T @ (slope / SIGMA)
-    covariance = np.linalg.inv(data + np.diag(1 / spread**2))
+    covariance = np.linalg.inv(data + np.diag(1 / problem.spread**2))
     return Fit(
         values=np.exp(theta),
         uncertainty=np.sqrt(np.diag(covariance)),
-        residuals=np.exp(rows - target) - 1,
+        residuals=np.exp(rows - problem.target) - 1,
         left_out=left_out,
-        informed=1 - np.diag(covariance) / spread**2,
+        informed=1 - np.diag(covariance) / problem.spread**2,
     )
+
+
+class _Problem:
+    """Equation 4.6, and one step towards its least value."""
+
+    def __init__(self, constants: Sequence[Constant], target: np.ndarray) -> None:
+        self.target = target
+        self.prior = np.log([c.prior for c in constants])
+        self.spread = np.array([c.spread for c in constants])
+        self.low, self.high = (
+            np.log([getattr(c, end) for c in constants]) for end in ("low", "high")
+        )
+
+    def cost(self, theta: np.ndarray, rows: np.ndarray) -> float:
+        wrong, astray = (rows - self.target) / SIGMA, (theta - self.prior) / self.spread
+        return float(wrong @ wrong + astray @ astray)
+
+    def step(
+        self,
+        theta: np.ndarray,
+        rows: np.ndarray,
+        slope: np.ndarray,
+        keep: np.ndarray,
+        damping: float,
+    ) -> np.ndarray:
+        a, wrong = slope[keep] / SIGMA, ((rows - self.target) / SIGMA)[keep]
+        curve = a.T @ a + np.diag(1 / self.spread**2)
+        slant = a.T @ wrong + (theta - self.prior) / self.spread**2
+        change = -np.linalg.solve(curve + damping * np.diag(np.diag(curve)), slant)
+        return np.clip(theta + change, self.low, self.high)
 
 
 def _slope(predict: Predict, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:

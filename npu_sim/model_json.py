@@ -20,6 +20,7 @@ __all__ = ["description_of", "read_model", "read_models"]
 
 _COUNTS = ("n_enc_layers", "n_dec_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "d_head",
            "vocab_size")  # fmt: skip
+_REMARKS = ("name", "source", "note", "notes", "comment")  # allowed, not read
 _FIELDS = ("family", *_COUNTS, "gated", "tied", "lm_head")
 # family: (positions, stack fields that JSON does not give)
 _FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType({
@@ -90,7 +91,7 @@ def description_of(name: str, fields: Any) -> Description:
     """
     if not isinstance(fields, dict):
         raise WorkloadError(f"model {name} must be a JSON object, got {type(fields).__name__}")
-    missing, unknown = set(_FIELDS) - set(fields), set(fields) - set(_FIELDS)
+    missing, unknown = set(_FIELDS) - set(fields), set(fields) - {*_FIELDS, *_REMARKS}
     if missing or unknown:
         raise WorkloadError(
             f"model {name} must have exactly the fields {', '.join(_FIELDS)}; "

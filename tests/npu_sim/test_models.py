@@ -184,6 +184,10 @@ def test_a_wrong_neutral_model_names_its_key(change, message):
         description_of("m", NEUTRAL | change)
 
 
+def test_a_remark_in_a_neutral_model_changes_nothing():
+    assert description_of("m", NEUTRAL | {"source": "a paper"}) == description_of("m", NEUTRAL)
+
+
 def test_a_model_is_found_by_file_and_name(tmp_path):
     file = tmp_path / "models.json"
     file.write_text(json.dumps({"one": NEUTRAL}))

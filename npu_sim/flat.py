@@ -17,7 +17,7 @@ from npu_sim.engines import precision_name
 from npu_sim.program import VECTOR_WORK, Call, Op, Program
 from npu_sim.roofline import MILLION
 
-__all__ = ["FlatProgram", "Priced", "flatten", "price"]
+__all__ = ["FlatProgram", "Priced", "call_rows", "flatten", "price"]
 
 PRECISIONS = ("w4a8", "w4a16", "w8a8", "w8a16", "w16a16")
 # columns of a row: counted amounts, then what kind of work it is
@@ -62,7 +62,7 @@ def flatten(program: Program, n_grown: int = 0) -> FlatProgram:
     rows_of: dict[int, list[tuple[float, ...]]] = {}
     for index, call in enumerate(program.calls):
         if id(call) not in rows_of:
-            rows_of[id(call)] = _rows(call)
+            rows_of[id(call)] = call_rows(call)
         counted.update(rows_of[id(call)])
         if index < program.n_first_calls:
             first.update(rows_of[id(call)])
@@ -85,7 +85,8 @@ def flatten(program: Program, n_grown: int = 0) -> FlatProgram:
     )
 
 
-def _rows(call: Call) -> list[tuple[float, ...]]:
+def call_rows(call: Call) -> list[tuple[float, ...]]:
+    """Write the operations of a call as rows, in order; layout operations have none."""
     return [_row(op) for op in call.ops if not op.is_layout]
 
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from npu_sim.errors import NpuSimError
 from npu_sim.flat import price
-from npu_sim.hardware import Npu
-from npu_sim.program import Program
+from npu_sim.flat_family import family_of
 from npu_sim.report import simulate
 from npu_sim.roofline import check_capacity
 from npu_sim.scenario import Scenario
@@ -26,7 +25,10 @@ from npu_sim.sweep_spec import SweepSpec
 __all__ = ["METRICS", "measure", "measure_points"]
 
 METRICS = ("ttft_ms", "tpot_ms", "decode_tok_per_s", "latency_ms", "dram_bytes")
+LENGTH = "workload.n_input"
+FEW_LENGTHS = 4  # so many are recorded one by one
 Changes = dict[str, Any]
+Point = tuple[int, Changes]
 Row = tuple[int, Changes, dict[str, float] | None, str]  # number, changes, metrics, reason
 
 
@@ -73,12 +75,44 @@ def measure_points(spec: SweepSpec, start: int, stop: int) -> Iterator[Row]:
         return
     groups: dict[tuple[Any, ...], list[tuple[int, Changes]]] = {}
     for index, changes in points:
-        key = tuple(v for path, v in changes.items() if not path.startswith("npu."))
+        key = tuple(v for path, v in changes.items() if not _is_priced(path))
         groups.setdefault(key, []).append((index, changes))
     rows: dict[int, Row] = {}
     for group in groups.values():
-        rows |= {row[0]: row for row in _together(spec, group)}
+        for scenario, request, some in _by_length(spec.base, group):
+            rows |= {row[0]: row for row in _together(scenario, request, some)}
     yield from (rows[index] for index, _ in points)
+
+
+def _is_priced(path: str) -> bool:
+    """Whether points that differ in this field share a recording."""
+    return path.startswith("npu.") or path == LENGTH
+
+
+def _by_length(
+    base: Scenario, group: list[Point]
+) -> Iterator[tuple[Scenario, FlatRequest | str, list[Point]]]:
+    """Divide points by input length; many lengths come from three recordings."""
+    lengths: dict[Any, list[Point]] = {}
+    for index, changes in group:
+        lengths.setdefault(changes.get(LENGTH), []).append((index, changes))
+    common = {p: v for p, v in group[0][1].items() if not _is_priced(p)}
+    family, refused = None, ""
+    try:
+        scenario = base.with_fields(common)
+        family = family_of(scenario) if len(lengths) > FEW_LENGTHS else None
+    except NpuSimError as error:
+        refused = str(error)
+    for n_input, some in lengths.items():
+        request: FlatRequest | str = refused
+        if not refused:
+            try:
+                if n_input is not None:
+                    scenario = scenario.with_fields({LENGTH: n_input})
+                request = family.at(n_input) if family is not None else flat_request(scenario)
+            except NpuSimError as error:
+                request = str(error)
+        yield (base if refused else scenario), request, some
 
 
 def _alone(spec: SweepSpec, index: int, changes: Changes) -> Row:
@@ -88,16 +122,12 @@ def _alone(spec: SweepSpec, index: int, changes: Changes) -> Row:
         return index, changes, None, str(error)
 
 
-def _together(spec: SweepSpec, group: list[tuple[int, Changes]]) -> Iterator[Row]:
-    """Measure points that differ in the NPU alone."""
-    common = {p: v for p, v in group[0][1].items() if not p.startswith("npu.")}
-    try:
-        scenario = spec.base.with_fields(common)
-        request = flat_request(scenario)
-    except NpuSimError as error:
-        yield from ((index, changes, None, str(error)) for index, changes in group)
+def _together(scenario: Scenario, request: FlatRequest | str, group: list[Point]) -> Iterator[Row]:
+    """Measure points that differ in the NPU alone; a text is why none can be."""
+    if isinstance(request, str):
+        yield from ((index, changes, None, request) for index, changes in group)
         return
-    check = _Checks(request.program, scenario.npu)
+    check = _Checks(scenario, request)
     ready: list[tuple[int, Changes, Mapping[str, Any]]] = []
     for index, changes in group:
         varied = {p.removeprefix("npu."): v for p, v in changes.items() if p.startswith("npu.")}
@@ -115,9 +145,9 @@ def _together(spec: SweepSpec, group: list[tuple[int, Changes]]) -> Iterator[Row
 class _Checks:
     """Whether a program runs on changed NPUs; each value and each set of widths is tried once."""
 
-    def __init__(self, program: Program, base: Npu) -> None:
-        self.program, self.base = program, base
-        self.stored_bytes = program.stored_weight_bytes + program.stored_kv_bytes
+    def __init__(self, scenario: Scenario, request: FlatRequest) -> None:
+        self.scenario, self.program, self.base = scenario, request.program, scenario.npu
+        self.stored_bytes = request.stored_bytes
         self.known: dict[tuple[Any, ...], str] = {}
 
     def reason(self, varied: Mapping[str, Any]) -> str:
@@ -136,7 +166,8 @@ class _Checks:
             return reason
         return _reason(
             lambda: check_capacity(
-                self.program, self.base.with_value("dram.capacity_bytes", capacity)
+                flat_request(self.scenario).program,
+                self.base.with_value("dram.capacity_bytes", capacity),
             )
         )
 

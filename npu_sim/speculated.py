@@ -15,7 +15,7 @@ from npu_sim.program import Call, Program
 from npu_sim.record import MAX_OUTPUT_TOKENS
 from npu_sim.scenario import Drafter, Scenario
 
-__all__ = ["FlatRequest", "flat_request", "scenario_program"]
+__all__ = ["FlatRequest", "flat_request", "is_exact", "scenario_program"]
 
 N_RECORDED = 3  # a prefill and two steps, or three steps: what the steps after them follow from
 
@@ -27,6 +27,7 @@ class FlatRequest:
     program: Program  # what must fit and be supported; of later steps only what they store
     flat: FlatProgram
     n_later_tokens: int  # tokens written after the first
+    stored_bytes: int  # weights and cache in DRAM
 
 
 def scenario_program(scenario: Scenario) -> Program:
@@ -84,12 +85,9 @@ def flat_request(scenario: Scenario) -> FlatRequest:
     """
     w, drafter = scenario.workload, scenario.drafter
     n_later = w.n_output - 1
-    exact = w.static_context is None and not any(
-        stack.rope_ntk_factor > 1 for stack in scenario.model.config.stacks.values()
-    )
-    if not exact or w.n_output <= N_RECORDED:
+    if not is_exact(scenario) or w.n_output <= N_RECORDED:
         program = scenario_program(scenario)
-        return FlatRequest(program=program, flat=flatten(program), n_later_tokens=n_later)
+        return _request(program, flatten(program), n_later)
     check_at_most("n_output", w.n_output, MAX_OUTPUT_TOKENS)
     few = replace(w, n_output=N_RECORDED)
     short = scenario_program(replace(scenario, workload=few, drafter=Drafter()))
@@ -103,4 +101,16 @@ def flat_request(scenario: Scenario) -> FlatRequest:
         + drafter_bytes(scenario.model, drafter, scenario.precision),
     )  # fmt: skip
     flat = flatten(scenario_program(scenario)) if drafter.beam_width else flatten(short, n_grown)
-    return FlatRequest(program=whole, flat=flat, n_later_tokens=n_later)
+    return _request(whole, flat, n_later)
+
+
+def is_exact(scenario: Scenario) -> bool:
+    """Whether each step differs from the one before by one token alone."""
+    return scenario.workload.static_context is None and not any(
+        stack.rope_ntk_factor > 1 for stack in scenario.model.config.stacks.values()
+    )
+
+
+def _request(program: Program, flat: FlatProgram, n_later: int) -> FlatRequest:
+    stored = program.stored_weight_bytes + program.stored_kv_bytes
+    return FlatRequest(program=program, flat=flat, n_later_tokens=n_later, stored_bytes=stored)

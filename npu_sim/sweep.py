@@ -28,7 +28,7 @@ from npu_sim.sweep_spec import SweepSpec, spec_from
 
 __all__ = ["dask_executor", "evaluate_chunk", "local_executor", "run_sweep"]
 
-CHUNK = 2000  # points per task
+LEAST_CHUNK, MOST_CHUNK, N_CHUNKS = 500, 20_000, 20  # points per task, tasks
 Progress = Callable[[int, int], None]  # points done, points in all
 
 
@@ -37,7 +37,7 @@ def run_sweep(
     out: Path,
     executor: Executor | None = None,
     progress: Progress | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> int:
     """Measure every point of a sweep.
 
@@ -46,7 +46,7 @@ def run_sweep(
         out: the CSV; its parts lie in a folder beside it until all are there.
         executor: any `concurrent.futures.Executor`; None computes in this process.
         progress: called after each chunk.
-        chunk: points per task.
+        chunk: points per task; by default a twentieth, but not too few and not too many.
 
     Returns:
         How many points there are.
@@ -54,6 +54,8 @@ def run_sweep(
     Raises:
         SweepError: the parts beside `out` belong to another sweep.
     """
+    if chunk is None:
+        chunk = min(max(spec.n_points // N_CHUNKS, LEAST_CHUNK), MOST_CHUNK)
     check_at_least("chunk", chunk, 1, SweepError)
     parts = _parts_folder(spec, out, chunk)
     starts = range(0, spec.n_points, chunk)

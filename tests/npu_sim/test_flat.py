@@ -11,6 +11,7 @@ from strategies import model_configs
 from mu_ref.presets import preset
 from npu_sim.described import describe
 from npu_sim.flat import flatten, price
+from npu_sim.flat_family import family_of
 from npu_sim.hardware import NPUS, npu
 from npu_sim.models import request_program
 from npu_sim.points import METRICS, measure
@@ -102,3 +103,33 @@ def test_a_step_verifies_the_packed_tree_and_drafts_every_beam():
     heads = [op.gemm for op in step.ops if op.site.startswith("drafter") and "head" in op.site]
     assert [gemm.m for gemm in heads] == [1, 3, 3, 3]
     assert {(gemm.n, gemm.k) for gemm in heads} == {(61, 2 * 16)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    model_configs(("encoder-decoder", "decoder-only"), rope_ntk_factor=1.0),
+    st.integers(4, 9),
+    st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    st.integers(1, 2),
+    st.sampled_from([4, 8, 16]),
+)
+def test_three_recordings_tell_every_input_length(config, n_output, lengths, batch, weight_bits):
+    base = scenario(config, n_output=n_output, batch=batch)
+    base = replace(base, precision=Precision(weight_bits=weight_bits))
+    family = family_of(base)
+    for n in lengths:
+        told = family.at(n)
+        alone = flat_request(replace(base, workload=replace(base.workload, n_input=n)))
+        assert told.stored_bytes == alone.stored_bytes
+        a, b = (price(r.flat, base.npu.values(), "geniex") for r in (told, alone))
+        assert a.latency_cycles == pytest.approx(b.latency_cycles, rel=1e-12)
+        assert a.ttft_cycles == pytest.approx(b.ttft_cycles, rel=1e-12)
+        assert a.dram_bytes == pytest.approx(b.dram_bytes, rel=1e-12)
+
+
+def test_lengths_change_more_than_sizes_with_a_static_context_or_a_drafter():
+    base = scenario(preset("tiny"), n_output=9)
+    assert family_of(base) is not None
+    static = replace(base, workload=replace(base.workload, static_context=64))
+    assert family_of(static) is None
+    assert family_of(replace(base, drafter=Drafter(beam_width=2))) is None

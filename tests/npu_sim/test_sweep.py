@@ -191,3 +191,22 @@ def test_values_that_a_field_cannot_have_become_reasons(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SweepError, match="cannot read it"):
         read_spec(tmp_path / "absent.toml")
+
+
+def test_many_random_lengths_are_measured_as_single_ones(tmp_path):
+    spec = spec_from(
+        "model = 'tiny'\nnpu = 'teaching-npu'\n[workload]\nn_output = 6\n"
+        "[vary]\n'npu.dram.capacity_bytes' = [13000, 1000000]\n"
+        "[sample]\nn = 12\nn_input = { uniform = [1, 60] }\n"
+    )
+    run_sweep(spec, tmp_path / "a.csv")
+    for index, row in enumerate(table(tmp_path / "a.csv")):
+        changed = spec.base.with_fields(spec.point(index))
+        if row["reason"]:
+            with pytest.raises(NpuSimError) as refused:
+                measure(changed)
+            assert str(refused.value) == row["reason"]
+        else:
+            alone = measure(changed)
+            assert float(row["latency_ms"]) == pytest.approx(alone["latency_ms"], rel=1e-8)
+            assert float(row["ttft_ms"]) == pytest.approx(alone["ttft_ms"], rel=1e-8)

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
-    from mu_ref.redrafter.agent import Point
     from mu_ref.redrafter.generate import Statistics
     from mu_ref.settings.agent import Agent
 
@@ -61,6 +59,7 @@ def generate(
     weights: WeightsOption = None,
     scheme: SchemeOption = "float32",
     executor: ExecutorOption = "fast",
+    tree: Annotated[Path | None, typer.Option(help="Also draw the first tree of drafts.")] = None,
 ) -> None:
     """Write the answer to one query, with drafts if asked for, and say how drafting went."""
     import numpy as np
@@ -80,6 +79,16 @@ def generate(
     typer.echo(f"  {len(tokens)} tokens in {1 + seen.n_steps} passes, the first without a draft")
     for name, value in _rows(seen):
         typer.echo(f"  {name:<22} {value}")
+    if tree is not None:
+        from mu_ref.redrafter.agent import first_tree
+        from mu_ref.redrafter.draw import plot_tree, tree_text
+
+        def text(token: int) -> str:
+            return agent.tokenizer.decode([token]) or "end"
+
+        drafted, beams, kept = first_tree(agent, query)
+        typer.echo(tree_text(drafted, beams, kept, text))
+        plot_tree(drafted, beams, kept, tree, text, query)
 
 
 def _rows(seen: "Statistics") -> list[tuple[str, str]]:
@@ -105,8 +114,8 @@ def train_drafter(
         typer.Option(help="Queries, JSON lines; the shipped training splits by default."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Queries to use, evenly spread.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 6,
-    draft_len: Annotated[int, typer.Option(min=1, help="Tokens ahead that are trained.")] = 6,
+    epochs: Annotated[int, typer.Option(min=1)] = 4,
+    draft_len: Annotated[int, typer.Option(min=1, help="Tokens ahead that are trained.")] = 8,
     d_exit: Annotated[int | None, typer.Option(min=1, help="Width; that of the model.")] = None,
     blocks: Annotated[int, typer.Option(min=0, help="Residual blocks.")] = 1,
     rnn: Annotated[bool, typer.Option(help="A trained recurrent cell.")] = True,
@@ -194,8 +203,8 @@ def draft_sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines only.")] = False,
 ) -> None:
     """Measure tokens per step and speed-up over plain decoding, side by side."""
-    from mu_ref.redrafter.agent import sweep
     from mu_ref.redrafter.beams import Search
+    from mu_ref.redrafter.sweep import sweep, sweep_table
     from mu_ref.settings.queries import read_queries
 
     searches = [
@@ -219,7 +228,7 @@ def draft_sweep(
             typer.echo(point.to_json())
         return
     console = Console(highlight=False)
-    console.print(_sweep_table(points, f"{agent.model.name}, {scheme}, {executor} executor"))
+    console.print(sweep_table(points, f"{agent.model.name}, {scheme}, {executor} executor"))
     if any(point.same != point.n_queries for point in points):
         raise InputError("output must be the same with and without drafts; it was not")
     best = max(points, key=lambda point: point.speedup)
@@ -230,22 +239,3 @@ def draft_sweep(
         "short answers allow",
         soft_wrap=True,
     )
-
-
-def _sweep_table(points: "list[Point]", title: str) -> Table:
-    first = points[0]
-    table = Table(
-        title=f"{title}: {first.n_queries} queries, reading {first.encode_ms:.2f} ms, "
-        f"writing {first.plain_ms:.2f} ms without drafts"
-    )
-    for heading in ("width", "length", "tokens/step", "cap", "share", "nodes", "drafting", "ms",
-                    "speed-up", "with reading", "same"):  # fmt: skip
-        table.add_column(heading, justify="right", no_wrap=True)
-    for p in points:
-        table.add_row(
-            str(p.beam_width), str(p.draft_len), f"{p.tokens_per_step:.2f}", f"{p.cap:.2f}",
-            f"{100 * p.tokens_per_step / p.cap:.0f} %", f"{p.nodes_before:.0f} → "
-            f"{p.nodes_after:.1f}", f"{100 * p.draft_share:.0f} %", f"{p.speculative_ms:.2f}",
-            f"{p.speedup:.2f}", f"{p.request_speedup:.2f}", f"{p.same}/{p.n_queries}",
-        )  # fmt: skip
-    return table

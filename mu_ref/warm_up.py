@@ -40,7 +40,13 @@ def compile_once(console: Console, kind: str) -> float:
 
 def _run_tiny_model(executor: Callable[[], Ops]) -> None:
     ops, tokens = executor(), np.ones((1, 3), np.int64)
-    ops.argmax(mu.forward(ops, tiny(), tokens, np.ones((1, 3), bool), tokens), "head.argmax")
+    scores = mu.forward(ops, tiny(), tokens, np.ones((1, 3), bool), tokens)
+    ops.argmax(scores, "head.argmax")
+    from mu_ref.kernels import trees
+
+    trees.pack(tokens[:, None])
+    logits = ops.read(scores)
+    trees.select(np.zeros((1, 3), logits.dtype), logits, 1)
 
 
 def _float_ops() -> Ops:

@@ -114,9 +114,11 @@ def _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n):
     right = max(b, row[_KV] if plan.cache_pinned == 0 else 0)
     per_key = max(1, right // (heads * keys))
     some = min(keys, max(1, plan.piece_bytes // per_key)) if right > 0 else keys
-    high = min(m, chip.tile_m)
-    while high > 1 and high * max(a, out) // (heads * m) * some // keys > plan.piece_bytes:
+    per_row = max(a, out) // (heads * m) * some // keys  # of one row and one piece of keys
+    high = chip.tile_m
+    while high > 1 and high * per_row > plan.piece_bytes:
         high = high // 2
+    high = min(high, m)
     fits = True
     for head in range(heads):
         for key_0 in range(0, keys, some):

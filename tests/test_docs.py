@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.redrafter.config import DrafterConfig
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -70,7 +71,11 @@ def test_every_equation_cited_in_the_source_is_in_the_docs_and_the_other_way_rou
 
 def test_the_glossary_names_every_configuration_field() -> None:
     glossary = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
-    names = [f.name for kind in (ModelConfig, StackConfig) for f in dataclasses.fields(kind)]
+    names = [
+        f.name
+        for kind in (ModelConfig, StackConfig, DrafterConfig)
+        for f in dataclasses.fields(kind)
+    ]
     assert [name for name in names if f"`{name}`" not in glossary] == []
 
 

@@ -19,7 +19,7 @@ I16, I64 = np.int16, np.int64
 EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES = range(7)
 SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(7, 13)
 CHUNK = 64  # outputs whose sums wait to be rescaled
-FEW = 15  # byte rows for which lanes are features; with more, lanes are rows
+FEW = 44  # byte rows for which lanes are features; with more, lanes are 64 rows, filled or not
 
 
 def scratch_bytes(d: int) -> int:

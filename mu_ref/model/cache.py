@@ -6,6 +6,7 @@ the masks are a function of `positions` and `valid` alone.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,7 @@ class Cache:
     valid: np.ndarray  # [batch, n_slots] bool
     positions: np.ndarray = field(init=False)  # [batch, n_slots] int
     theta: np.ndarray | None = None  # [batch] float64, base under which the keys were rotated
+    scripts: dict[Any, Any] = field(default_factory=dict)  # an executor's notes, see `Ops.repeat`
 
     def __post_init__(self) -> None:
         """Positions start empty."""

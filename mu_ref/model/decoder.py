@@ -1,5 +1,7 @@
 """The decoder: writes one token at a time, reading what it wrote and, in Mu, the encoder output."""
 
+from typing import Any
+
 import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
@@ -95,21 +97,55 @@ def decode(
     cache.tokens, cache.valid, cache.positions, cache.theta = tokens, valid, positions, theta
 
     new = positions[:, -n_compute:]
+    masks = {
+        window: attention_mask(new, positions, valid, causal=True, window=window)
+        for window in dict.fromkeys(map(config.layer_window, range(config.n_layers)))
+    }
+    if placement is not None:
+        for mask in masks.values():
+            mask[:, 0, -n_new:, -n_new:] &= placement.sees
     turn = Rotation(new, theta, config.d_head)
     memory_mask = None if memory is None else memory.mask[:, None, None, :]
-    x = embed(ops, tokens[:, -n_compute:], model, "decoder")
-    for layer, layer_cache in enumerate(cache.layers):
-        window = config.layer_window(layer)
-        mask = attention_mask(new, positions, valid, causal=True, window=window)
-        if placement is not None:
-            mask[:, 0, -n_new:, -n_new:] &= placement.sees
-        layer_memory = None if memory is None else memory.layers[layer]
-        x = decoder_block(
-            ops, x, turn, mask, config, model.dropout, f"decoder.{layer}",
-            layer_cache, layer_memory, memory_mask,
-        )  # fmt: skip
-    x = ops.norm(x, "decoder.final_norm", config.norm_kind, config.norm_eps)
+
+    def compute(
+        tokens: np.ndarray,
+        turn: Rotation,
+        memory: Memory | None,
+        memory_mask: np.ndarray | None,
+        *masks_: np.ndarray,
+    ) -> Value:
+        by_window = dict(zip(masks, masks_, strict=True))
+        return _layers(ops, tokens, turn, by_window, model, memory, memory_mask, cache)
+
+    inputs: tuple[Any, ...] = (
+        tokens[:, -n_compute:], turn, memory, memory_mask, *masks.values()
+    )  # fmt: skip
+    if n_compute == n_new:
+        return ops.repeat(cache, inputs, compute)
+    x = compute(*inputs)
     if n_compute == n_new:
         return x
     last = np.broadcast_to(np.arange(n_compute - n_new, n_compute), (len(tokens), n_new))
     return ops.take_tokens(x, last, "decoder.new_tokens")
+
+
+def _layers(
+    ops: Ops,
+    tokens: np.ndarray,
+    turn: Rotation,
+    masks: dict[int | None, np.ndarray],
+    model: ModelConfig,
+    memory: Memory | None,
+    memory_mask: np.ndarray | None,
+    cache: Cache,
+) -> Value:
+    """Run all layers; masks by window."""
+    config = model.stacks["decoder"]
+    x = embed(ops, tokens, model, "decoder")
+    for layer, layer_cache in enumerate(cache.layers):
+        layer_memory = None if memory is None else memory.layers[layer]
+        x = decoder_block(
+            ops, x, turn, masks[config.layer_window(layer)], config, model.dropout,
+            f"decoder.{layer}", layer_cache, layer_memory, memory_mask,
+        )  # fmt: skip
+    return ops.norm(x, "decoder.final_norm", config.norm_kind, config.norm_eps)

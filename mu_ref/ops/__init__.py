@@ -10,15 +10,23 @@ A value has a `.shape`. Masks, positions and token ids are plain NumPy arrays on
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from mu_ref.model.rope import Rotation
 
-__all__ = ["Ops", "Value"]
+__all__ = ["Cached", "Ops", "Value"]
 
 Value = Any  # what an executor computes with: an array, a tape node, a shape
+
+
+class Cached(Protocol):
+    """What `repeat` is told of a cache: keys and values by layer, and room for notes."""
+
+    layers: list[Any]
+    scripts: dict[Any, Any]
 
 
 class Ops(ABC):
@@ -136,6 +144,15 @@ class Ops(ABC):
     @abstractmethod
     def top_k(self, x: Value, k: int, site: str) -> np.ndarray:
         """Return the indices of the k largest, largest first, lowest index on ties: [..., k]."""
+
+    def repeat(self, cache: Cached, inputs: Sequence[Any], compute: Callable[..., Value]) -> Value:
+        """Return compute(*inputs), one step of decoding; inputs[0] are tokens [batch, n_new].
+
+        The step asks for operations on its inputs, the cache and weights, and appends n_new keys
+        to every layer of the cache. An executor may note in `cache.scripts` how it was done, and do
+        the same again without asking.
+        """
+        return compute(*inputs)
 
     def read(self, x: Value) -> np.ndarray:
         """Return the real numbers that a value stands for, as a NumPy array."""

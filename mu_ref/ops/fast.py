@@ -11,7 +11,7 @@ from mu_ref.kernels.floats import KINDS, NORMS
 from mu_ref.kernels.linear import FLOATS
 from mu_ref.memory import aligned
 from mu_ref.model.rope import Rotation
-from mu_ref.ops.recorded import Recorded, Tensor
+from mu_ref.ops.recorded import Recorded, Tensor, as_integers, as_marks, check_tokens
 from mu_ref.ops.reference import ReferenceOps
 
 __all__ = ["FastOps"]
@@ -33,7 +33,6 @@ class FastOps(Recorded):
         self.weights = {name: _whole_vectors(w) for name, w in weights.items()}
         super().__init__(np.float32, machine.run, sum(w.nbytes for w in self.weights.values()))
         self._numpy = ReferenceOps({})
-        self._turned: tuple[Rotation | None, list[np.ndarray]] = (None, [])
         self.shapes = {name: w.shape for name, w in weights.items()}
         self._addresses = {name: w.ctypes.data for name, w in self.weights.items()}
 
@@ -49,11 +48,11 @@ class FastOps(Recorded):
         name = f"{site}.weight"
         table = self._weight(name)
         n_rows, d = self.shapes[name]
-        x = self._new((*tokens.shape, d))
-        stored = self.weights[name].shape[1]
-        if stored != d or not ((tokens >= 0) & (tokens < n_rows)).all():
+        check_tokens(tokens, n_rows, site)
+        if self.weights[name].shape[1] != d:
             return self._stored(self.weights[name][tokens][..., :d])
-        at = self._address(tokens, np.int64)
+        x = self._new((*tokens.shape, d))
+        at = self._input(tokens, "tokens", lambda t: as_integers(check_tokens(t, n_rows, site)))
         self._record(machine.EMBED, x.block.address, table, at, 1, n_rows, tokens.size, d)
         return x
 
@@ -93,20 +92,18 @@ class FastOps(Recorded):
         """(x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves of the last axis."""
         batch, heads, n_tok, d_head = x.shape
         y = self._new(x.shape, room=n_tok)
-        cos, sin = self._turns(rotation, batch)
+
+        def turns(rotation: Rotation) -> np.ndarray:
+            shape = (batch, n_tok, d_head // 2)
+            both = [np.broadcast_to(part, shape) for part in (rotation.cos, rotation.sin)]
+            return np.stack(both).astype(np.float32, order="C")
+
+        cos = self._input(rotation, f"turns of {d_head}", turns)
+        sin = cos + batch * n_tok * (d_head // 2) * 4
         self._record(
             machine.ROPE, y.block.address, x.block.address, cos, sin, batch * n_tok, heads, d_head
         )
         return y
-
-    def _turns(self, rotation: Rotation, batch: int) -> list[int]:
-        """Addresses of the cosines and sines; every layer of a step asks for the same."""
-        if self._turned[0] is not rotation:
-            shape = (batch, *rotation.cos.shape[1:])
-            both = (np.broadcast_to(x, shape) for x in (rotation.cos, rotation.sin))
-            self._turned = rotation, [np.ascontiguousarray(x, np.float32) for x in both]
-        self._alive += self._turned[1]
-        return [x.ctypes.data for x in self._turned[1]]
 
     def matmul(self, a: Any, b: Any, site: str, *, transpose_b: bool = False) -> Tensor:
         """Compute q · k with transpose_b, p · v without; other products are left to NumPy."""
@@ -133,10 +130,10 @@ class FastOps(Recorded):
         if len(x.shape) != 4 or (mask.ndim == 4 and mask.shape[1] != 1):
             return self._stored(self._numpy.softmax(self._numbers(x), mask, site))
         batch, n_heads, n_query, n_key = x.shape
-        seen = np.broadcast_to(mask[:, 0], (batch, n_query, n_key))
+        seen = self._input(mask, f"seen by {n_query}", lambda m: as_marks(m, n_query))
         y = self._new(x.shape)
         self._record(
-            machine.SOFTMAX, y.block.address, x.block.address, self._address(seen, np.uint8), 0,
+            machine.SOFTMAX, y.block.address, x.block.address, seen, 0,
             batch, n_heads, 0, n_query, n_key, scalar=1.0 if x.meaning is None else x.meaning,
         )  # fmt: skip
         return y

@@ -12,7 +12,7 @@ from mu_ref.kernels.packing import GROUP
 from mu_ref.kernels.threads import n_threads
 from mu_ref.memory import aligned
 from mu_ref.ops.fast import FastOps
-from mu_ref.ops.recorded import Tensor
+from mu_ref.ops.recorded import Tensor, as_integers, check_tokens
 
 __all__ = ["FastInt4Ops"]
 
@@ -63,11 +63,11 @@ class FastInt4Ops(FastOps):
         name = f"{site}.weight"
         table, scales, _ = self._of(name)
         n_rows, d = self._sizes[name]
-        if not ((tokens >= 0) & (tokens < n_rows)).all():
-            raise IndexError(f"{site}: tokens must lie in 0..{n_rows - 1}")
+        check_tokens(tokens, n_rows, site)
+        at = self._input(tokens, "tokens", lambda t: as_integers(check_tokens(t, n_rows, site)))
         x = self._new((*tokens.shape, d))
         self._record(
-            machine.EMBED8, x.block.address, table, self._address(tokens, np.int64), scales,
+            machine.EMBED8, x.block.address, table, at, scales,
             tokens.size, d, self._packed[name][0].shape[1], n_rows,
         )  # fmt: skip
         return x

@@ -14,7 +14,7 @@ from mu_ref.kernels.rounding import DOUBLE, EVEN, SINGLE
 from mu_ref.memory import LINE, aligned
 from mu_ref.model.rope import Rotation
 from mu_ref.ops.integer import IntegerOps, Quantized
-from mu_ref.ops.recorded import Recorded, Tensor
+from mu_ref.ops.recorded import Recorded, Tensor, as_integers, as_marks, check_tokens
 from mu_ref.quantize.encodings import Encoding
 from mu_ref.quantize.fixed_point import (
     Multiplier,
@@ -51,7 +51,6 @@ class FastIntegerOps(Recorded):
         self._numpy = IntegerOps(model)
         self._known: dict[tuple[Any, ...], Any] = {}
         self._scratch = aligned((0,), np.uint8)
-        self._turned: tuple[Rotation | None, list[np.ndarray]] = (None, [])
 
     # -- constants of a site -----------------------------------------------------------------------
 
@@ -104,8 +103,8 @@ class FastIntegerOps(Recorded):
         """Look up int8 rows and bring each from its own scale to the site's."""
         rows, address = self._weight(site)
         scales = self.model.weight_scale(site)
-        if not ((tokens >= 0) & (tokens < len(scales))).all():
-            raise IndexError(f"{site}: tokens must lie in 0..{len(scales) - 1}")
+        n_rows = len(scales)
+        at = self._input(tokens, "tokens", lambda t: as_integers(check_tokens(t, n_rows, site)))
         encoding, constants = self._constants(
             ("embed", site),
             site,
@@ -114,7 +113,7 @@ class FastIntegerOps(Recorded):
         d = self.model.weight(site).shape[1]
         x = self._new((*tokens.shape, d), encoding)
         self._record(
-            machine.EMBED, x.block.address, address, self._address(tokens, np.int64),
+            machine.EMBED, x.block.address, address, at,
             1, len(scales), tokens.size, d, constants, rows.shape[1],
         )  # fmt: skip
         return x
@@ -162,7 +161,7 @@ class FastIntegerOps(Recorded):
         """Address of what each thread needs to pack rows of d bytes and to hold sums."""
         n = self.n_threads * machine.scratch_bytes(d)
         if n > self._scratch.size:
-            self._alive.append(self._scratch)
+            self._known["scratch", len(self._scratch)] = self._scratch  # a replay may still use it
             self._scratch = aligned((n,), np.uint8)
         return self._scratch.ctypes.data
 
@@ -216,23 +215,20 @@ class FastIntegerOps(Recorded):
             lambda out: self._narrow(quantize_multiplier(coming.scale * 2**-15 / out.scale)),
         )
         y = self._new(x.shape, encoding, n_tok)
-        cos, sin = self._turns(rotation, batch, d_head)
+
+        def turns(rotation: Rotation) -> np.ndarray:
+            speeds = np.stack([turn_steps(float(t), d_head) for t in rotation.theta])
+            both = turn(unit_phase(rotation.positions, speeds))
+            shape = (batch, n_tok, d_head // 2)
+            return np.stack([np.broadcast_to(x, shape) for x in both]).copy(order="C")
+
+        cos = self._input(rotation, f"turns of {d_head}", turns)
+        sin = cos + batch * n_tok * (d_head // 2) * 8
         self._record(
             machine.ROPE, y.block.address, x.block.address, constants,
             batch * n_tok, heads, d_head, cos, sin,
         )  # fmt: skip
         return y
-
-    def _turns(self, rotation: Rotation, batch: int, d_head: int) -> list[int]:
-        """Addresses of the cosines and sines; every layer of a step asks for the same."""
-        if self._turned[0] is not rotation:
-            speeds = np.stack([turn_steps(float(t), d_head) for t in rotation.theta])
-            both = turn(unit_phase(rotation.positions, speeds))
-            shape = (batch, *both[0].shape[1:])
-            arrays = [np.ascontiguousarray(np.broadcast_to(x, shape)) for x in both]
-            self._turned = rotation, arrays
-        self._alive += self._turned[1]
-        return [x.ctypes.data for x in self._turned[1]]
 
     def matmul(self, a: Tensor, b: Tensor, site: str, *, transpose_b: bool = False) -> Tensor:
         """Compute q · k with transpose_b, p · v without; other products are left to NumPy."""
@@ -279,7 +275,7 @@ class FastIntegerOps(Recorded):
             return [*self._narrow(by), 8 if out.bits == 8 else 15, n_points]
 
         encoding, constants = self._constants(("softmax", site, coming), site, make)
-        seen = self._address(np.broadcast_to(mask[:, 0], (batch, n_query, n_key)), np.uint8)
+        seen = self._input(mask, f"seen by {n_query}", lambda m: as_marks(m, n_query))
         y = self._new(x.shape, encoding)
         self._record(
             machine.SOFTMAX, y.block.address, x.block.address, seen, constants, exp2,

@@ -8,6 +8,7 @@ call into compiled code, whatever the number of layers, and its time is that of 
 
 from array import array
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from math import gcd, prod
 from typing import Any
 
@@ -16,12 +17,14 @@ import numpy as np
 from mu_ref.kernels.machine import WIDTH
 from mu_ref.kernels.threads import n_threads, run_on
 from mu_ref.memory import LINE, aligned
-from mu_ref.ops import Ops
+from mu_ref.ops import Cached, Ops
+from mu_ref.ops.replay import Make, Script
 
-__all__ = ["Block", "Pool", "Recorded", "Tensor"]
+__all__ = ["Block", "Pool", "Recorded", "Tensor", "as_integers", "as_marks", "check_tokens"]
 
 LEAST = 1024  # elements of the smallest block
 MOST_OPERATIONS = 4096  # a longer program runs in parts
+MOST_ROWS = 16  # tokens of a step that is worth replaying; with more, the kernels take the time
 
 
 class Pool:
@@ -80,6 +83,33 @@ class Tensor:
         self.room, self.shared = room, shared
 
 
+def check_tokens(tokens: np.ndarray, n_rows: int, site: str) -> np.ndarray:
+    """Return tokens; one outside the table would be read from memory that is not there."""
+    if not ((tokens >= 0) & (tokens < n_rows)).all():
+        raise IndexError(f"{site}: tokens must lie in 0..{n_rows - 1}, got {tokens.tolist()}")
+    return tokens
+
+
+def as_integers(x: np.ndarray) -> np.ndarray:
+    """Lay out token ids or places."""
+    return np.ascontiguousarray(x, np.int64)
+
+
+def as_marks(mask: np.ndarray, n_query: int) -> np.ndarray:
+    """Lay out a mask [batch, 1, n_query or 1, n_key] as [batch, n_query, n_key] bytes."""
+    shape = (len(mask), n_query, mask.shape[-1])
+    return np.ascontiguousarray(np.broadcast_to(mask[:, 0], shape), np.uint8)
+
+
+def _blocks(layers: Sequence[Any]) -> tuple[Block, ...]:
+    return tuple(x.block for layer in layers for x in (layer.k, layer.v) if x is not None)
+
+
+def _have_room(layers: Sequence[Any], n_slots: int) -> bool:
+    every = [x for layer in layers for x in (layer.k, layer.v)]
+    return all(x.block.used == x.shape[2] and n_slots <= x.room for x in every)
+
+
 class Recorded(Ops):
     """An executor that writes operations down; `FastOps` and `FastIntegerOps` say which."""
 
@@ -94,6 +124,9 @@ class Recorded(Ops):
         self._program, self._scalars = array("q"), array("d")
         self._alive: list[np.ndarray] = []  # arrays that the program reads
         self._head_maps: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
+        self._made: dict[tuple[int, str], tuple[Any, int]] = {}  # inputs of this program
+        self._script: Script | None = None  # of the step that is being recorded
+        self._n_flushes = 0
         self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
         nothing = np.zeros((0, WIDTH), np.int64), 0, np.zeros(0)
         run_on(1, run, *nothing)  # loads the kernels now and not with the first token
@@ -108,6 +141,8 @@ class Recorded(Ops):
 
     def flush(self) -> None:
         """Compute everything that was written down."""
+        if self._script is not None:  # what follows depends on numbers, which a replay cannot know
+            self._script.broken = True
         if not self._scalars:
             return
         program = np.frombuffer(self._program, np.int64).reshape(-1, WIDTH)
@@ -115,6 +150,8 @@ class Recorded(Ops):
         run_on(self.n_threads, self._run, program, len(scalars), scalars)
         self._program, self._scalars = array("q"), array("d")
         self._alive.clear()
+        self._made.clear()
+        self._n_flushes += 1
 
     def _new(self, shape: tuple[int, ...], meaning: Any = None, room: int = 0) -> Tensor:
         if not room:
@@ -123,13 +160,76 @@ class Recorded(Ops):
                 n *= size
         else:
             n = shape[0] * shape[1] * room * shape[3]
+        if self._script is not None:
+            return Tensor(self._script.block(self.pool, shape, n), shape, meaning, room)
         return Tensor(self.pool.block(n), shape, meaning, room)
 
-    def _address(self, values: np.ndarray, dtype: type) -> int:
-        """Address of an input, which stays alive until the program has run."""
-        values = np.ascontiguousarray(values, dtype)
-        self._alive.append(values)
-        return values.ctypes.data
+    def _input(self, source: Any, what: str, make: Make) -> int:
+        """Address of an array made of what the model passed; made once for all who ask."""
+        key = (id(source), what)
+        if key not in self._made:
+            address = None if self._script is None else self._script.buffer(source, make)
+            if address is None:
+                values = make(source)
+                self._alive.append(values)
+                address = values.ctypes.data
+            self._made[key] = source, address
+        return self._made[key][1]
+
+    # -- a step again ------------------------------------------------------------------------------
+
+    def repeat(self, cache: Cached, inputs: Sequence[Any], compute: Callable[..., Any]) -> Any:
+        """Record a step twice, then replay it; see `replay.py`."""
+        layers, n_new = cache.layers, inputs[0].shape[1]
+        if inputs[0].size > MOST_ROWS or not layers:
+            return compute(*inputs)
+        n_slots = n_new + (0 if layers[0].k is None else layers[0].k.shape[2])
+        key = (id(self), self.n_threads, inputs[0].shape)
+        script: Script = cache.scripts.setdefault(key, Script())
+        if script.program == self._n_flushes:  # what waits to run reads the buffers of the step
+            self.flush()
+        script.program = self._n_flushes
+        if script.ready(inputs, n_slots, _blocks(layers)) and _have_room(layers, n_slots):
+            return self._replayed(script, layers, n_slots)
+        first = len(self._scalars)
+        self._made.clear()
+        self._script, before = script, script.n_slots
+        try:
+            script.begin(inputs, n_slots)
+            result = compute(*inputs)
+            rows = np.array(self._program, np.int64).reshape(-1, WIDTH)
+            rows, scalars = rows[first:], self._scalars[first:].tobytes()
+        finally:
+            self._script = None
+        self._made.clear()
+        self._alive += script.memory()  # the cache may be gone before the program runs
+        script.end(rows, scalars, before, result, _blocks(layers))
+        return self._taken_out(script, len(self._program) - WIDTH)
+
+    def _replayed(self, script: Script, layers: Sequence[Any], n_slots: int) -> Tensor:
+        rows = script.at(n_slots)
+        self._alive += script.memory()
+        for layer in layers:
+            for name in ("k", "v"):
+                x = getattr(layer, name)
+                x.block.used = n_slots
+                shape = (*x.shape[:2], n_slots, x.shape[3])
+                setattr(layer, name, Tensor(x.block, shape, x.meaning, x.room, x.shared))
+        if len(self._scalars) + len(rows) > MOST_OPERATIONS:
+            self.flush()
+        self._program.frombytes(rows.tobytes())
+        self._scalars.frombytes(script.scalars)
+        return self._taken_out(script, len(self._program) - WIDTH)
+
+    def _taken_out(self, script: Script, last: int) -> Tensor:
+        """Let the last operation write to memory that no later step will write to."""
+        x = script.result
+        if script.broken or self._program[last + 1] != x.block.address:
+            script.slope = None
+            return x
+        out = Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
+        self._program[last + 1] = out.block.address
+        return out
 
     def _numbers(self, x: Tensor) -> np.ndarray:
         """What is in the memory of a value, in the order of its shape; a view."""
@@ -183,7 +283,8 @@ class Recorded(Ops):
         joined = past
         if past is None or past.block.used != n_past or n_tok > past.room:
             room = room or max(64, 1 << (n_tok * 5 // 4).bit_length())
-            joined = self._new((batch, heads, n_tok, d_head), new.meaning, room)
+            block = self.pool.block(batch * heads * room * d_head)  # outlives a step
+            joined = Tensor(block, (batch, heads, n_tok, d_head), new.meaning, room)
             if past is not None:
                 self._copy(joined, past, 0)
         assert joined is not None
@@ -205,8 +306,8 @@ class Recorded(Ops):
         n = index.shape[1]
         taken = self._new((batch, n, d), x.meaning)
         self._record(
-            self.TAKE, taken.block.address, x.block.address, self._address(index, np.int64),
-            batch, n_tok, n, d,
+            self.TAKE, taken.block.address, x.block.address,
+            self._input(index, "index", as_integers), batch, n_tok, n, d,
         )  # fmt: skip
         return taken
 

@@ -1,10 +1,7 @@
-"""The Settings agent's drafter: training data, quantization, and how much faster it writes."""
+"""The Settings agent's drafter: training data, quantization, a look at a draft."""
 
-import json
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import ceil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +11,20 @@ from rich.progress import track
 from mu_ref.errors import InputError
 from mu_ref.model import mu
 from mu_ref.model.decoder import decode
+from mu_ref.ops import Value
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.quantize.store import load_integers
-from mu_ref.redrafter.beams import Search
-from mu_ref.redrafter.generate import Statistics
+from mu_ref.redrafter.beams import Beams, proposer
+from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.quantize import quantize_drafter
 from mu_ref.redrafter.store import IntegerDrafter, load_drafter
 from mu_ref.redrafter.train import Distilled, distill
+from mu_ref.redrafter.tree import Tree, pack
 from mu_ref.settings.agent import MAX_NEW_TOKENS, Agent
 from mu_ref.settings.catalog import DATA
 from mu_ref.training.datasets import pad
 
-__all__ = ["Point", "distill_queries", "quantize_agent_drafter", "shipped_drafter", "sweep"]
+__all__ = ["distill_queries", "first_tree", "quantize_agent_drafter", "shipped_drafter"]
 
 
 def shipped_drafter(scheme: str) -> Path:
@@ -102,97 +101,42 @@ def quantize_agent_drafter(
     return replace(made, notes=notes)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """What one beam width and draft length gave, against plain decoding of the same queries."""
-
-    beam_width: int
-    draft_len: int
-    n_queries: int
-    same: int  # queries with the same tokens as plain decoding: all, or something is broken
-    tokens_per_step: float
-    cap: float  # tokens per step if every draft were right: the answers are short
-    mean_accepted: float
-    accepted: dict[int, int]  # {drafted tokens kept: steps}
-    nodes_before: float  # for each step, tokens of all beams
-    nodes_after: float  # after packing
-    draft_share: float  # of the time
-    encode_ms: float  # for each query, as all below
-    plain_ms: float  # writing token by token
-    speculative_ms: float  # writing with drafts
-
-    @property
-    def speedup(self) -> float:
-        """Of writing."""
-        return self.plain_ms / self.speculative_ms
-
-    @property
-    def request_speedup(self) -> float:
-        """Of reading and writing together."""
-        return (self.encode_ms + self.plain_ms) / (self.encode_ms + self.speculative_ms)
-
-    def to_json(self) -> str:
-        """Return the numbers as JSON."""
-        return json.dumps(
-            asdict(self) | {"speedup": self.speedup, "request_speedup": self.request_speedup}
-        )
-
-
-def sweep(
-    agent: Agent, queries: Sequence[str], searches: Sequence[Search], console: Console
-) -> list[Point]:
-    """Write the answer to each query plainly and with every search, one after the other.
+def first_tree(agent: Agent, query: str) -> tuple[Tree, np.ndarray, list[int]]:
+    """Draft once and show what was drafted.
 
     Args:
-        agent: with a drafter.
-        queries: to answer, one at a time.
-        searches: beam widths and draft lengths to try.
-        console: where progress is shown.
+        agent: with a drafter and a search.
+        query: what the encoder reads.
 
     Returns:
-        A point for each search. Times are of this machine, side by side: what disturbs one way of
-        writing disturbs its neighbour too.
+        The first tree, its beams, and the nodes of the accepted path.
+
+    Raises:
+        InputError: an agent without a drafter.
     """
-    seen = [Statistics() for _ in searches]
-    spent, same = np.zeros(len(searches)), np.zeros(len(searches), np.int64)
-    plain_s = encode_s = 0.0
-    lengths = []
-    plain = replace(agent, search=None)
-    ways = [replace(agent, search=search) for search in searches]
-    for way in (plain, *ways):  # compiled code is loaded, memory allocated
-        way.ask(queries[:1])
-    for query in track(queries, "measuring", console=console, transient=True):
-        source = np.array([agent.source_tokens(query)])
-        started = time.perf_counter()
-        memory = mu.remember(agent.ops, agent.model, source, np.ones(source.shape, bool))
-        agent.ops.read(memory.hidden)  # executors that write operations down run them here
-        encoded = time.perf_counter()
-        (expected,) = plain.write(memory, 1)
-        encode_s += encoded - started
-        plain_s += time.perf_counter() - encoded
-        lengths.append(len(expected) - 1)  # the first token comes without a draft
-        for i, way in enumerate(ways):
-            before = time.perf_counter()
-            (written,) = way.write(memory, 1, seen[i])
-            spent[i] += time.perf_counter() - before
-            same[i] += written == expected
-    n = len(queries)
-    return [
-        Point(
-            beam_width=search.beam_width,
-            draft_len=search.draft_len,
-            n_queries=n,
-            same=int(same[i]),
-            tokens_per_step=seen[i].tokens_per_step,
-            cap=sum(lengths) / max(1, sum(ceil(k / (search.draft_len + 1)) for k in lengths)),
-            mean_accepted=seen[i].mean_accepted,
-            accepted=dict(sorted(seen[i].accepted.items())),
-            nodes_before=seen[i].nodes_before / max(1, seen[i].n_steps),
-            nodes_after=seen[i].nodes_after / max(1, seen[i].n_steps),
-            draft_share=seen[i].draft_share,
-            encode_ms=1000 * encode_s / n,
-            plain_ms=1000 * plain_s / n,
-            speculative_ms=1000 * spent[i] / n,
-        )
-        for i, search in enumerate(searches)
-    ]
+    if agent.drafter is None or agent.search is None:
+        raise InputError("a tree must be drafted; give a drafter")
+    source = np.array([agent.source_tokens(query)])
+    memory = mu.remember(agent.ops, agent.model, source, np.ones(source.shape, bool))
+    drafts = proposer(agent.ops, agent.model, agent.drafter, agent.search)
+    seen: list[np.ndarray] = []
+
+    def noted(hidden: Value, tokens: np.ndarray, longest: int) -> Beams:
+        found = drafts(hidden, tokens, longest)
+        seen.append(found.tokens)
+        return found
+
+    start = np.full((1, 1), agent.model.bos_id)
+    steps = speculate(
+        agent.ops, agent.model, noted, memory, start, np.ones((1, 1), bool), MAX_NEW_TOKENS
+    )
+    next(steps)
+    written = next(steps, None)
+    if written is None:
+        raise InputError(f"the answer to {query!r} is a single token; there is no draft")
+    tree, beams = pack(seen[0]), seen[0]
+    text = written.tokens[0, : written.n_tokens[0]]
+    n = min(len(text), beams.shape[2] - 1)
+    right = np.logical_and.accumulate(beams[0, :, 1 : n + 1] == text[:n], axis=1).sum(axis=1)
+    best = int(np.argmax(right))
+    return tree, beams, tree.unpacker[0, best, : right[best] + 1].tolist()

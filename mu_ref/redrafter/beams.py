@@ -18,8 +18,8 @@ from mu_ref.redrafter.drafter import advance, scores
 
 __all__ = ["Beams", "Drafts", "Search", "draft", "log_softmax", "proposer", "select", "warp"]
 
-Drafts = Callable[[Value, np.ndarray, int], np.ndarray]
-"""(hidden [batch, 1, d_model], tokens [batch], longest draft) -> beams [batch, beam_width, n]."""
+Drafts = Callable[[Value, np.ndarray, int], "Beams"]
+"""(hidden [batch, 1, d_model], tokens [batch], longest draft) -> beams."""
 
 DEAD = -50000.0  # score of a beam that does not exist yet, and of a masked token
 WARP_TOP = 50
@@ -50,8 +50,8 @@ class Beams:
     """Drafted sequences, the likeliest first."""
 
     tokens: np.ndarray  # [batch, beam_width, draft_len + 1] int; the first one is the model's own
-    log_p: np.ndarray  # [batch, beam_width], score of the whole beam
-    log_probs: np.ndarray | None  # [batch, beam_width, draft_len, vocab_size], if asked for
+    log_p: np.ndarray | None = None  # [batch, beam_width], score of the whole beam
+    log_probs: np.ndarray | None = None  # [batch, beam_width, draft_len, vocab_size], if asked for
 
 
 def warp(logits: np.ndarray) -> np.ndarray:
@@ -163,11 +163,11 @@ def proposer(ops: Ops, model: ModelConfig, config: DrafterConfig, search: Search
     """
     config.check_fits(model)
 
-    def propose(hidden: Value, tokens: np.ndarray, longest: int) -> np.ndarray:
+    def propose(hidden: Value, tokens: np.ndarray, longest: int) -> Beams:
         cut = search
         if longest < search.draft_len:
             cut = replace(search, draft_len=longest)
-        return draft(ops, model, config, hidden, tokens, cut).tokens
+        return draft(ops, model, config, hidden, tokens, cut)
 
     return propose
 
@@ -187,11 +187,10 @@ def _repeated(ops: Ops, hidden: Value, n: int) -> Value:
 
 def _chosen(ops: Ops, state: Value, source: np.ndarray) -> Value:
     """States of the beams that live on: [batch, n, d] -> [batch, beam_width, d]."""
-    n, stays = state.shape[1], np.arange(source.shape[1])
-    if n == len(stays) and np.array_equal(source, np.broadcast_to(stays, source.shape)):
+    if state.shape[1] == source.shape[1] and (source == np.arange(source.shape[1])).all():
         return state
     return ops.take_tokens(state, source, "drafter.beams")
 
 
 def _rows(x: np.ndarray, source: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(x, source[:, :, None], axis=1)
+    return x[np.arange(len(x))[:, None], source]

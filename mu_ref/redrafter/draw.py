@@ -10,7 +10,7 @@ from mu_ref.files import written_whole
 from mu_ref.redrafter.tree import Tree
 
 if TYPE_CHECKING:
-    from mu_ref.redrafter.agent import Point
+    from mu_ref.redrafter.sweep import Point
 
 __all__ = ["plot_sweep", "plot_tree", "tree_text"]
 
@@ -75,7 +75,7 @@ def plot_tree(
 
     parents, tokens = _parents(tree, row), tree.packed(beams)[row]
     depths, heights = tree.depths[row], _heights(parents)
-    figure = Figure(figsize=(11, 1.5 + 0.42 * len(parents)), layout="constrained")
+    figure = Figure(figsize=(11, 2.5 + 0.2 * len(parents)), layout="constrained")
     axes, mask = figure.subplots(1, 2, width_ratios=[3, 2])
     for node, parent in enumerate(parents):
         color = GREEN if node in kept else GREY

@@ -17,69 +17,12 @@ from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops, Value
-from mu_ref.redrafter.beams import Drafts
-from mu_ref.redrafter.tree import Tree, pack
-from mu_ref.redrafter.verify import accept, draft_limit, verify
+from mu_ref.redrafter.beams import Beams, Drafts, log_softmax, warp
+from mu_ref.redrafter.steps import SpeculativeStep, Statistics
+from mu_ref.redrafter.tree import Tree, pack, unpack
+from mu_ref.redrafter.verify import Accepted, accept, accept_apple, draft_limit, verify
 
 __all__ = ["SpeculativeStep", "Statistics", "speculate"]
-
-
-@dataclass(frozen=True, slots=True)
-class SpeculativeStep:
-    """What one pass of the model wrote: up to draft_len + 1 tokens in each row."""
-
-    tokens: np.ndarray  # [batch, n] int, pad_id behind a row's own
-    n_tokens: np.ndarray  # [batch] int, eos included; 0 for rows that had ended
-    logits: np.ndarray | None  # [batch, n, vocab_size], what they were chosen from, if asked for
-    ended: np.ndarray  # [batch] bool
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Counts over all verifying passes and rows; the first pass, without drafts, is not in them."""
-
-    n_steps: int = 0  # of rows that had not ended
-    n_tokens: int = 0  # written by those steps
-    accepted: dict[int, int] = field(default_factory=dict)  # {drafted tokens kept: steps}
-    nodes_before: int = 0  # tokens of all beams
-    nodes_after: int = 0  # after packing
-    draft_s: float = 0.0
-    verify_s: float = 0.0
-
-    @property
-    def mean_accepted(self) -> float:
-        """Drafted tokens kept for each step; the step's own token is not among them."""
-        kept = sum(n * steps for n, steps in self.accepted.items())
-        return kept / self.n_steps if self.n_steps else 0.0
-
-    @property
-    def tokens_per_step(self) -> float:
-        """Tokens that one verifying pass writes, on average."""
-        return self.n_tokens / self.n_steps if self.n_steps else 0.0
-
-    @property
-    def draft_share(self) -> float:
-        """Share of the time that drafting takes."""
-        total = self.draft_s + self.verify_s
-        return self.draft_s / total if total else 0.0
-
-    def count(self, step: SpeculativeStep, n_accepted: np.ndarray, beams: int, tree: Tree) -> None:
-        """Take in one step.
-
-        Args:
-            step: what it wrote.
-            n_accepted: [batch] int.
-            beams: tokens of all beams of a row.
-            tree: what was verified.
-        """
-        alive = step.n_tokens > 0
-        n_rows = int(alive.sum())
-        self.n_steps += n_rows
-        self.n_tokens += int(step.n_tokens.sum())
-        self.nodes_before += n_rows * beams
-        self.nodes_after += int(tree.n_nodes[alive].sum())
-        for n in n_accepted[alive].tolist():
-            self.accepted[n] = self.accepted.get(n, 0) + 1
 
 
 def speculate(
@@ -95,6 +38,7 @@ def speculate(
     *,
     stop_at_eos: bool = True,
     with_logits: bool = False,
+    apple_rule: bool = False,
     statistics: Statistics | None = None,
 ) -> Iterator[SpeculativeStep]:
     """Yield what each pass of the model wrote, until every row has ended or reached the limit.
@@ -111,19 +55,29 @@ def speculate(
         rng: needed unless greedy.
         stop_at_eos: False goes on to the limit whatever comes.
         with_logits: also read the logits.
+        apple_rule: sample as Apple's code does, which is NOT lossless; needs a temperature, and
+            drafts with log-probabilities.
         statistics: counts along, if given.
 
     Yields:
         Steps; the first one is the model's own first token, without drafts.
 
     Raises:
-        InputError: an empty prompt, or sampling without a generator.
+        InputError: an empty prompt, sampling without a generator, or Apple's rule without what it
+            needs.
     """
+    if apple_rule and (sampling.temperature == 0 or rng is None):
+        raise InputError("Apple's rule must sample; give a temperature above 0 and a generator")
+    if apple_rule and sampling != Sampling(temperature=sampling.temperature):
+        raise InputError("Apple's rule must sample from all tokens; give no top_k and no top_p")
     if not np.all(prompt_valid.any(axis=1)):
         raise InputError("every prompt must hold at least one token; one is empty")
     if max_new_tokens < 1:
         return
-    run = _Run(ops, model, drafts, memory, max_new_tokens, sampling, rng, stop_at_eos, with_logits)
+    run = _Run(
+        ops, model, drafts, memory, max_new_tokens, sampling, rng, stop_at_eos, with_logits,
+        apple_rule,
+    )  # fmt: skip
     yield run.begin(prompt, prompt_valid)
     while not run.done:
         yield run.advance(statistics)
@@ -142,6 +96,7 @@ class _Run:
     rng: np.random.Generator | None
     stop_at_eos: bool
     with_logits: bool
+    apple_rule: bool
     cache: Cache = field(init=False)
     hidden: Value = field(init=False)  # [batch, 1, d_model], of the last token in the cache
     token: np.ndarray = field(init=False)  # [batch], chosen from it, not yet in the cache
@@ -174,10 +129,10 @@ class _Run:
         longest = int((self.limit - self.written)[alive].max()) - 1
         room = draft_limit(self.cache, self.seen, self.model.stacks["decoder"]) - 1
         longest = int(min(longest, room))
+        proposed = Beams(self.token[:, None, None])
         if longest > 0:
-            beams = self.drafts(self.hidden, self.token, longest)
-        else:
-            beams = self.token[:, None, None]
+            proposed = self.drafts(self.hidden, self.token, longest)
+        beams = proposed.tokens
         drafted = time.perf_counter()
         tree = self._pack(beams)
         n_past = self.cache.tokens.shape[1]
@@ -185,9 +140,8 @@ class _Run:
             self.ops, self.model, self.memory, self.cache, beams, tree, self.seen, alive
         )
         scores = mu.logits(self.ops, hidden, self.model)  # [batch, n_packed, vocab_size]
-        chosen = sample(self.ops, scores, self.sampling, self.rng)  # [batch, n_packed]
         rows = np.arange(len(beams))
-        found = accept(beams, chosen[rows[:, None, None], tree.unpacker])
+        found = self._accept(proposed, tree, scores)
         n_new = np.where(alive, found.n_accepted + 1, 0)
         path = tree.unpacker[rows, found.best_beam, : max(1, n_new.max())]  # [batch, n]
         kept = np.arange(path.shape[1]) < n_new[:, None]
@@ -195,13 +149,25 @@ class _Run:
         at = path[rows, found.n_accepted * alive][:, None]
         self.hidden = self.ops.take_tokens(hidden, at, "decoder.last_token")
         self.seen = self.seen + n_new
-        step = self._write(np.take_along_axis(chosen, path, axis=1), n_new, scores, path)
+        tokens = np.concatenate([beams[rows, found.best_beam, 1:], beams[:, 0, :1]], axis=1)
+        tokens[rows, found.n_accepted] = found.next_token
+        step = self._write(tokens[:, : path.shape[1]], n_new, scores, path)
         if statistics is not None:
             finished = time.perf_counter()
             statistics.count(step, found.n_accepted, beams[0].size, tree)
             statistics.draft_s += drafted - started
             statistics.verify_s += finished - drafted
         return step
+
+    def _accept(self, beams: Beams, tree: Tree, scores: Value) -> Accepted:
+        if not self.apple_rule or beams.tokens.shape[2] == 1:
+            written = sample(self.ops, scores, self.sampling, self.rng)  # [batch, n_packed]
+            return accept(beams.tokens, unpack(written, tree))
+        if beams.log_probs is None or self.rng is None:
+            raise InputError("Apple's rule must be given drafts with log-probabilities")
+        logits = warp(unpack(self.ops.read(scores), tree)) / self.sampling.temperature
+        uniform = self.rng.random(beams.log_probs.shape[:3])
+        return accept_apple(beams.tokens, log_softmax(logits), beams.log_probs, uniform, self.rng)
 
     def _pack(self, beams: np.ndarray) -> Tree:
         if not self.ops.compiled:

@@ -37,8 +37,8 @@ __all__ = [
 class DrafterTraining:
     """What decides a run, besides the drafter and the data."""
 
-    epochs: int = 6
-    draft_len: int = 6  # tokens ahead that are trained
+    epochs: int = 4
+    draft_len: int = 8  # tokens ahead that are trained
     batch_size: int = 1024  # positions
     peak_rate: float = 3e-3
     weight_decay: float = 0.01

@@ -140,5 +140,5 @@ def test_mistakes_are_named(mu_ref: Run, random_drafter: Path, queries: Path) ->
     assert_mistake(mu_ref("train-drafter", "mu-330m"), "mu-330m must be given --weights")
     code, _, err = mu_ref("train-drafter", "--queries", queries, "--batch-size", 5000)
     assert (code, err) == (2, "error: training must see at least 5000 positions, got 22\n")
-    queries.write_text("", encoding="utf-8")
+    queries.write_text('{"query": "?!", "call": "none()"}\n', encoding="utf-8")
     assert_mistake(mu_ref("draft-sweep", queries), "must hold queries")

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from strategies import quantized, random_weights, seeds
 
 from mu_ref.errors import ConfigError, InputError, WeightsError
+from mu_ref.generate import stream
+from mu_ref.model import mu
 from mu_ref.model.cache import Cache, LayerCache
 from mu_ref.ops import Ops
 from mu_ref.ops.fast import FastOps
@@ -21,7 +23,7 @@ from mu_ref.ops.tape import TapeOps
 from mu_ref.presets import tiny
 from mu_ref.quantize.encodings import Encoding
 from mu_ref.readers.apple_redrafter import read_apple_drafter
-from mu_ref.redrafter.beams import Search, draft
+from mu_ref.redrafter.beams import Beams, Search, draft
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_drafter
 from mu_ref.redrafter.drafter import advance, scores
 from mu_ref.redrafter.draw import plot_tree, tree_text
@@ -191,6 +193,30 @@ def test_ntk_scaling_ends_drafting_where_the_speed_begins_to_change() -> None:
     assert draft_limit(cache, np.array([9]), tiny().stacks["decoder"]) == np.inf
 
 
+def test_drafts_of_the_right_tokens_stay_exact_while_the_turning_speed_changes() -> None:
+    """Prompt of 2 tokens, base length 6: the first tree fits, then every token turns anew."""
+    config = replace(tiny(rope_ntk_factor=4.0, rope_base_len=6), encoder=None)
+    ops = ReferenceOps(random_weights(config, 7))
+    prompt, full = np.array([[1, 9]]), np.ones((1, 2), bool)
+    plain = list(stream(ops, config, None, prompt, full, 10, stop_at_eos=False))
+    text = [int(step.tokens[0]) for step in plain]
+    written = 0
+
+    def right(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        return Beams(np.array([[text[written - 1 : written + longest]]]))
+
+    sizes, rows = [], []
+    for step in speculate(
+        ops, config, right, None, prompt, full, 10, stop_at_eos=False, with_logits=True
+    ):
+        assert step.logits is not None
+        written += int(step.n_tokens[0])
+        sizes.append(int(step.n_tokens[0]))
+        rows.append(step.logits[0])
+    assert sizes == [1, 4, 1, 1, 1, 1, 1]
+    np.testing.assert_array_equal(np.concatenate(rows), np.concatenate([s.logits for s in plain]))
+
+
 def test_a_cache_keeps_its_beginning_and_the_accepted_path() -> None:
     cache = Cache.empty(2, 1)
     values = np.arange(10.0).reshape(2, 1, 5, 1)
@@ -210,21 +236,21 @@ def test_an_end_inside_an_accepted_path_ends_the_text_there() -> None:
     ops = ReferenceOps(random_weights(config, 5))
     prompt, full = np.array([[1]]), np.ones((1, 1), bool)
 
-    def run(config: object, drafts: Callable[..., np.ndarray], **options: bool) -> list[list[int]]:
+    def run(config: object, drafts: Callable[..., Beams], **options: bool) -> list[list[int]]:
         alone = replace(config, encoder=None)  # type: ignore[type-var]
         steps = speculate(ops, alone, drafts, None, prompt, full, 8, **options)
         return [step.tokens[0, : step.n_tokens[0]].tolist() for step in steps]
 
-    def nothing(hidden: object, token: np.ndarray, longest: int) -> np.ndarray:
-        return token[:, None, None]
+    def nothing(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        return Beams(token[:, None, None])
 
     text = [token for step in run(config, nothing, stop_at_eos=False) for token in step]
     end = next(t for i, t in enumerate(text) if i >= 2 and t not in text[:i])
     at = text.index(end)
     ending = replace(config, eos_id=end, pad_id=next(t for t in range(61) if t not in text))
 
-    def all_of_it(hidden: object, token: np.ndarray, longest: int) -> np.ndarray:
-        return np.array([[text[: longest + 1]]])
+    def all_of_it(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        return Beams(np.array([[text[: longest + 1]]]))
 
     steps = run(ending, all_of_it)
     assert steps == [text[:1], text[1 : at + 1]]
@@ -244,9 +270,6 @@ def test_distillation_notes_what_the_model_wrote_after_each_state() -> None:
     ops: Ops = ReferenceOps(random_weights(config, 3), np.float32)
     source, valid = np.array([[5, 6, 7], [8, 9, 0]]), np.array([[1, 1, 1], [1, 1, 0]], bool)
     data = distill(ops, config, source, valid, max_new_tokens=6, draft_len=3)
-    from mu_ref.generate import stream
-    from mu_ref.model import mu
-
     memory = mu.remember(ops, config, source, valid)
     steps = list(stream(ops, config, memory, np.ones((2, 1), int), np.ones((2, 1), bool), 6))
     row = 0

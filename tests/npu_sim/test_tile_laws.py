@@ -1,11 +1,16 @@
 """What must hold for every request on every chip, piece by piece."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from npu_strategies import chips, configs, lengths, precisions
 
+from mu_ref.presets import tiny
 from npu_sim.errors import CapacityError
+from npu_sim.hardware import npu
+from npu_sim.program import Precision
 from npu_sim.record import record_request
 from npu_sim.report import simulate
 from npu_sim.table import program_table
@@ -129,3 +134,16 @@ def test_the_same_request_gives_the_same_tasks(config, request, precision, chip)
         a, b = call_tasks(one, chip), call_tasks(other, chip)
         assert a.tasks.tobytes() == b.tasks.tobytes()
         assert (a.start.tobytes(), a.end.tobytes()) == (b.start.tobytes(), b.end.tobytes())
+
+
+def test_blocks_of_rows_do_not_depend_on_the_number_of_rows():
+    chip = npu("teaching-npu").with_changes(
+        {
+            "sram.capacity_bytes": 1500, "dma.transfer_bytes": 512, "matrix.dataflow": "blocks",
+            "sram.keeps_between_calls": False, "dma.setup_cycles": 0, "per_op_overhead_cycles": 0,
+        }
+    )  # fmt: skip
+    config = replace(tiny(), encoder=None)
+    narrow = Precision(weight_bits=4, kv_bits=4, head_weight_bits=4)
+    times = [cycles(config, (n, 1, 2), narrow, chip) for n in range(1, 17)]
+    assert times == sorted(times)

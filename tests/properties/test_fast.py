@@ -18,6 +18,7 @@ from mu_ref.ops.fast import FastOps
 from mu_ref.ops.fast_int4 import FastInt4Ops
 from mu_ref.ops.fast_integer import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps
+from mu_ref.ops.recorded import MOST_ROWS
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.quantize.int4 import (
     GROUP,
@@ -165,6 +166,42 @@ def test_cached_decoding_gives_the_bits_of_full_recomputation(
         full = logits(config, ops, source, Rows(target.tokens[:, :end], target.valid[:, :end]))
         np.testing.assert_array_equal(step, full[:, done:end])
         done = end
+
+
+@given(cases(), schemes, st.integers(1, 2), st.integers(0, 3))
+def test_steps_that_are_replayed_give_the_bits_of_recorded_ones(
+    case: Any, scheme: str, n_new: int, switch: int
+) -> None:
+    """Many equal steps, with one of another length among them, and an answer that is read late."""
+    config, weights, source, target, seed = case
+    _, ops = executors(config, weights, seed, scheme)
+    ops.n_threads = 1  # type: ignore[attr-defined]
+    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    rng = np.random.default_rng(seed)
+    sizes = [n_new] * 7 + [switch] * (switch > 0) + [n_new] * 60
+    tokens = rng.integers(0, config.vocab_size, (len(target.tokens), sum(sizes)))
+    valid = rng.random(tokens.shape) < 0.9
+    valid[:, 0] = True
+    cache = Cache.empty(len(tokens), config.stacks["decoder"].n_layers)
+    waiting, done = [], 0
+    for number, size in enumerate(sizes):
+        new = slice(done, done + size)
+        waiting.append(decode(ops, tokens[:, new], valid[:, new], config, memory, cache))
+        if number % 3 == 0:
+            ops.read(waiting[-1])
+        done += size
+    got = np.concatenate([ops.read(x) for x in waiting], axis=1)
+    if config.stacks["decoder"].rope_ntk_factor == 1:  # else theta grows, and earlier keys with it
+        full = decode(ops, tokens, valid, config, memory)
+        np.testing.assert_array_equal(got[valid], ops.read(full)[valid])
+    replayed = sum(script.n_replayed for script in cache.scripts.values())
+    if scheme != "float32" or config.decoder.d_model % 16 == 0:  # type: ignore[union-attr]
+        few = tokens[:, :n_new].size <= MOST_ROWS and not _theta_moves(config)
+        assert (replayed > 40) == few
+
+
+def _theta_moves(config: ModelConfig) -> bool:
+    return config.stacks["decoder"].rope_ntk_factor > 1
 
 
 @settings(max_examples=20)

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from mu_ref.config import ModelConfig
+from mu_ref.errors import InputError
 from mu_ref.generate import Sampling
 from mu_ref.model import mu
 from mu_ref.model.decoder import decode
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import preset, tiny
+from mu_ref.redrafter.beams import Beams
 from mu_ref.redrafter.generate import Statistics, speculate
 from mu_ref.redrafter.verify import accept_apple
 from mu_ref.weights import initial_weights
@@ -97,7 +99,7 @@ def drawn_by_speculation(
     for _ in range(N_DRAWS // PART):
         texts, done = np.zeros((PART, 4), np.int64), np.zeros(PART, np.int64)
         for step in speculate(
-            ops, config, lambda hidden, token, longest: beams[token][:, :, : longest + 1], None,
+            ops, config, lambda _, token, longest: Beams(beams[token][:, :, : longest + 1]), None,
             prompt, np.ones(prompt.shape, bool), 4, Sampling(temperature=1.0), rng,
             stop_at_eos=False,
         ):  # fmt: skip
@@ -117,6 +119,37 @@ def test_sampling_with_drafts_has_the_models_distribution(
     config, ops, p = chain
     drawn = drawn_by_speculation(config, ops, best_beams(drafter_of(kind, p)), seed=11)
     assert chi_square_z(drawn, three_tokens(p, p[START])) < 3
+
+
+def test_apples_rule_can_be_switched_on_and_is_seen_to_change_the_texts(
+    chain: tuple[ModelConfig, ReferenceOps, np.ndarray],
+) -> None:
+    """The first token is the model's own, the second meets the rule; the drafter is perfect."""
+    config, ops, p = chain
+    beams, log_q = best_beams(p), np.log(p)
+    prompt, rng = np.full((20_000, 1), START), np.random.default_rng(5)
+
+    def drafts(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        found = beams[token][:, :, : longest + 1]
+        return Beams(found, None, log_q[found[:, :, :-1]])
+
+    texts = {}
+    for apple_rule in (False, True):
+        steps = speculate(
+            ops, config, drafts, None, prompt, np.ones(prompt.shape, bool), 3,
+            Sampling(temperature=1.0), rng, stop_at_eos=False, apple_rule=apple_rule,
+        )  # fmt: skip
+        first, second = next(steps).tokens[:, 0], next(steps).tokens[:, 0]
+        texts[apple_rule] = np.stack([first, second, np.zeros_like(first)], axis=1)
+    exact = np.zeros((VOCAB,) * 3)
+    exact[:, :, 0] = p[START][:, None] * p
+    assert chi_square_z(texts[False], exact) < 3
+    assert chi_square_z(texts[True], exact) > 20
+    full = np.ones((1, 1), bool)
+    for sampling in (Sampling(), Sampling(temperature=1.0, top_k=2)):
+        with pytest.raises(InputError, match="Apple's rule must sample"):
+            next(speculate(ops, config, drafts, None, prompt[:1], full, 3, sampling, rng,
+                           apple_rule=True))  # fmt: skip
 
 
 def drawn_by_apple(p: np.ndarray, q: np.ndarray, seed: int) -> np.ndarray:
@@ -174,7 +207,7 @@ def _kept(config: ModelConfig, ops: ReferenceOps, q: np.ndarray) -> float:
     beams, seen = best_beams(q), Statistics()
     prompt = np.full((2000, 1), START)
     for _ in speculate(
-        ops, config, lambda hidden, token, longest: beams[token][:, :, : longest + 1], None,
+        ops, config, lambda _, token, longest: Beams(beams[token][:, :, : longest + 1]), None,
         prompt, np.ones(prompt.shape, bool), 6, Sampling(temperature=1.0),
         np.random.default_rng(3), stop_at_eos=False, statistics=seen,
     ):  # fmt: skip

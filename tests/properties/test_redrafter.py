@@ -17,7 +17,7 @@ from mu_ref.ops.fast import FastOps
 from mu_ref.ops.fast_integer import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
-from mu_ref.redrafter.beams import Search, draft, log_softmax, select
+from mu_ref.redrafter.beams import Beams, Search, draft, log_softmax, select
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.generate import SpeculativeStep, Statistics, speculate
 from mu_ref.redrafter.quantize import quantize_drafter
@@ -168,12 +168,12 @@ def texts_of(steps: list[SpeculativeStep], n_rows: int) -> list[Text]:
 def speculative_texts(case: Any, drafts: Any = None) -> list[Text]:
     config, drafter, ops, source, prompt, search = case
 
-    def propose(hidden: Any, token: np.ndarray, longest: int) -> np.ndarray:
+    def propose(hidden: Any, token: np.ndarray, longest: int) -> Beams:
         cut = Search(
             beam_width=search.beam_width, draft_len=min(search.draft_len, longest),
             warp=search.warp,
         )  # fmt: skip
-        return draft(ops, config, drafter, hidden, token, cut).tokens
+        return draft(ops, config, drafter, hidden, token, cut)
 
     memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
     seen = Statistics()
@@ -213,7 +213,7 @@ def test_the_same_holds_for_drafts_that_are_often_right(case: Any, percent: int,
     rng, done = np.random.default_rng(seed), np.ones(len(known), np.int64)
     before: list[np.ndarray] = []
 
-    def propose(hidden: Any, token: np.ndarray, longest: int) -> np.ndarray:
+    def propose(hidden: Any, token: np.ndarray, longest: int) -> Beams:
         del hidden
         n = min(search.draft_len, longest) + 1
         beams = rng.integers(0, config.vocab_size, (len(token), search.beam_width, n))
@@ -223,7 +223,7 @@ def test_the_same_holds_for_drafts_that_are_often_right(case: Any, percent: int,
                 right = rng.integers(0, 100, len(ahead)) < percent
                 beam[1 : 1 + len(ahead)] = np.where(right, ahead, beam[1 : 1 + len(ahead)])
         beams[:, :, 0] = token[:, None]
-        return beams
+        return Beams(beams)
 
     def positions(row: int) -> int:
         return int(done[row])

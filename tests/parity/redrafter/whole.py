@@ -10,7 +10,7 @@ from mu_ref.model import mu
 from mu_ref.model.cache import Cache
 from mu_ref.model.decoder import decode
 from mu_ref.ops.reference import ReferenceOps
-from mu_ref.redrafter.beams import Search, draft, warp
+from mu_ref.redrafter.beams import Beams, Search, draft, warp
 from mu_ref.redrafter.config import DrafterConfig
 from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.tree import pack, unpack
@@ -152,9 +152,9 @@ def _check_output(
     """Run `speculate` and plain decoding to the end; rows are compared up to a common length."""
     model, config, ops = setup
 
-    def drafts(hidden: np.ndarray, token: np.ndarray, longest: int) -> np.ndarray:
+    def drafts(hidden: np.ndarray, token: np.ndarray, longest: int) -> Beams:
         del longest
-        return draft(ops, model, config, hidden, token, search).tokens
+        return draft(ops, model, config, hidden, token, search)
 
     limit = int(golden["max_length"])
     steps = list(speculate(ops, model, drafts, None, prompt, valid, limit, stop_at_eos=False))

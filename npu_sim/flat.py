@@ -127,7 +127,8 @@ def price(flat: FlatProgram, values: Mapping[str, Any], runtime: str = "native")
     lanes = np.maximum(1, v["vector.width_bytes"] // row[STORED])
     steps = row[SIMPLE] + row[SPECIAL] * v["vector.special_function_cycles"]
     vector = np.ceil(np.ceil(row[ELEMENTS] * steps) / (lanes * v["vector.efficiency"]))
-    spilled = np.where(row[ACTIVATION] > v["sram.capacity_bytes"], row[ACTIVATION], 0.0)
+    leaves = (row[ACTIVATION] > v["sram.capacity_bytes"]) & (v["sram.fuses_operations"] == 0)
+    spilled = np.where(leaves, row[ACTIVATION], 0.0)
     moved = row[MOVED] + spilled
     bytes_per_s = np.minimum(v["dma.bytes_per_s"], v["dram.bytes_per_s"])
     memory = np.ceil(moved * v["clock_hz"] / bytes_per_s)

@@ -8,8 +8,9 @@ It is a lower bound for what the engines can do, plus overheads: no tiles, no wa
 Assumes:
     Weights are read from DRAM in every graph call, once per operation, also where all of them
     would fit SRAM: a call of another program may have replaced them.
-    Activations stay in SRAM if inputs and outputs of the operation fit it together; otherwise all
-    of them move through DRAM. Weights and cached keys pass through SRAM without taking its room.
+    Activations stay in SRAM if inputs and outputs of the operation fit it together, or if the
+    compiler fuses operations so that they always do; otherwise all of them move through DRAM.
+    Weights and cached keys pass through SRAM without taking its room.
     Cached keys and values live in DRAM; attention reads all of them once, whatever the window or
     the mask; each kv head is read once for all query heads that share it.
     The matrix engine reaches the same rate for every shape, one-row products included.
@@ -155,7 +156,7 @@ def dram_bytes(op: Op, npu: Npu) -> int:
 
     Args:
         op: the operation.
-        npu: uses sram.capacity_bytes.
+        npu: uses sram.capacity_bytes and sram.fuses_operations.
 
     Returns:
         Bytes.
@@ -163,7 +164,8 @@ def dram_bytes(op: Op, npu: Npu) -> int:
     Assumes:
         See the module: weights and cache always move, activations only if they do not fit.
     """
-    spilled = op.activation_bytes if op.activation_bytes > npu.sram.capacity_bytes else 0
+    stays = npu.sram.fuses_operations or op.activation_bytes <= npu.sram.capacity_bytes
+    spilled = 0 if stays else op.activation_bytes
     return op.weight_bytes + op.kv_bytes + spilled
 
 

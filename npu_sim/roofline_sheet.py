@@ -60,7 +60,8 @@ class RooflineSheet:
         lanes = np.maximum(1, npu.vector.width_bytes // self.stored_bytes)
         busy_lanes = lanes * npu.vector.efficiency
         elements = np.ceil(np.ceil(steps) / busy_lanes).astype(np.int64)
-        spilled = self.activations * (self.activations > npu.sram.capacity_bytes)
+        leaves = (self.activations > npu.sram.capacity_bytes) & (not npu.sram.fuses_operations)
+        spilled = self.activations * leaves
         memory = -(-(self.moved + spilled) * npu.clock_hz // npu.memory_bytes_per_s)
         busiest = np.maximum(np.maximum(compute, elements), memory)
         priced = busiest + npu.per_op_overhead_cycles

@@ -99,6 +99,7 @@ def draft(
     hidden: Value,
     tokens: np.ndarray,
     search: Search,
+    end: int | None = None,
 ) -> Beams:
     """Draft the likeliest continuations of each row.
 
@@ -109,6 +110,8 @@ def draft(
         hidden: [batch, 1, d_model], the model's, of the last token before `tokens`.
         tokens: [batch] int, what the model chose from `hidden`; not drafted, so always right.
         search: how.
+        end: token behind which nothing counts: drafting stops when the best beam of every row
+            holds it. None drafts on, as Apple's code does.
 
     Returns:
         The beams.
@@ -145,6 +148,8 @@ def draft(
                 kept = [_rows(q, source) for q in (*kept, log_q)]
         state = _chosen(ops, state, source)
         beams = np.concatenate([_rows(beams, source), token[:, :, None]], axis=2)
+        if end is not None and (beams[:, 0] == end).any(axis=1).all():
+            break
     assert log_p is not None
     return Beams(beams, log_p, np.stack(kept, axis=2) if kept else None)
 
@@ -167,7 +172,7 @@ def proposer(ops: Ops, model: ModelConfig, config: DrafterConfig, search: Search
         cut = search
         if longest < search.draft_len:
             cut = replace(search, draft_len=longest)
-        return draft(ops, model, config, hidden, tokens, cut)
+        return draft(ops, model, config, hidden, tokens, cut, model.eos_id)
 
     return propose
 

@@ -163,6 +163,19 @@ def test_one_row_in_the_first_step_finds_the_beams_of_many_dead_rows(width: int)
     assert (beams.tokens[:, :, 0] == tokens[:, None]).all()
 
 
+def test_drafting_stops_when_the_best_beam_has_ended() -> None:
+    config, drafter = tiny(), initial_drafter(DRAFTER, np.random.default_rng(0))
+    ops = ReferenceOps(random_weights(config, 1) | drafter)
+    hidden = np.random.default_rng(2).standard_normal((1, 1, 16)).astype(np.float32)
+    search = Search(beam_width=2, draft_len=5)
+    whole = draft(ops, config, DRAFTER, hidden, np.array([3]), search).tokens
+    end = int(whole[0, 0, 2])
+    at = 1 + int(np.argmax(whole[0, 0, 1:] == end))
+    cut = draft(ops, config, DRAFTER, hidden, np.array([3]), search, end).tokens
+    assert cut.shape[2] <= at + 1
+    assert (cut[0, 0] == end).any()
+
+
 # -- acceptance ------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 from parity.redrafter.__main__ import check
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(__file__).parent / "data" / "redrafter"
+DATA = Path(__file__).parent / "redrafter" / "data"
 FILES = sorted(DATA.glob("*.npz"))
 
 

@@ -23,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 MakeCase = Callable[[int, int, int, np.random.Generator], tuple[Arrays, Callable[[TapeOps], Node]]]
 
 CASES: dict[str, list[MakeCase]] = {}
-NO_GRADIENT = {"argmax", "top_k", "read"}
+NO_GRADIENT = {"argmax", "top_k", "read", "repeat"}
 
 
 def case_of(op: str) -> Callable[[MakeCase], MakeCase]:
@@ -196,6 +196,19 @@ def _take_tokens(m, n, d, rng):
     index = rng.integers(0, n, (2, m))  # may pick a token twice
     inputs = {"x": rng.normal(size=(2, n, d))}
     return inputs, lambda ops: ops.take_tokens(ops.weights["x"], index, "")
+
+
+@case_of("concat")
+def _concat(m, n, d, rng):
+    inputs = {"x": rng.normal(size=(2, m, d)), "y": rng.normal(size=(2, m, n))}
+    return inputs, lambda ops: ops.concat(ops.weights["x"], ops.weights["y"], "")
+
+
+@case_of("keep_slots")
+def _keep_slots(m, n, d, rng):
+    index = rng.integers(m, m + n, (2, m))  # may pick a slot twice
+    inputs = {"x": rng.normal(size=(2, 2, m + n, d))}
+    return inputs, lambda ops: ops.keep_slots(ops.weights["x"], m, index, "")
 
 
 ALL_CASES = [pytest.param(make, id=f"{op}-{i}") for op in CASES for i, make in enumerate(CASES[op])]

@@ -8,7 +8,7 @@ import numpy as np
 
 MASKED = -40000.0  # below it a score is that of a masked token or a dead beam
 MASKED_STEP = 0.008  # two float32 steps at 50000
-FALLBACK = Path(__file__).parents[1] / "data" / "redrafter"
+FALLBACK = Path(__file__).parent / "data"
 
 
 @dataclass

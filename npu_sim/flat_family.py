@@ -73,10 +73,14 @@ def family_of(scenario: Scenario) -> FlatFamily | None:
         scenario: its input length does not matter.
 
     Returns:
-        The family, or None where lengths change more than sizes: static contexts, drafters, NTK.
+        The family, or None where lengths change more than sizes: static contexts, drafters, NTK,
+        odd widths in 4 bits.
     """
     if not is_exact(scenario) or scenario.drafter.beam_width or scenario.workload.n_output < 4:
         return None
+    widths, stacks = scenario.precision, scenario.model.config.stacks.values()
+    if 4 in (widths.weight_bits, widths.head_weight_bits) and any(s.d_model % 2 for s in stacks):
+        return None  # half bytes are rounded up, which no polynomial does
     requests = tuple(
         flat_request(replace(scenario, workload=replace(scenario.workload, n_input=n)))
         for n in LENGTHS

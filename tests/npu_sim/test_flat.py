@@ -117,6 +117,9 @@ def test_three_recordings_tell_every_input_length(config, n_output, lengths, bat
     base = scenario(config, n_output=n_output, batch=batch)
     base = replace(base, precision=Precision(weight_bits=weight_bits))
     family = family_of(base)
+    if weight_bits == 4 and any(s.d_model % 2 for s in config.stacks.values()):
+        assert family is None  # half bytes are rounded up
+        return
     for n in lengths:
         told = family.at(n)
         alone = flat_request(replace(base, workload=replace(base.workload, n_input=n)))

@@ -13,25 +13,31 @@ from rich.console import Console
 
 from mu_ref.command_line import run_app
 from mu_ref.errors import MuRefError
-from mu_ref.presets import preset
+from npu_sim import cli_forecast, cli_sweep
 from npu_sim.cli_explain import check_trace_file, explain
 from npu_sim.cli_speculate import speculate
 from npu_sim.cli_systolic import systolic
 from npu_sim.errors import NpuSimError
-from npu_sim.hardware import NPUS, npu
+from npu_sim.hardware import NPUS, RUNTIMES, npu
 from npu_sim.hardware_files import npu_to_toml
+from npu_sim.models import described_program
 from npu_sim.options import (
     ActivationBitsOption,
+    ContextOption,
     HeadBitsOption,
+    HfConfigOption,
     JsonOption,
     KvBitsOption,
+    ModelJsonOption,
     NpuOption,
+    RuntimeOption,
     WeightBitsOption,
     cycle_budgets,
     precision_of,
 )
 from npu_sim.outputs import write_files
-from npu_sim.report import BUDGET_MS, Report, simulate_request
+from npu_sim.report import BUDGET_MS, Report, simulate
+from npu_sim.scenario_file import named_description
 from npu_sim.tables import npu_list, npu_numbers, phase_table, share_table
 
 __all__ = ["app", "main"]
@@ -50,6 +56,8 @@ app.command()(explain)
 app.command("check-trace")(check_trace_file)
 app.command()(speculate)
 app.command()(systolic)
+cli_sweep.add_commands(app)
+cli_forecast.add_commands(app)
 
 
 def main() -> NoReturn:
@@ -59,11 +67,17 @@ def main() -> NoReturn:
 
 @app.command()
 def run(
-    model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Model preset, for example mu-330m; or one of the next.")
+    ] = None,
+    model_json: ModelJsonOption = None,
+    hf_config: HfConfigOption = None,
     npu_name: NpuOption = NPUS[0],
     n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
     n_output: Annotated[int, typer.Option("--output", help="Tokens written.")] = 32,
     batch: Annotated[int, typer.Option(help="Requests computed together.")] = 1,
+    context: ContextOption = None,
+    runtime: RuntimeOption = RUNTIMES[0],
     weight_bits: WeightBitsOption = 8,
     activation_bits: ActivationBitsOption = 16,
     kv_bits: KvBitsOption = 16,
@@ -93,9 +107,12 @@ def run(
     """Simulate one request of a model on an NPU."""
     precision = precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
     cycles = cycle_budgets(phase_budgets or [])
-    report = simulate_request(
-        preset(model), npu_name, n_input, n_output, precision,
-        batch=batch, budget_ms=budget_ms, budget_mb=budget_mb, fidelity=fidelity,
+    program = described_program(
+        named_description(model, model_json, hf_config), n_input, n_output, precision, batch,
+        static_context=context, runtime=runtime,
+    )  # fmt: skip
+    report = simulate(
+        program, npu(npu_name), budget_ms, budget_mb=budget_mb, fidelity=fidelity,
         cycle_budgets=cycles,
     )  # fmt: skip
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)

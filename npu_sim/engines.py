@@ -49,6 +49,7 @@ class MatrixEngine:
     w8a16_efficiency: float
     w16a16_efficiency: float
     attention_efficiency: float  # the same for products of two activations: thin sums, many heads
+    output_elements_per_s: int  # results of products laid out for the next operation; 0: free
 
     def macs_per_cycle(self, weight_bits: int, activation_bits: int) -> int:
         """Return the peak rate for a pair of operand widths.
@@ -88,6 +89,7 @@ class VectorEngine:
     width_bytes: int  # of all vector units together, per cycle
     special_function_cycles: float  # one exp, tanh or erf in one lane, against 1 for a sum
     efficiency: float  # share of its lanes that real code keeps busy
+    float_efficiency: float  # the same where activations are 16-bit floats
     unpack_elements_per_cycle: int  # 4-bit weights widened to 8 bits
 
     def lanes(self, element_bits: int) -> int:
@@ -110,6 +112,8 @@ class Dma:
     bytes_per_s: int  # effective, sustained: the NPU's own port
     setup_cycles: int  # before the first byte of one transfer
     transfer_bytes: int  # largest transfer the schedule cuts weights into
+    cache_elements_per_s: int  # keys and values laid out on the way in; 0: free
+    runs_ahead: bool  # may move what a later operation needs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +122,7 @@ class Sram:
 
     capacity_bytes: int
     keeps_between_calls: bool  # weights and cache may stay from one graph call to the next
+    fuses_operations: bool  # operations are cut and chained so that activations never leave SRAM
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ __all__ = [
     "CapacityError",
     "HardwareError",
     "NpuSimError",
+    "SweepError",
     "UnsupportedError",
     "WorkloadError",
     "check_at_least",
@@ -28,6 +29,10 @@ class HardwareError(NpuSimError):
 
 class WorkloadError(NpuSimError):
     """What should be simulated is not a request: lengths, widths or the model do not allow it."""
+
+
+class SweepError(NpuSimError):
+    """A sweep, a search or a table of cases asks for something that does not exist."""
 
 
 class CapacityError(NpuSimError):

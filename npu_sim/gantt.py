@@ -163,7 +163,7 @@ def draw_breakdown(run: TileRun, path: Path) -> None:
     for call in run.calls:
         for op, limits in zip(call.table.ops, row_limits(call), strict=True):
             found[op.kind] = found.get(op.kind, np.zeros(4)) + limits
-    found["calls"] = np.array([0, 0, 0, run.call_overhead_cycles * len(run.calls)])
+    found["calls"] = np.array([0, 0, 0, sum(c.overhead_cycles for c in run.calls)])
     names = sorted(found, key=lambda name: found[name].sum())
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()

@@ -40,7 +40,9 @@ NPUS: tuple[str, ...] = (
     "m1-max", "m2-ultra", "tpu-v6e", "teaching-npu",
 )  # fmt: skip
 
+SWITCHES = frozenset({"sram.keeps_between_calls", "sram.fuses_operations", "dma.runs_ahead"})
 MAY_BE_ZERO = frozenset({
+    "matrix.output_elements_per_s", "dma.cache_elements_per_s",
     "per_op_overhead_cycles", "dma.setup_cycles", "matrix.w4a8_macs_per_cycle",
     "matrix.w4a16_macs_per_cycle", "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
 })  # fmt: skip
@@ -68,6 +70,9 @@ class Npu:
     geniex_overhead_us: (
         float  # more per call under an LLM runtime: embedding, sampling, graph parts
     )
+    geniex_position_us: (
+        float  # and for each position computed: embedding, mask and angles, on a CPU
+    )
     unsupported_ops: str  # kinds of `mu_ref.ops.Ops` it has no engine for, separated by blanks
     sources: Mapping[str, str] = field(compare=False, repr=False)  # path -> source
 
@@ -91,11 +96,12 @@ class Npu:
         """Peak int8 rate in 10^12 operations per second; one MAC is two operations."""
         return 2 * self.matrix.w8a8_macs_per_cycle * self.clock_hz / 1e12
 
-    def call_overhead_cycles(self, runtime: str) -> int:
+    def call_overhead_cycles(self, runtime: str, n_positions: int = 0) -> int:
         """Return the overhead of one graph call.
 
         Args:
             runtime: one of `RUNTIMES`.
+            n_positions: that the call computes; an LLM runtime prepares each on a CPU.
 
         Returns:
             Cycles.
@@ -104,7 +110,9 @@ class Npu:
             HardwareError: no such runtime.
         """
         check_choice("runtime", runtime, RUNTIMES, HardwareError)
-        extra_us = self.geniex_overhead_us if runtime == "geniex" else 0.0
+        extra_us = 0.0
+        if runtime == "geniex":
+            extra_us = self.geniex_overhead_us + n_positions * self.geniex_position_us
         return cycles_from_us(self.per_inference_overhead_us + extra_us, self.clock_hz)
 
     def values(self) -> dict[str, FieldValue]:
@@ -233,7 +241,7 @@ def _check(path: str, value: Any) -> None:
     """Check one value; what is allowed follows from the unit at the end of its name."""
     if path == "matrix.dataflow":
         check_choice(path, value, ("blocks", "os", "ws", "is"), HardwareError)
-    elif path == "sram.keeps_between_calls":
+    elif path in SWITCHES:
         check_choice(path, value, (True, False), HardwareError)
     elif path == "unsupported_ops":
         if not isinstance(value, str):

@@ -18,7 +18,7 @@ from npu_sim.errors import HardwareError
 from npu_sim.hardware import PARTS, FieldValue, Npu, build_npu
 from npu_sim.units import GB, GIB, KIB, MB, MIB
 
-__all__ = ["npu_to_toml", "read_npu", "read_preset", "write_npu"]
+__all__ = ["convert_unit", "npu_to_toml", "read_npu", "read_preset", "write_npu"]
 
 UNITS: Mapping[str, Mapping[str, float]] = MappingProxyType({
     "_hz": {"Hz": 1, "kHz": 1000, "MHz": MB, "GHz": GB},
@@ -165,11 +165,25 @@ def _entry(path: str, entry: Any, where: str) -> tuple[FieldValue, str]:
         raise HardwareError(f"{where}: the source of {path} must be a text, got {source!r}")
     value = entry["value"]
     if "unit" in entry:
-        value = _convert(path, value, entry["unit"], where)
+        value = convert_unit(path, value, entry["unit"], where)
     return value, source
 
 
-def _convert(path: str, value: Any, unit: Any, where: str) -> FieldValue:
+def convert_unit(path: str, value: Any, unit: Any, where: str) -> FieldValue:
+    """Convert a number to the unit at the end of its path.
+
+    Args:
+        path: for example "dma.bytes_per_s".
+        value: the number.
+        unit: for example "GB/s".
+        where: the file or key, for messages.
+
+    Returns:
+        The number in bytes per second, or whatever the path says.
+
+    Raises:
+        HardwareError: not a number, or a unit that does not fit the path.
+    """
     known = next((units for end, units in UNITS.items() if path.endswith(end)), {})
     if unit not in known:
         allowed = ", ".join(known) or "none: it is a plain number"

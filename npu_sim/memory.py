@@ -63,6 +63,9 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
         Plans; the schedule may still find that a piece has no room.
     """
     capacity = npu.sram.capacity_bytes - sum(pins)
+    if npu.sram.fuses_operations:
+        yield from _fused(call, capacity, npu, pins)
+        return
     for kept in range(ALL_CLASSES, -1, -1):
         for step in PIECE_STEPS:
             orders = [(0, 1)] if kept > 1 else ORDERS if step == 1 else ORDERS[-1:]
@@ -75,10 +78,26 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
                 if ring >= 3 * piece:
                     yield Plan(
                         piece_bytes=piece, kept_classes=kept, rows_outer=rows_outer, panel=panel,
+                        kept_bytes=int(call.peaks[kept]),
                         weight_ring_bytes=ring, activation_ring_bytes=activations,
                         out_ring_bytes=out, weights_pinned=int(pins[0] > 0),
                         cache_pinned=int(pins[1] > 0),
                     )  # fmt: skip
+
+
+def _fused(call: CallTable, capacity: int, npu: Npu, pins: Pins) -> Iterator[Plan]:
+    """Half of SRAM for activations, whose blocks pass through chained operations; half streams."""
+    for step in PIECE_STEPS:
+        piece = max(1, npu.dma.transfer_bytes // step)
+        out = OUT_PIECES * piece
+        ring = capacity // 2 - out
+        if ring >= 3 * piece:
+            yield Plan(
+                piece_bytes=piece, kept_classes=ALL_CLASSES, rows_outer=0, panel=1,
+                kept_bytes=min(int(call.peaks[ALL_CLASSES]), capacity // 2),
+                weight_ring_bytes=ring, activation_ring_bytes=0, out_ring_bytes=out,
+                weights_pinned=int(pins[0] > 0), cache_pinned=int(pins[1] > 0),
+            )  # fmt: skip
 
 
 def least_dma_cycles(call: CallTable, plan: Plan, npu: Npu) -> int:

@@ -9,10 +9,14 @@ from npu_sim.program import Precision
 
 __all__ = [
     "ActivationBitsOption",
+    "ContextOption",
     "HeadBitsOption",
+    "HfConfigOption",
     "JsonOption",
     "KvBitsOption",
+    "ModelJsonOption",
     "NpuOption",
+    "RuntimeOption",
     "WeightBitsOption",
     "cycle_budgets",
     "precision_of",
@@ -25,6 +29,16 @@ NpuOption = Annotated[
 WeightBitsOption = Annotated[int, typer.Option(help="Width of weights: 4, 8 or 16.")]
 ActivationBitsOption = Annotated[int, typer.Option(help="Width of activations: 8 or 16.")]
 KvBitsOption = Annotated[int, typer.Option(help="Width of cached keys and values.")]
+ModelJsonOption = Annotated[
+    str | None, typer.Option(help="FILE#name: a model of a neutral JSON file.")
+]
+HfConfigOption = Annotated[
+    str | None, typer.Option(help="config.json of a Hugging Face model, or its folder.")
+]
+ContextOption = Annotated[
+    int | None, typer.Option(help="Slots that every call processes; exact lengths by default.")
+]
+RuntimeOption = Annotated[str, typer.Option(help="Who calls the graphs: native or geniex.")]
 HeadBitsOption = Annotated[
     int | None,
     typer.Option(help="Width of the vocabulary projection; as the weights, at least 8."),

@@ -113,14 +113,14 @@ def phase_report(
         name: of the phase.
         calls: for each graph call, the costs of its operations.
         npu: the NPU that they were priced on.
-        call_overhead_cycles: of one call.
+        call_overhead_cycles: of all these calls.
 
     Returns:
         The sums; overheads count as a limit of their own, the rest of an operation as its
         busiest engine's.
     """
     limit_cycles: dict[Limit, int] = dict.fromkeys(LIMITS, 0)
-    limit_cycles["overhead"] = call_overhead_cycles * len(calls)
+    limit_cycles["overhead"] = call_overhead_cycles
     costs = [cost for call in calls for cost in call]
     for cost in costs:
         limit_cycles[cost.engine] += cost.engine_cycles

@@ -195,6 +195,12 @@ class Call:
     phase: str
     ops: tuple[Op, ...]
 
+    @property
+    def n_positions(self) -> int:
+        """Positions that the call computes: the rows of its embedding."""
+        rows = [prod(op.output.shape[:-1]) for op in self.ops if op.kind == "embed"]
+        return sum(rows)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program:

@@ -204,7 +204,13 @@ class RecordOps(Ops):
 
 
 def record_request(
-    config: ModelConfig, n_input: int, n_output: int, precision: Precision, batch: int = 1
+    config: ModelConfig,
+    n_input: int,
+    n_output: int,
+    precision: Precision,
+    batch: int = 1,
+    *,
+    ops: RecordOps | None = None,
 ) -> Program:
     """Record a whole request: read `n_input` tokens, write `n_output`.
 
@@ -218,6 +224,7 @@ def record_request(
         n_output: tokens, at least 1; decoding does not stop earlier.
         precision: stored widths.
         batch: rows computed together, all of the same length.
+        ops: another recorder than a new `RecordOps` of this configuration.
 
     Returns:
         The program.
@@ -233,7 +240,7 @@ def record_request(
         raise WorkloadError(
             f"a model that writes tokens must have a decoder, {config.name} has none"
         )
-    ops = RecordOps(config, precision)
+    ops = RecordOps(config, precision) if ops is None else ops
     tokens = np.full((batch, n_input), config.bos_id)
     valid = np.ones(tokens.shape, bool)
     memory = None

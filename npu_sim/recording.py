@@ -51,6 +51,11 @@ class Recording:
         """
         self._calls.append((phase, []))
 
+    @property
+    def phase(self) -> str:
+        """Phase of the current graph call."""
+        return self._calls[-1][0] if self._calls else ""
+
     def calls(self) -> tuple[Call, ...]:
         """Return what has been recorded."""
         return tuple(Call(phase=phase, ops=tuple(ops)) for phase, ops in self._calls)

@@ -236,22 +236,26 @@ def simulate(
         from npu_sim.tile_phases import tile_phases
 
         run = simulate_tiles(program_table(program), npu)
-        ttft = sum(call.cycles for call in run.calls[: program.n_first_calls])
+        first_runs = run.calls[: program.n_first_calls]
         return Report(
             npu=npu, program=program, phases=tile_phases(run), fidelity=fidelity, tiles=run,
-            ttft_cycles=ttft + program.n_first_calls * run.call_overhead_cycles,
+            ttft_cycles=sum(call.cycles + call.overhead_cycles for call in first_runs),
             **budgets,
         )  # fmt: skip
     check_supported(program, npu)
     check_capacity(program, npu)
     calls = [[op_cost(op, npu) for op in call.ops] for call in program.calls]
-    call_overhead = npu.call_overhead_cycles(program.runtime)
-    first = calls[: program.n_first_calls]
-    ttft_cycles = sum(cost.cycles for call in first for cost in call) + call_overhead * len(first)
+    overheads = [
+        npu.call_overhead_cycles(program.runtime, call.n_positions) for call in program.calls
+    ]
+    n_first = program.n_first_calls
+    ttft_cycles = sum(cost.cycles for call in calls[:n_first] for cost in call)
+    ttft_cycles += sum(overheads[:n_first])
     phases = []
     for name in program.phases:
-        of_phase = [c for c, call in zip(calls, program.calls, strict=True) if call.phase == name]
-        phases.append(phase_report(name, of_phase, npu, call_overhead))
+        those = [i for i, call in enumerate(program.calls) if call.phase == name]
+        overhead = sum(overheads[i] for i in those)
+        phases.append(phase_report(name, [calls[i] for i in those], npu, overhead))
     return Report(
         npu=npu, program=program, phases=tuple(phases), ttft_cycles=ttft_cycles, **budgets
     )

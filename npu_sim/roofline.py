@@ -8,11 +8,12 @@ It is a lower bound for what the engines can do, plus overheads: no tiles, no wa
 Assumes:
     Weights are read from DRAM in every graph call, once per operation, also where all of them
     would fit SRAM: a call of another program may have replaced them.
-    Activations stay in SRAM if inputs and outputs of the operation fit it together; otherwise all
-    of them move through DRAM. Weights and cached keys pass through SRAM without taking its room.
+    Activations stay in SRAM if inputs and outputs of the operation fit it together, or if the
+    compiler fuses operations so that they always do; otherwise all of them move through DRAM.
+    Weights and cached keys pass through SRAM without taking its room.
     Cached keys and values live in DRAM; attention reads all of them once, whatever the window or
     the mask; each kv head is read once for all query heads that share it.
-    The matrix engine reaches its peak rate for every shape, one-row products included.
+    The matrix engine reaches the same rate for every shape, one-row products included.
     Within an operation the three engines overlap perfectly; between operations they do not.
     A layout operation costs nothing. All others cost one overhead, also tiny ones.
 """
@@ -38,6 +39,7 @@ __all__ = [
     "vector_cycles",
 ]
 
+MILLION = 1_000_000  # efficiencies are counted in millionths, so that cycles stay integers
 Limit = Literal["compute", "vector", "memory", "overhead"]
 LIMITS: tuple[Limit, ...] = ("compute", "vector", "memory", "overhead")
 
@@ -102,31 +104,35 @@ def op_cost(op: Op, npu: Npu) -> OpCost:
 def compute_cycles(op: Op, npu: Npu) -> int:
     r"""Count the cycles of the matrix engine.
 
-    $$t_\mathrm{compute} = \lceil \mathrm{macs} / r \rceil$$                            (4.2)
+    $$t_\mathrm{compute} = \lceil \mathrm{macs} / (r \eta) \rceil$$                     (4.2)
 
     Args:
         op: the operation; 0 without a product.
-        npu: its rate r (MACs/cycle) depends on the widths of both operands.
+        npu: its rate r (MACs/cycle) and the share η of it that large products reach depend on the
+            widths of both operands, η also on whether one of them is a weight.
 
     Returns:
         Cycles.
 
     Assumes:
-        Peak rate for every shape.
+        The same share for every shape.
     """
     if op.gemm is None:
         return 0
-    return ceil_div(op.macs, npu.matrix.macs_per_cycle(*op.operand_bits))
+    share = npu.matrix.efficiency(*op.operand_bits, attention=op.kind == "matmul")
+    rate = npu.matrix.macs_per_cycle(*op.operand_bits)
+    return ceil_div(op.macs * MILLION, round(rate * MILLION * share))
 
 
 def vector_cycles(op: Op, npu: Npu) -> int:
     r"""Count the cycles of the vector engine.
 
-    $$t_\mathrm{vector} = \lceil e (s + f c) / \mathrm{lanes} \rceil$$                 (4.3)
+    $$t_\mathrm{vector} = \lceil e (s + f c) / (\mathrm{lanes} \, \eta) \rceil$$        (4.3)
 
     Args:
         op: e elements, each with s simple operations and f special functions.
-        npu: c cycles per special function, lanes by element width.
+        npu: c cycles per special function, lanes by element width, the share η of them that real
+            code keeps busy.
 
     Returns:
         Cycles.
@@ -139,7 +145,8 @@ def vector_cycles(op: Op, npu: Npu) -> int:
     work = VECTOR_WORK[op.vector_work]
     widths = [t.bits for t in (*op.inputs, op.output) if t.role != "weight"]
     steps = work.simple_operations + work.special_functions * npu.vector.special_function_cycles
-    return ceil_div(ceil(op.vector_elements * steps), npu.vector.lanes(max(widths)))
+    busy_lanes = npu.vector.lanes(max(widths)) * npu.vector.efficiency
+    return ceil(ceil(op.vector_elements * steps) / busy_lanes)
 
 
 def dram_bytes(op: Op, npu: Npu) -> int:
@@ -149,7 +156,7 @@ def dram_bytes(op: Op, npu: Npu) -> int:
 
     Args:
         op: the operation.
-        npu: uses sram.capacity_bytes.
+        npu: uses sram.capacity_bytes and sram.fuses_operations.
 
     Returns:
         Bytes.
@@ -157,7 +164,8 @@ def dram_bytes(op: Op, npu: Npu) -> int:
     Assumes:
         See the module: weights and cache always move, activations only if they do not fit.
     """
-    spilled = op.activation_bytes if op.activation_bytes > npu.sram.capacity_bytes else 0
+    stays = npu.sram.fuses_operations or op.activation_bytes <= npu.sram.capacity_bytes
+    spilled = 0 if stays else op.activation_bytes
     return op.weight_bytes + op.kv_bytes + spilled
 
 

@@ -7,13 +7,14 @@ found once, and each NPU prices those. The cycles are those of `roofline.py`, to
 import numpy as np
 
 from npu_sim.hardware import Npu
-from npu_sim.table import COLUMNS, PRECISIONS, ProgramTable
+from npu_sim.roofline import MILLION
+from npu_sim.table import COLUMNS, MATMUL, PRECISIONS, ProgramTable
 
 __all__ = ["RooflineSheet"]
 
 USED = (
     "macs", "precision", "simple", "special", "stored_bytes", "weight_bytes", "kv", "kv_written",
-    "activation_bytes",
+    "activation_bytes", "form",
 )  # fmt: skip
 
 
@@ -30,10 +31,12 @@ class RooflineSheet:
         different, index = np.unique(used, axis=0, return_inverse=True)
         (
             self.macs, self.precision, self.simple, self.special, self.stored_bytes,
-            weights, kv, kv_written, self.activations,
+            weights, kv, kv_written, self.activations, form,
         ) = (np.ascontiguousarray(column) for column in different.T)  # fmt: skip
+        self.attention = form == MATMUL
         self.moved = weights + kv + kv_written
         call_of = np.repeat(np.arange(len(table.calls)), [len(c.rows) for c in table.calls])
+        self.positions = [call.call.n_positions for call in table.calls]
         self.counts = np.zeros((len(table.calls), len(different)), np.int64)
         np.add.at(self.counts, (call_of, index.ravel()), 1)
 
@@ -46,17 +49,25 @@ class RooflineSheet:
         Returns:
             [n_calls] int64, the overhead of the call included.
         """
-        rates = np.array([getattr(npu.matrix, f"{name}_macs_per_cycle") for name in PRECISIONS])
-        compute = -(-self.macs // np.maximum(rates, 1)[self.precision])
+        matrix, by_width = npu.matrix, []
+        for name in PRECISIONS:
+            peak = getattr(matrix, f"{name}_macs_per_cycle") * MILLION
+            shares = (getattr(matrix, f"{name}_efficiency"), matrix.attention_efficiency)
+            by_width.append([max(1, round(peak * share)) for share in shares])
+        rates = np.array(by_width)[self.precision, self.attention.astype(int)]
+        compute = -(-self.macs * MILLION // rates)
         steps = self.simple + self.special * npu.vector.special_function_cycles
         lanes = np.maximum(1, npu.vector.width_bytes // self.stored_bytes)
-        elements = -(-np.ceil(steps).astype(np.int64) // lanes)
-        spilled = self.activations * (self.activations > npu.sram.capacity_bytes)
+        busy_lanes = lanes * npu.vector.efficiency
+        elements = np.ceil(np.ceil(steps) / busy_lanes).astype(np.int64)
+        leaves = (self.activations > npu.sram.capacity_bytes) & (not npu.sram.fuses_operations)
+        spilled = self.activations * leaves
         memory = -(-(self.moved + spilled) * npu.clock_hz // npu.memory_bytes_per_s)
         busiest = np.maximum(np.maximum(compute, elements), memory)
         priced = busiest + npu.per_op_overhead_cycles
         cycles: np.ndarray = self.counts @ priced
-        return cycles + npu.call_overhead_cycles(self.program.runtime)
+        runtime = self.program.runtime
+        return cycles + [npu.call_overhead_cycles(runtime, n) for n in self.positions]
 
     def latency_ms(self, npu: Npu) -> float:
         """Simulated milliseconds of the whole request."""

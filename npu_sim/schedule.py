@@ -32,7 +32,7 @@ from npu_sim.tasks import (
     free_after,
     place,
 )
-from npu_sim.tiling import ceil_div, weight_piece
+from npu_sim.tiling import ceil_div, layout_cycles, weight_piece
 from npu_sim.transfers import Plan, multiply, read_into, spilled, write_back
 
 __all__ = ["Plan", "expand"]
@@ -43,7 +43,7 @@ _WEIGHT_BITS, _BESIDE, _KNOWN = _C["weight_bits"], _C["beside"], _C["known"]
 _KV_WRITTEN, _UNPACK = _C["kv_written"], _C["unpack"]
 _A, _A_CLASS, _A_FROM = _C["a"], _C["a_class"], _C["a_from"]
 _B, _B_CLASS, _B_FROM = _C["b"], _C["b_class"], _C["b_from"]
-_OUT, _OUT_CLASS = _C["out"], _C["out_class"]
+_OUT, _OUT_CLASS, _LAID_OUT = _C["out"], _C["out_class"], _C["laid_out"]
 
 
 @kernel
@@ -57,7 +57,8 @@ def expand(rows, work_cycles, plan, chip, tasks, rings, n):
         chip: the NPU.
         tasks: [n_max, n_fields] int64, filled.
         rings: from `new_rings`, changed.
-        n: [1] int64, receives the number of tasks; more than n_max: call again with more.
+        n: [2] int64, receives the number of tasks; more than n_max: call again with more. The
+            second is the start of the operation that is written.
 
     Returns:
         True if every piece finds room.
@@ -65,7 +66,7 @@ def expand(rows, work_cycles, plan, chip, tasks, rings, n):
     fits = True
     for i in range(len(rows)):
         row = rows[i]
-        add(tasks, n, CONTROL, i, chip.op_overhead_cycles, 0, -1, -1, START)
+        n[1] = add(tasks, n, CONTROL, i, chip.op_overhead_cycles, 0, -1, -1, START)
         if row[_FORM] == LINEAR:
             fits = _linear(i, row, plan, chip, tasks, rings, n) and fits
         elif row[_FORM] == MATMUL:
@@ -137,8 +138,11 @@ def _linear(i, row, plan, chip, tasks, rings, n):
                     )  # fmt: skip
                     fits = fits and loads[at] >= 0
                     place(tasks, n, loads[at], -1, 0, m, col_0, col_1, sum_0, sum_1)
+                whole = row[_LAID_OUT] == 1 and sum_1 == d_in  # these results are complete
+                results = (row_1 - row_0) * (col_1 - col_0) if whole else 0
                 product = multiply(
-                    i, row, 1, row_1 - row_0, col_1 - col_0, sum_1 - sum_0,
+                    i, row, row_1 - row_0, col_1 - col_0, sum_1 - sum_0,
+                    layout_cycles(results, chip.outputs_per_s, chip),
                     a_load, ready[at], chip, tasks, n,
                 )  # fmt: skip
                 place(tasks, n, product, -1, row_0, row_1, col_0, col_1, sum_0, sum_1)

@@ -12,6 +12,7 @@ from npu_sim.tasks import (
     CACHE,
     MATRIX,
     PRODUCT,
+    TASK,
     UNPACK,
     VECTOR,
     WEIGHT_RING,
@@ -19,18 +20,18 @@ from npu_sim.tasks import (
     free_after,
     place,
 )
-from npu_sim.tiling import ceil_div, mac_slots, matrix_cycles
+from npu_sim.tiling import ceil_div, layout_cycles, mac_slots, matrix_cycles
 from npu_sim.transfers import multiply, read_into, spilled, write_back
 
 __all__ = ["matmul"]
 
-_C = COLUMNS
+_C, _CYCLES = COLUMNS, TASK["cycles"]
 _COUNT, _M, _N, _K = _C["products"], _C["m"], _C["n"], _C["k"]
 _PRECISION, _B_HEADS, _KEYS_ARE_K = _C["precision"], _C["b_heads"], _C["keys_are_k"]
 _KV, _KV_AFTER, _UNPACK = _C["kv"], _C["kv_after"], _C["unpack"]
 _A, _A_CLASS, _A_FROM = _C["a"], _C["a_class"], _C["a_from"]
 _B, _B_CLASS, _B_FROM = _C["b"], _C["b_class"], _C["b_from"]
-_OUT, _OUT_CLASS = _C["out"], _C["out_class"]
+_OUT, _OUT_CLASS, _LAID_OUT = _C["out"], _C["out_class"], _C["laid_out"]
 
 
 @kernel
@@ -45,6 +46,8 @@ def matmul(i, row, plan, chip, tasks, rings, n):
     rate = chip.attention_rates[row[_PRECISION]]
     rows_each = row[_M] * (row[_COUNT] // row[_B_HEADS])  # rows that share one right operand
     rest = matrix_cycles(row[_B_HEADS], rows_each, row[_N], row[_K], rate, chip)
+    if cached == 0:  # computed here: laid out by the matrix engine itself
+        rest += layout_cycles(row[_LAID_OUT], chip.cached_per_s, chip)
     # a piece of the cache computes its share: whole pieces the same, the last one what is left
     share = _share(row, plan.piece_bytes, rate, chip)
     fits, keys = True, row[_K] if row[_KEYS_ARE_K] == 1 else row[_N]
@@ -86,11 +89,14 @@ def _share(row, n_bytes, rate, chip):
 
 @kernel
 def _load_cache(i, row, n_bytes, plan, chip, tasks, rings, n):
-    """Read keys or values, and unpack them if they have 4 bits."""
+    """Read keys or values, lay them out on the way, and unpack them if they have 4 bits."""
     load = read_into(
         i, n_bytes, n_bytes * (3 if row[_UNPACK] > 0 else 1), WEIGHT_RING, CACHE, row[_KV_AFTER],
         chip, tasks, rings, n,
     )  # fmt: skip
+    if 0 <= load < len(tasks):
+        elements = row[_LAID_OUT] * n_bytes // max(1, row[_KV])
+        tasks[load, _CYCLES] += layout_cycles(elements, chip.cached_per_s, chip)
     if row[_UNPACK] == 0 or load < 0:
         return load, load
     return load, add(
@@ -143,9 +149,13 @@ def _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n):
                     )  # fmt: skip
                     fits = fits and a_load >= 0
                 columns, depth = (other, key_1 - key_0) if by_keys else (key_1 - key_0, other)
+                here = row_0 == 0 and (b > 0 or right == 0)  # not read from the cache
+                laid_out = row[_LAID_OUT] * (key_1 - key_0) // (heads * keys) if here else 0
                 product = multiply(
-                    i, row, 1, row_1 - row_0, columns, depth, a_load, ready, chip, tasks, n
-                )
+                    i, row, row_1 - row_0, columns, depth,
+                    layout_cycles(laid_out, chip.cached_per_s, chip),
+                    a_load, ready, chip, tasks, n,
+                )  # fmt: skip
                 place(tasks, n, product, head, row_0, row_1, key_0, key_1, 0, 0)
                 free_after(tasks, a_load, product)
                 if out > 0 and (not by_keys or key_1 == keys):

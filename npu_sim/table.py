@@ -52,6 +52,8 @@ class Row(NamedTuple):
     special: int  # special functions, in all
     stored_bytes: int  # of one element of the vector work
     unpack: int  # 4-bit elements to widen
+    laid_out: int  # LINEAR: 1 if a later operation reads the result; MATMUL: elements of the right
+    floats: int  # 1 if activations are 16-bit floats
     macs: int
     weight_bytes: int  # without scales
     activation_bytes: int  # read and written
@@ -99,9 +101,11 @@ def program_table(program: Program) -> ProgramTable:
         Its table.
     """
     read: set[str] = set()  # weights that an earlier call has read whole
+    widths = program.precision
+    floats = widths.weight_bits == 16 and widths.activation_bits == 16
     calls = []
     for call in program.calls:
-        calls.append(_call_table(call, read))
+        calls.append(_call_table(call, read, floats))
         read |= {
             t.name
             for op in call.ops
@@ -111,11 +115,17 @@ def program_table(program: Program) -> ProgramTable:
     return ProgramTable(program=program, calls=tuple(calls))
 
 
-def _call_table(call: Call, read: set[str]) -> CallTable:
+def _call_table(call: Call, read: set[str], floats: bool) -> CallTable:
     ops = tuple(op for op in call.ops if not op.is_layout)
     made = {op.output.name: i for i, op in enumerate(ops)}
     classes = _classes(ops)
-    rows = [_row(op, made, classes, ops, read) for op in ops]
+    later = {t.name for op in ops for t in op.inputs}
+    rows = [
+        _row(op, made, classes, ops, read)._replace(
+            laid_out=_laid_out(op, later), floats=int(floats)
+        )
+        for op in ops
+    ]
     table = np.array(rows, np.int64).reshape(len(rows), len(COLUMNS))
     return CallTable(call=call, ops=ops, rows=table, live=_liveness(ops, classes))
 
@@ -193,9 +203,16 @@ def _row(
         out_class=classes[op.output.name] if writes else -1,
         simple=op.vector_elements * work.simple_operations,
         special=op.vector_elements * work.special_functions,
-        stored_bytes=_stored_bytes(widths), unpack=elements, macs=op.macs,
+        stored_bytes=_stored_bytes(widths), unpack=elements, laid_out=0, floats=0, macs=op.macs,
         weight_bytes=op.weight_bytes, activation_bytes=op.activation_bytes,
     )  # fmt: skip
+
+
+def _laid_out(op: Op, later: set[str]) -> int:
+    """Whether a linear result is laid out for later operations; elements of a right operand."""
+    if op.kind == "matmul":
+        return prod(op.inputs[1].shape)
+    return int(op.kind == "linear" and op.output.name in later)
 
 
 def _heads(right: Tensor, gemm: Gemm) -> int:

@@ -4,7 +4,7 @@
 the clock (`engine.py`) and keeps the fastest plan. Chapter: `docs/07_npu_tiles.md`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class CallRun:
     table: CallTable
     plan: Plan
     cycles: int  # until its last task ends; the overhead of the call comes on top
+    overhead_cycles: int
     times: np.ndarray  # [n_rows, 10] int64, see `engine.row_times`
 
     @property
@@ -46,7 +47,7 @@ class CallRun:
         """Bytes of SRAM that the plan divides up; the weight ring counts what it could use."""
         plan = self.plan
         rings = plan.weight_ring_bytes + plan.activation_ring_bytes + plan.out_ring_bytes
-        return rings + int(self.table.peaks[plan.kept_classes])
+        return rings + plan.kept_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +58,11 @@ class TileRun:
     npu: Npu
     pins: Pins
     calls: tuple[CallRun, ...]
-    call_overhead_cycles: int
 
     @property
     def cycles(self) -> int:
         """Simulated cycles of the request."""
-        return sum(call.cycles + self.call_overhead_cycles for call in self.calls)
+        return sum(call.cycles + call.overhead_cycles for call in self.calls)
 
     @property
     def engine_cycles(self) -> dict[str, int]:
@@ -103,7 +103,6 @@ def simulate_tiles(table: ProgramTable, npu: Npu) -> TileRun:
     check_capacity(table.program, npu)
     chip = chip_numbers(npu)
     work = [vector_cycles(call.rows, npu) for call in table.calls]
-    overhead = npu.call_overhead_cycles(table.program.runtime)
     best: TileRun | None = None
     desk = Desk()
     for pins in pin_choices(table, npu):
@@ -112,12 +111,12 @@ def simulate_tiles(table: ProgramTable, npu: Npu) -> TileRun:
             found = _fastest(call, cycles, chip, npu, pins, desk)
             if found is None:
                 break
-            runs.append(found)
+            positions = call.call.n_positions
+            overhead = npu.call_overhead_cycles(table.program.runtime, positions)
+            runs.append(replace(found, overhead_cycles=overhead))
         if len(runs) < len(table.calls):
             continue
-        request = TileRun(
-            table=table, npu=npu, pins=pins, calls=tuple(runs), call_overhead_cycles=overhead
-        )
+        request = TileRun(table=table, npu=npu, pins=pins, calls=tuple(runs))
         if best is None or request.cycles < best.cycles:
             best = request
     if best is None:
@@ -156,7 +155,7 @@ def _fastest(
             best = (cycles, plan, times)
     if best is None:
         return None
-    return CallRun(table=call, plan=best[1], cycles=best[0], times=best[2])
+    return CallRun(table=call, plan=best[1], cycles=best[0], overhead_cycles=0, times=best[2])
 
 
 def _tasks(
@@ -164,7 +163,7 @@ def _tasks(
 ) -> np.ndarray | None:
     """The tasks of a plan, or None if a piece has no room."""
     capacities = (plan.weight_ring_bytes, plan.activation_ring_bytes, plan.out_ring_bytes)
-    n = np.zeros(1, np.int64)
+    n = np.zeros(2, np.int64)
     while True:
         n[0] = 0
         fits = expand(rows, work, plan, chip, desk.tasks, new_rings(capacities), n)

@@ -69,7 +69,7 @@ def _phase(run: TileRun, name: str) -> PhaseReport:
     cycles: dict[Limit, int] = {
         limit: int(value) for limit, value in zip(LIMITS, limits, strict=True)
     }
-    cycles["overhead"] += run.call_overhead_cycles * len(calls)
+    cycles["overhead"] += sum(call.overhead_cycles for call in calls)
     weights, cache, activations = (
         int(value) for value in sum(call.times[:, 7:].sum(axis=0) for call in calls)
     )
@@ -108,7 +108,7 @@ def shares(run: TileRun, by: str) -> list[Share]:
         for op, values in zip(call.table.ops, per_row, strict=True):
             name = name_of(op)
             found[name] = found[name] + values if name in found else values
-    calls = np.array([run.call_overhead_cycles * len(run.calls), 0, 0])
+    calls = np.array([sum(call.overhead_cycles for call in run.calls), 0, 0])
     found["(calls)"] = calls
     ranked = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
     return [_share(name, values) for name, values in ranked]

@@ -13,8 +13,8 @@ from npu_sim.compiled import kernel
 from npu_sim.hardware import Npu
 from npu_sim.table import COLUMNS, PRECISIONS
 
-__all__ = ["Chip", "chip_numbers", "mac_slots", "matrix_cycles", "transfer_cycles", "vector_cycles",
-           "weight_piece"]  # fmt: skip
+__all__ = ["Chip", "chip_numbers", "layout_cycles", "mac_slots", "matrix_cycles",
+           "transfer_cycles", "vector_cycles", "weight_piece"]  # fmt: skip
 
 MILLION = 1_000_000  # efficiencies are counted in millionths, so that cycles stay integers
 FLOWS = ("blocks", "os", "ws", "is")
@@ -34,6 +34,9 @@ class Chip(NamedTuple):
     tile_k: int
     op_overhead_cycles: int
     unpack_per_cycle: int
+    outputs_per_s: int  # results laid out for the next operation; 0: free
+    cached_per_s: int  # keys and values laid out for the matrix engine; 0: free
+    runs_ahead: int  # 1: the DMA may move what a later operation needs
     weight_rates: tuple[int, ...]  # MACs per million cycles, efficiency included, by precision
     attention_rates: tuple[int, ...]
 
@@ -58,6 +61,8 @@ def chip_numbers(npu: Npu) -> Chip:
         columns=matrix.columns, tile_m=matrix.tile_m, tile_n=matrix.tile_n, tile_k=matrix.tile_k,
         op_overhead_cycles=npu.per_op_overhead_cycles,
         unpack_per_cycle=npu.vector.unpack_elements_per_cycle,
+        outputs_per_s=matrix.output_elements_per_s, cached_per_s=npu.dma.cache_elements_per_s,
+        runs_ahead=int(npu.dma.runs_ahead),
         weight_rates=rates(None), attention_rates=rates(matrix.attention_efficiency),
     )  # fmt: skip
 
@@ -118,6 +123,23 @@ def matrix_cycles(count, m, n, k, rate, chip):
         Cycles.
     """
     return ceil_div(count * mac_slots(m, n, k, chip) * 1_000_000, rate)
+
+
+@kernel
+def layout_cycles(n_elements, per_s, chip):
+    r"""Cycles of the matrix engine to lay elements out: results, or operands of attention.
+
+    $$t_\mathrm{layout} = \lceil e f_\mathrm{clock} / \mathrm{rate} \rceil$$            (4.7)
+
+    Args:
+        n_elements: e.
+        per_s: elements per second; 0 is free.
+        chip: its clock.
+
+    Returns:
+        Cycles.
+    """
+    return 0 if per_s == 0 else ceil_div(n_elements * chip.clock_hz, per_s)
 
 
 @kernel
@@ -184,5 +206,8 @@ def vector_cycles(rows: np.ndarray, npu: Npu) -> np.ndarray:
         npu.vector.special_function_cycles
     )
     lanes = np.maximum(1, npu.vector.width_bytes // rows[:, COLUMNS["stored_bytes"]])
-    cycles: np.ndarray = np.ceil(np.ceil(steps) / (lanes * npu.vector.efficiency)).astype(np.int64)
+    share = np.where(
+        rows[:, COLUMNS["floats"]] == 1, npu.vector.float_efficiency, npu.vector.efficiency
+    )
+    cycles: np.ndarray = np.ceil(np.ceil(steps) / (lanes * share)).astype(np.int64)
     return cycles

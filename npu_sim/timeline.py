@@ -67,7 +67,7 @@ def trace_events(run: TileRun) -> Iterator[dict[str, Any]]:
     us = 1e6 / run.npu.clock_hz
     origin = 0
     for number, call in enumerate(run.calls):
-        begin = origin + run.call_overhead_cycles
+        begin = origin + call.overhead_cycles
         phase = call.table.call.phase
         yield _event(CALLS_TID, f"{phase} {number}", origin, begin + call.cycles, us, {})
         yield _event(CALLS_TID, "call overhead", origin, begin, us, {})

@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     kept_classes: int  # activations of classes below this stay in SRAM, others move through DRAM
     rows_outer: int  # 1: for each block of rows all weights; 0: for each panel of weights all rows
     panel: int  # pieces of weights (of rows) that stay while rows (weights) stream past
+    kept_bytes: int  # activations that lie in SRAM
     weight_ring_bytes: int
     activation_ring_bytes: int
     out_ring_bytes: int
@@ -48,7 +49,8 @@ def spilled(n_bytes, tensor_class, plan):
 @kernel
 def read_into(i, n_bytes, held, ring, part, written_row, chip, tasks, rings, n):
     """Read bytes into a ring; returns the task, or -1 if there can be no room."""
-    at = add(tasks, n, DMA_IN, i, transfer_cycles(n_bytes, chip), n_bytes, -1, -1, part)
+    begun = -1 if chip.runs_ahead == 1 else n[1]
+    at = add(tasks, n, DMA_IN, i, transfer_cycles(n_bytes, chip), n_bytes, begun, -1, part)
     if at < len(tasks):
         tasks[at, _WRITTEN] = written_row
     return at if take(tasks, n, rings, at, ring, held) else -1
@@ -66,9 +68,9 @@ def write_back(i, n_bytes, held, made_by, chip, tasks, rings, n):
 
 
 @kernel
-def multiply(i, row, count, m, n_columns, k, a_load, b_ready, chip, tasks, n):
-    """Write a task of the matrix engine."""
+def multiply(i, row, m, n_columns, k, more, a_load, b_ready, chip, tasks, n):
+    """Write a task of the matrix engine; `more` cycles lay something out."""
     attention = row[_FORM] == MATMUL
     rates = chip.attention_rates if attention else chip.weight_rates
-    cycles = matrix_cycles(count, m, n_columns, k, rates[row[_PRECISION]], chip)
+    cycles = matrix_cycles(1, m, n_columns, k, rates[row[_PRECISION]], chip) + more
     return add(tasks, n, MATRIX, i, cycles, 0, a_load, b_ready, PRODUCT)

@@ -64,7 +64,7 @@ def test_a_missed_budget_is_an_exit_code_only_with_strict(npu_sim):
         (["run", "tiny", "--budget-ms", "0"], "budget_ms must be a positive number"),
         (["run", "mu-330m", "--npu", "teaching-npu", "--weight-bits", "16", "--input", "8000",
           "--kv-bits", "16", "--output", "2048", "--batch", "9"], "must be at most 8192"),
-        (["run"], "Missing argument"),
+        (["run"], "one of model, model_json and hf_config must be given"),
         (["frobnicate"], "No such command"),
         (["run", "tiny", "--colour"], "No such option"),
         (["hardware", "show", "abacus"], "NPU must be one of hexagon-x-elite"),
@@ -110,7 +110,7 @@ def test_interrupting_leaves_no_traceback(npu_sim, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("npu_sim.cli.simulate_request", interrupt)
+    monkeypatch.setattr("npu_sim.cli.simulate", interrupt)
     assert npu_sim("run", "tiny") == (130, "", "error: interrupted\n")
 
 

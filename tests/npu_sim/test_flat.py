@@ -1,0 +1,138 @@
+"""Many NPUs at once give what one simulation after another gives."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import model_configs
+
+from mu_ref.presets import preset
+from npu_sim.described import describe
+from npu_sim.flat import flatten, price
+from npu_sim.flat_family import family_of
+from npu_sim.hardware import NPUS, npu
+from npu_sim.models import request_program
+from npu_sim.points import METRICS, measure
+from npu_sim.program import Precision
+from npu_sim.report import simulate
+from npu_sim.scenario import Drafter, Scenario, Workload
+from npu_sim.speculated import flat_request, scenario_program
+
+with_decoder = model_configs(("encoder-decoder", "decoder-only"))
+
+
+def scenario(config, chip="teaching-npu", drafter=None, **workload):
+    return Scenario(
+        model=describe(config), npu=npu(chip), precision=Precision(),
+        workload=Workload(**workload), drafter=drafter or Drafter(),
+    )  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    with_decoder,
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.lists(st.integers(10**6, 10**11), min_size=1, max_size=3),
+    st.lists(st.integers(0, 10**4), min_size=3, max_size=3),
+    st.sampled_from([name for name in NPUS if name != "ethos-u85"]),  # no 16-bit cache there
+)
+def test_prices_of_many_npus_are_those_of_single_simulations(
+    config, n_input, n_output, bandwidths, overheads, chip
+):
+    base = scenario(config, chip, n_input=n_input, n_output=n_output)
+    request = flat_request(base)
+    program = scenario_program(base)
+    chips = [
+        base.npu.with_changes({"dma.bytes_per_s": b, "per_op_overhead_cycles": o})
+        for b, o in zip(bandwidths, overheads, strict=False)
+    ]
+    values = dict(chips[0].values())
+    values["dma.bytes_per_s"] = [c.dma.bytes_per_s for c in chips]
+    values["per_op_overhead_cycles"] = [c.per_op_overhead_cycles for c in chips]
+    priced = price(request.flat, values)
+    reports = [simulate(program, c, fidelity="roofline") for c in chips]
+    assert priced.latency_cycles == pytest.approx(
+        [r.latency_cycles for r in reports], rel=1e-9, abs=len(program.calls)
+    )
+    assert priced.ttft_cycles == pytest.approx([r.ttft_cycles for r in reports], rel=1e-9, abs=2)
+    n = len(chips)
+    assert np.broadcast_to(priced.dram_bytes, (n,)).tolist() == [r.dram_bytes for r in reports]
+
+
+@pytest.mark.parametrize("name", ["mu-330m", "decoder-only-330m"])
+def test_steps_that_grow_are_those_that_are_recorded(name):
+    model = describe(preset(name))
+    whole = flatten(request_program(model, 20, 9, Precision()))
+    grown = flatten(request_program(model, 20, 3, Precision()), 6)
+    rows = {tuple(row): count for row, count in zip(whole.rows, whole.counts, strict=True)}
+    assert rows == {tuple(r): count for r, count in zip(grown.rows, grown.counts, strict=True)}
+    assert (whole.calls.tolist(), whole.n_output) == (grown.calls.tolist(), grown.n_output)
+
+
+def test_a_metric_is_that_of_the_report():
+    base = scenario(preset("tiny"), n_input=5, n_output=4)
+    report = simulate(scenario_program(base), base.npu, fidelity="roofline")
+    measured = measure(base)
+    for name in METRICS:
+        assert measured[name] == pytest.approx(getattr(report, name), rel=1e-12)
+
+
+def test_a_drafter_that_is_never_right_costs_and_one_that_is_right_pays():
+    plain = scenario(preset("mu-330m"), "h100", n_input=64, n_output=33)
+    speeds = {
+        tokens: measure(
+            replace(plain, drafter=Drafter(beam_width=4, draft_len=4, tokens_per_step=tokens))
+        )["decode_tok_per_s"]
+        for tokens in (1.0, 4.0)
+    }
+    alone = measure(plain)["decode_tok_per_s"]
+    assert speeds[1.0] < alone < speeds[4.0]
+    assert speeds[4.0] == pytest.approx(4 * speeds[1.0], rel=1e-9)  # 32 steps against 8
+
+
+def test_a_step_verifies_the_packed_tree_and_drafts_every_beam():
+    drafter = Drafter(beam_width=3, draft_len=4, tokens_per_step=2.0, packed_share=0.5)
+    base = scenario(replace(preset("tiny"), encoder=None), n_input=5, n_output=9, drafter=drafter)
+    program = scenario_program(base)
+    assert [call.phase for call in program.calls] == ["prefill"] + ["verify"] * 4
+    step = program.calls[1]
+    assert {op.gemm.m for op in step.ops if op.site == "head"} == {7}  # 1 + 3 * 4 / 2
+    heads = [op.gemm for op in step.ops if op.site.startswith("drafter") and "head" in op.site]
+    assert [gemm.m for gemm in heads] == [1, 3, 3, 3]
+    assert {(gemm.n, gemm.k) for gemm in heads} == {(61, 2 * 16)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    model_configs(("encoder-decoder", "decoder-only"), rope_ntk_factor=1.0),
+    st.integers(4, 9),
+    st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    st.integers(1, 2),
+    st.sampled_from([4, 8, 16]),
+)
+def test_three_recordings_tell_every_input_length(config, n_output, lengths, batch, weight_bits):
+    base = scenario(config, n_output=n_output, batch=batch)
+    base = replace(base, precision=Precision(weight_bits=weight_bits))
+    family = family_of(base)
+    if weight_bits == 4 and any(s.d_model % 2 for s in config.stacks.values()):
+        assert family is None  # half bytes are rounded up
+        return
+    for n in lengths:
+        told = family.at(n)
+        alone = flat_request(replace(base, workload=replace(base.workload, n_input=n)))
+        assert told.stored_bytes == alone.stored_bytes
+        a, b = (price(r.flat, base.npu.values(), "geniex") for r in (told, alone))
+        assert a.latency_cycles == pytest.approx(b.latency_cycles, rel=1e-12)
+        assert a.ttft_cycles == pytest.approx(b.ttft_cycles, rel=1e-12)
+        assert a.dram_bytes == pytest.approx(b.dram_bytes, rel=1e-12)
+
+
+def test_lengths_change_more_than_sizes_with_a_static_context_or_a_drafter():
+    base = scenario(preset("tiny"), n_output=9)
+    assert family_of(base) is not None
+    static = replace(base, workload=replace(base.workload, static_context=64))
+    assert family_of(static) is None
+    assert family_of(replace(base, drafter=Drafter(beam_width=2))) is None

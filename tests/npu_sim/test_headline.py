@@ -1,0 +1,130 @@
+"""Headline figures: parts that add up, inputs that are published, nothing of it in a fit."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mu_ref.presets import preset
+from npu_sim.described import describe
+from npu_sim.hardware import NPUS, npu
+from npu_sim.headline import Headline, ranks, twin_json
+from npu_sim.headline_mu import CAUSES, call_causes, mu_times, twins
+from npu_sim.headline_redrafter import (
+    TABLE3,
+    Cell,
+    mu_speedups,
+    speedup,
+    speedups,
+    tokens_per_step,
+    vicuna,
+)
+from npu_sim.headline_table import print_headline
+from npu_sim.models import call_program
+from npu_sim.program import Precision
+from npu_sim.scenario import Drafter
+from npu_sim.table import program_table
+from npu_sim.tile import simulate_tiles
+from npu_sim.units import ms_from_cycles
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_causes_of_a_call_add_up_to_its_simulated_time():
+    chip, model = npu("hexagon-x-elite"), describe(preset("mu-330m"))
+    costs = call_causes(model, "decode", (1, 16, 64), chip)
+    run = simulate_tiles(program_table(call_program(model, "decode", 1, 16, 64, Precision())), chip)
+    assert sum(costs.values()) == pytest.approx(ms_from_cycles(run.cycles, chip.clock_hz))
+    assert set(costs) == set(CAUSES)
+    assert all(cost >= 0 for cost in costs.values())
+
+
+def test_the_head_costs_both_twins_the_same_and_layers_cost_the_deeper_one_more():
+    (twin,) = twins((64,), npu("hexagon-x-elite"))
+    assert twin.mu_step["head"] == pytest.approx(twin.twin_step["head"])
+    assert twin.twin_step["layers"] > 2 * twin.mu_step["layers"]
+    assert twin.decode_ratio_last > 1
+    data = twin_json(twin)
+    published = data["unexplained_decode_ratio"] * data["decode_ratio_last"]
+    assert published == pytest.approx(4.67, abs=0.01)
+
+
+def test_a_settings_query_keeps_what_microsoft_published():
+    times = mu_times()
+    assert times["tok_per_s"] > 200
+    assert times["first_token_ms"] < times["total_ms"] < 500
+
+
+def test_the_vicunas_have_their_published_parameters():
+    # LLaMA's, arXiv:2302.13971, Table 2, and the model cards
+    published = {"7b": 6_738_415_616, "13b": 13_015_864_320, "33b": 32_528_943_616}
+    assert {size: vicuna(size).n_parameters for size in published} == published
+
+
+def test_a_speedup_is_tokens_per_step_times_plain_over_step():
+    drafter = Drafter(beam_width=2, draft_len=3, tokens_per_step=2.0)
+    ratio, plain_ms, step_ms = speedup(describe(preset("mu-nano")), npu("h100"), drafter)
+    assert ratio == pytest.approx(2.0 * plain_ms / step_ms, rel=1e-3)
+    assert step_ms > plain_ms
+
+
+def test_every_published_speedup_is_simulated_with_the_published_tokens():
+    rows = speedups()
+    assert [row.published for row in rows] == [2.8, 2.8, 2.7, 1.32, 1.52, 1.94, 2.28]
+    for row in rows:
+        assert 1 < row.simulated < row.tokens_per_step
+
+
+def test_tokens_per_step_lie_between_those_of_table_4():
+    assert tokens_per_step(4) == 2.73
+    assert tokens_per_step(8) == pytest.approx((2.73 + 3.09) / 2)
+    assert 3.09 < tokens_per_step(32) < 3.58
+
+
+def test_drafting_pays_from_the_break_even():
+    (row,) = mu_speedups({4: 2.5})
+    (even,) = mu_speedups({4: row["pays_from_tokens_per_step"]})
+    assert even["speedup"] == pytest.approx(1, abs=0.03)  # steps are whole
+
+
+def test_ranks_are_one_for_the_same_order_and_minus_one_for_the_reverse():
+    def cells(simulated):
+        return tuple(
+            Cell(batch=1, beam_width=1, published=p, simulated=s)
+            for p, s in zip((1.0, 2.0, 3.0, None), simulated, strict=True)
+        )
+
+    assert ranks(cells((10.0, 20.0, 90.0, 1.0))) == pytest.approx(1)
+    assert ranks(cells((9.0, 5.0, 1.0, 1.0))) == pytest.approx(-1)
+
+
+def test_no_published_figure_of_the_headline_is_a_source_of_a_chip():
+    for name in NPUS:
+        for source in npu(name).sources.values():
+            assert "ReDrafter" not in source
+            assert "2501.16273" not in source
+    fitting = ("fit.py", "calibrate.py", "cases.py", "gemm.py")
+    for file in fitting:
+        assert "headline" not in (ROOT / "npu_sim" / file).read_text()
+
+
+def test_the_figures_are_printed_and_are_json(capsys):
+    from rich.console import Console
+
+    small = Headline(
+        mu=mu_times(16, 8),
+        twins=tuple(twins((64,))),
+        speedups=tuple(speedups()[:1]),
+        cells=tuple(
+            Cell(batch=b, beam_width=w, published=p, simulated=float(b + w))
+            for b, row in TABLE3.items()
+            for w, p in zip((1, 2, 4, 8, 16, 32, 64), row, strict=True)
+        ),
+        mu_speedups=tuple(mu_speedups({1: 2.35})),
+    )
+    json.dumps(small.to_json())
+    print_headline(small, Console(file=sys.stdout, width=160, highlight=False))
+    out = capsys.readouterr().out
+    for text in ("Mu 330M", "4.67", "op overhead", "unexplained", "OOM", "H100"):
+        assert text in out

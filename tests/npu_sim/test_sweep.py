@@ -121,7 +121,8 @@ def test_parts_of_another_sweep_are_not_mixed_in(tmp_path):
 
 
 def test_a_dask_cluster_gives_the_same_bytes(tmp_path):
-    distributed = pytest.importorskip("distributed")
+    import distributed
+
     from npu_sim.sweep import dask_executor
 
     spec = spec_from(SPEC)

@@ -168,10 +168,10 @@ def show_headline(
     as_json: JsonOption = False,
 ) -> None:
     """Set simulated beside published figures of Mu and ReDrafter; none of them is in a fit."""
-    from npu_sim.headline import SUPPOSED_TOKENS, headline
+    from npu_sim.headline import MEASURED_TOKENS, headline
     from npu_sim.headline_table import print_headline
 
-    found = headline(dict(_pair(text) for text in tokens) if tokens else SUPPOSED_TOKENS)
+    found = headline(dict(_pair(text) for text in tokens) if tokens else MEASURED_TOKENS)
     if plot is not None:
         from npu_sim.plots_forecast import plot_headline
 

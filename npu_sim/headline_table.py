@@ -7,7 +7,7 @@ from rich.table import Table
 
 from npu_sim.headline import (
     MU_PUBLISHED,
-    SUPPOSED_TOKENS,
+    MEASURED_TOKENS,
     TWIN_PUBLISHED,
     Headline,
     ranks,
@@ -132,8 +132,8 @@ def _mu_redrafter(found: Headline, console: Console) -> None:
          row["speedup"], row["pays_from_tokens_per_step"])
         for row in found.mu_speedups
     ]  # fmt: skip
-    supposed = {row["beam_width"]: row["tokens_per_step"] for row in found.mu_speedups}
-    given = "supposed: Vicuna's" if supposed == dict(SUPPOSED_TOKENS) else "given"
+    used = {row["beam_width"]: row["tokens_per_step"] for row in found.mu_speedups}
+    given = "measured with mu-nano" if used == dict(MEASURED_TOKENS) else "given"
     headers = ("beam width", "tokens/step", "plain ms", "step ms", "speed-up", "pays from")
     title = f"ReDrafter for Mu on hexagon-x-elite (roofline); tokens per step {given}"
     _table(console, title, headers, rows)

@@ -14,7 +14,7 @@ import numpy as np
 from npu_sim.headline_mu import CAUSES, Costs, Twin, mu_times, twins
 from npu_sim.headline_redrafter import Cell, Speedup, mu_speedups, speedups, table3
 
-__all__ = ["MU_PUBLISHED", "MEASURED_TOKENS", "TWIN_PUBLISHED", "Headline", "headline", "ranks"]
+__all__ = ["MEASURED_TOKENS", "MU_PUBLISHED", "TWIN_PUBLISHED", "Headline", "headline", "ranks"]
 
 # Microsoft, June 2025 (Surface Laptop 7); arXiv:2501.16273, Table 2, NPU row
 MU_PUBLISHED: Mapping[str, float] = MappingProxyType({"tok_per_s": 200.0, "total_ms": 500.0})

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from npu_sim.headline import (
-    MU_PUBLISHED,
     MEASURED_TOKENS,
+    MU_PUBLISHED,
     TWIN_PUBLISHED,
     Headline,
     ranks,

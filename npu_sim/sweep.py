@@ -197,7 +197,7 @@ def dask_executor(address: str) -> Iterator[Executor]:
         SweepError: Dask is not installed, or no scheduler answers.
     """
     try:
-        from distributed import Client  # type: ignore[import-not-found]
+        from distributed import Client
     except ImportError as error:
         raise SweepError("--dask must have dask installed; pip install 'mu-ref[dask]'") from error
     try:

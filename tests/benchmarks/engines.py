@@ -71,7 +71,7 @@ class Ours:
     ops: Recorded = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        self.ops = _executor(self.config, self.scheme)
+        self.ops = self.ops or _executor(self.config, self.scheme)
 
     @property
     def name(self) -> str:

@@ -123,26 +123,24 @@ def digest(threads: int) -> None:
 
 
 def memory(scheme: str, folder: Path) -> None:
-    """Print peak MB: of the whole process, and of what came after its start."""
+    """Print MB of a process that does nothing but answer: its own, and with its libraries' code."""
     from mu_ref.ops.fast_integer import FastIntegerOps
     from mu_ref.quantize.store import load_integers
 
-    def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    def mb(what: str) -> float:  # ru_maxrss would start at what the parent process had
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return float(status.split(f"{what}:")[1].split()[0]) / 1024
 
-    tiny = Ours(preset("tiny"), scheme, 1)
-    tiny.run(np.arange(3, 9)[None], 2, time.perf_counter)  # the compiler and its code are loaded
-    before = peak()
+    before = mb("VmHWM")
     model = load_integers(folder / f"{scheme}.safetensors")
-    engine = Ours.__new__(Ours)
-    engine.config, engine.scheme, engine.threads = model.config, scheme, 1
-    engine.ops = FastIntegerOps(model)
+    engine = Ours(model.config, scheme, 1, FastIntegerOps(model))
     engine.run(np.arange(100, 164)[None], N_OUTPUT, time.perf_counter)
     size = sum(t.nbytes for t in model.tensors.values()) / 2**20
+    own, peak = mb("RssAnon"), mb("VmHWM")  # it only grows, so its end is its peak
     print(
-        f"mu-ref {scheme}: weights {size:.0f} MB, peak of the process {peak():.0f} MB "
-        f"({peak() / size:.2f} x), of which Python and Numba {before:.0f} MB, "
-        f"the model's share {(peak() - before) / size:.2f} x"
+        f"mu-ref {scheme}: weights {size:.0f} MB; the whole process's private memory {own:.0f} MB "
+        f"({own / size:.2f} x); with the code of its libraries {peak:.0f} MB ({peak / size:.2f} x), "
+        f"of which {before:.0f} MB before the model was read"
     )
 
 

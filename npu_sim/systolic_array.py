@@ -16,6 +16,7 @@ from npu_sim.systolic_cells import Counts, operand_stationary_fold, output_stati
 
 __all__ = ["MOST_NUMBERS", "MOST_WORK", "SystolicRun", "check_can_run", "run_systolic"]
 
+SumType = type[np.int32] | type[np.int64]
 MOST_WORK = 2 * 10**10  # cells x cycles: some seconds, on an array of a few cells a minute
 FOLD_WORK = 10**4  # what starting a fold costs, in the same unit
 MOST_NUMBERS = 10**8  # of either operand or the product, to be kept in memory
@@ -52,15 +53,16 @@ def run_systolic(a: np.ndarray, b: np.ndarray, array: SystolicArray) -> Systolic
     dtype = _sum_dtype(a, b)
     (m, k), n = a.shape, b.shape[1]
     check_can_run(m, n, k, array)
-    a, b = a.astype(dtype), b.astype(dtype)
+    if not a.dtype == b.dtype == np.int8:  # narrow registers move faster, and stay as they are
+        a, b = a.astype(dtype), b.astype(dtype)
     if array.dataflow == "os":
-        product, counts = _run_output_stationary(a, b, array)
+        product, counts = _run_output_stationary(a, b, array, dtype)
         ifmap, filter_ = 1, 2
     elif array.dataflow == "ws":
-        product, counts = _run_operand_stationary(b, a, array)
+        product, counts = _run_operand_stationary(b, a, array, dtype)
         ifmap, filter_ = 2, 1
     else:  # the same with the operands exchanged: (a b)' = b' a'
-        product, counts = _run_operand_stationary(a.T, b.T, array)
+        product, counts = _run_operand_stationary(a.T, b.T, array, dtype)
         product, ifmap, filter_ = product.T, 1, 2
     return SystolicRun(
         product=np.ascontiguousarray(product),
@@ -98,7 +100,7 @@ def check_can_run(m: int, n: int, k: int, array: SystolicArray) -> None:
             )
 
 
-def _sum_dtype(a: np.ndarray, b: np.ndarray) -> type[np.int32] | type[np.int64]:
+def _sum_dtype(a: np.ndarray, b: np.ndarray) -> SumType:
     """Check the operands; return the type that holds every product and every partial sum."""
     for name, x in (("a", a), ("b", b)):
         if x.ndim != 2 or x.dtype.kind not in "iu" or x.size == 0:
@@ -110,8 +112,8 @@ def _sum_dtype(a: np.ndarray, b: np.ndarray) -> type[np.int32] | type[np.int64]:
         raise WorkloadError(
             f"a must have as many columns as b has rows, got {a.shape} and {b.shape}"
         )
-    largest = a.shape[1] * _magnitude(a) * _magnitude(b)
-    largest = max(largest, _magnitude(a), _magnitude(b))
+    a_most, b_most = _magnitude(a), _magnitude(b)
+    largest = max(a.shape[1] * a_most * b_most, a_most, b_most)
     if largest > np.iinfo(np.int64).max:
         raise WorkloadError(
             f"k * max|a| * max|b| must fit int64, got {largest}; use narrower integers"
@@ -124,10 +126,10 @@ def _magnitude(x: np.ndarray) -> int:
 
 
 def _run_output_stationary(
-    a: np.ndarray, b: np.ndarray, array: SystolicArray
+    a: np.ndarray, b: np.ndarray, array: SystolicArray, dtype: SumType
 ) -> tuple[np.ndarray, list[Counts]]:
     """Run every fold: a tile of the product per fold, rows of `a` down, columns of `b` across."""
-    product = np.zeros((a.shape[0], b.shape[1]), a.dtype)
+    product: np.ndarray = np.zeros((a.shape[0], b.shape[1]), dtype)
     counts = []
     for i in range(0, product.shape[0], array.rows):
         for j in range(0, product.shape[1], array.cols):
@@ -140,10 +142,10 @@ def _run_output_stationary(
 
 
 def _run_operand_stationary(
-    held: np.ndarray, stream: np.ndarray, array: SystolicArray
+    held: np.ndarray, stream: np.ndarray, array: SystolicArray, dtype: SumType
 ) -> tuple[np.ndarray, list[Counts]]:
     """Run every fold of stream @ held: a tile of `held` per fold, through which `stream` passes."""
-    product = np.zeros((stream.shape[0], held.shape[1]), held.dtype)
+    product: np.ndarray = np.zeros((stream.shape[0], held.shape[1]), dtype)
     counts = []
     for i in range(0, held.shape[0], array.rows):
         for j in range(0, held.shape[1], array.cols):

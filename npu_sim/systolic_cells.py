@@ -31,7 +31,7 @@ def output_stationary_fold(
     (m, k), n = a.shape, b.shape[1]
     right = np.zeros((m, n), a.dtype)  # what a cell passes to the right
     down = np.zeros((m + 1, n), a.dtype)  # [r + 1, c]: what it passes down; [0, c]: what enters
-    sums = np.zeros((m, n), a.dtype)
+    sums, wide = np.zeros((m, n), out.dtype), out.dtype.type
     cycle = n_finished = a_reads = b_reads = writes = 0
     while n_finished < n_rows * n_cols:
         for c in range(max(cycle - k + 1, 0), min(cycle + 1, n)):
@@ -53,7 +53,7 @@ def output_stationary_fold(
                     y = down[r, c]
                     right[r, c] = x
                     down[r + 1, c] = y
-                    sums[r, c] += x * y
+                    sums[r, c] = wide(sums[r, c] + wide(wide(x) * wide(y)))
                     x = x_next
             if tail >= 0:
                 n_finished += 1
@@ -97,7 +97,8 @@ def operand_stationary_fold(
     (k, n), t = held.shape, stream.shape[0]
     hold = np.zeros((n_rows, n), held.dtype)
     right = np.zeros((n_rows, n), held.dtype)  # what a cell passes to the right
-    sums = np.zeros((n_rows + 1, n), held.dtype)  # [r + 1, c]: what it passes down; [0, c]: zero
+    sums = np.zeros((n_rows + 1, n), out.dtype)  # [r + 1, c]: what it passes down; [0, c]: zero
+    wide = out.dtype.type
     n_out = np.zeros(n_cols, np.int64)  # sums that have left each column
     start, held_reads = _load(held, hold)
     cycle, n_left, stream_reads, writes = start, 0, 0, 0
@@ -119,7 +120,7 @@ def operand_stationary_fold(
                 for c in range(np.uint64(first), np.uint64(min(head + 1, n))):
                     x_next = right[r, c]
                     right[r, c] = x
-                    sums[r + 1, c] = sums[r, c] + x * hold[r, c]
+                    sums[r + 1, c] = wide(sums[r, c] + wide(wide(x) * wide(hold[r, c])))
                     x = x_next
             if r == n_rows - 1:
                 for c in range(max(tail, 0), min(head + 1, n_cols)):

@@ -139,8 +139,8 @@ def memory(scheme: str, folder: Path) -> None:
     own, peak = mb("RssAnon"), mb("VmHWM")  # it only grows, so its end is its peak
     print(
         f"mu-ref {scheme}: weights {size:.0f} MB; the whole process's private memory {own:.0f} MB "
-        f"({own / size:.2f} x); with the code of its libraries {peak:.0f} MB, of which {before:.0f} MB "
-        "before the model was read"
+        f"({own / size:.2f} x); with the code of its libraries {peak:.0f} MB, "
+        f"of which {before:.0f} MB before the model was read"
     )
 
 

@@ -232,9 +232,10 @@ class Recorded(Ops):
         scalars = self._scalars[first:].tobytes()
         del self._program[at:], self._scalars[first:]
         script.results = result if isinstance(result, tuple) else (result,)
-        script.kept = tuple(x for layer in grown for x in (layer.k, layer.v))
+        kept = [x for layer in grown for x in (layer.k, layer.v)]
+        script.kept = tuple((x.shape, x.room, x.meaning) for x in kept)
         script.read = tuple(x.meaning for x in read)
-        bound = (*script.kept, *read, *script.results)
+        bound = (*kept, *read, *script.results)
         script.end(rows, scalars, before, [x.block.address for x in bound])
         self._scripts.cut()
         return result
@@ -244,13 +245,10 @@ class Recorded(Ops):
         like = iter(script.kept)
         for layer in grown:
             for name in ("k", "v"):
-                x, model = getattr(layer, name), next(like)
-                batch, heads, _, d_head = model.shape
-                block = (
-                    self.pool.block(batch * heads * model.room * d_head) if x is None else x.block
-                )
+                x, ((batch, heads, _, d_head), room, meaning) = getattr(layer, name), next(like)
+                block = self.pool.block(batch * heads * room * d_head) if x is None else x.block
                 block.used, shape = n_slots, (batch, heads, n_slots, d_head)
-                setattr(layer, name, Tensor(block, shape, model.meaning, model.room))
+                setattr(layer, name, Tensor(block, shape, meaning, room))
 
     def _emit(
         self, script: Script, grown: Sequence[Cached], read: Sequence[Tensor], sizes: Sizes

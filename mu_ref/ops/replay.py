@@ -57,7 +57,7 @@ class Script:
     where: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # addresses in rows
     which: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of which value
     results: tuple[Any, ...] = ()  # values that it returned
-    kept: tuple[Any, ...] = ()  # keys and values of the cache after it
+    kept: tuple[Any, ...] = ()  # shape, room and meaning of keys and values of a cache after it
     read: tuple[Any, ...] = ()  # what else it read; kept so that no other gets their names
     n_replayed: int = 0  # times that needed no recording
     n_blocks: int = 0  # used in this recording

@@ -200,6 +200,43 @@ def test_steps_that_are_replayed_give_the_bits_of_recorded_ones(
         assert (replayed > 40) == few
 
 
+@settings(max_examples=25)
+@given(cases(), schemes, st.lists(st.integers(1, 7), min_size=2, max_size=6))
+def test_requests_in_turn_share_what_is_known_and_nothing_else(
+    case: Any, scheme: str, lengths: list[int]
+) -> None:
+    """Inputs of several lengths, a step of each in turn: a step is replayed on another's cache."""
+    config, weights, _, _, seed = case
+    _, ops = executors(config, weights, seed, scheme)
+    rng = np.random.default_rng(seed)
+    n_layers, n_steps = config.stacks["decoder"].n_layers, 9
+
+    def start(length: int) -> tuple[Any, Cache]:
+        tokens = np.arange(length)[None] % config.encoder_vocab_size
+        memory = mu.remember(ops, config, tokens, tokens >= 0) if config.encoder else None
+        return memory, Cache.empty(1, n_layers)
+
+    requests = [start(length) for length in lengths]
+    tokens = rng.integers(0, config.vocab_size, (len(lengths), n_steps))
+    full = np.ones((1, 1), bool)
+    got = [
+        [
+            ops.read(decode(ops, tokens[[i], step : step + 1], full, config, memory, cache))
+            for i, (memory, cache) in enumerate(requests)
+        ]
+        for step in range(n_steps)
+    ]
+    _, alone = executors(config, weights, seed, scheme)
+    ops = alone  # `start` encodes with it
+    for i, length in enumerate(lengths):
+        memory, cache = start(length)
+        for step in range(n_steps):
+            alone._scripts.known.clear()  # type: ignore[attr-defined]  # it records every step
+            new = tokens[[i], step : step + 1]
+            expected = alone.read(decode(alone, new, full, config, memory, cache))
+            np.testing.assert_array_equal(got[step][i], expected)
+
+
 def _theta_moves(config: ModelConfig) -> bool:
     return config.stacks["decoder"].rope_ntk_factor > 1
 

@@ -15,7 +15,7 @@ import numpy as np
 from mu_ref.kernels import floats, integer_attention, integers, linear, packing, rounding
 from mu_ref.quantize import fixed_point, nonlinear, tables
 from mu_ref.quantize.fixed_point import quantize_multiplier
-from mu_ref.quantize.int4 import dequantize_groups
+from mu_ref.quantize.int4 import dequantize_groups, pack_int4
 
 __all__ = ["TWINS", "WITHOUT_PYTHON_BODY", "Twin"]
 
@@ -370,45 +370,42 @@ def products_f32(rng: np.random.Generator, d: int) -> Twin:
     return Twin(args=args, writes=2, expected=expected.ravel(), tolerance=tolerance)
 
 
-def products_i8(rng: np.random.Generator, d: int, *, many: bool = False) -> Twin:
-    n_rows = int(rng.integers(1, 65 if many else 16))
+def products_i8(rng: np.random.Generator, d: int) -> Twin:
+    n_rows = int(rng.integers(1, 65 if rng.random() < 0.2 else 16))
     d_out, wide = int(rng.integers(1, 14)), whole(d, 64)
     x = rng.integers(0, 256, (n_rows, wide), np.uint8)
     w = rng.integers(-128, 128, (whole(d_out, 4), wide), np.int8)
-    expected = x.astype(np.int64) @ w[:d_out].astype(np.int64).T
+    expected = x.astype(np.int64) @ w.astype(np.int64).T
     first, width = int(rng.integers(0, d_out)) // 4 * 4, 16
     out = np.zeros((n_rows, width), np.int32)
     wanted = out.copy()
-    wanted[:, : d_out - first] = expected[:, first:]
-    given = x.ravel()
-    if many:
-        given = np.zeros(64 * wide, np.uint8)
-        packing.columns_of.py_func(x.ravel(), given, n_rows, wide)
-    args = (given, w.ravel(), out.ravel(), n_rows, wide, first, d_out, width)
+    wanted[:, : len(w) - first] = expected[:, first:]
+    args = (x.ravel(), w.ravel(), out.ravel(), n_rows, wide, first, d_out, width)
     return Twin(args=args, writes=2, expected=wanted.ravel())
 
 
 def products_i4(rng: np.random.Generator, d: int) -> Twin:
-    n_rows, d_out, n_groups = int(rng.integers(1, 4)), int(rng.integers(1, 10)), -(-d // 128)
+    n_rows, d_out, n_groups = int(rng.integers(1, 9)), int(rng.integers(1, 70)), -(-d // 128)
     q = rng.integers(-8, 8, (d_out, 128 * n_groups)).astype(np.int8)
     scale = (2.0 ** rng.integers(-3, 3, (d_out, n_groups))).astype(np.float16)
-    x = np.zeros((n_rows, 128 * n_groups), np.int16)
-    x[:, :d] = rng.integers(-(2**14) + 1, 2**14, (n_rows, d))
-    expected = x.astype(np.float64) @ dequantize_groups(q, scale).astype(np.float64).T
-    stored = (q + 8).astype(np.uint8)
-    both = (stored + 8.0) * np.repeat(scale.astype(np.float64), 128, axis=1)  # weight, and its 8
-    size = np.abs(x).astype(np.float64) @ both.T
-    w = np.zeros((whole(d_out, 4), 64 * n_groups), np.uint8)
-    w[:d_out] = stored[:, 0::2] | (stored[:, 1::2] << 4)
-    scales = np.zeros((len(w), n_groups), F32)
-    scales[:d_out] = scale
-    halves = np.zeros((n_rows, n_groups * packing.GROUP_BYTES), np.int8)
-    for row, given in zip(halves, x, strict=True):
-        packing.halves_of.py_func(given, row, n_groups)
-    out = np.zeros(n_rows * d_out, F32)
-    args = (halves.ravel(), w.ravel(), scales.ravel(), out, n_rows, n_groups, d_out, 0, d_out)
-    tolerance = 2 * (n_groups + 17) * U * size.ravel()
-    return Twin(args=args, writes=3, expected=expected.ravel(), tolerance=tolerance)
+    x = np.zeros((8, 128 * n_groups), np.int16)
+    x[:n_rows, :d] = rng.integers(-(2**14) + 1, 2**14, (n_rows, d))
+    halves, starts = np.zeros((8, 256 * n_groups), np.int8), np.zeros((8, 2 * n_groups), np.int32)
+    for row in range(n_rows):
+        packing.halves_of.py_func(x[row], halves[row], starts[row])
+    if n_rows <= 2:
+        x[2:4] = x[:2]  # computed twice
+    weights = np.zeros((whole(d_out, 32), 128 * n_groups))
+    weights[:d_out] = dequantize_groups(q, scale)
+    first = 32 * int(rng.integers(len(weights) // 32))
+    expected = x.astype(np.float64) @ weights[first:].T
+    size = np.abs(x.astype(np.float64)) @ np.abs(weights[first:].T)
+    w, scales = packing.blocks_of(pack_int4(q), scale)
+    out = np.zeros(expected.size, F32)
+    arrays = (halves.ravel(), starts.ravel(), w.ravel(), scales.ravel(), out)
+    args = (*arrays, n_rows, n_groups, first, len(weights))
+    tolerance = 2 * (n_groups + 1) * U * size.ravel()
+    return Twin(args=args, writes=4, expected=expected.ravel(), tolerance=tolerance)
 
 
 def bytes_of(rng: np.random.Generator, d: int) -> Twin:
@@ -424,15 +421,6 @@ def bytes_of(rng: np.random.Generator, d: int) -> Twin:
     return Twin(args=args, writes=1, expected=expected.ravel())
 
 
-def columns_of(rng: np.random.Generator, d: int) -> Twin:
-    n_rows, d = int(rng.integers(1, 65)), whole(d, 4)
-    x = rng.integers(0, 256, (n_rows, d), np.uint8)
-    expected = np.zeros((d // 4, 64, 4), np.uint8)
-    expected[:, :n_rows] = x.reshape(n_rows, d // 4, 4).swapaxes(0, 1)
-    args = (x.ravel(), np.zeros(64 * d, np.uint8), n_rows, d)
-    return Twin(args=args, writes=1, expected=expected.ravel())
-
-
 def steps_of(rng: np.random.Generator, d: int) -> Twin:
     x, high = reals(rng, d), int(rng.choice([2**14 - 1, 2**15 - 1]))
     scale = np.abs(x).max() / F32(high)
@@ -441,25 +429,12 @@ def steps_of(rng: np.random.Generator, d: int) -> Twin:
 
 
 def halves_of(rng: np.random.Generator, d: int) -> Twin:
-    n_groups = -(-d // 128)
-    x = rng.integers(-(2**14), 2**14, (n_groups, 64, 2)).astype(np.int16)
-    high, low = np.floor(x / 128), x % 128
-    expected = np.zeros((n_groups, packing.GROUP_BYTES), np.int8)
-    for part, half in enumerate((high, low)):
-        for which in (0, 1):
-            expected[:, 64 * (2 * part + which) :][:, :64] = half[:, :, which]
-    starts = (-8 * x.sum(axis=(1, 2), dtype=np.int64)).astype("<i4")
-    expected[:, 256:260] = starts[:, None].view(np.int8)
-    args = (x.ravel(), np.zeros(expected.size, np.int8), n_groups)
-    return Twin(args=args, writes=1, expected=expected.ravel())
-
-
-def store4(rng: np.random.Generator, d: int) -> Twin:
-    n, out = int(rng.integers(1, 5)), np.zeros(9, np.int32)
-    values = tuple(np.int32(v) for v in rng.integers(0, 99, 4))
-    expected = out.copy()
-    expected[3 : 3 + n] = values[:n]
-    return Twin(args=(out, 1, 2, 2 + n, values), writes=0, expected=expected)
+    n_groups, starts = -(-d // 128), bool(rng.integers(2))  # it writes two arrays
+    x = rng.integers(-(2**14), 2**14, 128 * n_groups).astype(np.int16)
+    halves = np.concatenate([np.floor(x / 128), x % 128])
+    begin = np.concatenate([np.zeros(n_groups), -8 * x.reshape(-1, 128).sum(axis=1, dtype=int)])
+    args = (x, np.zeros(len(halves), np.int8), np.zeros(len(begin), np.int32))
+    return Twin(args=args, writes=2 if starts else 1, expected=begin if starts else halves)
 
 
 Case = Callable[[np.random.Generator, int], Twin]
@@ -485,10 +460,7 @@ TWINS: dict[tuple[Any, str], Case] = {
     (linear, "products_f32"): products_f32,
     (linear, "products_i4"): products_i4,
     (linear, "products_i8"): products_i8,
-    (linear, "products_i8_many"): lambda rng, d: products_i8(rng, d, many=True),
-    (linear, "store4"): store4,
     (packing, "bytes_of"): bytes_of,
-    (packing, "columns_of"): columns_of,
     (packing, "halves_of"): halves_of,
     (packing, "steps_of"): steps_of,
     (rounding, "bit_length"): bit_length,
@@ -503,5 +475,4 @@ TWINS: dict[tuple[Any, str], Case] = {
 WITHOUT_PYTHON_BODY = {
     (floats, "mix"), (floats, "scores"), (integer_attention, "mix"), (integer_attention, "scores"),
     (linear, "products_f32"), (linear, "products_i4"), (linear, "products_i8"),
-    (linear, "products_i8_many"),
 }  # fmt: skip

@@ -8,16 +8,15 @@ import numba
 import numpy as np
 
 from mu_ref.kernels import floats
-from mu_ref.kernels.linear import BYTES, products_f32, products_i4, products_i8
+from mu_ref.kernels.linear import products_f32, products_i4, products_i8
 from mu_ref.kernels.machine import array_at, share, wait
-from mu_ref.kernels.packing import GROUP, GROUP_BYTES, bytes_of, halves_of, steps_of
+from mu_ref.kernels.packing import GROUP, TOGETHER, bytes_of, halves_of, steps_of
 
 __all__ = ["run"]
 
 F32 = np.float32
 EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(13)
 LINEAR4, LINEAR8, EMBED8 = range(13, 16)
-BLOCK = 8  # rows whose steps pass over int4 or int8 weights together
 
 
 @numba.njit(cache=True, nogil=True)
@@ -71,38 +70,40 @@ def _rounded_linear(row, thread, n_threads):
     """
     n_rows, d_in, d_out = row[6], row[7], row[8]
     x, out = array_at(row[2], n_rows * d_in, F32), array_at(row[1], n_rows * d_out, F32)
-    first, last = share(d_out, thread, n_threads, 4)
-    scales = np.empty(BLOCK, F32)
-    for top in range(0, n_rows, BLOCK):
-        n = min(BLOCK, n_rows - top)
-        given, to = x[top * d_in : (top + n) * d_in], out[top * d_out : (top + n) * d_out]
+    first, last = share(-(-d_out // 32) * 32, thread, n_threads, 32)
+    end, width = min(last, d_out), last - first
+    products, scales = np.empty(TOGETHER * width, F32), np.empty(TOGETHER, F32)
+    bias = array_at(row[5], d_out if row[5] else 0, F32)
+    for top in range(0, n_rows, TOGETHER):
+        n = min(TOGETHER, n_rows - top)
+        given = x[top * d_in : (top + n) * d_in]
         if row[0] == LINEAR4:
-            _linear4(row, given, to, scales, n, first, last)
+            _linear4(row, given, products, scales, n, first, last)
         else:
-            _linear8(row, given, to, scales, n, first, last)
+            _linear8(row, given, products, scales, n, first, last)
         for r in range(n):
-            y = to[r * d_out : (r + 1) * d_out]
-            for i in range(first, last):
-                y[i] *= scales[r]
+            y = out[(top + r) * d_out + first : (top + r) * d_out + end]
+            of_row = products[r * width : (r + 1) * width]
+            for i in range(len(y)):
+                y[i] = of_row[i] * scales[r]
             if row[5]:
-                bias = array_at(row[5], d_out, F32)
-                for i in range(first, last):
-                    y[i] += bias[i]
+                for i in range(len(y)):
+                    y[i] += bias[first + i]
 
 
 @numba.njit(cache=True, nogil=True)
 def _linear4(row, x, out, scales, n_rows, first, last):
     """Products in units of each row's scale, which is written to `scales`."""
     d_in, d_out, n_groups = row[7], row[8], row[9]
-    rows = -(-d_out // 4) * 4
-    w = array_at(row[3], rows * n_groups * BYTES, np.uint8)
+    d, rows = n_groups * GROUP, -(-d_out // 32) * 32
+    w = array_at(row[3], rows * d // 2, np.uint8)
     weight_scales = array_at(row[4], rows * n_groups, F32)
-    steps = np.zeros(n_groups * GROUP, np.int16)
-    halves = np.zeros(n_rows * n_groups * GROUP_BYTES, np.int8)
+    steps, halves = np.zeros(d, np.int16), np.empty(2 * TOGETHER * d, np.int8)
+    starts = np.empty(2 * TOGETHER * n_groups, np.int32)
     for r in range(n_rows):
         scales[r] = steps_of(x[r * d_in : (r + 1) * d_in], steps, 2**14 - 1)
-        halves_of(steps, halves[r * n_groups * GROUP_BYTES :], n_groups)
-    products_i4(halves, w, weight_scales, out, n_rows, n_groups, d_out, first, last)
+        halves_of(steps, halves[2 * r * d :], starts[2 * r * n_groups :])
+    products_i4(halves, starts, w, weight_scales, out, n_rows, n_groups, first, last)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -112,16 +113,17 @@ def _linear8(row, x, out, scales, n_rows, first, last):
     w, width = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8), last - first
     weight_scales, weight_sums = array_at(row[4], d_out, F32), array_at(row[10], d_out, np.int32)
     steps, bytes_ = np.empty(d_in, np.int16), np.zeros(2 * n_rows * d, np.uint8)
-    sums = np.empty(2 * n_rows * width, np.int32)
+    sums, end = np.empty(2 * n_rows * width, np.int32), min(last, d_out)
     for r in range(n_rows):
         scales[r] = steps_of(x[r * d_in : (r + 1) * d_in], steps, 2**15 - 1)
         bytes_of(steps, bytes_[2 * r * d :], 1, d_in, d, True, 0)
-    products_i8(bytes_, w, sums, 2 * n_rows, d, first, last, width)
+    products_i8(bytes_, w, sums, 2 * n_rows, d, first, end, width)
     for r in range(n_rows):
         lows, highs = sums[2 * r * width :], sums[(2 * r + 1) * width :]
-        for i in range(width):
+        to = out[r * width :]
+        for i in range(end - first):
             total = lows[i] + ((np.int64(highs[i]) - 128 * np.int64(weight_sums[first + i])) << 8)
-            out[r * d_out + first + i] = F32(total) * weight_scales[first + i]
+            to[i] = F32(total) * weight_scales[first + i]
 
 
 @numba.njit(cache=True, nogil=True)

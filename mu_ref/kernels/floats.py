@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from mu_ref.kernels.linear import FLOATS
-from mu_ref.kernels.simd import fma4, mix_f32, store64, sum4, zeros4
+from mu_ref.kernels.simd import fma4, mix_f32, store4, sums4, zeros4
 
 __all__ = ["KINDS", "NORMS", "activation", "mix", "norm", "rope", "scores", "softmax"]
 
@@ -67,6 +67,7 @@ def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, firs
 
     Contract: bound. 11 ns an element.
     """
+    dots = np.empty(n_key + 3, np.float32)
     for row in range(first, last):
         batch, head, query = row // (n_heads * n_query), row // n_query % n_heads, row % n_query
         at = ((batch * n_query + query) * n_heads + head) * d_head
@@ -78,12 +79,8 @@ def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, firs
                     total = zeros4(np.float32(0))
                     for c in range(0, d_head, FLOATS):
                         total = fma4(total, q, at + c, k, start + i * stride + c, step)
-                    values = sum4(total)
-                    out[row * n_key + i] = values[0]
-                    if step:
-                        out[row * n_key + i + 1] = values[1]
-                        out[row * n_key + i + 2] = values[2]
-                        out[row * n_key + i + 3] = values[3]
+                    sums4(dots, i, total)
+            out[row * n_key : (row + 1) * n_key] = dots[:n_key]
         else:
             for j in range(n_key):
                 dot = np.float32(0)
@@ -166,7 +163,7 @@ def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, first, 
             total = zeros4(np.float32(0))
             for j in range(n_key):
                 total = mix_f32(total, p, row * n_key + j, v, start + j * stride + c, FLOATS)
-            store64(features, 0, total)
+            store4(features, 0, FLOATS, total)
             n = min(len(features), d_head - c)
             out[to + c : to + c + n] = features[:n]
 

@@ -16,7 +16,7 @@ from mu_ref.kernels.rounding import (
     rescale_row,
     shifted,
 )
-from mu_ref.kernels.simd import mix_i16, pairs4, store64, sum4, zeros4
+from mu_ref.kernels.simd import mix_i16, pairs4, store4, sums4, zeros4
 
 __all__ = ["mix", "probabilities", "scores"]
 
@@ -44,7 +44,8 @@ def scores(
     """
     d = -(-d_head // SHORTS) * SHORTS
     tops, rests = np.zeros(d, np.int16), np.zeros(d, np.int16)
-    dots = np.empty(n_key + 3, np.int64)
+    dots = np.empty(n_key, np.int64)
+    of_tops, of_rests = np.zeros(n_key + 3, np.int32), np.zeros(n_key + 3, np.int32)
     for row in range(first, last):
         batch, head, query = row // (n_heads * n_query), row // n_query % n_heads, row % n_query
         at = ((batch * n_query + query) * n_heads + head) * d_head
@@ -62,12 +63,10 @@ def scores(
                         if not narrow:
                             top = pairs4(top, tops, c, k, start + i * stride + c, step)
                         rest = pairs4(rest, rests, c, k, start + i * stride + c, step)
-                    a, b = sum4(top), sum4(rest)
-                    dots[i] = (np.int64(a[0]) << 8) + b[0]
-                    if step:
-                        dots[i + 1] = (np.int64(a[1]) << 8) + b[1]
-                        dots[i + 2] = (np.int64(a[2]) << 8) + b[2]
-                        dots[i + 3] = (np.int64(a[3]) << 8) + b[3]
+                    sums4(of_tops, i, top)
+                    sums4(of_rests, i, rest)
+            for j in range(n_key):
+                dots[j] = (np.int64(of_tops[j]) << 8) + of_rests[j]
         else:
             for j in range(n_key):
                 dots[j] = 0
@@ -136,10 +135,10 @@ def mix(
                     if not narrow:
                         top = mix_i16(top, tops, j, v, at, other)
                     rest = mix_i16(rest, rests, j, v, at, other)
-                store64(part, 0, top)
+                store4(part, 0, 16, top)
                 for i in range(FEATURES):
                     sums[i] += np.int64(part[i]) << 8
-                store64(part, 0, rest)
+                store4(part, 0, 16, rest)
                 for i in range(FEATURES):
                     sums[i] += part[i]
             n = min(FEATURES, d_head - c)

@@ -8,9 +8,9 @@ import numba
 import numpy as np
 
 from mu_ref.kernels import integer_attention, integers
-from mu_ref.kernels.linear import products_i8, products_i8_many
+from mu_ref.kernels.linear import products_i8
 from mu_ref.kernels.machine import array_at, share, wait
-from mu_ref.kernels.packing import MANY, bytes_of, columns_of
+from mu_ref.kernels.packing import bytes_of
 from mu_ref.kernels.rounding import rescale, rescale_channels
 
 __all__ = ["run", "scratch_bytes"]
@@ -19,12 +19,12 @@ I16, I64 = np.int16, np.int64
 EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES = range(7)
 SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(7, 13)
 CHUNK = 64  # outputs whose sums wait to be rescaled
-FEW = 44  # byte rows for which lanes are features; with more, lanes are 64 rows, filled or not
+MANY = 64  # rows of bytes that pass over the weights together
 
 
 def scratch_bytes(d: int) -> int:
     """Bytes that a thread needs to lay out rows of d bytes and to hold sums."""
-    return MANY * (2 * d + 4 * CHUNK)
+    return MANY * (d + 4 * CHUNK)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -61,12 +61,9 @@ def _linear(row, thread, n_threads):
     ts, starts = constants[4 : 4 + d_out], constants[4 + d_out : 4 + 2 * d_out]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
     w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
-    mine = row[10] + thread * MANY * (2 * d + 4 * CHUNK)
-    bytes_, columns = (
-        array_at(mine, MANY * d, np.uint8),
-        array_at(mine + MANY * d, MANY * d, np.uint8),
-    )
-    sums = array_at(mine + 2 * MANY * d, MANY * CHUNK, np.int32)
+    mine = row[10] + thread * MANY * (d + 4 * CHUNK)
+    bytes_ = array_at(mine, MANY * d, np.uint8)
+    sums = array_at(mine + MANY * d, MANY * CHUNK, np.int32)
     accs, wide_accs = np.empty(CHUNK, np.int32), np.empty(CHUNK, I64)
     first, last = share(d_out, thread, n_threads, 4)
     block = MANY // 2 if wide else MANY
@@ -74,14 +71,9 @@ def _linear(row, thread, n_threads):
         n = min(block, n_rows - top)
         n_bytes = 2 * n if wide else n
         bytes_of(x[top * d_in :], bytes_, n, d_in, d, wide, constants[3])
-        if n_bytes > FEW:
-            columns_of(bytes_, columns, n_bytes, d)
         for c in range(first, last, CHUNK):
             end = min(c + CHUNK, last)
-            if n_bytes > FEW:
-                products_i8_many(columns, w, sums, n_bytes, d, c, end, CHUNK)
-            else:
-                products_i8(bytes_, w, sums, n_bytes, d, c, end, CHUNK)
+            products_i8(bytes_, w, sums, n_bytes, d, c, end, CHUNK)
             for r in range(n):
                 to = (top + r) * d_out + c
                 of = (2 * r if wide else r) * CHUNK

@@ -1,13 +1,18 @@
-"""How the input of a product is laid out: as bytes, in columns, or as halves for int4 weights."""
+"""How a product finds its input, as bytes or as halves of steps, and int4 weights, in blocks.
+
+Loops are kept free of branches and of 64-bit numbers, so that the compiler can use vectors.
+"""
 
 import numba
 import numpy as np
 
-__all__ = ["GROUP", "GROUP_BYTES", "MANY", "bytes_of", "columns_of", "halves_of", "steps_of"]
+from mu_ref.memory import aligned
 
-MANY = 64  # rows of x that pass over the weights together
+__all__ = ["GROUP", "TOGETHER", "blocks_of", "bytes_of", "halves_of", "steps_of"]
+
 GROUP = 128  # int4 weights that share a scale
-GROUP_BYTES = 5 * 64  # four times 64 halves of x, and 16 int32 to start the sums
+TOGETHER = 8  # rows of x that pass over int4 weights together
+BIG = np.float32(12582912)  # 1.5 * 2^23: adding it rounds a float32 to an integer, half to even
 
 
 @numba.njit(cache=True, nogil=True)
@@ -19,23 +24,16 @@ def bytes_of(x, out, n_rows, d_in, d, wide, offset):
     for r in range(n_rows):
         steps = x[r * d_in : (r + 1) * d_in]
         if wide:
-            low, high = out[2 * r * d : (2 * r + 1) * d], out[(2 * r + 1) * d : 2 * (r + 1) * d]
+            low = out[2 * r * d : 2 * r * d + d_in]
+            high = out[(2 * r + 1) * d : (2 * r + 1) * d + d_in]
             for k in range(d_in):
                 low[k] = np.uint8(steps[k] & 255)
+            for k in range(d_in):
                 high[k] = np.uint8((steps[k] >> 8) + 128)
         else:
-            low = out[r * d : (r + 1) * d]
+            low = out[r * d : r * d + d_in]
             for k in range(d_in):
-                low[k] = np.uint8(steps[k] + offset)
-
-
-@numba.njit(cache=True, nogil=True)
-def columns_of(x, out, n_rows, d):
-    """Turn up to 64 rows of d bytes into columns: four bytes of each row beside each other."""
-    words, columns = x.view(np.int32), out.view(np.int32)
-    for k in range(d // 4):
-        for r in range(n_rows):
-            columns[k * MANY + r] = words[r * (d // 4) + k]
+                low[k] = np.uint8((steps[k] + offset) & 255)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -44,29 +42,59 @@ def steps_of(x, out, high):
 
     A row is measured by itself, so its steps do not depend on the rows beside it.
     """
-    largest = np.float32(0)
+    bits, largest = x.view(np.int32), np.int32(0)
+    for k in range(len(x)):  # without its sign a float32 is ordered like the integer of its bits
+        largest = max(largest, bits[k] & np.int32(0x7FFFFFFF))
+    one = np.empty(1, np.int32)
+    one[0] = largest
+    most = one.view(np.float32)[0]
+    scale = most / np.float32(high) if most > 0 else np.float32(1)
     for k in range(len(x)):
-        largest = max(largest, abs(x[k]))
-    scale = largest / np.float32(high) if largest > 0 else np.float32(1)
-    for k in range(len(x)):
-        out[k] = np.int16(np.rint(x[k] / scale))
+        out[k] = np.int16(np.int32((x[k] / scale + BIG) - BIG))
     return scale
 
 
 @numba.njit(cache=True, nogil=True)
-def halves_of(steps, out, n_groups):
-    """Lay out steps of 15 bits for `nibbles4`; steps has whole groups, filled up with zeros.
+def halves_of(steps, out, starts):
+    """Lay out steps of 15 bits for `products_i4`; steps has whole groups, filled up with zeros.
 
-    steps = 128 high + low; the sums start at -8 times the sum of the steps, as weights are stored
-    with 8 added.
+    steps = 128 high + low: first all highs, then all lows. The sums of highs start at 0, those of
+    lows at -8 times the sum of a group's steps, as weights are stored with 8 added.
     """
-    starts = out.view(np.int32)
+    d, n_groups = len(steps), len(steps) // GROUP
+    high, low = out[:d], out[d : 2 * d]
+    for k in range(d):
+        high[k] = np.int8(steps[k] >> np.int16(7))
+    for k in range(d):
+        low[k] = np.int8(steps[k] & np.int16(127))
     for g in range(n_groups):
-        at, total = g * GROUP_BYTES, np.int32(0)
-        group = steps[g * GROUP : (g + 1) * GROUP]
-        for t in range(GROUP // 2):
-            even, odd = np.int32(group[2 * t]), np.int32(group[2 * t + 1])
-            out[at + t], out[at + 64 + t] = np.int8(even >> 7), np.int8(odd >> 7)
-            out[at + 128 + t], out[at + 192 + t] = np.int8(even & 127), np.int8(odd & 127)
-            total = np.int32(total + even + odd)
-        starts[at // 4 + 64] = np.int32(-8 * total)
+        total = np.int32(0)
+        for k in range(g * GROUP, (g + 1) * GROUP):
+            total += np.int32(steps[k])
+        starts[g], starts[n_groups + g] = 0, np.int32(-8 * total)
+
+
+def blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay out int4 weights and their scales in blocks of 16 outputs, for `products_i4`.
+
+    Args:
+        w: uint8 [d_out, d_in / 2], two weights in each, the even one in the low nibble.
+        scale: [d_out, groups].
+
+    Returns:
+        uint8 [blocks, d / 8, 16, 4], 8 added to each weight: byte m of an output holds weight 8 c +
+        m, and in its high nibble weight 8 c + 4 + m; float32 scales [blocks, groups, 16]. Blocks
+        are even in number.
+    """
+    (d_out, n_bytes), n_groups = w.shape, scale.shape[1]
+    n_blocks = -(-d_out // 32) * 2
+    packed = aligned((n_blocks, n_groups * GROUP // 8, 16, 4), np.uint8)
+    scales = aligned((n_blocks, n_groups, 16), np.float32)
+    for block in range(n_blocks):
+        rows = np.full((16, n_groups * GROUP // 2), 0x88, np.uint8)  # two weights of 0
+        given = w[16 * block : 16 * block + 16]
+        rows[: len(given), :n_bytes] ^= given
+        both = np.stack([rows & 15, rows >> 4], axis=-1).reshape(16, -1, 2, 4)
+        packed[block] = (both[:, :, 0] | both[:, :, 1] << 4).swapaxes(0, 1)
+        scales[block, :, : len(given)] = scale[16 * block : 16 * block + 16].T
+    return packed, scales

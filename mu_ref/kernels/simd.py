@@ -1,7 +1,7 @@
 """Vectors of 16 lanes, four rows at a time: the only file with intrinsics.
 
-Numba turns a loop over int8 products into wide multiplications; the processor's dot-product
-instructions (VNNI) do four at once. Functions say their scalar meaning, for row 0..3, lane 0..15.
+Numba makes wide multiplications of int8 products; the processor's dot-product instructions (VNNI)
+do four at once. Functions say their scalar meaning, for row 0..3, lane 0..15.
 """
 
 from llvmlite import ir
@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from mu_ref.kernels import vectors as vec
 from mu_ref.kernels.dots import dot, fma, pairs
-from mu_ref.kernels.vectors import F32, F32_4, I8, I16, I32, I32_4, LANES, ROWS, WIDE
+from mu_ref.kernels.vectors import BYTES, F32, F32_4, I8, I16, I32, I32_4, LANES, ROWS, WIDE
 
 
 @intrinsic
@@ -42,12 +42,6 @@ def dot4(typingctx, total, x, i, w, j, stride):
 
 
 @intrinsic
-def spread4(typingctx, total, x, i, w, j, stride):
-    """total[row][lane] + sum over m = 0..3 of x[i + 4 lane + m] * w[j + row * stride + m]."""
-    return vec.rowwise(I32_4, x, w, I8, 4 * LANES, dot, spread_w=4)
-
-
-@intrinsic
 def pairs4(typingctx, total, x, i, w, j, stride):
     """total[row][lane] + sum over m = 0, 1 of x[i + 2 lane + m] * w[j + row * stride + 2 lane + m].
 
@@ -65,46 +59,59 @@ def mix_i16(typingctx, total, p, i, v, j, other):
 
     def codegen(context, builder, signature, args):
         total, p, i, v, j, other = args
-        two = vec.load(context, builder, signature.args[1], p, i, I16, 2)
-        weights, sums = vec.repeated(builder, two, 2 * LANES), []
+        weights = vec.load(context, builder, signature.args[1], p, i, I16, 2)
+        weights = vec.repeated(builder, weights, 2 * LANES)
+        place = context, builder, signature.args[3], v
+        one, two = (vec.loads(*place, at, LANES, I16, LANES) for at in (j, other))
         in_turn = [lane + LANES * key for lane in range(LANES) for key in (0, 1)]
-        pieces = (vec.rows(builder, at, LANES) for at in (j, other))
-        for so_far, *two in zip(unpack_tuple(builder, total, ROWS), *pieces, strict=True):
-            keys = (vec.load(context, builder, signature.args[3], v, at, I16, LANES) for at in two)
-            sums.append(pairs(builder, so_far, weights, vec.lanes(builder, *keys, in_turn)))
-        return context.make_tuple(builder, I32_4, sums)
+        keys = [vec.lanes(builder, *of_row, in_turn) for of_row in zip(one, two, strict=True)]
+        sums = zip(unpack_tuple(builder, total, ROWS), keys, strict=True)
+        return context.make_tuple(builder, I32_4, [pairs(builder, *x, weights) for x in sums])
 
     return I32_4(I32_4, p, types.intp, v, types.intp, types.intp), codegen
 
 
 @intrinsic
-def nibbles4(typingctx, total, x, i, w, j, stride, scales, s, s_stride):
-    """total[row][lane] + scales[s + row * s_stride] * the lane's part of 128 products x w.
+def nibbles2(typingctx, w, j):
+    """Two vectors of bytes 0..15: the low halves of w[j + 0..63], and the high halves."""
 
-    w is uint8, 64 bytes in a row, two weights + 8 in each: the even one in the low nibble. x is
-    int8, x = 128 high + low: 64 even and 64 odd high parts, as many low parts, and 16 int32 to
-    start the sums with, which take away what the 8 adds.
+    def codegen(context, builder, signature, args):
+        both = vec.load(context, builder, signature.args[0], *args, I8, 4 * LANES)
+        low = builder.and_(both, vec.everywhere(both.type, 15))
+        high = builder.lshr(both, vec.everywhere(both.type, 4))
+        return context.make_tuple(builder, signature.return_type, [low, high])
+
+    return types.UniTuple(BYTES, 2)(w, types.intp), codegen
+
+
+@intrinsic
+def each4(typingctx, x, i, stride):
+    """total[row][lane] = x[i + row * stride]; int32."""
+    return vec.spread(I32_4, x, I32, LANES)
+
+
+@intrinsic
+def spread4(typingctx, total, w, x, i, stride):
+    """total[row][lane] + sum over m = 0..3 of w[4 lane + m] * x[i + row * stride + m]; int8 x."""
+    return vec.spread(I32_4, x, I8, 4 * LANES, 4, w, dot)
+
+
+@intrinsic
+def scaled4(typingctx, total, a, b, scales, s):
+    """total[row][lane] + scales[s + lane] * (128 high[lane] + low[lane]), rounded once; float32.
+
+    high and low are a[0], a[1] for row 0, then a[2], a[3], and those of b.
     """
 
     def codegen(context, builder, signature, args):
-        total, x, i, w, j, stride, scales, s, s_stride = args
-        kinds, starts = signature.args, vec.rows(builder, i, 4 * LANES, 5)
-        parts = [vec.load(context, builder, kinds[1], x, at, I8, 4 * LANES) for at in starts]
-        nothing, start, sums = vec.everywhere(WIDE, 0), builder.bitcast(parts[4], WIDE), []
-        places = vec.rows(builder, j, stride), vec.rows(builder, s, s_stride)
-        for so_far, at, s in zip(unpack_tuple(builder, total, ROWS), *places, strict=True):
-            both = vec.load(context, builder, signature.args[3], w, at, I8, 4 * LANES)
-            even = builder.and_(both, vec.everywhere(both.type, 15))
-            odd = builder.lshr(both, vec.everywhere(both.type, 4))
-            high = dot(builder, dot(builder, nothing, even, parts[0]), odd, parts[1])
-            low = dot(builder, dot(builder, start, even, parts[2]), odd, parts[3])
-            steps = builder.add(builder.shl(high, vec.everywhere(WIDE, 7)), low)
-            scale = vec.repeated(builder, vec.load(context, builder, kinds[6], scales, s, F32, 1))
-            sums.append(fma(builder, so_far, builder.sitofp(steps, scale.type), scale))
-        return context.make_tuple(builder, F32_4, sums)
+        sums, a, b = (unpack_tuple(builder, x, ROWS) for x in args[:3])
+        scale = vec.load(context, builder, signature.args[3], *args[3:], F32, LANES)
+        highs = (builder.shl(x, vec.everywhere(WIDE, 7)) for x in (*a[::2], *b[::2]))
+        steps = (builder.add(*x) for x in zip(highs, (*a[1::2], *b[1::2]), strict=True))
+        reals = zip(sums, (builder.sitofp(x, scale.type) for x in steps), strict=True)
+        return context.make_tuple(builder, F32_4, [fma(builder, *x, scale) for x in reals])
 
-    at = types.intp
-    return F32_4(F32_4, x, at, w, at, at, scales, at, at), codegen
+    return F32_4(F32_4, I32_4, I32_4, scales, types.intp), codegen
 
 
 @intrinsic
@@ -112,9 +119,8 @@ def fetch4(typingctx, w, j, stride):
     """Ask for w[j + row * stride] to be near soon; it may lie beyond the end."""
 
     def codegen(context, builder, signature, args):
-        w, j, stride = args
-        for index in vec.rows(builder, j, stride):
-            at = vec.pointer(context, builder, signature.args[0], w, index, I8)
+        for place in vec.rows(builder, *args[1:]):
+            at = vec.pointer(context, builder, signature.args[0], args[0], place, I8)
             vec.call(builder, "llvm.prefetch.p0", ir.VoidType(), at, I32(0), I32(3), I32(1))
         return context.get_dummy_value()
 
@@ -122,29 +128,23 @@ def fetch4(typingctx, w, j, stride):
 
 
 @intrinsic
-def store64(typingctx, out, at, total):
-    """out[at + 16 row + lane] = total[row][lane]; out has the type of the lanes."""
+def store4(typingctx, out, at, stride, total):
+    """out[at + row * stride + lane] = total[row][lane]; out has the type of the lanes."""
 
     def codegen(context, builder, signature, args):
-        out, at, total = args
-        places = vec.rows(builder, at, LANES)
-        for vector, index in zip(unpack_tuple(builder, total, ROWS), places, strict=True):
-            to = vec.pointer(context, builder, signature.args[0], out, index, vector.type)
-            builder.store(vector, to, align=1)
-        return context.get_dummy_value()
+        vectors = unpack_tuple(builder, args[3], ROWS)
+        return vec.store(context, builder, signature.args[0], *args[:3], vectors)
 
-    return types.none(out, types.intp, total), codegen
+    return types.none(out, types.intp, types.intp, total), codegen
 
 
 @intrinsic
-def sum4(typingctx, total):
-    """Return the sum of each row's lanes, in the order of `vectors.tree`."""
+def sums4(typingctx, out, at, total):
+    """out[at + row] = the sum of the row's lanes, in the order of `vectors.tree`."""
 
     def codegen(context, builder, signature, args):
         add = builder.fadd if total == F32_4 else builder.add
-        x = vec.tree(builder, add, unpack_tuple(builder, args[0], ROWS))
-        sums = [builder.extract_element(x, I32(row)) for row in range(ROWS)]
-        return context.make_tuple(builder, signature.return_type, sums)
+        four = vec.tree(builder, add, unpack_tuple(builder, args[2], ROWS))
+        return vec.store(context, builder, signature.args[0], *args[:2], ROWS, [four])
 
-    kind = types.UniTuple(types.float32 if total == F32_4 else types.int32, ROWS)
-    return kind(total), codegen
+    return types.none(out, types.intp, total), codegen

@@ -7,6 +7,7 @@ from numba.extending import models, register_model
 from numba.np.arrayobj import make_array
 
 __all__ = [
+    "BYTES",
     "F32",
     "F32_4",
     "I8",
@@ -21,10 +22,13 @@ __all__ = [
     "everywhere",
     "lanes",
     "load",
+    "loads",
     "pointer",
     "repeated",
     "rows",
     "rowwise",
+    "spread",
+    "store",
     "tree",
     "zeros",
 ]
@@ -35,10 +39,10 @@ WIDE, PAIRS = ir.VectorType(I32, LANES), ir.VectorType(I16, 2 * LANES)
 
 
 class _Vector(types.Type):
-    """16 lanes of one type; lives in registers only."""
+    """Lanes of one type; lives in registers only."""
 
-    def __init__(self, name, lane):
-        self.llvm = ir.VectorType(lane, LANES)
+    def __init__(self, name, lane, n=LANES):
+        self.llvm = ir.VectorType(lane, n)
         super().__init__(name=name)
 
 
@@ -50,6 +54,7 @@ class _VectorModel(models.PrimitiveModel):
 
 F32_4 = types.UniTuple(_Vector("f32x16", F32), ROWS)  # one vector of sums for each of four rows
 I32_4 = types.UniTuple(_Vector("i32x16", I32), ROWS)
+BYTES = _Vector("i8x64", I8, 4 * LANES)
 
 
 def call(builder, name, result, *args):
@@ -80,23 +85,25 @@ def load(context, builder, kind, array, index, lane, count):
     return builder.load(at, align=1)
 
 
-def rowwise(kind, x, w, lane, count, step, *, spread_x=0, spread_w=0):
+def loads(context, builder, kind, array, index, stride, lane, count, n=ROWS):
+    """Vectors of `count` neighbours from n places, `stride` apart."""
+    places = rows(builder, index, stride, n)
+    return [load(context, builder, kind, array, at, lane, count) for at in places]
+
+
+def rowwise(kind, x, w, lane, count, step, *, spread_x=0):
     """The intrinsic that does total[row] = step(total[row], x[i..], w[j + row * stride..]).
 
-    `count` elements are taken of each; or as many as `spread_` says, and repeated.
+    `count` elements are taken of each; of x as many as `spread_x` says, and repeated.
     """
 
     def codegen(context, builder, signature, args):
         total, x, i, w, j, stride = args
-
-        def taken(kind, array, at, few):
-            some = load(context, builder, kind, array, at, lane, few or count)
-            return repeated(builder, some, count) if few else some
-
-        a, sums = taken(signature.args[1], x, i, spread_x), []
-        totals = cgutils.unpack_tuple(builder, total, ROWS)
-        for so_far, at in zip(totals, rows(builder, j, stride), strict=True):
-            sums.append(step(builder, so_far, a, taken(signature.args[3], w, at, spread_w)))
+        a, sums = load(context, builder, signature.args[1], x, i, lane, spread_x or count), []
+        a = repeated(builder, a, count) if spread_x else a
+        ws = loads(context, builder, signature.args[3], w, j, stride, lane, count)
+        for so_far, b in zip(cgutils.unpack_tuple(builder, total, ROWS), ws, strict=True):
+            sums.append(step(builder, so_far, a, b))
         return context.make_tuple(builder, kind, sums)
 
     return kind(kind, x, types.intp, w, types.intp, types.intp), codegen
@@ -113,6 +120,34 @@ def rows(builder, index, stride, n=ROWS):
 def repeated(builder, few, count=LANES):
     """The lanes of a short vector again and again, `count` in all."""
     return lanes(builder, few, few, list(range(few.type.count)) * (count // few.type.count))
+
+
+def spread(kind, x, lane, count, few=1, *with_step):
+    """The intrinsic that repeats `few` elements of x, from i + row * stride on, in each row.
+
+    With a vector's type and a step it does total[row] = step(total[row], vector, repeated).
+    """
+
+    def codegen(context, builder, signature, args):
+        *before, array, index, stride = args
+        some = loads(context, builder, x, array, index, stride, lane, few)
+        made = [repeated(builder, one, count) for one in some]
+        if with_step:
+            totals = zip(cgutils.unpack_tuple(builder, before[0], ROWS), made, strict=True)
+            made = [with_step[1](builder, total, before[1], one) for total, one in totals]
+        return context.make_tuple(builder, kind, made)
+
+    before = (kind, with_step[0]) if with_step else ()
+    return kind(*before, x, types.intp, types.intp), codegen
+
+
+def store(context, builder, kind, array, index, stride, vectors):
+    """Write vectors to a flat array, at places `stride` apart."""
+    places = rows(builder, index, stride, len(vectors))
+    for vector, at in zip(vectors, places, strict=True):
+        to = pointer(context, builder, kind, array, at, vector.type)
+        builder.store(vector, to, align=1)
+    return context.get_dummy_value()
 
 
 def zeros(zero, kind):

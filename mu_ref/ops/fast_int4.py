@@ -8,7 +8,7 @@ import numpy as np
 from mu_ref.errors import QuantizationError, WeightsError
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.linear import BYTES
-from mu_ref.kernels.packing import GROUP
+from mu_ref.kernels.packing import GROUP, blocks_of
 from mu_ref.kernels.threads import n_threads
 from mu_ref.memory import aligned
 from mu_ref.ops.fast import FastOps
@@ -16,11 +16,9 @@ from mu_ref.ops.recorded import Tensor, as_integers, check_tokens
 
 __all__ = ["FastInt4Ops"]
 
-ZERO_PAIR = 0x88  # two weights of 0, as they are stored here: 8 added to each
-
 
 class FastInt4Ops(FastOps):
-    """Computes with int4 matrices and int8 tables as they are stored; a value is a `Tensor`.
+    """Computes with int4 matrices and int8 tables, in integers; a value is a `Tensor`.
 
     The input x of a product is rounded to steps of max |x| / 16383 (tables: 32767), each row by
     itself, so a row's bits do not depend on the batch. They differ from those of the reference
@@ -47,7 +45,7 @@ class FastInt4Ops(FastOps):
         self._sizes: dict[str, tuple[int, int]] = {}  # d_out, and d of a table
         for name, w in tensors.items():
             if w.dtype == np.uint8:
-                self._packed[name] = _packed4(w, tensors[f"{name}_scale"])
+                self._packed[name] = blocks_of(w, tensors[f"{name}_scale"])
             elif w.dtype == np.int8:
                 self._packed[name] = _packed8(w, tensors[f"{name}_scale"])
             self._sizes[name] = w.shape[0], w.shape[-1]
@@ -80,7 +78,7 @@ class FastInt4Ops(FastOps):
         n_rows = int(np.prod(x.shape[:-1]))
         y = self._new((*x.shape[:-1], d_out))
         if packed.dtype == np.uint8:
-            op, rest = machine.LINEAR4, (packed.shape[1] // BYTES,)
+            op, rest = machine.LINEAR4, (8 * packed.shape[1] // GROUP,)
         else:
             op, rest = machine.LINEAR8, (packed.shape[1], *sums)
         self._record(
@@ -88,17 +86,6 @@ class FastInt4Ops(FastOps):
             self._addresses.get(f"{site}.bias", 0), n_rows, x.shape[-1], d_out, *rest,
         )  # fmt: skip
         return y
-
-
-def _packed4(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
-    """64 bytes for each group, rows by four; scales as float32."""
-    n_rows = -(-len(w) // 4) * 4
-    packed = aligned((n_rows, scale.shape[1] * BYTES), np.uint8)
-    packed[:] = ZERO_PAIR
-    packed[: len(w), : w.shape[1]] ^= w
-    scales = aligned((n_rows, scale.shape[1]), np.float32)
-    scales[: len(w)] = scale
-    return packed, scales
 
 
 def _packed8(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:

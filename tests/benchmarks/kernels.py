@@ -55,8 +55,9 @@ def products(rows: int) -> None:
     rng = np.random.default_rng(0)
     bytes_ = aligned((max(rows, 64) * D,), np.uint8)
     bytes_[:] = rng.integers(0, 128, bytes_.size)
-    reals, halves = bytes_.astype(np.float32), np.zeros(5 * bytes_.size, np.int8)
-    out, sums = np.zeros(rows * D_OUT, np.float32), np.zeros(64 * CHUNK, np.int32)
+    reals, halves = bytes_.astype(np.float32), np.zeros(2 * packing.TOGETHER * D, np.int8)
+    starts = np.zeros(2 * packing.TOGETHER * D // packing.GROUP, np.int32)
+    out, sums = np.zeros(max(rows, 8) * D_OUT, np.float32), np.zeros(64 * CHUNK, np.int32)
     scales = np.ones(D_OUT * D // packing.GROUP, np.float32)
 
     def in_chunks(kernel: Any) -> Callable[[np.ndarray], None]:
@@ -71,12 +72,12 @@ def products(rows: int) -> None:
 
     def nibbles(w: np.ndarray) -> None:
         groups = D // packing.GROUP
-        linear.products_i4(halves, w, scales, out, rows, groups, D_OUT, 0, D_OUT)
+        for _ in range(0, rows, packing.TOGETHER):
+            linear.products_i4(halves, starts, w, scales, out, rows, groups, 0, D_OUT)
 
     calls = (
         ("products_f32", np.float32, 1, floats),
         ("products_i8", np.int8, 1, in_chunks(linear.products_i8)),
-        ("products_i8_many", np.int8, 1, in_chunks(linear.products_i8_many)),
         ("products_i4", np.uint8, 2, nibbles),
     )
     for name, dtype, share, call in calls:

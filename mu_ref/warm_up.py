@@ -16,7 +16,9 @@ __all__ = ["compile_once"]
 
 
 def compile_once(console: Console, kind: str) -> float:
-    """Compile the kernels of one fast executor, unless this machine has them.
+    """Compile the kernels of one fast executor, unless this machine has them, and load them.
+
+    Call it before weights are read: loading takes memory for a while.
 
     Args:
         console: where it is said that this takes a while.
@@ -25,10 +27,12 @@ def compile_once(console: Console, kind: str) -> float:
     Returns:
         Seconds that it took; 0 if nothing was to be done.
     """
-    from mu_ref.kernels import compiled_folder
+    from mu_ref.kernels import compiled_folder, float_program, integer_program
+    from mu_ref.kernels.threads import load
 
     done = compiled_folder() / f"{kind}.done"
     if done.is_file():
+        load({"float": float_program, "integer": integer_program}[kind].run)
         return 0.0
     started = time.perf_counter()
     with console.status(f"compiling the {kind} kernels, once; this takes up to half a minute"):

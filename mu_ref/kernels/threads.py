@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from mu_ref.errors import InputError
+from mu_ref.kernels.machine import WIDTH
+from mu_ref.memory import release_code
 
-__all__ = ["n_threads", "run_on"]
+__all__ = ["load", "n_threads", "run_on"]
 
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
@@ -38,6 +40,17 @@ def n_threads(weight_bytes: int) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise InputError(f"MU_REF_THREADS must be a positive integer, got {text!r}")
     return int(text)
+
+
+@cache
+def load(run: Callable[..., Any]) -> None:
+    """Load a machine's compiled kernels, and give back the memory of what loaded them.
+
+    Args:
+        run: of `float_program` or `integer_program`.
+    """
+    run_on(1, run, np.zeros((0, WIDTH), np.int64), 0, np.zeros(0))
+    release_code()
 
 
 @cache

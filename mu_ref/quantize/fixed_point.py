@@ -162,9 +162,18 @@ def quantize_multiplier(d: float) -> Multiplier:
 
 def quantize_multipliers(d: np.ndarray) -> Multiplier:
     """Apply `quantize_multiplier` to every element: [n] -> two int64 arrays [n]."""
-    pairs = [quantize_multiplier(float(x)) for x in np.ravel(d)]
-    m, shift = [p.m for p in pairs], [p.shift for p in pairs]
-    return Multiplier(np.array(m, np.int64), np.array(shift, np.int64))
+    d = np.ravel(np.asarray(d, np.float64))
+    wrong = ~((d >= 0) & np.isfinite(d))
+    q, shift = np.frexp(np.where(wrong, 0.0, d))
+    whole = np.floor(q * 2**31)
+    m = (whole + (q * 2**31 - whole >= 0.5)).astype(np.int64)
+    full = m == 2**31
+    m, shift = np.where(full, m // 2, m), shift.astype(np.int64) + full
+    wrong |= shift > 30
+    if wrong.any():
+        quantize_multiplier(float(d[wrong][0]))  # says what is wrong
+    small = shift < -31
+    return Multiplier(np.where(small, 0, m), np.where(small, 0, shift))
 
 
 def requantize(acc: np.ndarray, by: Multiplier, rounding: Rounding = "tflite_single") -> np.ndarray:

@@ -17,7 +17,7 @@ from mu_ref.errors import WeightsError
 from mu_ref.quantize.int4 import int4_shapes, is_table
 from mu_ref.weights import Shape, Weights, check_names, read_safetensors, write_safetensors
 
-__all__ = ["is_int4_file", "load_int4", "save_int4"]
+__all__ = ["load_int4", "save_int4"]
 
 
 def save_int4(
@@ -70,21 +70,6 @@ def load_int4(path: Path) -> tuple[ModelConfig, Weights, int]:
     config = ModelConfig.from_json(metadata["config"])
     _check(str(path), int4_shapes(config, int(text)), tensors)
     return config, tensors, int(text)
-
-
-def is_int4_file(path: Path) -> bool:
-    """Say whether a safetensors file was written by `save_int4`.
-
-    Args:
-        path: a .safetensors file.
-
-    Returns:
-        True if its metadata names a group.
-
-    Raises:
-        WeightsError: the file is not there or not a whole safetensors file.
-    """
-    return "int4_group" in read_safetensors(path)[1]
 
 
 def _check(what: str, shapes: Mapping[str, Shape], tensors: Mapping[str, np.ndarray]) -> None:

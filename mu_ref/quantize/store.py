@@ -18,7 +18,7 @@ from mu_ref.quantize.encodings import Encoding
 from mu_ref.quantize.fixed_point import ROUNDINGS, Rounding
 from mu_ref.weights import check_names, read_safetensors, weight_shapes, write_safetensors
 
-__all__ = ["SCHEMES", "IntegerModel", "is_integer_file", "load_integers", "save_integers"]
+__all__ = ["SCHEMES", "IntegerModel", "load_integers", "save_integers"]
 
 SCHEMES = ("w8a16", "w8a8")
 
@@ -87,11 +87,6 @@ def save_integers(path: Path, model: IntegerModel) -> None:
         "activations": json.dumps(encodings),
     }
     write_safetensors(path, model.tensors, metadata)
-
-
-def is_integer_file(path: Path) -> bool:
-    """Say whether a safetensors file was written by `save_integers`."""
-    return "scheme" in read_safetensors(path)[1]
 
 
 def load_integers(path: Path) -> IntegerModel:

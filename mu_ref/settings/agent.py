@@ -224,15 +224,20 @@ def load_agent(
 
     check_choice("scheme", scheme, SCHEMES)
     check_choice("executor", executor, EXECUTORS)
+    if scheme == "w4a16" and weights is None:
+        raise InputError(
+            "w4a16 must be given weights; `mu-ref quantize --scheme w4a16 --out FILE` makes "
+            "them, --weights FILE reads them"
+        )
+    if executor == "fast" and (weights is None or weights.is_file()):
+        from mu_ref.warm_up import compile_once
+
+        compile_once(Console(stderr=True), "integer" if scheme.startswith("w8") else "float")
     if scheme == "w4a16":
         from mu_ref.quantize.int4 import dequantize_weights_int4
         from mu_ref.quantize.int4_store import load_int4
 
-        if weights is None:
-            raise InputError(
-                "w4a16 must be given weights; `mu-ref quantize --scheme w4a16 --out FILE` makes "
-                "them, --weights FILE reads them"
-            )
+        assert weights is not None
         path = weights
         model, packed, group = load_int4(path)
         config, own = _drafter(drafter, model)
@@ -240,9 +245,7 @@ def load_agent(
             if own:
                 raise InputError("a drafter for w4a16 must run on --executor reference")
             from mu_ref.ops.fast_int4 import FastInt4Ops
-            from mu_ref.warm_up import compile_once
 
-            compile_once(Console(stderr=True), "float")
             ops: Ops = FastInt4Ops(packed, group)
         else:
             ops = _float_ops(dequantize_weights_int4(model, packed, group) | own, executor)
@@ -289,9 +292,7 @@ def _float_ops(weights: Weights, executor: str) -> Ops:
 
         return ReferenceOps(weights)
     from mu_ref.ops.fast import FastOps
-    from mu_ref.warm_up import compile_once
 
-    compile_once(Console(stderr=True), "float")
     return FastOps(weights)
 
 
@@ -301,9 +302,7 @@ def _integer_ops(model: "IntegerModel", executor: str) -> Ops:
 
         return IntegerOps(model)
     from mu_ref.ops.fast_integer import FastIntegerOps
-    from mu_ref.warm_up import compile_once
 
-    compile_once(Console(stderr=True), "integer")
     return FastIntegerOps(model)
 
 

@@ -108,11 +108,11 @@ class Ours:
         return seconds
 
 
-def read_bandwidth(threads: int, clock: Clock, n_bytes: int = 2**28) -> float:
-    """Return bytes per second that a plain sum over a large array reads, median of 7."""
+def read_bandwidth(threads: int, clock: Clock, n_bytes: int) -> float:
+    """Return bytes per second that a plain sum over an array reads, median of 7 after one."""
     numbers = np.ones(n_bytes // 8, np.int64)
     rates = []
-    for _ in range(7):
+    for _ in range(8):
         start = clock()
         run_on(threads, _sum, numbers)
         rates.append(n_bytes / (clock() - start))

@@ -31,15 +31,29 @@ def engines(threads: int, folder: Path, *, alone: bool) -> list[Any]:
     ours = [Ours(config, scheme, threads) for scheme in SCHEMES]
     if alone:
         return ours
-    from tests.benchmarks.peers import CTranslate2, PyTorch, save_t5gemma
+    from tests.benchmarks.peers import save_t5gemma
 
     if not (folder / "config.json").is_file():
         save_t5gemma(config, folder)
+    return [*ours, *(peer(name, folder, threads) for name in peers(threads))]
+
+
+def peers(threads: int) -> list[str]:
+    """Names: a module, a type of numbers and, for CTranslate2, how many threads."""
+    counts = sorted({1, threads})
     return [
-        *ours,
-        *(PyTorch(folder, dtype, threads) for dtype in ("float32", "bfloat16")),
-        *(CTranslate2(folder, kind, threads) for kind in ("float32", "int8")),
+        *(f"PyTorch {kind}" for kind in ("float32", "bfloat16")),
+        *(f"CTranslate2 {kind} {n}" for kind in ("float32", "int8") for n in counts),
     ]
+
+
+def peer(name: str, folder: Path, threads: int) -> Any:
+    from tests.benchmarks.peers import CTranslate2, PyTorch
+
+    engine, kind, *n = name.split()
+    if engine == "PyTorch":
+        return PyTorch(folder, kind, threads)
+    return CTranslate2(folder, kind, int(n[0]))
 
 
 def measured(some: list[Any], rounds: int, clock: Clock) -> Figures:
@@ -72,13 +86,14 @@ def print_figures(title: str, figures: Figures, ours: str) -> None:
 
 
 def print_bandwidth(ours: list[Ours], figures: Figures, threads: int, clock: Clock) -> None:
-    limit = read_bandwidth(threads, clock)
-    print(f"\nread bandwidth, a plain sum, {threads} threads: {limit / 1e9:.1f} GB/s")
+    """Weights that a token reads, beside a plain sum over as many bytes, again and again."""
+    print(f"\nbytes of weights a second, {threads} threads, and a plain sum over as many bytes")
     for engine in ours:
         rate = engine.decode_bytes * figures[engine.name]["tok/s"]
+        limit = read_bandwidth(threads, clock, engine.decode_bytes)
         print(
             f"{engine.name:<22}  {engine.decode_bytes / 1e6:6.1f} MB a token, "
-            f"{rate / 1e9:5.1f} GB/s, {rate / limit:.0%} of it"
+            f"{rate / 1e9:5.1f} GB/s, a sum {limit / 1e9:5.1f} GB/s, {rate / limit:.0%} of it"
         )
 
 
@@ -122,37 +137,47 @@ def digest(threads: int) -> None:
     print(figures[engine.name]["tok/s"], hashlib.sha256(integers).hexdigest())
 
 
-def memory(scheme: str, folder: Path) -> None:
-    """Print MB of a process that does nothing but answer: its own, and with its libraries' code."""
-    from mu_ref.ops.fast_integer import FastIntegerOps
-    from mu_ref.quantize.store import load_integers
+def memory(name: str, folder: Path) -> None:
+    """Print MB of a process that does nothing but answer: with all it maps, and its own."""
 
     def mb(what: str) -> float:  # ru_maxrss would start at what the parent process had
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return float(status.split(f"{what}:")[1].split()[0]) / 1024
 
-    before = mb("VmHWM")
-    model = load_integers(folder / f"{scheme}.safetensors")
-    engine = Ours(model.config, scheme, 1, FastIntegerOps(model))
+    size = 0.0
+    if name in SCHEMES:
+        from rich.console import Console
+
+        from mu_ref.ops.fast_integer import FastIntegerOps
+        from mu_ref.quantize.store import load_integers
+        from mu_ref.warm_up import compile_once
+
+        compile_once(Console(stderr=True), "integer")  # before weights are read, as the agent does
+        model = load_integers(folder / f"{name}.safetensors")
+        size = sum(t.nbytes for t in model.tensors.values()) / 2**20
+        engine: Any = Ours(model.config, name, 1, FastIntegerOps(model))
+    else:
+        engine = peer(name, folder, 1)
     engine.run(np.arange(100, 164)[None], N_OUTPUT, time.perf_counter)
-    size = sum(t.nbytes for t in model.tensors.values()) / 2**20
-    own, peak = mb("RssAnon"), mb("VmHWM")  # it only grows, so its end is its peak
-    print(
-        f"mu-ref {scheme}: weights {size:.0f} MB; the whole process's private memory {own:.0f} MB "
-        f"({own / size:.2f} x); with the code of its libraries {peak:.0f} MB, "
-        f"of which {before:.0f} MB before the model was read"
-    )
+    peak, own = mb("VmHWM"), mb("RssAnon")
+    ratio = f"{peak / size:.2f} x {size:.0f} MB of weights; " if size else ""
+    print(f"{engine.name:<22}  peak {peak:6.0f} MB, {ratio}{own:.0f} MB private at the end")
 
 
-def print_memory(ours: list[Ours], folder: Path) -> None:
+def print_memory(some: list[Any], folder: Path) -> None:
+    """VmHWM, the most that was resident: weights, values, Python, code of libraries."""
     from mu_ref.quantize.store import save_integers
 
-    print("\npeak memory, each in a process of its own")
-    for engine in ours:
-        if engine.scheme in ("w8a16", "w8a8"):
-            save_integers(folder / f"{engine.scheme}.safetensors", engine.ops.model)  # type: ignore[attr-defined]
-            command = [sys.executable, "-m", __spec__.name, "--memory", engine.scheme]
-            subprocess.run([*command, "--folder", str(folder)], check=True)
+    print("\npeak memory, each in a process of its own, 1 thread")
+    names = ["w8a16", "w8a8"]
+    for engine in some:
+        if getattr(engine, "scheme", "") in names:
+            save_integers(folder / f"{engine.scheme}.safetensors", engine.ops.model)
+    if not all(isinstance(engine, Ours) for engine in some):
+        names += peers(1)
+    for name in names:
+        command = [sys.executable, "-m", __spec__.name, "--memory", name, "--folder", str(folder)]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -187,11 +212,14 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         print_figures(f"{args.threads} threads, wall time", figures, f"mu-ref {scheme}")
     print_bandwidth(ours, figures, args.threads, time.perf_counter)
     print_passes(ours, args.rounds, time.perf_counter)
-    for engine in some:
+    again = f", {args.threads}T" if args.threads > 1 else "?"  # CTranslate2 with one thread is there
+    single = [engine for engine in some if not engine.name.endswith(again)]
+    for engine in single:
         engine.threads = 1
-    figures = measured(some, args.rounds, time.process_time)
+    figures = measured(single, args.rounds, time.process_time)
     print_figures("1 thread, CPU time", figures, "mu-ref w8a8")
-    print_memory(ours, folder)
+    del figures
+    print_memory(some, folder)
     print_portable(1)
 
 

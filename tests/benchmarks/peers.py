@@ -3,7 +3,9 @@
 The nearest that they can express is Hugging Face's T5Gemma: the same layers, heads, width and
 vocabulary, norms before and after; its MLP is gated with 2048 features (3 x 2048 numbers per input,
 ours 2 x 3072) and it has no biases. Weights are random in every engine. CTranslate2 takes its
-AVX2 code on some machines that have AVX-512; CT2_FORCE_CPU_ISA=AVX512 is set unless you set it.
+AVX2 code on some machines that have AVX-512; CT2_FORCE_CPU_ISA=AVX512 is set unless you set it. Its
+int8 products use one thread whatever it is told, and are slower when told two; so it answers twice,
+told one thread and all.
 """
 
 import os
@@ -106,11 +108,8 @@ class CTranslate2:
         if not self.folder.is_dir():
             converter = ctranslate2.converters.TransformersConverter(str(folder))
             converter.convert(str(self.folder), quantization=compute_type)
-        self.name, self.compute_type, self.threads = (
-            f"CTranslate2 {compute_type}",
-            compute_type,
-            threads,
-        )
+        self.name = f"CTranslate2 {compute_type}, {threads}T"
+        self.compute_type, self.threads = compute_type, threads
         self.models: dict[int, Any] = {}  # by threads
 
     def _request(self, source: np.ndarray, n_output: int, clock: Clock) -> float:

@@ -188,6 +188,9 @@ def test_a_multiplier_too_big_for_int32_is_refused() -> None:
 
 
 def test_multipliers_of_a_channel_each() -> None:
+    for wrong in (-1.0, math.nan, math.inf, 2.0**30, math.nextafter(2.0**30, 0)):
+        with pytest.raises(QuantizationError, match="a multiplier must be"):
+            quantize_multipliers(np.array([0.5, wrong, 3.0]))
     by = quantize_multipliers(np.array([0.5, 0.0, 3.0], np.float32))
     assert (by.m.tolist(), by.shift.tolist()) == ([2**30, 0, 3 * 2**29], [0, 0, 2])
     assert by.m.dtype == by.shift.dtype == np.int64

@@ -156,6 +156,7 @@ def test_a_multiplier_is_the_definition(d: float) -> None:
 
 
 @given(st.lists(factors, max_size=5))
+@example([math.nextafter(1.0, 0), 1 - 2.0**-32, math.nextafter(2.0**-32, 0), 2.0**-32, 5e-324])
 def test_multipliers_are_one_by_one(d: list[float]) -> None:
     by = quantize_multipliers(np.array(d))
     assert [*zip(by.m.tolist(), by.shift.tolist(), strict=True)] == [

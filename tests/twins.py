@@ -217,6 +217,21 @@ def interpolate(rng: np.random.Generator, d: int) -> Twin:
     return Twin(args=args, writes=None, expected=expected)
 
 
+def interpolate_row(rng: np.random.Generator, d: int) -> Twin:
+    x = rng.integers(0, 16 << 16, d, endpoint=True)
+    expected = tables.interpolate("gate_silu", x, 9, 1)
+    ends = np.zeros(2 * d, np.int64)
+    args = (tables.table("gate_silu"), x, ends, np.int64(9), np.int64(1))
+    return Twin(args=args, writes=1, expected=expected)
+
+
+def total(rng: np.random.Generator, d: int) -> Twin:
+    x = reals(rng, d)
+    expected = np.asarray(math.fsum(x.tolist()))
+    tolerance = d * 2.0**-52 * float(np.abs(x).sum())
+    return Twin(args=(x, np.zeros(16)), writes=None, expected=expected, tolerance=tolerance)
+
+
 def bit_length(rng: np.random.Generator, d: int) -> Twin:
     x = int(rng.integers(1, 2 ** int(rng.integers(1, 63))))
     return Twin(args=(np.int64(x),), writes=None, expected=np.array(x.bit_length()))
@@ -446,6 +461,7 @@ TWINS: dict[tuple[Any, str], Case] = {
     (floats, "rope"): rope_of_floats,
     (floats, "scores"): scores_of_floats,
     (floats, "softmax"): softmax_of_floats,
+    (floats, "total"): total,
     (integer_attention, "mix"): lambda rng, d: attention(rng, d, mix=True),
     (integer_attention, "probabilities"): probabilities,
     (integer_attention, "scores"): lambda rng, d: attention(rng, d, mix=False),
@@ -466,6 +482,7 @@ TWINS: dict[tuple[Any, str], Case] = {
     (rounding, "bit_length"): bit_length,
     (rounding, "clip"): clip,
     (rounding, "interpolate"): interpolate,
+    (rounding, "interpolate_row"): interpolate_row,
     (rounding, "rescale"): rescale,
     (rounding, "rescale_channels"): rescale_channels,
     (rounding, "rescale_row"): rescale_row,

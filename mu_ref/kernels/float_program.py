@@ -17,6 +17,7 @@ __all__ = ["run"]
 F32 = np.float32
 EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(13)
 LINEAR4, LINEAR8, EMBED8 = range(13, 16)
+CHUNK = 256  # outputs that wait for the scale of their row
 
 
 @numba.njit(cache=True, nogil=True)
@@ -70,60 +71,54 @@ def _rounded_linear(row, thread, n_threads):
     """
     n_rows, d_in, d_out = row[6], row[7], row[8]
     x, out = array_at(row[2], n_rows * d_in, F32), array_at(row[1], n_rows * d_out, F32)
-    first, last = share(-(-d_out // 32) * 32, thread, n_threads, 32)
-    end, width = min(last, d_out), last - first
-    products, scales = np.empty(TOGETHER * width, F32), np.empty(TOGETHER, F32)
+    d = row[9] * GROUP if row[0] == LINEAR4 else row[9]
+    steps, packed = np.zeros(d, np.int16), np.zeros(2 * TOGETHER * d, np.int8)
+    starts = np.zeros(2 * TOGETHER * (d // GROUP), np.int32)
+    products, scales = np.empty(TOGETHER * CHUNK, F32), np.empty(TOGETHER, F32)
     bias = array_at(row[5], d_out if row[5] else 0, F32)
+    first, last = share(-(-d_out // 32) * 32, thread, n_threads, 32)
     for top in range(0, n_rows, TOGETHER):
         n = min(TOGETHER, n_rows - top)
-        given = x[top * d_in : (top + n) * d_in]
-        if row[0] == LINEAR4:
-            _linear4(row, given, products, scales, n, first, last)
-        else:
-            _linear8(row, given, products, scales, n, first, last)
         for r in range(n):
-            y = out[(top + r) * d_out + first : (top + r) * d_out + end]
-            of_row = products[r * width : (r + 1) * width]
-            for i in range(len(y)):
-                y[i] = of_row[i] * scales[r]
-            if row[5]:
+            given, at = x[(top + r) * d_in : (top + r + 1) * d_in], 2 * r * d
+            if row[0] == LINEAR4:
+                scales[r] = steps_of(given, steps, 2**14 - 1)
+                halves_of(steps, packed[at:], starts[2 * r * row[9] :])
+            else:
+                scales[r] = steps_of(given, steps, 2**15 - 1)
+                bytes_of(steps, packed[at:].view(np.uint8), 1, d_in, d, True, 0)
+        for c in range(first, last, CHUNK):
+            width = min(CHUNK, last - c)
+            if row[0] == LINEAR4:
+                w = array_at(row[3], -(-d_out // 32) * 16 * d, np.uint8)
+                weight_scales = array_at(row[4], -(-d_out // 32) * 32 * row[9], F32)
+                products_i4(packed, starts, w, weight_scales, products, n, row[9], c, c + width)
+            else:
+                _products_8(row, packed.view(np.uint8), products, n, c, width)
+            for r in range(n):
+                y = out[(top + r) * d_out + c : (top + r) * d_out + min(c + width, d_out)]
+                of_row, scale = products[r * width : (r + 1) * width], scales[r]
                 for i in range(len(y)):
-                    y[i] += bias[first + i]
+                    y[i] = of_row[i] * scale
+                if row[5]:
+                    added = bias[c : c + len(y)]
+                    for i in range(len(y)):
+                        y[i] += added[i]
 
 
 @numba.njit(cache=True, nogil=True)
-def _linear4(row, x, out, scales, n_rows, first, last):
-    """Products in units of each row's scale, which is written to `scales`."""
-    d_in, d_out, n_groups = row[7], row[8], row[9]
-    d, rows = n_groups * GROUP, -(-d_out // 32) * 32
-    w = array_at(row[3], rows * d // 2, np.uint8)
-    weight_scales = array_at(row[4], rows * n_groups, F32)
-    steps, halves = np.zeros(d, np.int16), np.empty(2 * TOGETHER * d, np.int8)
-    starts = np.empty(2 * TOGETHER * n_groups, np.int32)
-    for r in range(n_rows):
-        scales[r] = steps_of(x[r * d_in : (r + 1) * d_in], steps, 2**14 - 1)
-        halves_of(steps, halves[2 * r * d :], starts[2 * r * n_groups :])
-    products_i4(halves, starts, w, weight_scales, out, n_rows, n_groups, first, last)
-
-
-@numba.njit(cache=True, nogil=True)
-def _linear8(row, x, out, scales, n_rows, first, last):
-    """The same; high bytes have 128 added, which the sums of the weights take away."""
-    d_in, d_out, d = row[7], row[8], row[9]
-    w, width = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8), last - first
-    weight_scales, weight_sums = array_at(row[4], d_out, F32), array_at(row[10], d_out, np.int32)
-    steps, bytes_ = np.empty(d_in, np.int16), np.zeros(2 * n_rows * d, np.uint8)
-    sums, end = np.empty(2 * n_rows * width, np.int32), min(last, d_out)
-    for r in range(n_rows):
-        scales[r] = steps_of(x[r * d_in : (r + 1) * d_in], steps, 2**15 - 1)
-        bytes_of(steps, bytes_[2 * r * d :], 1, d_in, d, True, 0)
-    products_i8(bytes_, w, sums, 2 * n_rows, d, first, end, width)
+def _products_8(row, x, out, n_rows, first, width):
+    """The same for int8; high bytes have 128 added, which the sums of the weights take away."""
+    d_out, d = row[8], row[9]
+    w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
+    scales, w_sums = array_at(row[4], d_out, F32), array_at(row[10], d_out, np.int32)
+    sums, n = np.empty(2 * TOGETHER * CHUNK, np.int32), min(width, d_out - first)
+    products_i8(x, w, sums, 2 * n_rows, d, first, first + n, width)
     for r in range(n_rows):
         lows, highs = sums[2 * r * width :], sums[(2 * r + 1) * width :]
-        to = out[r * width :]
-        for i in range(end - first):
-            total = lows[i] + ((np.int64(highs[i]) - 128 * np.int64(weight_sums[first + i])) << 8)
-            to[i] = F32(total) * weight_scales[first + i]
+        for i in range(n):
+            high = np.int64(highs[i]) - 128 * np.int64(w_sums[first + i])
+            out[r * width + i] = F32(lows[i] + (high << 8)) * scales[first + i]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -208,16 +203,19 @@ def _by_token(row, scalar, thread, n_threads):
 @numba.njit(cache=True, nogil=True)
 def _elementwise(row, scalar, thread, n_threads):
     """out, x, y or kind, n."""
-    n = row[5]
-    x, out = array_at(row[2], n, F32), array_at(row[1], n, F32)
+    op, n = row[0], row[5]
     first, last = share(n, thread, n_threads, 16)
-    if row[0] == ACTIVATION:
+    x, out = array_at(row[2], n, F32), array_at(row[1], n, F32)
+    if op == ACTIVATION:
         floats.activation(x, out, row[4], F32(scalar), first, last)
-        return
-    if row[0] == SCALE:
+    elif op == SCALE:
         for i in range(first, last):
             out[i] = x[i] * F32(scalar)
-        return
-    y = array_at(row[3], n, F32)
-    for i in range(first, last):
-        out[i] = x[i] + y[i] if row[0] == ADD else x[i] * y[i]
+    elif op == ADD:
+        y = array_at(row[3], n, F32)
+        for i in range(first, last):
+            out[i] = x[i] + y[i]
+    else:
+        y = array_at(row[3], n, F32)
+        for i in range(first, last):
+            out[i] = x[i] * y[i]

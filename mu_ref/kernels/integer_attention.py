@@ -12,7 +12,7 @@ from mu_ref.kernels.rounding import (
     ONE,
     PART,
     clip,
-    interpolate,
+    interpolate_row,
     rescale_row,
     shifted,
 )
@@ -84,7 +84,9 @@ def probabilities(x, mask, out, exp2, m, t, bits, low, high, n_heads, n_query, n
     The quotient is taken in float64: numerator and sum are below 2^53 and the quotient below 2^16,
     so its rounding (2^-53 of it) is less than its distance to the next integer (1 / sum).
     """
-    weights = np.empty(n_key, np.int64)
+    weights, shifts, ends = (
+        np.empty(n_key, np.int64), np.empty(n_key, np.int64), np.empty(2 * n_key, np.int64),
+    )  # fmt: skip
     for row in range(first, last):
         batch, query = row // (n_heads * n_query), row % n_query
         at = (batch * n_query + query) * n_key
@@ -93,12 +95,15 @@ def probabilities(x, mask, out, exp2, m, t, bits, low, high, n_heads, n_query, n
         largest = np.int64(-(2**16))
         for j in range(n_key):
             largest = max(largest, np.int64(given[j]) if seen[j] else np.int64(-(2**16)))
-        total = np.int64(0)
         for j in range(n_key):
             below = largest - given[j] if seen[j] else np.int64(0)
             u = min(shifted(below * m, t), np.int64(31 << ARGUMENT_BITS))
-            e = interpolate(exp2, u & ((1 << ARGUMENT_BITS) - 1), ARGUMENT_BITS - 8, 0)
-            weights[j] = e >> (u >> ARGUMENT_BITS) if seen[j] else np.int64(0)
+            shifts[j] = u >> ARGUMENT_BITS
+            weights[j] = u & ((1 << ARGUMENT_BITS) - 1)
+        interpolate_row(exp2, weights, ends, ARGUMENT_BITS - 8, 0)
+        total = np.int64(0)
+        for j in range(n_key):
+            weights[j] = weights[j] >> shifts[j] if seen[j] else np.int64(0)
             total += weights[j]
         divisor = np.float64(max(total, ONE))
         for j in range(n_key):

@@ -14,6 +14,7 @@ from mu_ref.kernels.rounding import (
     bit_length,
     clip,
     interpolate,
+    interpolate_row,
     rescale_row,
     shifted,
 )
@@ -107,23 +108,25 @@ def activation(x, out, points, kind, argument_m, argument_t, m, t, mode, low, hi
 
     Contract: exact. 3.1 ns an element.
     """
-    part = np.empty(PART, np.int64)
+    room, sizes_room, ends = (
+        np.empty(PART, np.int64), np.empty(PART, np.int64), np.empty(2 * PART, np.int64),
+    )  # fmt: skip
+    turn = np.int64(0) if kind == 1 else ONE << 15  # g(-x) is turn - g(x)
     for start in range(first, last, PART):
-        n = min(PART, last - start)
-        given = x[start : start + n]
+        given, to = x[start : min(start + PART, last)], out[start : min(start + PART, last)]
+        part, g = room[: len(to)], sizes_room[: len(to)]
         if kind == 2:
-            for i in range(n):
+            for i in range(len(to)):
                 part[i] = max(np.int64(given[i]), np.int64(0))
         else:
-            turn = np.int64(0) if kind == 1 else ONE << 15  # g(-x) is turn - g(x)
-            for i in range(n):
-                steps = np.int64(given[i])
-                argument = shifted(steps * argument_m, argument_t)
-                size = min(abs(argument), np.int64(16 << ARGUMENT_BITS))
-                g = interpolate(points, size, ARGUMENT_BITS - 7, 1)
-                g = g if argument >= 0 else turn - g
-                part[i] = g if kind == 1 else steps * g
-        rescale_row(part, m, t, mode, low, high, out[start : start + n])
+            for i in range(len(to)):
+                part[i] = shifted(np.int64(given[i]) * argument_m, argument_t)
+                g[i] = min(abs(part[i]), np.int64(16 << ARGUMENT_BITS))
+            interpolate_row(points, g, ends, ARGUMENT_BITS - 7, 1)
+            for i in range(len(to)):
+                of_sign = g[i] if part[i] >= 0 else turn - g[i]
+                part[i] = of_sign if kind == 1 else given[i] * of_sign
+        rescale_row(part, m, t, mode, low, high, to)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -17,6 +17,7 @@ __all__ = [
     "bit_length",
     "clip",
     "interpolate",
+    "interpolate_row",
     "rescale",
     "rescale_channels",
     "rescale_row",
@@ -99,6 +100,23 @@ def interpolate(points, x, fraction_bits, drop_bits):
     total = (points[i] << fraction_bits) + (points[i + 1] - points[i]) * rest
     shift = fraction_bits + drop_bits
     return (total + (ONE << (shift - 1))) >> shift
+
+
+@numba.njit(cache=True, nogil=True)
+def interpolate_row(points, x, ends, fraction_bits, drop_bits):
+    """Replace each x by its interpolation; ends has room for twice as many. Contract: exact.
+
+    Reading the table is a loop of its own, as vectors cannot; so the rest can.
+    """
+    left, right, last = ends[: len(x)], ends[len(x) : 2 * len(x)], np.int64(len(points) - 2)
+    for k in range(len(x)):
+        i = np.uint64(min(x[k] >> fraction_bits, last))  # unsigned: it is not counted from the end
+        left[k], right[k] = points[i], points[i + np.uint64(1)]
+    shift = fraction_bits + drop_bits
+    for k in range(len(x)):
+        rest = x[k] - (min(x[k] >> fraction_bits, last) << fraction_bits)
+        total = (left[k] << fraction_bits) + (right[k] - left[k]) * rest
+        x[k] = (total + (ONE << (shift - 1))) >> shift
 
 
 @numba.njit(cache=True, nogil=True)

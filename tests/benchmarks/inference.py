@@ -212,7 +212,9 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         print_figures(f"{args.threads} threads, wall time", figures, f"mu-ref {scheme}")
     print_bandwidth(ours, figures, args.threads, time.perf_counter)
     print_passes(ours, args.rounds, time.perf_counter)
-    again = f", {args.threads}T" if args.threads > 1 else "?"  # CTranslate2 with one thread is there
+    again = (
+        f", {args.threads}T" if args.threads > 1 else "?"
+    )  # CTranslate2 with one thread is there
     single = [engine for engine in some if not engine.name.endswith(again)]
     for engine in single:
         engine.threads = 1

@@ -48,8 +48,14 @@ class Step:
     """One step of decoding."""
 
     tokens: np.ndarray  # [batch] int, pad_id for rows that have ended
-    logits: np.ndarray  # [batch, vocab_size], what they were chosen from
     ended: np.ndarray  # [batch] bool, True from the row's eos on
+    ops: Ops
+    scores: object  # value [batch, 1, vocab_size]
+
+    @property
+    def logits(self) -> np.ndarray:
+        """[batch, vocab_size], what the tokens were chosen from; read when somebody asks."""
+        return self.ops.read(self.scores)[:, 0]
 
 
 def sample(
@@ -153,7 +159,7 @@ def stream(
         was_ended = ended
         if stop_at_eos:
             ended = ended | (new == model.eos_id)
-        yield Step(new, ops.read(scores)[:, 0], ended)
+        yield Step(new, ended, ops, scores)
         if ended.all():
             return
         tokens = new[:, None]

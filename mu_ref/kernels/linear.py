@@ -46,6 +46,8 @@ def products_f32(x, w, out, n_rows, d, d_out, first, last):
             a, b = zeros4(np.float32(0)), zeros4(np.float32(0))
             other = min(r + 1, n_rows - 1)  # a last row without partner is computed twice
             for k in range(0, d, FLOATS):
+                if r == 0:
+                    fetch4(w, at + AHEAD * d + k, d)
                 a = fma4(a, x, r * d + k, w, at + k, d)
                 b = fma4(b, x, other * d + k, w, at + k, d)
             to, to_other = r * d_out + n, other * d_out + n

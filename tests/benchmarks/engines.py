@@ -7,12 +7,14 @@ moments, in seconds, of the encoder's end and of every token. The clock is the c
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.generate import stream
 from mu_ref.kernels.threads import run_on
+from mu_ref.memory import aligned
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache
 from mu_ref.model.decoder import decode
@@ -108,24 +110,34 @@ class Ours:
         return seconds
 
 
-def read_bandwidth(threads: int, clock: Clock, n_bytes: int) -> float:
-    """Return bytes per second that a plain sum over an array reads, median of 7 after one."""
-    numbers = np.ones(n_bytes // 8, np.int64)
+def read_bandwidth(threads: int, clock: Clock, n_bytes: int) -> tuple[float, float]:
+    """Return bytes per second of a plain sum over an array, and of four streams asked for ahead.
+
+    Medians of 7 after one, so what fits in a cache is read from there, as in decoding.
+    """
+    numbers = aligned((n_bytes // (8 * PIECE * threads) * PIECE * threads,), np.int64)
+    numbers[:] = 1
     rates = []
-    for _ in range(8):
-        start = clock()
-        run_on(threads, _sum, numbers)
-        rates.append(n_bytes / (clock() - start))
-    return float(np.median(rates[1:]))
+    for compiled in (_plain_sum(), _four_streams()):
+
+        def read(counter: int, thread: int, threads: int, compiled: Any = compiled) -> None:
+            share = len(numbers) // threads
+            compiled(numbers[share * thread : share * (thread + 1)])
+
+        times = []
+        for _ in range(8):
+            start = clock()
+            run_on(threads, read)
+            times.append(clock() - start)
+        rates.append(numbers.nbytes / float(np.median(times[1:])))
+    return rates[0], rates[1]
 
 
-def _sum(numbers: np.ndarray, counter: int, thread: int, threads: int) -> None:
-    share = len(numbers) // threads
-    _compiled_sum()(numbers[share * thread : share * (thread + 1)])
+PIECE = 2048  # numbers: four rows of 4 KB
 
 
 @cache
-def _compiled_sum() -> Callable[[np.ndarray], int]:
+def _plain_sum() -> Callable[[np.ndarray], int]:
     import numba
 
     @numba.njit(nogil=True)
@@ -136,3 +148,22 @@ def _compiled_sum() -> Callable[[np.ndarray], int]:
         return result
 
     return total
+
+
+@cache
+def _four_streams() -> Callable[[np.ndarray], None]:
+    import numba
+
+    from mu_ref.kernels.simd import dot4, fetch4, store4, zeros4
+
+    @numba.njit(nogil=True)
+    def read(numbers):  # type: ignore[no-untyped-def]
+        w, one, sums = numbers.view(np.int8), np.ones(64, np.uint8), np.empty(64, np.int32)
+        total = zeros4(np.int32(0))
+        for piece in range(0, len(w), 8 * PIECE):
+            for k in range(piece, piece + 2 * PIECE, 64):
+                fetch4(w, k + 8 * PIECE, 2 * PIECE)
+                total = dot4(total, one, 0, w, k, 2 * PIECE)
+        store4(sums, 0, 16, total)
+
+    return read

@@ -35,25 +35,24 @@ def engines(threads: int, folder: Path, *, alone: bool) -> list[Any]:
 
     if not (folder / "config.json").is_file():
         save_t5gemma(config, folder)
-    return [*ours, *(peer(name, folder, threads) for name in peers(threads))]
+    return [*ours, *(peer(name, folder) for name in peers(threads))]
 
 
 def peers(threads: int) -> list[str]:
-    """Names: a module, a type of numbers and, for CTranslate2, how many threads."""
+    """Names: an engine, a type of numbers, and how many threads."""
     counts = sorted({1, threads})
     return [
-        *(f"PyTorch {kind}" for kind in ("float32", "bfloat16")),
+        *(f"PyTorch float32 {n}" for n in counts),
+        f"PyTorch bfloat16 {threads}",
         *(f"CTranslate2 {kind} {n}" for kind in ("float32", "int8") for n in counts),
     ]
 
 
-def peer(name: str, folder: Path, threads: int) -> Any:
+def peer(name: str, folder: Path) -> Any:
     from tests.benchmarks.peers import CTranslate2, PyTorch
 
-    engine, kind, *n = name.split()
-    if engine == "PyTorch":
-        return PyTorch(folder, kind, threads)
-    return CTranslate2(folder, kind, int(n[0]))
+    engine, kind, n = name.split()
+    return (PyTorch if engine == "PyTorch" else CTranslate2)(folder, kind, int(n))
 
 
 def measured(some: list[Any], rounds: int, clock: Clock) -> Figures:
@@ -86,14 +85,15 @@ def print_figures(title: str, figures: Figures, ours: str) -> None:
 
 
 def print_bandwidth(ours: list[Ours], figures: Figures, threads: int, clock: Clock) -> None:
-    """Weights that a token reads, beside a plain sum over as many bytes, again and again."""
-    print(f"\nbytes of weights a second, {threads} threads, and a plain sum over as many bytes")
+    """Weights that a token reads, beside loops that only read as many bytes, again and again."""
+    print(f"\nGB of weights a second, {threads} threads, and of reading as many bytes")
     for engine in ours:
         rate = engine.decode_bytes * figures[engine.name]["tok/s"]
-        limit = read_bandwidth(threads, clock, engine.decode_bytes)
+        plain, streams = read_bandwidth(threads, clock, engine.decode_bytes)
         print(
-            f"{engine.name:<22}  {engine.decode_bytes / 1e6:6.1f} MB a token, "
-            f"{rate / 1e9:5.1f} GB/s, a sum {limit / 1e9:5.1f} GB/s, {rate / limit:.0%} of it"
+            f"{engine.name:<22}  {engine.decode_bytes / 1e6:6.1f} MB a token, {rate / 1e9:5.1f}; "
+            f"a plain sum {plain / 1e9:5.1f} ({rate / plain:.0%}), "
+            f"four streams asked for ahead {streams / 1e9:5.1f} ({rate / streams:.0%})"
         )
 
 
@@ -157,7 +157,7 @@ def memory(name: str, folder: Path) -> None:
         size = sum(t.nbytes for t in model.tensors.values()) / 2**20
         engine: Any = Ours(model.config, name, 1, FastIntegerOps(model))
     else:
-        engine = peer(name, folder, 1)
+        engine = peer(name, folder)
     engine.run(np.arange(100, 164)[None], N_OUTPUT, time.perf_counter)
     peak, own = mb("VmHWM"), mb("RssAnon")
     ratio = f"{peak / size:.2f} x {size:.0f} MB of weights; " if size else ""

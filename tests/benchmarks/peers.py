@@ -3,9 +3,9 @@
 The nearest that they can express is Hugging Face's T5Gemma: the same layers, heads, width and
 vocabulary, norms before and after; its MLP is gated with 2048 features (3 x 2048 numbers per input,
 ours 2 x 3072) and it has no biases. Weights are random in every engine. CTranslate2 takes its
-AVX2 code on some machines that have AVX-512; CT2_FORCE_CPU_ISA=AVX512 is set unless you set it. Its
-int8 products use one thread whatever it is told, and are slower when told two; so it answers twice,
-told one thread and all.
+AVX2 code on some machines that have AVX-512; CT2_FORCE_CPU_ISA=AVX512 is set unless you set it.
+Told two threads, some engines are slower than told one (CTranslate2 in int8 by half: it then uses
+one all the same); so they answer both ways.
 """
 
 import os
@@ -73,7 +73,7 @@ class PyTorch:
         from transformers import T5GemmaForConditionalGeneration
 
         self.threads, self.torch = threads, torch
-        self.name = f"PyTorch {dtype}"
+        self.name = f"PyTorch {dtype}, {threads}T"
         self.model = T5GemmaForConditionalGeneration.from_pretrained(
             folder, dtype=getattr(torch, dtype)
         ).eval()

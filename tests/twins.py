@@ -405,9 +405,9 @@ def products_i4(rng: np.random.Generator, d: int) -> Twin:
     scale = (2.0 ** rng.integers(-3, 3, (d_out, n_groups))).astype(np.float16)
     x = np.zeros((8, 128 * n_groups), np.int16)
     x[:n_rows, :d] = rng.integers(-(2**14) + 1, 2**14, (n_rows, d))
-    halves, starts = np.zeros((8, 256 * n_groups), np.int8), np.zeros((8, 2 * n_groups), np.int32)
+    halves, starts = np.zeros(8 * 256 * n_groups, np.int8), np.zeros(8 * 2 * n_groups, np.int32)
     for row in range(n_rows):
-        packing.halves_of.py_func(x[row], halves[row], starts[row])
+        packing.halves_of.py_func(x[row], halves, starts, row, 2 if n_rows <= 2 else 8)
     if n_rows <= 2:
         x[2:4] = x[:2]  # computed twice
     weights = np.zeros((whole(d_out, 32), 128 * n_groups))
@@ -417,7 +417,7 @@ def products_i4(rng: np.random.Generator, d: int) -> Twin:
     size = np.abs(x.astype(np.float64)) @ np.abs(weights[first:].T)
     w, scales = packing.blocks_of(pack_int4(q), scale)
     out = np.zeros(expected.size, F32)
-    arrays = (halves.ravel(), starts.ravel(), w.ravel(), scales.ravel(), out)
+    arrays = (halves, starts, w.ravel(), scales.ravel(), out)
     args = (*arrays, n_rows, n_groups, first, len(weights))
     tolerance = 2 * (n_groups + 1) * U * size.ravel()
     return Twin(args=args, writes=4, expected=expected.ravel(), tolerance=tolerance)
@@ -445,11 +445,16 @@ def steps_of(rng: np.random.Generator, d: int) -> Twin:
 
 def halves_of(rng: np.random.Generator, d: int) -> Twin:
     n_groups, starts = -(-d // 128), bool(rng.integers(2))  # it writes two arrays
+    n_rows = int(rng.choice([2, 8]))
+    row = int(rng.integers(n_rows))
     x = rng.integers(-(2**14), 2**14, 128 * n_groups).astype(np.int16)
-    halves = np.concatenate([np.floor(x / 128), x % 128])
-    begin = np.concatenate([np.zeros(n_groups), -8 * x.reshape(-1, 128).sum(axis=1, dtype=int)])
-    args = (x, np.zeros(len(halves), np.int8), np.zeros(len(begin), np.int32))
-    return Twin(args=args, writes=2 if starts else 1, expected=begin if starts else halves)
+    halves = np.zeros((16 * n_groups, n_rows, 2, 8))
+    halves[:, row, 0], halves[:, row, 1] = np.floor(x / 128).reshape(-1, 8), x.reshape(-1, 8) % 128
+    begin = np.zeros((n_rows, 2, n_groups))
+    begin[row, 1] = -8 * x.reshape(-1, 128).sum(axis=1, dtype=int)
+    args = (x, np.zeros(halves.size, np.int8), np.zeros(begin.size, np.int32), row, n_rows)
+    expected = begin.ravel() if starts else halves.ravel()
+    return Twin(args=args, writes=2 if starts else 1, expected=expected)
 
 
 Case = Callable[[np.random.Generator, int], Twin]

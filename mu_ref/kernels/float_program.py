@@ -83,7 +83,7 @@ def _rounded_linear(row, thread, n_threads):
             given, at = x[(top + r) * d_in : (top + r + 1) * d_in], 2 * r * d
             if row[0] == LINEAR4:
                 scales[r] = steps_of(given, steps, 2**14 - 1)
-                halves_of(steps, packed[at:], starts[2 * r * row[9] :])
+                halves_of(steps, packed, starts, r, 2 if n <= 2 else TOGETHER)
             else:
                 scales[r] = steps_of(given, steps, 2**15 - 1)
                 bytes_of(steps, packed[at:].view(np.uint8), 1, d_in, d, True, 0)

@@ -107,8 +107,9 @@ def products_i4(x, starts, w, scales, out, n_rows, n_groups, first, last):
 
     Contract: bound. 27 GB/s of weights with one row.
 
-    x and starts are from `packing.halves_of`, out has rows of last - first; all three have eight
-    rows. w and scales are from `packing.blocks_of`; first and last are multiples of 32.
+    x and starts are from `packing.halves_of`, of two rows or, with n_rows above two, of eight; out
+    has eight rows of last - first. w and scales are from `packing.blocks_of`; first and last are
+    multiples of 32.
     """
     if n_rows <= 2:
         _two_rows(x, starts, w, scales, out, n_groups, first, last)
@@ -125,14 +126,14 @@ def _two_rows(x, starts, w, scales, out, n_groups, first, last):
         t, u = zeros4(np.float32(0)), zeros4(np.float32(0))
         for g in range(n_groups):
             a = b = each4(starts, g, n_groups)
-            for k in range(g * GROUP, (g + 1) * GROUP, 8):
-                if k % 32 == 0:
-                    fetch4(w, at + 8 * k + AHEAD4, BYTES)
-                    fetch4(w, other + 8 * k + AHEAD4, BYTES)
-                low, high = nibbles2(w, at + 8 * k)
-                a = spread4(spread4(a, low, x, k, d), high, x, k + 4, d)
-                low, high = nibbles2(w, other + 8 * k)
-                b = spread4(spread4(b, low, x, k, d), high, x, k + 4, d)
+            for part in range(g * GROUP, (g + 1) * GROUP, 32):
+                fetch4(w, at + 8 * part + AHEAD4, BYTES)
+                fetch4(w, other + 8 * part + AHEAD4, BYTES)
+                for k in range(part, part + 32, 8):
+                    low, high = nibbles2(w, at + 8 * k)
+                    a = spread4(spread4(a, low, x, 4 * k, 8), high, x, 4 * k + 4, 8)
+                    low, high = nibbles2(w, other + 8 * k)
+                    b = spread4(spread4(b, low, x, 4 * k, 8), high, x, 4 * k + 4, 8)
             t = scaled4(t, a, a, scales, n * n_groups + 16 * g)
             u = scaled4(u, b, b, scales, (n + 16) * n_groups + 16 * g)
         store4(out, n - first, width, t)  # its rows 2 and 3 are 0 and 1 again
@@ -152,14 +153,15 @@ def _eight_rows(x, starts, w, scales, out, n_groups, first, last):
                 each4(starts, g + 8 * n_groups, n_groups),
                 each4(starts, g + 12 * n_groups, n_groups),
             )
-            for k in range(g * GROUP, (g + 1) * GROUP, 8):
-                if k % 32 == 0:
-                    fetch4(w, at + 8 * k + AHEAD4, BYTES)
-                low, high = nibbles2(w, at + 8 * k)
-                a = spread4(spread4(a, low, x, k, d), high, x, k + 4, d)
-                b = spread4(spread4(b, low, x, 4 * d + k, d), high, x, 4 * d + k + 4, d)
-                c = spread4(spread4(c, low, x, 8 * d + k, d), high, x, 8 * d + k + 4, d)
-                e = spread4(spread4(e, low, x, 12 * d + k, d), high, x, 12 * d + k + 4, d)
+            for part in range(g * GROUP, (g + 1) * GROUP, 32):
+                fetch4(w, at + 8 * part + AHEAD4, BYTES)
+                for k in range(part, part + 32, 8):
+                    low, high = nibbles2(w, at + 8 * k)
+                    i = 16 * k
+                    a = spread4(spread4(a, low, x, i, 8), high, x, i + 4, 8)
+                    b = spread4(spread4(b, low, x, i + 32, 8), high, x, i + 36, 8)
+                    c = spread4(spread4(c, low, x, i + 64, 8), high, x, i + 68, 8)
+                    e = spread4(spread4(e, low, x, i + 96, 8), high, x, i + 100, 8)
             t = scaled4(t, a, b, scales, n * n_groups + 16 * g)
             u = scaled4(u, c, e, scales, n * n_groups + 16 * g)
         store4(out, n - first, width, t)

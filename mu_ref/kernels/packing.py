@@ -55,23 +55,29 @@ def steps_of(x, out, high):
 
 
 @numba.njit(cache=True, nogil=True)
-def halves_of(steps, out, starts):
-    """Lay out steps of 15 bits for `products_i4`; steps has whole groups, filled up with zeros.
+def halves_of(steps, out, starts, row, n_rows):
+    """Lay out one of n_rows rows of 15-bit steps for `products_i4`, 2 rows or `TOGETHER`.
 
-    steps = 128 high + low: first all highs, then all lows. The sums of highs start at 0, those of
-    lows at -8 times the sum of a group's steps, as weights are stored with 8 added.
+    steps = 128 high + low, whole groups, filled up with zeros. For every eight steps out has, row
+    by row, eight highs and eight lows. The sums of highs start at 0, those of lows at -8 times the
+    sum of a group's steps, as weights are stored with 8 added; starts are [n_rows, 2, groups].
     """
     d, n_groups = len(steps), len(steps) // GROUP
-    high, low = out[:d], out[d : 2 * d]
+    high, low = np.empty(d, np.int8), np.empty(d, np.int8)
     for k in range(d):
-        high[k] = np.int8(steps[k] >> np.int16(7))
+        high[k] = np.int8(steps[k] >> 7)
     for k in range(d):
-        low[k] = np.int8(steps[k] & np.int16(127))
+        low[k] = np.int8(steps[k] & 127)
+    highs, lows, words = high.view(np.int64), low.view(np.int64), out.view(np.int64)
+    for c in range(d // 8):
+        at = 2 * (c * n_rows + row)
+        words[at], words[at + 1] = highs[c], lows[c]
     for g in range(n_groups):
         total = np.int32(0)
         for k in range(g * GROUP, (g + 1) * GROUP):
             total += np.int32(steps[k])
-        starts[g], starts[n_groups + g] = 0, np.int32(-8 * total)
+        starts[2 * row * n_groups + g] = 0
+        starts[(2 * row + 1) * n_groups + g] = np.int32(-8 * total)
 
 
 def blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

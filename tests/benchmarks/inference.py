@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from mu_ref.presets import preset
+from mu_ref.warm_up import compile_once
 from tests.benchmarks.engines import SCHEMES, Clock, Ours, read_bandwidth
 
 N_INPUT, N_OUTPUT = 64, 32
@@ -98,12 +100,16 @@ def print_bandwidth(ours: list[Ours], figures: Figures, threads: int, clock: Clo
 
 
 def print_passes(ours: list[Ours], rounds: int, clock: Clock) -> None:
+    """Medians over twice the rounds after two, in which passes are recorded; see `replay.py`."""
     rows, source = (1, 4, 8, 16), np.arange(100, 100 + N_INPUT)[None]
-    print(f"\none decoder pass over {rows} rows, as multiples of one row")
-    for engine in ours:
-        times = np.array([engine.passes(source, rows, clock) for _ in range(rounds + 1)])[1:]
-        medians = np.median(times, axis=0)
-        print(f"{engine.name:<22}  " + "  ".join(f"{m / medians[0]:.2f}" for m in medians))
+    times: dict[str, list[list[float]]] = {engine.name: [] for engine in ours}
+    for _ in range(2 * rounds + 2):
+        for engine in ours:
+            times[engine.name].append(engine.passes(source, rows, clock))
+    print(f"\none decoder pass over {rows} rows: ms, as multiples of one row")
+    for name, found in times.items():
+        medians = 1000 * np.median(found[2:], axis=0)
+        print(f"{name:<22}  " + "  ".join(f"{m:5.1f} ({m / medians[0]:.2f})" for m in medians))
 
 
 def print_portable(threads: int) -> None:
@@ -146,11 +152,8 @@ def memory(name: str, folder: Path) -> None:
 
     size = 0.0
     if name in SCHEMES:
-        from rich.console import Console
-
         from mu_ref.ops.fast_integer import FastIntegerOps
         from mu_ref.quantize.store import load_integers
-        from mu_ref.warm_up import compile_once
 
         compile_once(Console(stderr=True), "integer")  # before weights are read, as the agent does
         model = load_integers(folder / f"{name}.safetensors")
@@ -168,6 +171,7 @@ def print_memory(some: list[Any], folder: Path) -> None:
     """VmHWM, the most that was resident: weights, values, Python, code of libraries."""
     from mu_ref.quantize.store import save_integers
 
+    compile_once(Console(stderr=True), "integer")  # not in a process that is measured
     print("\npeak memory, each in a process of its own, 1 thread")
     names = ["w8a16", "w8a8"]
     for engine in some:

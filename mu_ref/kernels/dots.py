@@ -28,9 +28,9 @@ def dot(builder, total, a, b):
     if HAS_VNNI:
         return _instruction("vpdpbusd", builder, total, a, b)
     a, b = builder.bitcast(a, PAIRS), builder.bitcast(b, PAIRS)
-    low_a, low_b = (builder.shl(v, everywhere(PAIRS, 8)) for v in (a, b))
-    low_a, high_a = (builder.lshr(v, everywhere(PAIRS, 8)) for v in (low_a, a))
-    low_b, high_b = (builder.ashr(v, everywhere(PAIRS, 8)) for v in (low_b, b))
+    eight = everywhere(PAIRS, 8)
+    low_a, high_a = builder.and_(a, everywhere(PAIRS, 255)), builder.lshr(a, eight)
+    low_b, high_b = builder.ashr(builder.shl(b, eight), eight), builder.ashr(b, eight)
     for products in (builder.mul(low_a, low_b), builder.mul(high_a, high_b)):  # 16 bits hold them
         wide = builder.bitcast(products, WIDE)
         even = builder.ashr(builder.shl(wide, everywhere(WIDE, 16)), everywhere(WIDE, 16))

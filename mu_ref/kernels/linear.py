@@ -78,9 +78,11 @@ def products_i8(x, w, out, n_rows, d, first, last, width):
             for k in range(0, d, BYTES):
                 fetch4(w, at + AHEAD * d + k, d)
                 a = dot4(a, x, k, w, at + k, d)
-                b = dot4(b, x, (n_rows - 1) * d + k, w, at + k, d)
+                if n_rows == 2:
+                    b = dot4(b, x, d + k, w, at + k, d)
             sums4(out, to, a)
-            sums4(out, to + (n_rows - 1) * width, b)
+            if n_rows == 2:
+                sums4(out, to + width, b)
             continue
         for r in range(0, n_rows, 4):
             a, b, c, e = (

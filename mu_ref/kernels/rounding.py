@@ -66,7 +66,7 @@ def rescale(acc, m, t, mode):
 
 @numba.njit(cache=True, nogil=True)
 def rescale_row(sums, m, t, mode, low, high, out):
-    """Write rescaled sums, with one multiplier. Contract: exact. 0.9 ns an element."""
+    """Write rescaled sums, with one multiplier. Contract: exact. 1.2 ns an element."""
     if mode == SINGLE:
         for i in range(len(out)):
             out[i] = clip(shifted(sums[i] * m, t), low, high)
@@ -79,7 +79,7 @@ def rescale_row(sums, m, t, mode, low, high, out):
 def rescale_channels(sums, m, t, mode, low, high, out):
     """Write rescaled sums, each with the multiplier of its channel.
 
-    Contract: exact. 0.9 ns an element.
+    Contract: exact. 1.3 ns an element.
 
     m is int32 and sums may be int32 or int64: the compiler has a faster product for the first.
     """

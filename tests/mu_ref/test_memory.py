@@ -1,0 +1,45 @@
+"""Memory: arrays start at a cache line, and the code of libraries can be given back."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mu_ref.memory import LINE, aligned
+
+GIVE_BACK = """
+import re
+from pathlib import Path
+import numpy as np
+from mu_ref.memory import release_code
+
+def resident():
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(r"RssFile:\\s+(\\d+)", text)[1])
+
+rng = np.random.default_rng(0)
+x = rng.standard_normal((50, 50))
+before, wanted = resident(), np.linalg.inv(x)
+release_code()
+print(before, resident(), np.array_equal(np.linalg.inv(x), wanted))
+"""
+
+
+@given(st.lists(st.integers(1, 9), max_size=3), st.sampled_from(["u1", "<i2", "<f4", "<i8"]))
+def test_arrays_start_at_a_line_and_are_zero(shape: list[int], dtype: str) -> None:
+    array = aligned(tuple(shape), dtype)
+    assert (array.shape, array.dtype) == (tuple(shape), np.dtype(dtype))
+    assert array.ctypes.data % LINE == 0
+    assert not array.any()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems keep the pages")
+def test_libraries_compute_the_same_after_their_code_was_given_back() -> None:
+    command = [sys.executable, "-c", GIVE_BACK]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    before, after, same = int(out[0]), int(out[1]), out[2]
+    assert after < before / 2
+    assert same == "True"

@@ -30,11 +30,12 @@ def release_code() -> None:
     the weights. Only pages that equal their file are given back: those of mappings that cannot be
     written and of which this process has no copy. Other systems than Linux keep them.
     """
-    if not sys.platform.startswith("linux"):
+    maps = Path("/proc/self/smaps")
+    if not sys.platform.startswith("linux") or not maps.is_file():
         return
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
-    text = Path("/proc/self/smaps").read_text(encoding="utf-8")
+    text = maps.read_text(encoding="utf-8")
     mapping = r"^(\w+)-(\w+) r-.p [^\n]*\.so[\d.]*\n(.*?)^VmFlags"
     for start, end, fields in re.findall(mapping, text, re.MULTILINE | re.DOTALL):
         if not re.search(r"^(?:Anonymous|Swap): +[1-9]", fields, re.MULTILINE):

@@ -108,7 +108,7 @@ def _rounded_linear(row, thread, n_threads):
 
 @numba.njit(cache=True, nogil=True)
 def _products_8(row, x, out, n_rows, first, width):
-    """The same for int8; high bytes have 128 added, which the sums of the weights take away."""
+    """Products with int8; high bytes of x have 128 added, which the sums of w take away."""
     d_out, d = row[8], row[9]
     w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
     scales, w_sums = array_at(row[4], d_out, F32), array_at(row[10], d_out, np.int32)

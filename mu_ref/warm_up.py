@@ -28,11 +28,11 @@ def compile_once(console: Console, kind: str) -> float:
         Seconds that it took; 0 if nothing was to be done.
     """
     from mu_ref.kernels import compiled_folder, float_program, integer_program
-    from mu_ref.kernels.threads import load
+    from mu_ref.kernels.threads import load_kernels
 
     done = compiled_folder() / f"{kind}.done"
     if done.is_file():
-        load({"float": float_program, "integer": integer_program}[kind].run)
+        load_kernels({"float": float_program, "integer": integer_program}[kind].run)
         return 0.0
     started = time.perf_counter()
     with console.status(f"compiling the {kind} kernels, once; this takes up to half a minute"):

@@ -76,22 +76,23 @@ def _rounded_linear(row, thread, n_threads):
     starts = np.zeros(2 * TOGETHER * (d // GROUP), np.int32)
     products, scales = np.empty(TOGETHER * CHUNK, F32), np.empty(TOGETHER, F32)
     bias = array_at(row[5], d_out if row[5] else 0, F32)
-    first, last = share(-(-d_out // 32) * 32, thread, n_threads, 32)
+    padded = -(-d_out // 32) * 32  # int4 weights lie in pairs of blocks of 16 outputs
+    first, last = share(padded, thread, n_threads, 32)
     for top in range(0, n_rows, TOGETHER):
         n = min(TOGETHER, n_rows - top)
         for r in range(n):
-            given, at = x[(top + r) * d_in : (top + r + 1) * d_in], 2 * r * d
+            given = x[(top + r) * d_in : (top + r + 1) * d_in]
             if row[0] == LINEAR4:
                 scales[r] = steps_of(given, steps, 2**14 - 1)
                 halves_of(steps, packed, starts, r, 2 if n <= 2 else TOGETHER)
             else:
                 scales[r] = steps_of(given, steps, 2**15 - 1)
-                bytes_of(steps, packed[at:].view(np.uint8), 1, d_in, d, True, 0)
+                bytes_of(steps, packed[2 * r * d :].view(np.uint8), 1, d_in, d, True, 0)
         for c in range(first, last, CHUNK):
             width = min(CHUNK, last - c)
             if row[0] == LINEAR4:
-                w = array_at(row[3], -(-d_out // 32) * 16 * d, np.uint8)
-                weight_scales = array_at(row[4], -(-d_out // 32) * 32 * row[9], F32)
+                w = array_at(row[3], padded * d // 2, np.uint8)
+                weight_scales = array_at(row[4], padded * row[9], F32)
                 products_i4(packed, starts, w, weight_scales, products, n, row[9], c, c + width)
             else:
                 _products_8(row, packed.view(np.uint8), products, n, c, width)

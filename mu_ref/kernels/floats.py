@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from mu_ref.kernels.linear import FLOATS
+from mu_ref.kernels.packing import BIG
 from mu_ref.kernels.simd import fma4, mix_f32, store4, sums4, zeros4
 
 __all__ = ["KINDS", "NORMS", "activation", "mix", "norm", "rope", "scores", "softmax"]
@@ -18,7 +19,7 @@ __all__ = ["KINDS", "NORMS", "activation", "mix", "norm", "rope", "scores", "sof
 PART = 256  # elements that are worked on together
 KINDS = ("gelu_tanh", "gelu", "silu", "relu", "tanh")
 NORMS = ("rms", "rms_plus_one", "layer")
-UNSEEN = np.float32(-3e38)
+UNSEEN = np.float32(-3e38)  # below every score, and e to its power is 0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -115,7 +116,7 @@ def exp(x, powers):
         Cephes, expf: the polynomial and the two parts of ln 2.
     """
     one, half = np.float32(1), np.float32(0.5)
-    low, high, big = np.float32(-87), np.float32(88), np.float32(12582912)  # 1.5 * 2^23
+    low, high, big = np.float32(-87), np.float32(88), BIG
     for i in range(len(x)):
         v = min(max(x[i], low), high)
         n = (v * np.float32(1.44269504) + big) - big

@@ -8,7 +8,7 @@ import numpy as np
 
 from mu_ref.memory import aligned
 
-__all__ = ["GROUP", "TOGETHER", "blocks_of", "bytes_of", "halves_of", "steps_of"]
+__all__ = ["BIG", "GROUP", "TOGETHER", "blocks_of", "bytes_of", "halves_of", "steps_of"]
 
 GROUP = 128  # int4 weights that share a scale
 TOGETHER = 8  # rows of x that pass over int4 weights together

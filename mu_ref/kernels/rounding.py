@@ -96,10 +96,14 @@ def rescale_channels(sums, m, t, mode, low, high, out):
 def interpolate(points, x, fraction_bits, drop_bits):
     """Twin of tables.interpolate. Contract: exact."""
     i = min(x >> fraction_bits, np.int64(len(points) - 2))
-    rest = x - (i << fraction_bits)
-    total = (points[i] << fraction_bits) + (points[i + 1] - points[i]) * rest
-    shift = fraction_bits + drop_bits
-    return (total + (ONE << (shift - 1))) >> shift
+    return _between(points[i], points[i + 1], x - (i << fraction_bits), fraction_bits, drop_bits)
+
+
+@numba.njit(cache=True, nogil=True)
+def _between(left, right, rest, fraction_bits, drop_bits):
+    """The line from left to right, at rest / 2^fraction_bits, rounded to drop bits."""
+    total = (left << fraction_bits) + (right - left) * rest
+    return shifted(total, fraction_bits + drop_bits)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -112,11 +116,9 @@ def interpolate_row(points, x, ends, fraction_bits, drop_bits):
     for k in range(len(x)):
         i = np.uint64(min(x[k] >> fraction_bits, last))  # unsigned: it is not counted from the end
         left[k], right[k] = points[i], points[i + np.uint64(1)]
-    shift = fraction_bits + drop_bits
     for k in range(len(x)):
         rest = x[k] - (min(x[k] >> fraction_bits, last) << fraction_bits)
-        total = (left[k] << fraction_bits) + (right[k] - left[k]) * rest
-        x[k] = (total + (ONE << (shift - 1))) >> shift
+        x[k] = _between(left[k], right[k], rest, fraction_bits, drop_bits)
 
 
 @numba.njit(cache=True, nogil=True)

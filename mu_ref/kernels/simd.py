@@ -1,4 +1,4 @@
-"""Vectors of 16 lanes, four rows at a time: the only file with intrinsics.
+"""Vectors of 16 lanes, four rows at a time: the only file with their intrinsics.
 
 Numba makes wide multiplications of int8 products; the processor's dot-product instructions (VNNI)
 do four at once. Functions say their scalar meaning, for row 0..3, lane 0..15.
@@ -93,7 +93,7 @@ def each4(typingctx, x, i, stride):
 @intrinsic
 def spread4(typingctx, total, w, x, i, stride):
     """total[row][lane] + sum over m = 0..3 of w[4 lane + m] * x[i + row * stride + m]; int8 x."""
-    return vec.spread(I32_4, x, I8, 4 * LANES, 4, w, dot)
+    return vec.spread(I32_4, x, I8, 4 * LANES, 4, vector=w, step=dot)
 
 
 @intrinsic

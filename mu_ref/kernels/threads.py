@@ -12,7 +12,7 @@ from mu_ref.errors import InputError
 from mu_ref.kernels.machine import WIDTH
 from mu_ref.memory import release_code
 
-__all__ = ["load", "n_threads", "run_on"]
+__all__ = ["load_kernels", "n_threads", "run_on"]
 
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
@@ -43,7 +43,7 @@ def n_threads(weight_bytes: int) -> int:
 
 
 @cache
-def load(run: Callable[..., Any]) -> None:
+def load_kernels(run: Callable[..., Any]) -> None:
     """Load a machine's compiled kernels, and give back the memory of what loaded them.
 
     Args:

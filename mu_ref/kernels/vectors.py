@@ -122,22 +122,22 @@ def repeated(builder, few, count=LANES):
     return lanes(builder, few, few, list(range(few.type.count)) * (count // few.type.count))
 
 
-def spread(kind, x, lane, count, few=1, *with_step):
+def spread(kind, x, lane, count, few=1, *, vector=None, step=None):
     """The intrinsic that repeats `few` elements of x, from i + row * stride on, in each row.
 
-    With a vector's type and a step it does total[row] = step(total[row], vector, repeated).
+    With the type of a vector and a step it does total[row] = step(total[row], vector, repeated).
     """
 
     def codegen(context, builder, signature, args):
         *before, array, index, stride = args
         some = loads(context, builder, x, array, index, stride, lane, few)
         made = [repeated(builder, one, count) for one in some]
-        if with_step:
+        if step:
             totals = zip(cgutils.unpack_tuple(builder, before[0], ROWS), made, strict=True)
-            made = [with_step[1](builder, total, before[1], one) for total, one in totals]
+            made = [step(builder, total, before[1], one) for total, one in totals]
         return context.make_tuple(builder, kind, made)
 
-    before = (kind, with_step[0]) if with_step else ()
+    before = (kind, vector) if step else ()
     return kind(*before, x, types.intp, types.intp), codegen
 
 

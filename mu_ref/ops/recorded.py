@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mu_ref.kernels.machine import WIDTH
-from mu_ref.kernels.threads import load, n_threads, run_on
+from mu_ref.kernels.threads import load_kernels, n_threads, run_on
 from mu_ref.memory import LINE, aligned
 from mu_ref.ops import Cached, Ops
 from mu_ref.ops.replay import Make, Script, Scripts, Sizes
@@ -120,7 +120,7 @@ class Recorded(Ops):
         self._scripts = Scripts()
         self._n_flushes = 0
         self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
-        load(run)  # now, and not with the first token
+        load_kernels(run)  # now, and not with the first token
 
     # -- the program -------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ Every function takes NumPy integer arrays (or Python ints) and computes in int64
 why nothing overflows.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,11 +72,11 @@ def round_half_even(x: Any) -> Any:
     return round(x) if isinstance(x, float) else np.rint(x).astype(np.int64)
 
 
-def round_half_away(x: float) -> int:
-    """Round a real number to the nearest integer, ties away from zero."""
-    whole = math.floor(abs(x))  # floor(|x| + 0.5) would be wrong just below 0.5
-    rounded = whole + (abs(x) - whole >= 0.5)
-    return int(math.copysign(rounded, x))
+def round_half_away(x: Any) -> Any:
+    """Round real numbers to the nearest integer, ties away from zero; int64 (or int)."""
+    whole = np.floor(np.abs(x))  # floor(|x| + 0.5) would be wrong just below 0.5
+    rounded = np.copysign(whole + (np.abs(x) - whole >= 0.5), x)
+    return int(rounded) if isinstance(x, float) else rounded.astype(np.int64)
 
 
 # -- the border between real numbers and integers --------------------------------------------------
@@ -144,34 +143,24 @@ def quantize_multiplier(d: float) -> Multiplier:
     Source:
         TensorFlow Lite `quantization_util.cc`, QuantizeMultiplier.
     """
-    if not (math.isfinite(d) and d >= 0):
-        raise QuantizationError(f"a multiplier must be finite and at least 0, got {d}")
-    q, shift = math.frexp(d)
-    m = round_half_away(q * 2**31)
-    if m == 2**31:
-        m, shift = m // 2, shift + 1
-    if shift < -31:
-        return Multiplier(0, 0)
-    if shift > 30:
-        raise QuantizationError(
-            f"a multiplier must be below 2^30 so that int32 holds the result, got {d:.3g}; "
-            "the two scales do not belong together"
-        )
-    return Multiplier(m, shift)
+    by = quantize_multipliers(np.array([d]))
+    return Multiplier(int(by.m[0]), int(by.shift[0]))
 
 
 def quantize_multipliers(d: np.ndarray) -> Multiplier:
     """Apply `quantize_multiplier` to every element: [n] -> two int64 arrays [n]."""
     d = np.ravel(np.asarray(d, np.float64))
-    wrong = ~((d >= 0) & np.isfinite(d))
-    q, shift = np.frexp(np.where(wrong, 0.0, d))
-    whole = np.floor(q * 2**31)
-    m = (whole + (q * 2**31 - whole >= 0.5)).astype(np.int64)
+    for wrong in d[~((d >= 0) & np.isfinite(d))]:
+        raise QuantizationError(f"a multiplier must be finite and at least 0, got {wrong}")
+    q, shift = np.frexp(d)
+    m = round_half_away(q * 2**31)
     full = m == 2**31
     m, shift = np.where(full, m // 2, m), shift.astype(np.int64) + full
-    wrong |= shift > 30
-    if wrong.any():
-        quantize_multiplier(float(d[wrong][0]))  # says what is wrong
+    for wrong in d[shift > 30]:
+        raise QuantizationError(
+            f"a multiplier must be below 2^30 so that int32 holds the result, got {wrong:.3g}; "
+            "the two scales do not belong together"
+        )
     small = shift < -31
     return Multiplier(np.where(small, 0, m), np.where(small, 0, shift))
 

@@ -24,6 +24,7 @@ from mu_ref.weights import Weights, initial_weights
 __all__ = ["SCHEMES", "Clock", "Ours", "read_bandwidth"]
 
 Clock = Callable[[], float]
+PIECE = 2048  # numbers: four rows of 4 KB
 SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
 
 
@@ -131,9 +132,6 @@ def read_bandwidth(threads: int, clock: Clock, n_bytes: int) -> tuple[float, flo
             times.append(clock() - start)
         rates.append(numbers.nbytes / float(np.median(times[1:])))
     return rates[0], rates[1]
-
-
-PIECE = 2048  # numbers: four rows of 4 KB
 
 
 @cache

@@ -181,7 +181,9 @@ def print_memory(some: list[Any], folder: Path) -> None:
         names += peers(1)
     for name in names:
         command = [sys.executable, "-m", __spec__.name, "--memory", name, "--folder", str(folder)]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        print(run.stdout if run.returncode == 0 else run.stderr, end="", flush=True)
+        run.check_returncode()
 
 
 def main() -> None:
@@ -216,15 +218,11 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         print_figures(f"{args.threads} threads, wall time", figures, f"mu-ref {scheme}")
     print_bandwidth(ours, figures, args.threads, time.perf_counter)
     print_passes(ours, args.rounds, time.perf_counter)
-    again = (
-        f", {args.threads}T" if args.threads > 1 else "?"
-    )  # CTranslate2 with one thread is there
-    single = [engine for engine in some if not engine.name.endswith(again)]
-    for engine in single:
+    for engine in ours:
         engine.threads = 1
+    single = [engine for engine in some if engine.threads == 1]
     figures = measured(single, args.rounds, time.process_time)
     print_figures("1 thread, CPU time", figures, "mu-ref w8a8")
-    del figures
     print_memory(some, folder)
     print_portable(1)
 

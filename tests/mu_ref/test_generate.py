@@ -12,6 +12,7 @@ from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.generate import Sampling, generate, sample, stream, token_probabilities
 from mu_ref.model import mu
+from mu_ref.ops.fast import FastOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
 
@@ -255,3 +256,17 @@ def test_an_empty_prompt_is_refused() -> None:
     valid = np.array([[True], [False]])
     with pytest.raises(InputError, match="one is empty"):
         generate(small(TWIN), TWIN, None, None, 3, prompt=np.array([[5], [6]]), prompt_valid=valid)
+
+
+def test_the_logits_of_a_step_can_be_read_when_later_steps_are_done() -> None:
+    config = tiny()
+    ops = FastOps(random_weights(config, 3))
+    source = np.array([[5, 9, 2]])
+    memory = mu.remember(ops, config, source, source > 0)
+    begin = np.array([[config.bos_id]]), np.ones((1, 1), bool)
+    steps, at_once = [], []
+    for step in stream(ops, config, memory, *begin, 9, stop_at_eos=False):  # the last are replayed
+        steps.append(step)
+        at_once.append(step.logits)
+    for step, logits in zip(steps, at_once, strict=True):
+        np.testing.assert_array_equal(step.logits, logits)

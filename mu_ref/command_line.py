@@ -1,29 +1,32 @@
-"""What `mu-ref` and `npu-sim` share: how a program ends.
+"""What `mu-ref` and `npu-sim` share: how a program ends, and the option `--json`.
 
 Exit codes: 0 done, 2 a mistake in what was asked for (one line on stderr says which), 130
 interrupted; a command may add others.
 """
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-__all__ = ["run_app"]
+from mu_ref.errors import MuRefError
+
+__all__ = ["JsonOption", "run_app"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 MISTAKE, INTERRUPTED = 2, 130
 
 
-def run_app(app: typer.Typer, mistakes: tuple[type[Exception], ...]) -> NoReturn:
+def run_app(app: typer.Typer) -> NoReturn:
     """Run a program and leave with its exit code; a user's mistake never shows a traceback.
 
     Args:
         app: the commands.
-        mistakes: errors whose text is meant for the user.
     """
     try:
         code = app(standalone_mode=False)
-    except mistakes as error:
+    except MuRefError as error:  # of either package: its text is meant for the user
         _leave(str(error), MISTAKE)
     except OSError as error:
         _leave(f"{error.filename or 'file'}: {error.strerror or error}", MISTAKE)

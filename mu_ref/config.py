@@ -12,7 +12,9 @@ from typing import Any, Literal, Self
 
 from mu_ref.errors import ConfigError, check_choice
 
-__all__ = ["ModelConfig", "StackConfig"]
+__all__ = ["INT4_GROUP", "ModelConfig", "StackConfig"]
+
+INT4_GROUP = 128  # inputs whose 4-bit weights share a scale
 
 NORM_KINDS = ("rms", "rms_plus_one", "layer")
 NORM_PLACEMENTS = ("pre", "dual")

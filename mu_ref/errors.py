@@ -5,6 +5,7 @@ check: their callers have.
 """
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 __all__ = [
     "CallError",
@@ -17,6 +18,9 @@ __all__ = [
     "check_choice",
     "check_shape",
 ]
+
+
+T = TypeVar("T")
 
 
 class MuRefError(ValueError):
@@ -75,8 +79,8 @@ def check_shape(what: str, shape: tuple[int, ...], axes: str, **known: int) -> d
 
 
 def check_choice(
-    what: str, value: str, choices: Iterable[str], error: type[MuRefError] = InputError
-) -> str:
+    what: str, value: T, choices: Iterable[T], error: type[MuRefError] = InputError
+) -> T:
     """Return `value` if it is one of `choices`.
 
     Args:
@@ -91,7 +95,7 @@ def check_choice(
     Raises:
         MuRefError: (or the subclass `error`) `value` is not among the choices; lists them.
     """
-    names = list(choices)
-    if value not in names:
-        raise error(f"{what} must be one of {', '.join(names)}; got {value!r}")
+    known = list(choices)
+    if value not in known:
+        raise error(f"{what} must be one of {', '.join(map(str, known))}; got {value!r}")
     return value

@@ -4,7 +4,7 @@ Every message has the form `<what> must <rule>, got <value>; <likely fix>`. Inne
 check: their callers have.
 """
 
-from collections.abc import Iterable
+from mu_ref.errors import MuRefError
 
 __all__ = [
     "CapacityError",
@@ -15,11 +15,10 @@ __all__ = [
     "WorkloadError",
     "check_at_least",
     "check_at_most",
-    "check_choice",
 ]
 
 
-class NpuSimError(ValueError):
+class NpuSimError(MuRefError):
     """Base of every error that `npu_sim` raises on purpose."""
 
 
@@ -80,25 +79,3 @@ def check_at_most(what: str, value: int, most: int) -> None:
         raise WorkloadError(
             f"{what} must be at most {most}, got {value}; simulate a shorter request"
         )
-
-
-def check_choice(
-    what: str,
-    value: object,
-    choices: Iterable[object],
-    error: type[NpuSimError] = WorkloadError,
-) -> None:
-    """Check that `value` is one of `choices`.
-
-    Args:
-        what: what is being chosen, for the message.
-        value: what was asked for.
-        choices: what exists.
-        error: class to raise.
-
-    Raises:
-        NpuSimError: (or the subclass `error`) `value` is not among the choices; lists them.
-    """
-    known = list(choices)
-    if value not in known:
-        raise error(f"{what} must be one of {', '.join(map(str, known))}; got {value!r}")

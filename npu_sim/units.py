@@ -10,6 +10,7 @@ __all__ = [
     "KIB",
     "MB",
     "MIB",
+    "MILLION",
     "ceil_div",
     "cycles_from_us",
     "format_bytes",
@@ -23,6 +24,7 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 MB = 1_000_000
 GB = 1_000_000_000
+MILLION = 1_000_000  # efficiencies are counted in millionths, so that cycles stay integers
 
 
 def ceil_div(amount: int, per: int) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.model.rope import Rotation
+from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.store import IntegerModel
 from mu_ref.ops.integer import IntegerOps, Quantized
+from mu_ref.ops.rotation import Rotation
 from mu_ref.presets import tiny
-from mu_ref.quantize.encodings import Encoding
-from mu_ref.quantize.store import IntegerModel
 
 SITE = "decoder.0.site"
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from mu_ref.presets import tiny
-from npu_sim.hardware import npu
-from npu_sim.program import Precision
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
 
 __all__ = ["WIDTHS", "chips", "configs", "lengths", "precisions"]
 

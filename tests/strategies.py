@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.integers.store import IntegerModel
 from mu_ref.quantize.calibrate import Options, calibrate
 from mu_ref.quantize.observe import observe
-from mu_ref.quantize.store import IntegerModel
 from mu_ref.weights import Weights, weight_shapes
 
 KINDS = ("encoder-decoder", "decoder-only", "encoder-only")

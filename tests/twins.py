@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.integers import fixed_point, nonlinear, tables
+from mu_ref.integers.fixed_point import quantize_multiplier
+from mu_ref.integers.int4 import dequantize_groups, pack_int4
 from mu_ref.kernels import floats, integer_attention, integers, linear, packing, rounding
-from mu_ref.quantize import fixed_point, nonlinear, tables
-from mu_ref.quantize.fixed_point import quantize_multiplier
-from mu_ref.quantize.int4 import dequantize_groups, pack_int4
 
 __all__ = ["TWINS", "WITHOUT_PYTHON_BODY", "Twin"]
 

@@ -1,7 +1,8 @@
 """Numba kernels, each the twin of a reference function; compiled once and kept on disk.
 
-Numba notices a changed kernel, but not a changed function that the kernel calls. So the folder of
-the compiled code is named after all sources here, and after the instructions that were asked for.
+Imports configurations and memory, nothing above. Read `linear.py` first. Numba notices a changed
+kernel, but not a changed function that the kernel calls; so the folder of the compiled code is
+named after all sources here, and after the instructions that were asked for.
 """
 
 import hashlib

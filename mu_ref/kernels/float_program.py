@@ -7,10 +7,11 @@ steps of its own largest number, row by row, and the rest is float32 as well.
 import numba
 import numpy as np
 
+from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import floats
 from mu_ref.kernels.linear import products_f32, products_i4, products_i8
 from mu_ref.kernels.machine import array_at, share, wait
-from mu_ref.kernels.packing import GROUP, TOGETHER, bytes_of, halves_of, steps_of
+from mu_ref.kernels.packing import TOGETHER, bytes_of, halves_of, steps_of
 
 __all__ = ["run"]
 
@@ -71,9 +72,9 @@ def _rounded_linear(row, thread, n_threads):
     """
     n_rows, d_in, d_out = row[6], row[7], row[8]
     x, out = array_at(row[2], n_rows * d_in, F32), array_at(row[1], n_rows * d_out, F32)
-    d = row[9] * GROUP if row[0] == LINEAR4 else row[9]
+    d = row[9] * INT4_GROUP if row[0] == LINEAR4 else row[9]
     steps, packed = np.zeros(d, np.int16), np.zeros(2 * TOGETHER * d, np.int8)
-    starts = np.zeros(2 * TOGETHER * (d // GROUP), np.int32)
+    starts = np.zeros(2 * TOGETHER * (d // INT4_GROUP), np.int32)
     products, scales = np.empty(TOGETHER * CHUNK, F32), np.empty(TOGETHER, F32)
     bias = array_at(row[5], d_out if row[5] else 0, F32)
     padded = -(-d_out // 32) * 32  # int4 weights lie in pairs of blocks of 16 outputs

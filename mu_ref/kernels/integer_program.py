@@ -1,7 +1,7 @@
 """The integer machine: which kernel each row of a program calls, and with which arrays.
 
 What a site needs beside arrays and sizes (multipliers, limits) stands in a table of constants,
-whose address is part of the row; `mu_ref/ops/fast_integer.py` writes it once per site.
+whose address is part of the row; `mu_ref/ops/fast/integers.py` writes it once per site.
 """
 
 import numba

@@ -1,4 +1,4 @@
-"""Integer twins of `mu_ref/quantize/nonlinear.py` and, attention apart, `mu_ref/ops/integer.py`.
+"""Integer twins of `mu_ref/integers/nonlinear.py` and, attention apart, `mu_ref/ops/integer.py`.
 
 Values are int16 steps q - z. Tensors lie as in `floats.py`, and the functions work on ranges in the
 same way. Everything is exact: the integers are those of the reference executor.

@@ -10,7 +10,7 @@ out: `packing.py`.
 import numba
 import numpy as np
 
-from mu_ref.kernels.packing import GROUP
+from mu_ref.config import INT4_GROUP
 from mu_ref.kernels.simd import (
     dot4,
     each4,
@@ -122,13 +122,13 @@ def products_i4(x, starts, w, scales, out, n_rows, n_groups, first, last):
 @numba.njit(cache=True, nogil=True)
 def _two_rows(x, starts, w, scales, out, n_groups, first, last):
     """Two blocks of outputs at a time, as with one the sums would wait for themselves."""
-    d, width = n_groups * GROUP, last - first
+    d, width = n_groups * INT4_GROUP, last - first
     for n in range(first, last, 32):
         at, other = n * d // 2, (n + 16) * d // 2
         t, u = zeros4(np.float32(0)), zeros4(np.float32(0))
         for g in range(n_groups):
             a = b = each4(starts, g, n_groups)
-            for part in range(g * GROUP, (g + 1) * GROUP, 32):
+            for part in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 32):
                 fetch4(w, at + 8 * part + AHEAD4, BYTES)
                 fetch4(w, other + 8 * part + AHEAD4, BYTES)
                 for k in range(part, part + 32, 8):
@@ -145,7 +145,7 @@ def _two_rows(x, starts, w, scales, out, n_groups, first, last):
 @numba.njit(cache=True, nogil=True)
 def _eight_rows(x, starts, w, scales, out, n_groups, first, last):
     """Nibbles are taken apart once for all rows; a .. e: two rows each, two halves in each."""
-    d, width = n_groups * GROUP, last - first
+    d, width = n_groups * INT4_GROUP, last - first
     for n in range(first, last, 16):
         at = n * d // 2
         t, u = zeros4(np.float32(0)), zeros4(np.float32(0))
@@ -155,7 +155,7 @@ def _eight_rows(x, starts, w, scales, out, n_groups, first, last):
                 each4(starts, g + 8 * n_groups, n_groups),
                 each4(starts, g + 12 * n_groups, n_groups),
             )
-            for part in range(g * GROUP, (g + 1) * GROUP, 32):
+            for part in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 32):
                 fetch4(w, at + 8 * part + AHEAD4, BYTES)
                 for k in range(part, part + 32, 8):
                     low, high = nibbles2(w, at + 8 * k)

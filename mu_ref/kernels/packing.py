@@ -6,11 +6,11 @@ Loops are kept free of branches and of 64-bit numbers, so that the compiler can 
 import numba
 import numpy as np
 
+from mu_ref.config import INT4_GROUP
 from mu_ref.memory import aligned
 
-__all__ = ["BIG", "GROUP", "TOGETHER", "blocks_of", "bytes_of", "halves_of", "steps_of"]
+__all__ = ["BIG", "TOGETHER", "blocks_of", "bytes_of", "halves_of", "steps_of"]
 
-GROUP = 128  # int4 weights that share a scale
 TOGETHER = 8  # rows of x that pass over int4 weights together
 BIG = np.float32(12582912)  # 1.5 * 2^23: adding it rounds a float32 to an integer, half to even
 
@@ -62,7 +62,7 @@ def halves_of(steps, out, starts, row, n_rows):
     by row, eight highs and eight lows. The sums of highs start at 0, those of lows at -8 times the
     sum of a group's steps, as weights are stored with 8 added; starts are [n_rows, 2, groups].
     """
-    d, n_groups = len(steps), len(steps) // GROUP
+    d, n_groups = len(steps), len(steps) // INT4_GROUP
     high, low = np.empty(d, np.int8), np.empty(d, np.int8)
     for k in range(d):
         high[k] = np.int8(steps[k] >> 7)
@@ -74,7 +74,7 @@ def halves_of(steps, out, starts, row, n_rows):
         words[at], words[at + 1] = highs[c], lows[c]
     for g in range(n_groups):
         total = np.int32(0)
-        for k in range(g * GROUP, (g + 1) * GROUP):
+        for k in range(g * INT4_GROUP, (g + 1) * INT4_GROUP):
             total += np.int32(steps[k])
         starts[2 * row * n_groups + g] = 0
         starts[(2 * row + 1) * n_groups + g] = np.int32(-8 * total)
@@ -94,10 +94,10 @@ def blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """
     (d_out, n_bytes), n_groups = w.shape, scale.shape[1]
     n_blocks = -(-d_out // 32) * 2
-    packed = aligned((n_blocks, n_groups * GROUP // 8, 16, 4), np.uint8)
+    packed = aligned((n_blocks, n_groups * INT4_GROUP // 8, 16, 4), np.uint8)
     scales = aligned((n_blocks, n_groups, 16), np.float32)
     for block in range(n_blocks):
-        rows = np.full((16, n_groups * GROUP // 2), 0x88, np.uint8)  # two weights of 0
+        rows = np.full((16, n_groups * INT4_GROUP // 2), 0x88, np.uint8)  # two weights of 0
         given = w[16 * block : 16 * block + 16]
         rows[: len(given), :n_bytes] ^= given
         both = np.stack([rows & 15, rows >> 4], axis=-1).reshape(16, -1, 2, 4)

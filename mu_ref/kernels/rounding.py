@@ -1,4 +1,4 @@
-"""Twins of the roundings in `mu_ref/quantize/fixed_point.py` and of the tables' interpolation.
+"""Twins of the roundings in `mu_ref/integers/fixed_point.py` and of the tables' interpolation.
 
 Values are int16 steps q - z, one type for 8 and 16 bits. Everything is exact. Loops are kept free
 of branches, so that the compiler can use vectors.

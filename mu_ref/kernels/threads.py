@@ -1,18 +1,22 @@
 """A program on several threads: a few workers that live as long as the process."""
 
+import ctypes
 import os
+import re
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mu_ref.errors import InputError
 from mu_ref.kernels.machine import WIDTH
-from mu_ref.memory import release_code
+from mu_ref.memory import DONTNEED
 
-__all__ = ["load_kernels", "n_threads", "run_on"]
+__all__ = ["load_kernels", "n_threads", "release_code", "run_on"]
 
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
@@ -78,3 +82,24 @@ def run_on(threads: int, run: Callable[..., Any], *args: Any) -> None:
     run(*args, address, 0, threads)
     for future in started:
         future.result()
+
+
+def release_code() -> None:
+    """Give the pages of libraries back to the system, which reads a page again when it is used.
+
+    Loading compiled kernels goes once through most of LLVM, 70 MB that would stay resident beside
+    the weights. Only pages that equal their file are given back: those of mappings that cannot be
+    written and of which this process has no copy. Other systems than Linux keep them.
+    """
+    maps = Path("/proc/self/smaps")
+    if not sys.platform.startswith("linux") or not maps.is_file():
+        return
+    libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
+    text = maps.read_text(encoding="utf-8")
+    mapping = r"^(\w+)-(\w+) r-.p [^\n]*\.so[\d.]*\n(.*?)^VmFlags"
+    for start, end, fields in re.findall(mapping, text, re.MULTILINE | re.DOTALL):
+        if not re.search(r"^(?:Anonymous|Swap): +[1-9]", fields, re.MULTILINE):
+            libc.madvise(int(start, 16), int(end, 16) - int(start, 16), DONTNEED)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

@@ -1,1 +1,5 @@
-"""What is computed: the forward pass, written once over `mu_ref.ops.Ops`. Start with `mu.py`."""
+"""What is computed: the forward pass, written once over the operations of `mu_ref.ops`.
+
+Imports configurations and the vocabulary of operations; no executor, no Numba. Read `mu.py` first,
+then `decoder.py` and `attention.py`.
+"""

@@ -8,8 +8,8 @@ import numpy as np
 
 from mu_ref.config import StackConfig
 from mu_ref.model.cache import LayerCache
-from mu_ref.model.rope import Rotation
 from mu_ref.ops import Ops, Value
+from mu_ref.ops.rotation import Rotation
 
 __all__ = ["attend", "attention_mask", "cross_attention", "mlp", "residual", "self_attention"]
 

@@ -8,8 +8,9 @@ from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.model.attention import attention_mask, cross_attention, mlp, residual, self_attention
 from mu_ref.model.cache import Cache, LayerCache, Memory, Placement
 from mu_ref.model.encoder import embed
-from mu_ref.model.rope import Rotation, positions_of, rope_lengths, rope_theta
+from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
+from mu_ref.ops.rotation import Rotation
 
 __all__ = ["decode", "decoder_block"]
 

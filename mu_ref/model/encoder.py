@@ -4,8 +4,9 @@ import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.model.attention import attention_mask, mlp, residual, self_attention
-from mu_ref.model.rope import Rotation, positions_of, rope_lengths, rope_theta
+from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
+from mu_ref.ops.rotation import Rotation
 
 __all__ = ["embed", "encode", "encoder_block"]
 

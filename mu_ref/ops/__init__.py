@@ -1,9 +1,10 @@
 """The vocabulary: every operation the model asks for, with its shapes; it knows nothing else.
 
 An executor is a subclass of `Ops` that says what a value is and how each operation computes it:
-`reference.py` (NumPy arrays), `tape.py` (arrays with gradients), `npu_sim/record.py` (shapes).
-It owns the weights; the model only names **sites**. A site such as `"decoder.3.cross_attention.q"`
-is also the key of the weight file, the tensor name of a golden file and the name in a trace.
+`reference.py` (NumPy arrays), `tape.py` (arrays with gradients), `npu_sim/program/recorder.py`
+(shapes). It owns the weights; the model only names **sites**. A site such as
+`"decoder.3.cross_attention.q"` is also the key of the weight file, the tensor name of a golden
+file and the name in a trace.
 
 Axis letters: a value `x` has any leading axes, written `...`; `n_tok` tokens; `d` features.
 A value has a `.shape`. Masks, positions and token ids are plain NumPy arrays on every executor.
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mu_ref.model.rope import Rotation
+from mu_ref.ops.rotation import Rotation
 
 __all__ = ["Cached", "Ops", "Value"]
 

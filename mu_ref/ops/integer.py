@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from mu_ref.errors import QuantizationError
-from mu_ref.model.rope import Rotation
-from mu_ref.ops import Ops
-from mu_ref.quantize.encodings import Encoding
-from mu_ref.quantize.fixed_point import (
+from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.fixed_point import (
     Multiplier,
     check_accumulator,
     dequantize,
@@ -29,7 +27,7 @@ from mu_ref.quantize.fixed_point import (
     rounding_shift,
     saturate,
 )
-from mu_ref.quantize.nonlinear import (
+from mu_ref.integers.nonlinear import (
     ARGUMENT_BITS,
     BIAS_BITS,
     center,
@@ -40,8 +38,10 @@ from mu_ref.quantize.nonlinear import (
     turn,
     unit_phase,
 )
-from mu_ref.quantize.store import IntegerModel
-from mu_ref.quantize.tables import turn_steps
+from mu_ref.integers.store import IntegerModel
+from mu_ref.integers.tables import turn_steps
+from mu_ref.ops import Ops
+from mu_ref.ops.rotation import Rotation
 
 __all__ = ["IntegerOps", "Quantized"]
 

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mu_ref.errors import ConfigError, WeightsError
-from mu_ref.model.rope import Rotation
 from mu_ref.ops import Ops
+from mu_ref.ops.rotation import Rotation
 
 __all__ = ["ReferenceOps"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mu_ref.errors import ConfigError
-from mu_ref.model.rope import Rotation
 from mu_ref.ops import Ops
+from mu_ref.ops.rotation import Rotation
 
 __all__ = ["Node", "TapeOps"]
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError, check_choice
-from mu_ref.quantize.encodings import Encoding
-from mu_ref.quantize.fixed_point import ROUNDINGS, Rounding, quantize, round_half_even
-from mu_ref.quantize.nonlinear import BIAS_BITS
+from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.fixed_point import ROUNDINGS, Rounding, quantize, round_half_even
+from mu_ref.integers.nonlinear import BIAS_BITS
+from mu_ref.integers.store import SCHEMES, IntegerModel
 from mu_ref.quantize.observe import OBSERVERS, Observed, SiteRange, observed_range
-from mu_ref.quantize.store import SCHEMES, IntegerModel
 from mu_ref.weights import Weights, weight_shapes
 
 __all__ = ["Options", "calibrate", "site_encoding", "weight_scales"]

@@ -15,10 +15,10 @@ import numpy as np
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError
 from mu_ref.files import written_whole
+from mu_ref.integers.fixed_point import round_half_even
 from mu_ref.model import mu
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.traced import Traced, TracedOps
-from mu_ref.quantize.fixed_point import round_half_even
 from mu_ref.weights import Weights
 
 __all__ = ["OBSERVERS", "Observed", "SiteRange", "observe", "observed_range"]

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from mu_ref.config import ModelConfig
+from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.fixed_point import integer_range
+from mu_ref.integers.store import IntegerModel
 from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.traced import Traced, TracedOps
-from mu_ref.quantize.encodings import Encoding
-from mu_ref.quantize.fixed_point import integer_range
-from mu_ref.quantize.store import IntegerModel
 from mu_ref.weights import Weights
 
 __all__ = ["SiteReport", "plot_sqnr", "site_reports"]

@@ -1,7 +1,7 @@
 """Readers of other projects' checkpoints: a folder with `config.json` and `model.safetensors`.
 
-Two families: `microsoft_mu.py` and `t5gemma.py`. The maps from their names and fields to ours live
-there and nowhere else.
+Imports configurations and weights. Two families, `microsoft_mu.py` and `t5gemma.py`: the maps from
+their names and fields to ours live there and nowhere else.
 """
 
 import json

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mu_ref.files import written_whole
 from mu_ref.redrafter.tree import Tree
 
-if TYPE_CHECKING:
-    from mu_ref.redrafter.sweep import Point
+__all__ = ["plot_tree", "tree_text"]
 
-__all__ = ["plot_sweep", "plot_tree", "tree_text"]
 
 Name = Callable[[int], str]
+
 GREEN, GREY, BLUE = "#2a7f3f", "#8a8a8a", "#2b5c9e"
 
 
@@ -99,38 +97,6 @@ def plot_tree(
     mask.set_xticks(range(n), range(n), fontsize=7)
     mask.set_yticks(range(n), range(n), fontsize=7)
     mask.set_title("which node (row) sees which (column)", fontsize=10)
-    with written_whole(path) as part:
-        figure.savefig(part, format=path.suffix[1:], dpi=110)
-
-
-def plot_sweep(points: "Sequence[Point]", title: str, path: Path) -> None:
-    """Draw tokens per step and speed-up over draft length, a line for each beam width.
-
-    Args:
-        points: of a sweep.
-        title: above the picture.
-        path: .png or .svg to write.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    steps, speed = figure.subplots(1, 2)
-    lengths = sorted({p.draft_len for p in points})
-    caps = {p.draft_len: p.cap for p in points}
-    steps.plot(lengths, [caps[n] for n in lengths], "--", color=GREY, label="if all were right")
-    for width in sorted({p.beam_width for p in points}):
-        line = sorted((p for p in points if p.beam_width == width), key=lambda p: p.draft_len)
-        lens = [p.draft_len for p in line]
-        steps.plot(lens, [p.tokens_per_step for p in line], "o-", label=f"beam width {width}")
-        speed.plot(lens, [p.speedup for p in line], "o-", label=f"beam width {width}")
-    speed.axhline(1, color=GREY, lw=1, ls="--")
-    for axes, label in ((steps, "tokens per step"), (speed, "times as fast as plain decoding")):
-        axes.set_xlabel("draft length (drafted tokens)")
-        axes.set_ylabel(label)
-        axes.set_xticks(lengths)
-        axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
     with written_whole(path) as part:
         figure.savefig(part, format=path.suffix[1:], dpi=110)
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from mu_ref.config import ModelConfig
+from mu_ref.integers.store import IntegerModel
 from mu_ref.model.encoder import embed
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.traced import Traced, TracedOps
 from mu_ref.quantize.calibrate import Options, calibrate
 from mu_ref.quantize.observe import Observed
-from mu_ref.quantize.store import IntegerModel
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.redrafter.drafter import advance, scores
 from mu_ref.redrafter.losses import windows

@@ -12,8 +12,8 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import WeightsError
-from mu_ref.quantize.encodings import Encoding
-from mu_ref.quantize.store import IntegerModel
+from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.store import IntegerModel
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.weights import Weights, check_names, read_safetensors, write_safetensors
 

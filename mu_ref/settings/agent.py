@@ -12,6 +12,7 @@ from rich.progress import track
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import CallError, InputError, check_choice
+from mu_ref.executors import SCHEMES, load_executor
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.model.cache import Memory
@@ -19,31 +20,20 @@ from mu_ref.ops import Ops
 from mu_ref.settings.calls import Call, parse_call
 from mu_ref.settings.catalog import DATA, Catalog, load_catalog
 from mu_ref.settings.evaluate import Evaluation, evaluate
-from mu_ref.settings.queries import LabelledQuery
+from mu_ref.settings.queries.labelled import LabelledQuery, query_tokens
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.datasets import pad
-from mu_ref.weights import Weights
 
 if TYPE_CHECKING:
-    from mu_ref.quantize.store import IntegerModel
     from mu_ref.redrafter.beams import Search
     from mu_ref.redrafter.config import DrafterConfig
-    from mu_ref.redrafter.generate import Statistics
+    from mu_ref.redrafter.steps import Statistics
 
-__all__ = [
-    "EXECUTORS",
-    "SCHEMES",
-    "Agent",
-    "Answer",
-    "answer_all",
-    "load_agent",
-    "query_tokens",
-    "score",
-]
+__all__ = ["Agent", "Answer", "answer_all", "load_agent", "score"]
 
-SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
-EXECUTORS = ("reference", "fast")
+
 MAX_NEW_TOKENS = 32  # the longest call has 17 tokens
+
 NONE = Call(verb="none")
 
 
@@ -183,18 +173,10 @@ def _unread(query: str) -> Answer:
     )
 
 
-def query_tokens(query: str, tokenizer: Tokenizer) -> list[int]:
-    """Turn a query into encoder tokens, eos not included.
-
-    Args:
-        query: any text; runs of white space count as one blank.
-        tokenizer: the model's.
-
-    Returns:
-        Token ids. One blank goes before the text, so that a word is the same token at the start
-        as in the middle.
-    """
-    return tokenizer.encode(" " + " ".join(query.split()))
+def shipped_weights(scheme: str) -> Path:
+    """Return the weights of mu-nano that ship for a scheme."""
+    suffix = "" if scheme == "float32" else f"-{scheme}"
+    return DATA / f"mu-nano{suffix}.safetensors"
 
 
 def load_agent(
@@ -220,90 +202,22 @@ def load_agent(
         WeightsError: the file is not there, damaged or foreign.
         InputError: the model does not fit the shipped tokenizer, or the file is of another scheme.
     """
-    from mu_ref.weights import load_weights
-
     check_choice("scheme", scheme, SCHEMES)
-    check_choice("executor", executor, EXECUTORS)
-    if scheme == "w4a16" and weights is None:
+    if weights is None and scheme == "w4a16":
         raise InputError(
             "w4a16 must be given weights; `mu-ref quantize --scheme w4a16 --out FILE` makes "
             "them, --weights FILE reads them"
         )
-    if executor == "fast" and (weights is None or weights.is_file()):
-        from mu_ref.warm_up import compile_once
-
-        compile_once(Console(stderr=True), "integer" if scheme.startswith("w8") else "float")
-    if scheme == "w4a16":
-        from mu_ref.quantize.int4 import dequantize_weights_int4
-        from mu_ref.quantize.int4_store import load_int4
-
-        assert weights is not None
-        path = weights
-        model, packed, group = load_int4(path)
-        config, own = _drafter(drafter, model)
-        if executor == "fast":
-            if own:
-                raise InputError("a drafter for w4a16 must run on --executor reference")
-            from mu_ref.ops.fast_int4 import FastInt4Ops
-
-            ops: Ops = FastInt4Ops(packed, group)
-        else:
-            ops = _float_ops(dequantize_weights_int4(model, packed, group) | own, executor)
-    elif scheme == "float32":
-        path = DATA / "mu-nano.safetensors" if weights is None else weights
-        model, arrays = load_weights(path)
-        config, own = _drafter(drafter, model)
-        ops = _float_ops(arrays | own, executor)
-    else:
-        from mu_ref.quantize.store import load_integers
-
-        path = DATA / f"mu-nano-{scheme}.safetensors" if weights is None else weights
-        integers = load_integers(path)
-        if integers.scheme != scheme:
-            raise InputError(f"{path} must hold {scheme} weights, it holds {integers.scheme}")
-        config, model = None, integers.config
-        if drafter is not None:
-            from mu_ref.redrafter.store import load_integer_drafter
-
-            small = load_integer_drafter(drafter, model)
-            config, integers = small.config, small.joined(integers)
-        ops = _integer_ops(integers, executor)
+    path = shipped_weights(scheme) if weights is None else weights
+    loaded = load_executor(path, scheme, executor, drafter)
+    model = loaded.model
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
     if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:
         raise InputError(
             f"{path} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
             f"shipped tokenizer, got {model.name} with {model.vocab_size}"
         )
-    return Agent(model, ops, tokenizer, load_catalog(), config)
-
-
-def _drafter(path: Path | None, model: ModelConfig) -> "tuple[DrafterConfig | None, Weights]":
-    """Read a float drafter, if one is given."""
-    if path is None:
-        return None, {}
-    from mu_ref.redrafter.store import load_drafter
-
-    return load_drafter(path, model)
-
-
-def _float_ops(weights: Weights, executor: str) -> Ops:
-    if executor == "reference":
-        from mu_ref.ops.reference import ReferenceOps
-
-        return ReferenceOps(weights)
-    from mu_ref.ops.fast import FastOps
-
-    return FastOps(weights)
-
-
-def _integer_ops(model: "IntegerModel", executor: str) -> Ops:
-    if executor == "reference":
-        from mu_ref.ops.integer import IntegerOps
-
-        return IntegerOps(model)
-    from mu_ref.ops.fast_integer import FastIntegerOps
-
-    return FastIntegerOps(model)
+    return Agent(model, loaded.ops, tokenizer, load_catalog(), loaded.drafter)
 
 
 def answer_all(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mu_ref.errors import InputError, QuantizationError
+from mu_ref.integers.store import IntegerModel
 from mu_ref.model import mu
 from mu_ref.ops import Ops
 from mu_ref.ops.integer import IntegerOps
@@ -17,10 +18,9 @@ from mu_ref.ops.reference import ReferenceOps
 from mu_ref.quantize.calibrate import Options, calibrate
 from mu_ref.quantize.observe import Observed, observe
 from mu_ref.quantize.smooth import smooth
-from mu_ref.quantize.store import IntegerModel
 from mu_ref.settings.agent import Agent, Answer, answer_all, score
 from mu_ref.settings.evaluate import Evaluation
-from mu_ref.settings.queries import LabelledQuery, read_queries
+from mu_ref.settings.queries.labelled import LabelledQuery, read_queries
 
 __all__ = ["Comparison", "compare", "examples_of", "quantize_agent", "token_agreement"]
 

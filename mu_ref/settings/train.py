@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mu_ref.errors import InputError
 from mu_ref.presets import preset
 from mu_ref.settings.catalog import DATA, load_catalog
-from mu_ref.settings.queries import read_queries
-from mu_ref.settings.training_data import epoch_data
+from mu_ref.settings.queries.labelled import read_queries
+from mu_ref.settings.queries.training_data import epoch_data
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.trainer import TrainConfig, Trainer
 from mu_ref.weights import save_weights

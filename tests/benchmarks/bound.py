@@ -8,13 +8,13 @@ import sys
 
 import numpy as np
 
+from mu_ref.integers.store import load_integers
 from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.quantize.bound import margin_bound
-from mu_ref.quantize.store import load_integers
 from mu_ref.settings.agent import load_agent
 from mu_ref.settings.catalog import DATA
-from mu_ref.settings.queries import read_queries
+from mu_ref.settings.queries.labelled import read_queries
 from mu_ref.weights import load_weights
 
 

@@ -18,7 +18,7 @@ from mu_ref.memory import aligned
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache
 from mu_ref.model.decoder import decode
-from mu_ref.ops.recorded import Recorded
+from mu_ref.ops.fast.deferred import Recorded
 from mu_ref.weights import Weights, initial_weights
 
 __all__ = ["SCHEMES", "Clock", "Ours", "read_bandwidth"]
@@ -35,15 +35,16 @@ def _weights(config: ModelConfig) -> Weights:
 
 def _executor(config: ModelConfig, scheme: str) -> Recorded:
     if scheme == "float32":
-        from mu_ref.ops.fast import FastOps
+        from mu_ref.ops.fast.floats import FastOps
 
         return FastOps(_weights(config))
     if scheme == "w4a16":
-        from mu_ref.ops.fast_int4 import FastInt4Ops
-        from mu_ref.quantize.int4 import GROUP, quantize_weights_int4
+        from mu_ref.config import INT4_GROUP
+        from mu_ref.integers.int4 import quantize_weights_int4
+        from mu_ref.ops.fast.int4 import FastInt4Ops
 
-        return FastInt4Ops(quantize_weights_int4(config, _weights(config)), GROUP)
-    from mu_ref.ops.fast_integer import FastIntegerOps
+        return FastInt4Ops(quantize_weights_int4(config, _weights(config)), INT4_GROUP)
+    from mu_ref.ops.fast.integers import FastIntegerOps
     from mu_ref.quantize.calibrate import Options, calibrate
     from mu_ref.quantize.observe import observe
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from mu_ref.executors import compile_once
 from mu_ref.presets import preset
-from mu_ref.warm_up import compile_once
 from tests.benchmarks.engines import SCHEMES, Clock, Ours, read_bandwidth
 
 N_INPUT, N_OUTPUT = 64, 32
@@ -152,8 +152,8 @@ def memory(name: str, folder: Path) -> None:
 
     size = 0.0
     if name in SCHEMES:
-        from mu_ref.ops.fast_integer import FastIntegerOps
-        from mu_ref.quantize.store import load_integers
+        from mu_ref.integers.store import load_integers
+        from mu_ref.ops.fast.integers import FastIntegerOps
 
         compile_once(Console(stderr=True), "integer")  # before weights are read, as the agent does
         model = load_integers(folder / f"{name}.safetensors")
@@ -169,7 +169,7 @@ def memory(name: str, folder: Path) -> None:
 
 def print_memory(some: list[Any], folder: Path) -> None:
     """VmHWM, the most that was resident: weights, values, Python, code of libraries."""
-    from mu_ref.quantize.store import save_integers
+    from mu_ref.integers.store import save_integers
 
     compile_once(Console(stderr=True), "integer")  # not in a process that is measured
     print("\npeak memory, each in a process of its own, 1 thread")

@@ -16,6 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from twins import TWINS
 
+from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import linear, packing
 from mu_ref.memory import aligned
 
@@ -56,9 +57,9 @@ def products(rows: int) -> None:
     bytes_ = aligned((max(rows, 64) * D,), np.uint8)
     bytes_[:] = rng.integers(0, 128, bytes_.size)
     reals, halves = bytes_.astype(np.float32), np.zeros(2 * packing.TOGETHER * D, np.int8)
-    starts = np.zeros(2 * packing.TOGETHER * D // packing.GROUP, np.int32)
+    starts = np.zeros(2 * packing.TOGETHER * D // INT4_GROUP, np.int32)
     out, sums = np.zeros(max(rows, 8) * D_OUT, np.float32), np.zeros(64 * CHUNK, np.int32)
-    scales = np.ones(D_OUT * D // packing.GROUP, np.float32)
+    scales = np.ones(D_OUT * D // INT4_GROUP, np.float32)
 
     def in_chunks(kernel: Any) -> Callable[[np.ndarray], None]:
         def call(w: np.ndarray) -> None:
@@ -71,7 +72,7 @@ def products(rows: int) -> None:
         linear.products_f32(reals, w, out, rows, D, D_OUT, 0, D_OUT)
 
     def nibbles(w: np.ndarray) -> None:
-        groups = D // packing.GROUP
+        groups = D // INT4_GROUP
         for _ in range(0, rows, packing.TOGETHER):
             linear.products_i4(halves, starts, w, scales, out, rows, groups, 0, D_OUT)
 

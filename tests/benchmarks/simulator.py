@@ -8,12 +8,13 @@ import os
 import time
 
 from mu_ref.presets import preset
-from npu_sim.hardware import Npu, npu
-from npu_sim.program import Precision
-from npu_sim.record import record_request
-from npu_sim.report import simulate
-from npu_sim.roofline_sheet import RooflineSheet
-from npu_sim.table import program_table
+from npu_sim.hardware.chip import Npu
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate
+from npu_sim.roofline.columns import RooflineSheet
+from npu_sim.tile.rows import program_table
 from tests.benchmarks import systolic
 
 POINTS = 4000

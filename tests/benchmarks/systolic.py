@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from npu_sim.systolic import DATAFLOWS, SystolicArray, systolic_counts
-from npu_sim.systolic_array import run_systolic
+from npu_sim.systolic.array import run_systolic
+from npu_sim.systolic.closed_form import DATAFLOWS, SystolicArray, systolic_counts
 
 PRODUCTS = (  # m, n, k, rows and columns of the array
     (256, 128, 256, 8), (256, 128, 256, 32), (256, 128, 256, 128), (1, 1024, 1024, 128),

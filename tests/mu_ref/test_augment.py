@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mu_ref.settings.augment import (
+from mu_ref.settings.calls import parse_call
+from mu_ref.settings.catalog import DATA, load_catalog
+from mu_ref.settings.queries.augment import (
     AugmentConfig,
     add_filler,
     augment,
@@ -18,10 +20,8 @@ from mu_ref.settings.augment import (
     swap_words,
     vary_punctuation,
 )
-from mu_ref.settings.calls import parse_call
-from mu_ref.settings.catalog import DATA, load_catalog
-from mu_ref.settings.phrases import CONTRACTIONS, SPELLINGS, SYNONYMS
-from mu_ref.settings.queries import LabelledQuery, read_queries
+from mu_ref.settings.queries.labelled import LabelledQuery, read_queries
+from mu_ref.settings.queries.phrases import CONTRACTIONS, SPELLINGS, SYNONYMS
 
 CATALOG = load_catalog()
 TRAIN = read_queries(DATA / "train.jsonl")

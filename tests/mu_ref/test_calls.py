@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mu_ref.errors import CallError
 from mu_ref.settings.calls import Call, format_call, parse_call
 from mu_ref.settings.catalog import DATA, load_catalog
-from mu_ref.settings.queries import read_queries
+from mu_ref.settings.queries.labelled import read_queries
 
 CATALOG = load_catalog()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mu_ref.cli import main
+from mu_ref.cli.app import main
 from mu_ref.presets import PRESETS, tiny
 from mu_ref.settings.catalog import DATA
 from mu_ref.tokenizer import Tokenizer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mu_ref.cli import main
-from mu_ref.quantize.store import load_integers
+from mu_ref.cli.app import main
+from mu_ref.integers.store import load_integers
 from mu_ref.settings.catalog import DATA
 
 Run = Callable[..., tuple[int, str, str]]

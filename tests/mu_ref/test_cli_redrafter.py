@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mu_ref.cli import main
+from mu_ref.cli.app import main
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.store import load_drafter, load_integer_drafter, save_drafter
 from mu_ref.settings.catalog import DATA

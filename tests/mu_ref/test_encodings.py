@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mu_ref.errors import QuantizationError
-from mu_ref.quantize.encodings import Encoding, aimet_offset, to_aimet, to_table
-from mu_ref.quantize.fixed_point import dequantize, integer_range, quantize
+from mu_ref.integers.encodings import Encoding, aimet_offset, to_aimet, to_table
+from mu_ref.integers.fixed_point import dequantize, integer_range, quantize
 
 ACTIVATIONS = {
     "encoder.0.mlp.up": Encoding(8, 0.5, 28),

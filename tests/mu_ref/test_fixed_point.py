@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mu_ref.errors import QuantizationError
-from mu_ref.quantize.fixed_point import (
+from mu_ref.integers.fixed_point import (
     Multiplier,
     dequantize,
     integer_range,

@@ -12,7 +12,7 @@ from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.generate import Sampling, generate, sample, stream, token_probabilities
 from mu_ref.model import mu
-from mu_ref.ops.fast import FastOps
+from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
 

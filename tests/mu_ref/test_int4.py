@@ -7,8 +7,7 @@ import pytest
 from strategies import random_weights
 
 from mu_ref.errors import QuantizationError, WeightsError
-from mu_ref.presets import preset, tiny
-from mu_ref.quantize.int4 import (
+from mu_ref.integers.int4 import (
     dequantize_groups,
     dequantize_weights_int4,
     int4_shapes,
@@ -18,6 +17,7 @@ from mu_ref.quantize.int4 import (
     quantize_weights_int4,
     unpack_int4,
 )
+from mu_ref.presets import preset, tiny
 from mu_ref.weights import weight_shapes
 
 TABLES = {"embedding.weight", "encoder.embedding.weight", "decoder.embedding.weight", "head.weight"}

@@ -10,9 +10,9 @@ from safetensors.numpy import save_file
 from strategies import model_configs, random_weights, seeds
 
 from mu_ref.errors import ConfigError, WeightsError
+from mu_ref.integers.int4 import quantize_weights_int4
+from mu_ref.integers.int4_store import load_int4, save_int4
 from mu_ref.presets import tiny
-from mu_ref.quantize.int4 import quantize_weights_int4
-from mu_ref.quantize.int4_store import load_int4, save_int4
 from mu_ref.weights import Weights, load_weights, read_safetensors, save_weights
 
 UP = "encoder.0.mlp.up.weight"

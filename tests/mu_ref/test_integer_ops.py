@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mu_ref.errors import QuantizationError, WeightsError
-from mu_ref.model.rope import Rotation
+from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.store import IntegerModel
 from mu_ref.ops.integer import IntegerOps, Quantized
+from mu_ref.ops.rotation import Rotation
 from mu_ref.presets import tiny
-from mu_ref.quantize.encodings import Encoding
-from mu_ref.quantize.store import IntegerModel
 
 SITE = "site"
 scales = st.floats(1e-3, 0.1)

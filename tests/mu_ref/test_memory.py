@@ -14,7 +14,7 @@ GIVE_BACK = """
 import re
 from pathlib import Path
 import numpy as np
-from mu_ref.memory import release_code
+from mu_ref.kernels.threads import release_code
 
 def resident():
     text = Path("/proc/self/status").read_text()

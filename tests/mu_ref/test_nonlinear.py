@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mu_ref.quantize.fixed_point import Multiplier, quantize_multiplier
-from mu_ref.quantize.nonlinear import center, exp2_weights, norm_multiplier, probabilities, turn
-from mu_ref.quantize.tables import TABLES, interpolate, make_tables, table, turn_steps
+from mu_ref.integers.fixed_point import Multiplier, quantize_multiplier
+from mu_ref.integers.nonlinear import center, exp2_weights, norm_multiplier, probabilities, turn
+from mu_ref.integers.tables import TABLES, interpolate, make_tables, table, turn_steps
 
 
 def test_the_shipped_tables_are_those_of_the_definition() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mu_ref.settings.catalog import load_catalog
-from mu_ref.settings.number_words import find_number, number_words, vary_number
+from mu_ref.settings.queries.number_words import find_number, number_words, vary_number
 
 CATALOG = load_catalog()
 SEEDS = st.integers(0, 2**32 - 1)

@@ -11,6 +11,7 @@ from strategies import random_weights
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError, WeightsError
+from mu_ref.integers.store import load_integers, save_integers
 from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
@@ -19,7 +20,6 @@ from mu_ref.quantize.calibrate import Options, calibrate, site_encoding, weight_
 from mu_ref.quantize.observe import Observed, SiteRange, observe, observed_range
 from mu_ref.quantize.report import plot_sqnr, site_reports
 from mu_ref.quantize.smooth import smooth
-from mu_ref.quantize.store import load_integers, save_integers
 from mu_ref.weights import Weights, read_safetensors, save_weights, write_safetensors
 
 RNG = np.random.default_rng(0)

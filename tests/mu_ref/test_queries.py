@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mu_ref.errors import InputError
 from mu_ref.settings.catalog import DATA
-from mu_ref.settings.queries import (
+from mu_ref.settings.queries.labelled import (
     LabelledQuery,
     read_queries,
     split_key,

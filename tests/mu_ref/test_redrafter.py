@@ -12,16 +12,16 @@ from strategies import quantized, random_weights, seeds
 
 from mu_ref.errors import ConfigError, InputError, WeightsError
 from mu_ref.generate import stream
+from mu_ref.integers.encodings import Encoding
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, LayerCache
 from mu_ref.ops import Ops
-from mu_ref.ops.fast import FastOps
-from mu_ref.ops.fast_integer import FastIntegerOps
+from mu_ref.ops.fast.floats import FastOps
+from mu_ref.ops.fast.integers import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps, Quantized
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.tape import TapeOps
 from mu_ref.presets import tiny
-from mu_ref.quantize.encodings import Encoding
 from mu_ref.readers.apple_redrafter import read_apple_drafter
 from mu_ref.redrafter.beams import Beams, Search, draft
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_drafter

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from mu_ref.config import StackConfig
-from mu_ref.model.rope import Rotation, positions_of, rope_lengths, rope_theta
+from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from mu_ref.ops.reference import ReferenceOps
+from mu_ref.ops.rotation import Rotation
 from mu_ref.presets import tiny
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from mu_ref.settings.calls import parse_call
 from mu_ref.settings.catalog import DATA, load_catalog
-from mu_ref.settings.queries import read_queries
-from mu_ref.settings.templates import template_queries
+from mu_ref.settings.queries.labelled import read_queries
+from mu_ref.settings.queries.templates import template_queries
 
 CATALOG = load_catalog()
 TRAIN = read_queries(DATA / "train.jsonl")

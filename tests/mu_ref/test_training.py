@@ -17,13 +17,7 @@ from mu_ref.ops.tape import TapeOps
 from mu_ref.presets import preset, tiny
 from mu_ref.training.datasets import Example, batches, make_batch
 from mu_ref.training.losses import cross_entropy
-from mu_ref.training.optimizers import (
-    AdamW,
-    Muon,
-    clip_gradients,
-    is_muon_weight,
-    orthogonalize,
-)
+from mu_ref.training.optimizers import AdamW, Muon, clip_gradients, is_muon_weight, orthogonalize
 from mu_ref.training.schedule import WarmupStableDecay
 from mu_ref.training.trainer import TrainConfig, Trainer
 from mu_ref.weights import initial_weights, save_weights, weight_shapes

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from npu_sim.cli import main
-from npu_sim.hardware import NPUS, npu
+from npu_sim.cli.app import main
+from npu_sim.hardware.presets import NPUS, npu
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_interrupting_leaves_no_traceback(npu_sim, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("npu_sim.cli.simulate", interrupt)
+    monkeypatch.setattr("npu_sim.cli.run.simulate", interrupt)
     assert npu_sim("run", "tiny") == (130, "", "error: interrupted\n")
 
 

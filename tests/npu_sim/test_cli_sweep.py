@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from npu_sim.cli import main
+from npu_sim.cli.app import main
 
 PNG = b"\x89PNG"
 

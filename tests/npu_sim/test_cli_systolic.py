@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from npu_sim import cli_systolic
-from npu_sim.cli import main
+from npu_sim.cli import systolic as cli_systolic
+from npu_sim.cli.app import main
 
 RUNS = Path(__file__).parent / "data/scalesim_v3_gemm_cycles.csv"
 ONE = ["--m", "7", "--n", "13", "--k", "29", "--rows", "8", "--cols", "8", "--dataflow", "ws"]
@@ -71,7 +71,7 @@ def test_text_names_every_count(systolic, fidelity):
 
 
 def test_a_product_that_left_the_array_wrong_would_be_told(systolic, monkeypatch):
-    from npu_sim import systolic_array
+    from npu_sim.systolic import array as systolic_array
 
     right = systolic_array.run_systolic
 

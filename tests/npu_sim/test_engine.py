@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mu_ref.presets import tiny
-from npu_sim.engine import run, run_by_events
 from npu_sim.errors import CapacityError
-from npu_sim.hardware import npu
-from npu_sim.program import Call, Gemm, Op, Precision, Program, Tensor
-from npu_sim.record import record_request
-from npu_sim.table import program_table
-from npu_sim.tasks import ENGINES, PARTS, TASK
-from npu_sim.tile import call_tasks, simulate_tiles
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
+from npu_sim.program.request import record_request
+from npu_sim.tile.engine import run, run_by_events
+from npu_sim.tile.rows import program_table
+from npu_sim.tile.simulate import call_tasks, simulate_tiles
+from npu_sim.tile.tasks import ENGINES, PARTS, TASK
 
 TEACHING = npu("teaching-npu")  # 10 B/cycle + 100, 1000 per operation, 32 x 32 cells at half rate
 

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import model_configs, quantized, random_weights, rows_of, seeds
 
-from mu_ref.cli import main
+from mu_ref.cli.app import main
 from mu_ref.generate import stream
+from mu_ref.integers.store import save_integers
 from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.quantize.calibrate import Options, calibrate
 from mu_ref.quantize.observe import observe
-from mu_ref.quantize.store import save_integers
 from mu_ref.settings.agent import load_agent
 from npu_sim.errors import CapacityError, WorkloadError
-from npu_sim.execute import execute
-from npu_sim.hardware import npu
+from npu_sim.hardware.presets import npu
+from npu_sim.tile.execute import execute
 
 SMALL = npu("teaching-npu").with_changes(
     {"dma.transfer_bytes": 64, "matrix.tile_m": 2, "matrix.tile_n": 2, "matrix.tile_k": 2,

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 from strategies import model_configs
 
 from mu_ref.presets import preset
-from npu_sim.described import describe
-from npu_sim.flat import flatten, price
-from npu_sim.flat_family import family_of
-from npu_sim.hardware import NPUS, npu
-from npu_sim.models import request_program
-from npu_sim.points import METRICS, measure
-from npu_sim.program import Precision
-from npu_sim.report import simulate
-from npu_sim.scenario import Drafter, Scenario, Workload
-from npu_sim.speculated import flat_request, scenario_program
+from npu_sim.hardware.presets import NPUS, npu
+from npu_sim.program.description import describe
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import request_program
+from npu_sim.report.fidelity import simulate
+from npu_sim.roofline.columns import flatten, price
+from npu_sim.speculate.drafter import Drafter
+from npu_sim.whatif.lengths import family_of
+from npu_sim.whatif.measure import METRICS, measure
+from npu_sim.whatif.request import flat_request, scenario_program
+from npu_sim.whatif.scenario import Scenario, Workload
 
 with_decoder = model_configs(("encoder-decoder", "decoder-only"))
 

@@ -5,11 +5,10 @@ import pytest
 
 from mu_ref.presets import tiny
 from npu_sim.errors import HardwareError, UnsupportedError
-from npu_sim.hardware import NPUS, npu
-from npu_sim.hardware_files import npu_to_toml, read_npu, write_npu
-from npu_sim.program import Precision
-from npu_sim.record import record_request
-from npu_sim.report import simulate
+from npu_sim.hardware.presets import NPUS, npu, npu_to_toml, read_npu, write_npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate
 
 SOURCES = Path(__file__).parents[2] / "docs" / "hardware_sources.md"
 STATUS_WORDS = ("public: ", "third party: ", "derived: ", "assumed: ", "fitted: ")

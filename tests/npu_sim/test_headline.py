@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from mu_ref.presets import preset
-from npu_sim.described import describe
-from npu_sim.hardware import NPUS, npu
-from npu_sim.headline import Headline, ranks, twin_json
-from npu_sim.headline_mu import CAUSES, call_causes, mu_times, twins
-from npu_sim.headline_redrafter import (
+from npu_sim.evidence.headline import Headline, ranks, twin_json
+from npu_sim.evidence.headline_mu import CAUSES, call_causes, mu_times, twins
+from npu_sim.evidence.headline_redrafter import (
     TABLE3,
     Cell,
     mu_speedups,
@@ -20,12 +18,14 @@ from npu_sim.headline_redrafter import (
     tokens_per_step,
     vicuna,
 )
-from npu_sim.headline_table import print_headline
-from npu_sim.models import call_program
-from npu_sim.program import Precision
-from npu_sim.scenario import Drafter
-from npu_sim.table import program_table
-from npu_sim.tile import simulate_tiles
+from npu_sim.evidence.headline_table import print_headline
+from npu_sim.hardware.presets import NPUS, npu
+from npu_sim.program.call import call_program
+from npu_sim.program.description import describe
+from npu_sim.program.precision import Precision
+from npu_sim.speculate.drafter import Drafter
+from npu_sim.tile.rows import program_table
+from npu_sim.tile.simulate import simulate_tiles
 from npu_sim.units import ms_from_cycles
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def test_no_published_figure_of_the_headline_is_a_source_of_a_chip():
             assert "2501.16273" not in source
     fitting = ("fit.py", "calibrate.py", "cases.py", "gemm.py")
     for file in fitting:
-        assert "headline" not in (ROOT / "npu_sim" / file).read_text()
+        assert "headline" not in (ROOT / "npu_sim/evidence" / file).read_text()
 
 
 def test_the_figures_are_printed_and_are_json(capsys):

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from npu_strategies import WIDTHS, precisions
 
 from mu_ref.presets import tiny
-from npu_sim.hardware import NPUS, npu
-from npu_sim.record import record_request
-from npu_sim.report import simulate
-from npu_sim.roofline import op_cost
+from npu_sim.hardware.presets import NPUS, npu
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate
+from npu_sim.roofline.formula import op_cost
 
 
 def small_model(gated, placement, both, d_ff):

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from strategies import model_configs
 
 from mu_ref.presets import preset, tiny
-from npu_sim.described import describe
 from npu_sim.errors import WorkloadError
-from npu_sim.hf_configs import FAMILIES, describe_fields, read_hf_config
-from npu_sim.model_json import description_of, read_model
-from npu_sim.models import call_program, request_program
-from npu_sim.program import Precision
-from npu_sim.record import record_request
+from npu_sim.models.hf_config import FAMILIES, describe_fields, read_hf_config
+from npu_sim.models.neutral_json import description_of, read_model
+from npu_sim.program.call import call_program
+from npu_sim.program.description import describe
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import record_request, request_program
 
 precisions = st.builds(
     Precision,

@@ -10,7 +10,9 @@ from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import preset, tiny
 from mu_ref.weights import count_parameters, initial_weights, weight_shapes
 from npu_sim.errors import WorkloadError
-from npu_sim.record import Precision, RecordOps, record_request
+from npu_sim.program.precision import Precision
+from npu_sim.program.recorder import RecordOps
+from npu_sim.program.request import record_request
 
 W8A16 = Precision()
 

@@ -5,10 +5,11 @@ import pytest
 
 from mu_ref.presets import tiny
 from npu_sim.errors import HardwareError, WorkloadError
-from npu_sim.hardware import npu
-from npu_sim.record import Precision, record_request
-from npu_sim.report import simulate, simulate_request
-from npu_sim.roofline import op_cost
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate, simulate_request
+from npu_sim.roofline.formula import op_cost
 
 DECODER_ONLY = replace(tiny(), encoder=None)
 

@@ -2,11 +2,12 @@ import pytest
 
 from mu_ref.presets import preset, tiny
 from npu_sim.errors import CapacityError
-from npu_sim.hardware import npu
-from npu_sim.program import VECTOR_WORK, Gemm, Op, Precision, Tensor
-from npu_sim.record import record_request
-from npu_sim.report import simulate
-from npu_sim.roofline import op_cost
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.program import VECTOR_WORK, Gemm, Op, Tensor
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate
+from npu_sim.roofline.formula import op_cost
 
 TEACHING = npu("teaching-npu")  # 1 GHz, 512 MACs/cycle at W8A16, 10 bytes/cycle, 32 lanes at 16 bit
 

@@ -1,11 +1,11 @@
 from hypothesis import given, settings
 from npu_strategies import configs, lengths, precisions
 
-from npu_sim.hardware import NPUS, npu
-from npu_sim.record import record_request
-from npu_sim.report import simulate
-from npu_sim.roofline_sheet import RooflineSheet
-from npu_sim.table import program_table
+from npu_sim.hardware.presets import NPUS, npu
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate
+from npu_sim.roofline.columns import RooflineSheet
+from npu_sim.tile.rows import program_table
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mu_ref.presets import tiny
-from npu_sim.acceptance import Acceptance
-from npu_sim.cli_speculate import read_acceptance
-from npu_sim.drafter import DrafterShape, compaction_op, drafter_ops
+from npu_sim.cli.speculate import read_acceptance
 from npu_sim.errors import WorkloadError
-from npu_sim.hardware import npu
-from npu_sim.program import Precision
-from npu_sim.record import record_request
-from npu_sim.speculate import record_pass, speculate
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import record_request
+from npu_sim.speculate.acceptance import Acceptance
+from npu_sim.speculate.drafter import DrafterShape, drafter_ops
+from npu_sim.speculate.step import compaction_op, record_pass, speculate
 
 TEACHING = npu("teaching-npu")
 SHAPE = DrafterShape(d_model=16, exit_dim=32, n_blocks=2, vocab_size=61)

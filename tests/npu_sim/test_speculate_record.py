@@ -11,10 +11,12 @@ from mu_ref.redrafter.beams import Search, proposer
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.redrafter.generate import speculate
 from npu_sim.errors import WorkloadError
-from npu_sim.hardware import npu
-from npu_sim.record import Precision, RecordOps, record_request
-from npu_sim.report import simulate
-from npu_sim.speculate_record import record_speculation
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.recorder import RecordOps
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate
+from npu_sim.speculate.request import record_speculation
 
 W8A16 = Precision()
 DRAFTER = DrafterConfig(d_model=16, vocab_size=61, d_exit=24, n_blocks=1, rnn=True)

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from npu_sim.errors import NpuSimError, SweepError
-from npu_sim.points import measure
-from npu_sim.sweep import local_executor, run_sweep
-from npu_sim.sweep_spec import read_spec, spec_from
+from npu_sim.whatif.measure import measure
+from npu_sim.whatif.sweep import local_executor, run_sweep
+from npu_sim.whatif.sweep_toml import read_spec, spec_from
 
 SPEC = """
 model = "tiny"
@@ -123,7 +123,7 @@ def test_parts_of_another_sweep_are_not_mixed_in(tmp_path):
 def test_a_dask_cluster_gives_the_same_bytes(tmp_path):
     import distributed
 
-    from npu_sim.sweep import dask_executor
+    from npu_sim.whatif.sweep import dask_executor
 
     spec = spec_from(SPEC)
     run_sweep(spec, tmp_path / "a.csv")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npu_sim.errors import HardwareError, WorkloadError
-from npu_sim.systolic import DATAFLOWS, SystolicArray, overall_util_pct, systolic_counts
+from npu_sim.systolic.closed_form import DATAFLOWS, SystolicArray, overall_util_pct, systolic_counts
 
 RUNS = Path(__file__).parent / "data/scalesim_v3_gemm_cycles.csv"
 

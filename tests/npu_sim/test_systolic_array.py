@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npu_sim import systolic_array, systolic_cells
 from npu_sim.errors import WorkloadError
-from npu_sim.systolic import DATAFLOWS, SystolicArray, systolic_counts
-from npu_sim.systolic_array import check_can_run, run_systolic
+from npu_sim.systolic import array as systolic_array
+from npu_sim.systolic import cells as systolic_cells
+from npu_sim.systolic.array import check_can_run, run_systolic
+from npu_sim.systolic.closed_form import DATAFLOWS, SystolicArray, systolic_counts
 
 RUNS = Path(__file__).parent / "data/scalesim_v3_gemm_cycles.csv"
 COUNTED = (

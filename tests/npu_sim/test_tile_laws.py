@@ -9,13 +9,13 @@ from npu_strategies import chips, configs, lengths, precisions
 
 from mu_ref.presets import tiny
 from npu_sim.errors import CapacityError
-from npu_sim.hardware import npu
-from npu_sim.program import Precision
-from npu_sim.record import record_request
-from npu_sim.report import simulate
-from npu_sim.table import program_table
-from npu_sim.tasks import ENGINES, TASK
-from npu_sim.tile import call_tasks, simulate_tiles
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate
+from npu_sim.tile.rows import program_table
+from npu_sim.tile.simulate import call_tasks, simulate_tiles
+from npu_sim.tile.tasks import ENGINES, TASK
 
 law = settings(max_examples=60, deadline=None)
 

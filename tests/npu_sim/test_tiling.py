@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npu_sim.hardware import npu
-from npu_sim.systolic import SystolicArray, systolic_counts
-from npu_sim.tiling import chip_numbers, mac_slots, matrix_cycles, transfer_cycles, weight_piece
+from npu_sim.hardware.presets import npu
+from npu_sim.systolic.closed_form import SystolicArray, systolic_counts
+from npu_sim.tile.tiling import (
+    chip_numbers,
+    mac_slots,
+    matrix_cycles,
+    transfer_cycles,
+    weight_piece,
+)
 
 TEACHING = npu("teaching-npu")
 sizes = st.integers(1, 300)

@@ -6,15 +6,16 @@ import pytest
 
 from mu_ref.presets import preset, tiny
 from npu_sim.errors import WorkloadError
-from npu_sim.gantt import draw_breakdown, draw_gantt, draw_roofline
-from npu_sim.hardware import npu
-from npu_sim.outputs import write_csv
-from npu_sim.program import Precision
-from npu_sim.record import record_request
-from npu_sim.report import simulate
-from npu_sim.tasks import ENGINES
-from npu_sim.tile_phases import shares
-from npu_sim.timeline import check_trace, read_trace, trace_events, write_trace
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import record_request
+from npu_sim.report.fidelity import simulate
+from npu_sim.report.tile_phases import shares
+from npu_sim.show.csv_file import write_csv
+from npu_sim.show.gantt import draw_gantt
+from npu_sim.show.pictures import draw_breakdown, draw_roofline
+from npu_sim.show.trace import check_trace, read_trace, trace_events, write_trace
+from npu_sim.tile.tasks import ENGINES
 
 
 def report(model=None, chip="teaching-npu", n_input=5, n_output=3, **changes):

@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npu_sim.bare import bare_npu
-from npu_sim.calibrate import CONSTANTS, X2, X, changed_values, fitted_npus
-from npu_sim.cases import calibration_cases, read_cases
 from npu_sim.errors import NpuSimError, SweepError
-from npu_sim.fit import Constant, fit_constants
-from npu_sim.gemm import GEMM_NPUS, calibrate_gemms, gemm_rows, predict_us
-from npu_sim.hardware import npu
-from npu_sim.table import program_table
-from npu_sim.tile import simulate_tiles
-from npu_sim.validate import validate
+from npu_sim.evidence.calibrate import CONSTANTS, X2, X, changed_values, fitted_npus
+from npu_sim.evidence.cases import calibration_cases, read_cases
+from npu_sim.evidence.fit import Constant, fit_constants
+from npu_sim.evidence.gemm import GEMM_NPUS, calibrate_gemms, gemm_rows, predict_us
+from npu_sim.evidence.validate import bare_npu, validate
+from npu_sim.hardware.presets import npu
+from npu_sim.tile.rows import program_table
+from npu_sim.tile.simulate import simulate_tiles
 
 HEADER = (
     "case,npu,model,phase,n_tokens,n_context,n_memory,weight_bits,activation_bits,kv_bits,"
@@ -263,7 +262,7 @@ def test_a_product_costs_launch_arithmetic_and_bytes_by_hand():
 def run(monkeypatch, capsys, *arguments):
     import sys
 
-    from npu_sim.cli import main
+    from npu_sim.cli.app import main
 
     monkeypatch.setattr(sys, "argv", ["npu-sim", *arguments])
     with pytest.raises(SystemExit) as stop:

@@ -2,11 +2,12 @@
 
 import pytest
 
-from npu_sim.compare import compare
 from npu_sim.errors import NpuSimError
-from npu_sim.points import measure
-from npu_sim.scenario_file import base_scenario
-from npu_sim.whatif import sensitivity, solve
+from npu_sim.whatif.compare import compare
+from npu_sim.whatif.measure import measure
+from npu_sim.whatif.scenario_toml import base_scenario
+from npu_sim.whatif.sensitivity import sensitivity
+from npu_sim.whatif.solve import solve
 
 
 def base(**changes):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx.reference import ReferenceEvaluator
 
-from mu_ref.quantize.int4 import dequantize_groups, pack_int4
+from mu_ref.integers.int4 import dequantize_groups, pack_int4
 
 int4s = arrays.arrays(
     np.int8, st.tuples(st.integers(1, 3), st.integers(1, 9)), elements=st.integers(-8, 7)

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from mu_ref.quantize.fixed_point import (
+from mu_ref.integers.fixed_point import (
     dequantize,
     integer_range,
     quantize,

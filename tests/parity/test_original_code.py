@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mu_ref.forward import forward_file
+from mu_ref.golden.forward import forward_file
 
 DATA = Path(__file__).parent / "data"
 FOLDERS = sorted(path.name for path in DATA.iterdir() if path.is_dir())
@@ -93,7 +93,7 @@ def test_the_checkpoints_would_show_a_wrong_formula() -> None:
 
 @pytest.mark.parametrize("folder", ["microsoft-mu-ntk", "t5gemma-unequal"])
 def test_the_command_line_writes_the_same(computed, folder, tmp_path, monkeypatch, capsys) -> None:
-    from mu_ref.cli import main
+    from mu_ref.cli.app import main
 
     np.savez(tmp_path / "in.npz", **inputs_of(folder))
     out = tmp_path / "out.npz"

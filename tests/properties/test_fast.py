@@ -8,20 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Rows, model_configs, quantized, random_weights, rows_of, seeds
 
-from mu_ref.config import ModelConfig
+from mu_ref.config import INT4_GROUP, ModelConfig
 from mu_ref.errors import QuantizationError
-from mu_ref.model import mu
-from mu_ref.model.cache import Cache
-from mu_ref.model.decoder import decode
-from mu_ref.ops import Ops
-from mu_ref.ops.fast import FastOps
-from mu_ref.ops.fast_int4 import FastInt4Ops
-from mu_ref.ops.fast_integer import FastIntegerOps
-from mu_ref.ops.integer import IntegerOps
-from mu_ref.ops.recorded import MOST_ROWS
-from mu_ref.ops.reference import ReferenceOps
-from mu_ref.quantize.int4 import (
-    GROUP,
+from mu_ref.integers.int4 import (
     dequantize_groups,
     dequantize_weights_int4,
     pack_int4,
@@ -29,6 +18,16 @@ from mu_ref.quantize.int4 import (
     quantize_rows,
     quantize_weights_int4,
 )
+from mu_ref.model import mu
+from mu_ref.model.cache import Cache
+from mu_ref.model.decoder import decode
+from mu_ref.ops import Ops
+from mu_ref.ops.fast.deferred import MOST_ROWS
+from mu_ref.ops.fast.floats import FastOps
+from mu_ref.ops.fast.int4 import FastInt4Ops
+from mu_ref.ops.fast.integers import FastIntegerOps
+from mu_ref.ops.integer import IntegerOps
+from mu_ref.ops.reference import ReferenceOps
 from mu_ref.weights import Weights
 
 DECODERS = ("encoder-decoder", "decoder-only")
@@ -66,9 +65,9 @@ def executors(config: ModelConfig, weights: Weights, seed: int, scheme: str) -> 
     if scheme == "float32":
         return ReferenceOps(weights), FastOps(weights)
     if scheme == "w4a16":
-        tensors = quantize_weights_int4(config, weights, GROUP)
-        return ReferenceOps(dequantize_weights_int4(config, tensors, GROUP)), FastInt4Ops(
-            tensors, GROUP
+        tensors = quantize_weights_int4(config, weights, INT4_GROUP)
+        return ReferenceOps(dequantize_weights_int4(config, tensors, INT4_GROUP)), FastInt4Ops(
+            tensors, INT4_GROUP
         )
     model = quantized(config, weights, seed, scheme=scheme)
     return IntegerOps(model), FastIntegerOps(model)
@@ -105,14 +104,14 @@ def test_fast_floats_differ_from_the_reference_by_rounding_only(case: Any) -> No
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 20), seeds)
 def test_int4_products_round_only_their_input(d_in: int, d_out: int, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    q, scale = quantize_groups(rng.standard_normal((d_out, d_in)), GROUP)
+    q, scale = quantize_groups(rng.standard_normal((d_out, d_in)), INT4_GROUP)
     table, row_scale = quantize_rows(rng.standard_normal((d_out, d_in)))
     fast = FastInt4Ops(
         {
             "x.weight": pack_int4(q), "x.weight_scale": scale,
             "head.weight": table, "head.weight_scale": row_scale,
         },
-        GROUP,
+        INT4_GROUP,
     )  # fmt: skip
     x = rng.standard_normal((1, n, d_in)).astype(np.float32)
     weights = {
@@ -279,7 +278,7 @@ def test_two_caches_that_share_a_beginning_do_not_disturb_each_other(
 def test_a_program_longer_than_its_limit_runs_in_parts(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mu_ref.ops import recorded
+    from mu_ref.ops.fast import deferred as recorded
     from mu_ref.presets import tiny
 
     config = tiny()

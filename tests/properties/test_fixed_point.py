@@ -19,7 +19,7 @@ from exact import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mu_ref.quantize.fixed_point import (
+from mu_ref.integers.fixed_point import (
     Multiplier,
     check_accumulator,
     dequantize,

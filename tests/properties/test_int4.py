@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from strategies import model_configs, random_weights, rows_of, seeds
 
-from mu_ref.model import mu
-from mu_ref.ops.reference import ReferenceOps
-from mu_ref.quantize.int4 import (
+from mu_ref.integers.int4 import (
     dequantize_groups,
     dequantize_weights_int4,
     int4_shapes,
@@ -19,6 +17,8 @@ from mu_ref.quantize.int4 import (
     quantize_weights_int4,
     unpack_int4,
 )
+from mu_ref.model import mu
+from mu_ref.ops.reference import ReferenceOps
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 20))
 groups = st.integers(1, 24)

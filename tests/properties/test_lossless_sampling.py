@@ -18,7 +18,8 @@ from mu_ref.model.decoder import decode
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import preset, tiny
 from mu_ref.redrafter.beams import Beams
-from mu_ref.redrafter.generate import Statistics, speculate
+from mu_ref.redrafter.generate import speculate
+from mu_ref.redrafter.steps import Statistics
 from mu_ref.redrafter.verify import accept_apple
 from mu_ref.weights import initial_weights
 

@@ -13,14 +13,15 @@ from mu_ref.generate import stream
 from mu_ref.kernels import trees
 from mu_ref.model import mu
 from mu_ref.ops import Ops
-from mu_ref.ops.fast import FastOps
-from mu_ref.ops.fast_integer import FastIntegerOps
+from mu_ref.ops.fast.floats import FastOps
+from mu_ref.ops.fast.integers import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.redrafter.beams import Beams, Search, draft, log_softmax, select
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
-from mu_ref.redrafter.generate import SpeculativeStep, Statistics, speculate
+from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.quantize import quantize_drafter
+from mu_ref.redrafter.steps import SpeculativeStep, Statistics
 from mu_ref.redrafter.tree import pack, unpack
 
 DECODERS = ("encoder-decoder", "decoder-only")

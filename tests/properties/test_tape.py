@@ -13,8 +13,8 @@ from strategies import KINDS, model_configs, random_weights, rows_of, seeds
 from mu_ref.errors import ConfigError
 from mu_ref.model import mu
 from mu_ref.model.encoder import encode
-from mu_ref.model.rope import Rotation
 from mu_ref.ops import Ops
+from mu_ref.ops.rotation import Rotation
 from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.training.losses import cross_entropy
 
@@ -220,13 +220,13 @@ def weighted_sum(ops: TapeOps, x: Node, factors: np.ndarray) -> Node:
 
 
 def finite_difference(loss: Callable[[Arrays], float], inputs: Arrays, name: str, at: int) -> float:
-    step = 1e-5
-    values = []
-    for sign in (1, -1):
+    """Slope from four points: its error falls with the fourth power of the step."""
+    step, slope = 1e-5, 0.0
+    for steps, factor in ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12)):
         moved = inputs[name].copy()
-        moved.reshape(-1)[at] += sign * step
-        values.append(loss(inputs | {name: moved}))
-    return (values[0] - values[1]) / (2 * step)
+        moved.reshape(-1)[at] += steps * step
+        slope += factor * loss(inputs | {name: moved})
+    return slope / step
 
 
 def test_every_op_of_the_vocabulary_has_a_case() -> None:

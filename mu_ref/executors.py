@@ -1,0 +1,210 @@
+"""Which executor computes: scheme, weight file and speed in, a model that is ready to run out.
+
+Every command asks here; nothing else decides between NumPy and compiled kernels, or knows which
+file format belongs to which arithmetic.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import InputError, check_choice
+from mu_ref.model import mu
+from mu_ref.ops import Ops
+from mu_ref.presets import tiny
+from mu_ref.weights import Weights, initial_weights, load_weights
+
+if TYPE_CHECKING:
+    from mu_ref.integers.store import IntegerModel
+    from mu_ref.redrafter.config import DrafterConfig
+
+__all__ = ["EXECUTORS", "SCHEMES", "Loaded", "compile_once", "float_executor", "load_executor"]
+
+SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
+EXECUTORS = ("reference", "fast")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model, the executor that holds its weights, and the drafter whose weights it holds too."""
+
+    model: ModelConfig
+    ops: Ops
+    drafter: "DrafterConfig | None" = None
+
+
+def load_executor(
+    path: Path, scheme: str = "float32", executor: str = "reference", drafter: Path | None = None
+) -> Loaded:
+    """Read a weight file and choose who computes with it.
+
+    Args:
+        path: a file written by `mu-ref train` or `mu-ref quantize`.
+        scheme: one of `SCHEMES`; must be that of the file.
+        executor: one of `EXECUTORS`: NumPy, or compiled kernels that give the same answers.
+        drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`; must be of
+            the scheme too, in floats for w4a16.
+
+    Returns:
+        The model, ready to run.
+
+    Raises:
+        WeightsError: the file is not there, damaged or foreign.
+        InputError: an unknown scheme or executor, or the file is of another scheme.
+    """
+    check_choice("scheme", scheme, SCHEMES)
+    check_choice("executor", executor, EXECUTORS)
+    if executor == "fast" and path.is_file():
+        compile_once(Console(stderr=True), "integer" if scheme.startswith("w8") else "float")
+    if scheme == "float32":
+        return _load_floats(path, executor, drafter)
+    if scheme == "w4a16":
+        return _load_int4(path, executor, drafter)
+    return _load_integers(path, scheme, executor, drafter)
+
+
+def _load_floats(path: Path, executor: str, drafter: Path | None) -> Loaded:
+    model, weights = load_weights(path)
+    config, own = _float_drafter(drafter, model)
+    return Loaded(model, float_executor(weights | own, executor), config)
+
+
+def _load_int4(path: Path, executor: str, drafter: Path | None) -> Loaded:
+    from mu_ref.integers.int4 import dequantize_weights_int4
+    from mu_ref.integers.int4_store import load_int4
+
+    model, packed, group = load_int4(path)
+    config, own = _float_drafter(drafter, model)
+    if executor == "reference":
+        weights = dequantize_weights_int4(model, packed, group)
+        return Loaded(model, float_executor(weights | own), config)
+    if own:
+        raise InputError("a drafter for w4a16 must run on --executor reference")
+    from mu_ref.ops.fast.int4 import FastInt4Ops
+
+    return Loaded(model, FastInt4Ops(packed, group), config)
+
+
+def _load_integers(path: Path, scheme: str, executor: str, drafter: Path | None) -> Loaded:
+    from mu_ref.integers.store import load_integers
+
+    integers = load_integers(path)
+    if integers.scheme != scheme:
+        raise InputError(f"{path} must hold {scheme} weights, it holds {integers.scheme}")
+    model, config = integers.config, None
+    if drafter is not None:
+        from mu_ref.redrafter.store import load_integer_drafter
+
+        small = load_integer_drafter(drafter, model)
+        config, integers = small.config, small.joined(integers)
+    return Loaded(model, integer_executor(integers, executor), config)
+
+
+def _float_drafter(path: Path | None, model: ModelConfig) -> "tuple[DrafterConfig | None, Weights]":
+    """Read a float drafter, if one is given."""
+    if path is None:
+        return None, {}
+    from mu_ref.redrafter.store import load_drafter
+
+    return load_drafter(path, model)
+
+
+def float_executor(
+    weights: Weights, executor: str = "reference", dtype: type[np.floating] = np.float32
+) -> Ops:
+    """Return the executor of one of `EXECUTORS` for float weights.
+
+    Args:
+        weights: every array of the model, by site.
+        executor: one of `EXECUTORS`.
+        dtype: float32, or float64 on the reference.
+
+    Returns:
+        The executor; it holds the weights.
+    """
+    if executor == "reference":
+        from mu_ref.ops.reference import ReferenceOps
+
+        return ReferenceOps(weights, dtype)
+    from mu_ref.ops.fast.floats import FastOps
+
+    return FastOps(weights)
+
+
+def integer_executor(model: "IntegerModel", executor: str = "reference") -> Ops:
+    """Return the executor of one of `EXECUTORS` for an integer model.
+
+    Args:
+        model: weights, encodings and tables.
+        executor: one of `EXECUTORS`; both give the same integers.
+
+    Returns:
+        The executor; it holds the weights.
+    """
+    if executor == "reference":
+        from mu_ref.ops.integer import IntegerOps
+
+        return IntegerOps(model)
+    from mu_ref.ops.fast.integers import FastIntegerOps
+
+    return FastIntegerOps(model)
+
+
+def compile_once(console: Console, kind: str) -> float:
+    """Compile the kernels of one fast executor, unless this machine has them, and load them.
+
+    Call it before weights are read: loading takes memory for a while.
+
+    Args:
+        console: where it is said that this takes a while.
+        kind: "float" or "integer".
+
+    Returns:
+        Seconds that it took; 0 if nothing was to be done.
+    """
+    from mu_ref.kernels import compiled_folder, float_program, integer_program
+    from mu_ref.kernels.threads import load_kernels
+
+    done = compiled_folder() / f"{kind}.done"
+    if done.is_file():
+        load_kernels({"float": float_program, "integer": integer_program}[kind].run)
+        return 0.0
+    started = time.perf_counter()
+    with console.status(f"compiling the {kind} kernels, once; this takes up to half a minute"):
+        _run_tiny_model({"float": _tiny_floats, "integer": _tiny_integers}[kind])
+    with suppress(OSError):  # nowhere to keep compiled code: it is compiled again next time
+        done.touch()
+    return time.perf_counter() - started
+
+
+def _run_tiny_model(executor: Callable[[], Ops]) -> None:
+    """Call every kernel once, since Numba compiles a kernel at its first call."""
+    from mu_ref.kernels import trees
+
+    ops, tokens = executor(), np.ones((1, 3), np.int64)
+    scores = mu.forward(ops, tiny(), tokens, np.ones((1, 3), bool), tokens)
+    ops.argmax(scores, "head.argmax")
+    trees.pack(tokens[:, None])
+    logits = ops.read(scores)
+    trees.select(np.zeros((1, 3), logits.dtype), logits, 1)
+
+
+def _tiny_floats() -> Ops:
+    return float_executor(initial_weights(tiny(), np.random.default_rng(0)), "fast")
+
+
+def _tiny_integers() -> Ops:
+    from mu_ref.quantize.calibrate import Options, calibrate
+    from mu_ref.quantize.observe import observe
+
+    model, weights = tiny(), initial_weights(tiny(), np.random.default_rng(0))
+    tokens = np.array([1, 2, 3])
+    ranges = observe(model, weights, [(tokens, tokens)])
+    return integer_executor(calibrate(model, weights, ranges, Options()), "fast")

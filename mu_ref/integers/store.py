@@ -1,0 +1,139 @@
+"""Integer weight files: int8 matrices, int16 gains, int32 biases, and every scale.
+
+Tensors keep the names of the float file: `site.weight` with `site.weight_scale` beside it, and
+`site.bias`. The encodings of the activations are JSON in the metadata, in Python's shortest
+notation, which gives back the same binary64.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.errors import QuantizationError, WeightsError, check_choice
+from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.fixed_point import ROUNDINGS, Rounding
+from mu_ref.weights import check_names, read_safetensors, weight_shapes, write_safetensors
+
+__all__ = ["SCHEMES", "IntegerModel", "load_integers", "save_integers"]
+
+SCHEMES = ("w8a16", "w8a8")
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerModel:
+    """A model in integers: all that the integer executor and a port need."""
+
+    config: ModelConfig
+    scheme: str
+    rounding: Rounding  # of 32-bit accumulators
+    tensors: Mapping[str, np.ndarray]  # int8, int16 and int32; scales float32
+    activations: Mapping[str, Encoding]  # by site
+    notes: Mapping[str, str] = field(default_factory=dict)  # how it was made
+
+    def weight(self, site: str) -> np.ndarray:
+        """Return int8 [d_out, d_in], or int16 [d] of a norm."""
+        return self._tensor(f"{site}.weight")
+
+    def weight_scale(self, site: str) -> np.ndarray:
+        """Return float64 [d_out], or [1] of a norm."""
+        return self._tensor(f"{site}.weight_scale").astype(np.float64)
+
+    def bias(self, site: str) -> np.ndarray | None:
+        """Return int32 [d_out] in accumulator steps (a norm's in 2^-8 output steps), or None."""
+        return self.tensors.get(f"{site}.bias")
+
+    def encoding(self, site: str) -> Encoding:
+        """Return the encoding of what a site computes."""
+        if site not in self.activations:
+            raise QuantizationError(
+                f"the integer model must have an encoding for {site!r}; it has none. "
+                "Quantize again with `mu-ref quantize`"
+            )
+        return self.activations[site]
+
+    def _tensor(self, name: str) -> np.ndarray:
+        if name not in self.tensors:
+            raise WeightsError(f"weights must contain {name!r}; they do not")
+        return self.tensors[name]
+
+
+def integer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """List the tensors of an integer file: those of the float file, and a scale for each weight."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in weight_shapes(config).items():
+        shapes[name] = shape
+        if name.endswith(".weight"):
+            shapes[f"{name}_scale"] = shape[:1] if len(shape) == 2 else (1,)
+    return shapes
+
+
+def save_integers(path: Path, model: IntegerModel) -> None:
+    """Write an integer model; the file appears whole or not at all.
+
+    Args:
+        path: a .safetensors file.
+        model: what to write.
+    """
+    encodings = {site: asdict(encoding) for site, encoding in model.activations.items()}
+    metadata = {
+        **model.notes,
+        "config": model.config.to_json(),
+        "scheme": model.scheme,
+        "rounding": model.rounding,
+        "activations": json.dumps(encodings),
+    }
+    write_safetensors(path, model.tensors, metadata)
+
+
+def load_integers(path: Path) -> IntegerModel:
+    """Read a file written by `save_integers`.
+
+    Args:
+        path: a .safetensors file.
+
+    Returns:
+        The model.
+
+    Raises:
+        WeightsError: not there, damaged, a float file, or of other names, shapes or types.
+    """
+    tensors, metadata = read_safetensors(path)
+    keys = ("config", "scheme", "rounding", "activations")
+    if not all(key in metadata for key in keys):
+        raise WeightsError(
+            f"{path} must be an integer weight file of `mu-ref quantize`; its metadata lacks "
+            f"{', '.join(key for key in keys if key not in metadata)}"
+        )
+    config = ModelConfig.from_json(metadata["config"])
+    check_names(str(path), integer_shapes(config), {n: t.shape for n, t in tensors.items()})
+    check_choice("scheme", metadata["scheme"], SCHEMES, WeightsError)
+    check_choice("rounding", metadata["rounding"], ROUNDINGS, WeightsError)
+    for name, tensor in tensors.items():
+        wanted = _dtype(name, tensor)
+        if tensor.dtype != wanted:
+            raise WeightsError(f"{path}: {name} must be {wanted}, got {tensor.dtype}")
+        if name.endswith("_scale") and not (np.isfinite(tensor).all() and (tensor > 0).all()):
+            raise WeightsError(f"{path}: {name} must hold positive scales; one is not")
+    notes = {key: text for key, text in metadata.items() if key not in keys}
+    rounding: Rounding = metadata["rounding"]  # type: ignore[assignment]
+    activations = _read_encodings(path, metadata["activations"])
+    return IntegerModel(config, metadata["scheme"], rounding, tensors, activations, notes)
+
+
+def _dtype(name: str, tensor: np.ndarray) -> np.dtype:
+    if name.endswith("_scale"):
+        return np.dtype(np.float32)
+    if name.endswith(".bias"):
+        return np.dtype(np.int32)
+    return np.dtype(np.int8 if tensor.ndim == 2 else np.int16)
+
+
+def _read_encodings(path: Path, text: str) -> dict[str, Encoding]:
+    try:
+        return {site: Encoding(**fields) for site, fields in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: encodings must be readable; one is not ({error})") from error

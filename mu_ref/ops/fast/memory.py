@@ -1,0 +1,87 @@
+"""Memory of the compiled executors: blocks from a pool, and the values that lie in them."""
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from mu_ref.memory import LINE, aligned
+
+__all__ = ["Block", "Pool", "Tensor", "as_integers", "as_marks", "check_tokens"]
+
+
+LEAST = 1024  # elements of the smallest block
+
+
+class Pool:
+    """Memory for values, kept for the next step: blocks of 1024, 2048, ... elements."""
+
+    def __init__(self, dtype: type) -> None:
+        self.dtype = dtype
+        self.free: dict[int, list[tuple[np.ndarray, int]]] = defaultdict(list)
+
+    def block(self, n: int) -> "Block":
+        """Return memory for n elements."""
+        size = max(LEAST, 1 << (n - 1).bit_length())
+        if self.free[size]:
+            return Block(self, *self.free[size].pop())
+        memory = aligned((size + LINE,), self.dtype)  # kernels may read a vector past the end
+        return Block(self, memory[:size], memory.ctypes.data)
+
+
+class Block:
+    """Memory of one value; it returns to the pool when no value uses it.
+
+    An operation that was written down may still read it then. That is safe: whatever writes to the
+    memory next stands later in the same program.
+    """
+
+    __slots__ = ("address", "memory", "pool", "used")
+
+    def __init__(self, pool: Pool, memory: np.ndarray, address: int) -> None:
+        self.pool, self.memory, self.address = pool, memory, address
+        self.used = 0  # tokens of a cache that were written
+
+    def __del__(self) -> None:
+        """Give the memory back."""
+        self.pool.free[len(self.memory)].append((self.memory, self.address))
+
+
+class Tensor:
+    """A value: memory, a shape, and what an executor knows about the numbers.
+
+    With `room`, the shape is [batch, heads, n_tok, d_head] and the memory [batch, room, heads,
+    d_head]: heads stay beside each other, as the matrix product wrote them. `shared` is the address
+    of the head map, and how many kv heads the memory holds.
+    """
+
+    __slots__ = ("block", "meaning", "room", "shape", "shared")
+
+    def __init__(
+        self,
+        block: Block,
+        shape: tuple[int, ...],
+        meaning: Any = None,
+        room: int = 0,
+        shared: tuple[int, int] | None = None,
+    ) -> None:
+        self.block, self.shape, self.meaning = block, shape, meaning
+        self.room, self.shared = room, shared
+
+
+def check_tokens(tokens: np.ndarray, n_rows: int, site: str) -> np.ndarray:
+    """Return tokens; one outside the table would be read from memory that is not there."""
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < n_rows:
+        raise IndexError(f"{site}: tokens must lie in 0..{n_rows - 1}, got {tokens.tolist()}")
+    return tokens
+
+
+def as_integers(x: np.ndarray) -> np.ndarray:
+    """Lay out token ids or places."""
+    return np.ascontiguousarray(x, np.int64)
+
+
+def as_marks(mask: np.ndarray, n_query: int) -> np.ndarray:
+    """Lay out a mask [batch, 1, n_query or 1, n_key] as [batch, n_query, n_key] bytes."""
+    shape = (len(mask), n_query, mask.shape[-1])
+    return np.ascontiguousarray(np.broadcast_to(mask[:, 0], shape), np.uint8)

@@ -1,0 +1,159 @@
+"""Read, write and split labelled queries: JSON lines of `{"query": ..., "call": ...}`.
+
+Calls are carried as text here and not checked: a file may be scored that was labelled for another
+catalog. `calls.parse_call` checks them.
+"""
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mu_ref.errors import InputError
+from mu_ref.tokenizer import Tokenizer
+
+__all__ = [
+    "LabelledQuery",
+    "query_tokens",
+    "read_queries",
+    "split_key",
+    "split_queries",
+    "write_queries",
+]
+
+
+_APOSTROPHES = re.compile("['\u2019]")
+
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledQuery:
+    """Hold one query with the call that answers it."""
+
+    query: str
+    call: str  # canonical text, see calls.py
+
+
+def read_queries(path: Path) -> list[LabelledQuery]:
+    """Read a file of labelled queries.
+
+    Blank lines are skipped, keys other than the two are ignored, and a byte-order mark at the
+    start is allowed, since editors on Windows write one.
+
+    Args:
+        path: UTF-8 file, one JSON object a line.
+
+    Returns:
+        The queries, in order; at least one.
+
+    Raises:
+        InputError: the file cannot be read or holds no query, or a line is not UTF-8, not a JSON
+            object, or lacks a string; the message names the file and the line.
+    """
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        reason = error.strerror or "unknown error"
+        raise InputError(f"query file must be readable, got {path} ({reason})") from error
+    items = [
+        _read_line(f"{path}, line {number}", line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not items:
+        raise InputError(f"query file must hold at least one query, got {path} with none")
+    return items
+
+
+def _read_line(where: str, line: bytes) -> LabelledQuery:
+    try:
+        entry = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} must be UTF-8, got {error.reason}; save as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} must be JSON, got {_show(line)}; {error}") from error
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} must be a JSON object, got {type(entry).__name__}")
+    for key in ("query", "call"):
+        if key not in entry:
+            raise InputError(f"{where} must have the key {key!r}, got {_show(line)}")
+        if not isinstance(entry[key], str):
+            kind = type(entry[key]).__name__
+            raise InputError(f"{where}: {key!r} must be a string, got {kind}")
+    return LabelledQuery(query=entry["query"], call=entry["call"])
+
+
+def _show(line: bytes) -> str:
+    text = line.decode("utf-8").strip()
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")
+
+
+def write_queries(path: Path, items: Iterable[LabelledQuery]) -> None:
+    """Write labelled queries, one JSON object a line.
+
+    Args:
+        path: file to write; replaced as a whole if it exists.
+        items: the queries, in order.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for item in items:
+            entry = {"query": item.query, "call": item.call}
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    os.replace(partial, path)  # a reader sees the old file or the new one, never half of one
+
+
+def split_key(query: str) -> str:
+    """Fold a query so that near-identical ones become equal.
+
+    Args:
+        query: any text.
+
+    Returns:
+        The text in NFKC and lower case, apostrophes dropped, every other run of punctuation and
+        white space made one space.
+    """
+    folded = _APOSTROPHES.sub("", unicodedata.normalize("NFKC", query).lower())
+    return _NOT_WORD.sub(" ", folded).strip()
+
+
+def split_queries(
+    items: Iterable[LabelledQuery], share: float = 0.1
+) -> tuple[list[LabelledQuery], list[LabelledQuery]]:
+    """Split queries into a part to train on and a part to validate on.
+
+    The side depends on the SHA-256 of `split_key(query)` alone, so queries that differ only in
+    case, spacing or punctuation share a side, and adding queries never moves another.
+
+    Args:
+        items: the queries.
+        share: expected fraction to validate on, 0..1.
+
+    Returns:
+        (training, validation), each in the order of `items`.
+    """
+    sides: tuple[list[LabelledQuery], list[LabelledQuery]] = ([], [])
+    for item in items:
+        digest = hashlib.sha256(split_key(item.query).encode()).digest()
+        fraction = int.from_bytes(digest[:8], "big") / 2**64
+        sides[fraction < share].append(item)
+    return sides
+
+
+def query_tokens(query: str, tokenizer: Tokenizer) -> list[int]:
+    """Turn a query into encoder tokens, eos not included.
+
+    Args:
+        query: any text; runs of white space count as one blank.
+        tokenizer: the model's.
+
+    Returns:
+        Token ids. One blank goes before the text, so that a word is the same token at the start
+        as in the middle.
+    """
+    return tokenizer.encode(" " + " ".join(query.split()))

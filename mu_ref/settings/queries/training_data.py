@@ -1,0 +1,51 @@
+"""Make the examples of one training epoch: written queries, varied, and filled-in templates."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mu_ref.settings.catalog import Catalog
+from mu_ref.settings.queries.augment import augment
+from mu_ref.settings.queries.labelled import LabelledQuery, query_tokens
+from mu_ref.settings.queries.out_of_scope import out_of_scope_queries
+from mu_ref.settings.queries.templates import template_queries
+from mu_ref.tokenizer import Tokenizer
+from mu_ref.training.datasets import Example
+
+__all__ = ["epoch_data"]
+
+TEMPLATE_SHARE = 0.25  # templates per written query
+OUT_OF_SCOPE_SHARE = 0.04  # queries that no setting serves, per written query
+SPLIT_RATE = 0.08  # chance of undoing one merge of a query's token
+DROP_RATE = 0.10  # chance of dropping a query's token; digits stay
+
+
+def epoch_data(
+    queries: Sequence[LabelledQuery], catalog: Catalog, tokenizer: Tokenizer
+) -> Callable[[np.random.Generator], list[Example]]:
+    """Return the function that the trainer calls once an epoch.
+
+    Args:
+        queries: written queries; each is used once an epoch, in another wording each time.
+        catalog: for augmentation and templates.
+        tokenizer: for both sides.
+
+    Returns:
+        generator -> examples; always equally many.
+    """
+    digits = {tokenizer.encode(digit)[0] for digit in "0123456789"}
+
+    def examples(rng: np.random.Generator) -> list[Example]:
+        items = [augment(item, catalog, rng) for item in queries]
+        items += template_queries(catalog, rng, round(len(queries) * TEMPLATE_SHARE))
+        items += out_of_scope_queries(rng, round(len(queries) * OUT_OF_SCOPE_SHARE))
+        made = []
+        for item in items:
+            source = query_tokens(item.query, tokenizer)
+            source = tokenizer.split_tokens(source, SPLIT_RATE, rng)
+            kept = rng.random(len(source)) >= DROP_RATE
+            source = [t for t, keep in zip(source, kept, strict=True) if keep or t in digits]
+            made.append(Example(source, tokenizer.encode(item.call)))
+        return made
+
+    return examples

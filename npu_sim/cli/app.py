@@ -1,0 +1,48 @@
+"""`npu-sim` at the command line: which command is which function.
+
+Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 3 a missed budget with
+--strict, 130 interrupted.
+"""
+
+from typing import NoReturn
+
+import typer
+
+from mu_ref.command_line import run_app
+from npu_sim.cli.evidence import show_calibration, show_headline, show_validation
+from npu_sim.cli.explain import check_trace_file, explain
+from npu_sim.cli.hardware import list_hardware, show_hardware
+from npu_sim.cli.run import run
+from npu_sim.cli.speculate import speculate
+from npu_sim.cli.systolic import systolic
+from npu_sim.cli.whatif import show_comparison, show_sensitivity, show_solution, sweep
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Simulate what a neural processing unit would take for a language model's request.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+hardware_app = typer.Typer(help="The NPUs and where their numbers come from.", no_args_is_help=True)
+hardware_app.command("list")(list_hardware)
+hardware_app.command("show")(show_hardware)
+app.add_typer(hardware_app, name="hardware")
+app.command()(explain)
+app.command("check-trace")(check_trace_file)
+app.command()(speculate)
+app.command()(systolic)
+app.command()(sweep)
+app.command("sensitivity")(show_sensitivity)
+app.command("compare")(show_comparison)
+app.command("solve")(show_solution)
+app.command("validate")(show_validation)
+app.command("calibrate")(show_calibration)
+app.command("headline")(show_headline)
+app.command()(run)
+
+
+def main() -> NoReturn:
+    """Run the program."""
+    run_app(app)

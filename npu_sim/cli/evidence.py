@@ -1,0 +1,182 @@
+"""`npu-sim` commands that set predictions beside measurements: validate, calibrate, headline."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mu_ref.command_line import JsonOption
+from mu_ref.errors import check_choice
+from npu_sim.cli.options import PlotOption, wide_console
+from npu_sim.errors import SweepError
+from npu_sim.evidence.cases import CALIBRATION, calibration_cases, read_cases
+from npu_sim.evidence.gemm import GEMM_NPUS, GemmFit, calibrate_gemms
+from npu_sim.hardware.presets import npu, write_npu
+from npu_sim.models.neutral_json import read_models
+
+if TYPE_CHECKING:
+    from npu_sim.evidence.calibrate import Calibration
+    from npu_sim.evidence.validate import Validation
+
+__all__ = ["show_calibration", "show_headline", "show_validation"]
+
+
+def show_validation(
+    cases: Annotated[Path, typer.Argument(help="CSV of measured calls, see docs/validation.md.")],
+    models: Annotated[Path, typer.Option(help="JSON of their models.")],
+    npu_name: Annotated[
+        str | None, typer.Option("--npu", help="Simulate this NPU instead of each row's own.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write the rows.")] = None,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict measured graph calls (tile fidelity) and show the errors."""
+    from npu_sim.evidence.validate import validate, write_rows
+
+    found = validate(read_cases(cases), read_models(models), npu_name)
+    if csv is not None:
+        write_rows(found, csv)
+    if plot is not None:
+        from npu_sim.evidence.plots import plot_validation
+
+        plot_validation(found, plot)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        _print_validation(found)
+
+
+def _print_validation(found: "Validation") -> None:
+    console = wide_console()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("case", no_wrap=True)
+    for header in ("npu", "phase", "widths"):
+        table.add_column(header)
+    for header in ("measured ms", "simulated ms", "error", "bare roofline"):
+        table.add_column(header, justify="right")
+    for row in found.rows:
+        table.add_row(
+            row.case.name, row.npu, row.case.phase, row.case.label, f"{row.measured_ms:.3f}",
+            f"{row.predicted_ms:.3f}", f"{row.error:+.1%}", f"{row.roofline_error:+.1%}",
+        )  # fmt: skip
+    console.print(table)
+    total = found.to_json()
+    console.print(
+        f"\nmean absolute error {total['mape']:.1%}, median {total['median_ape']:.1%}, "
+        f"largest {total['max_ape']:.1%} over {total['n']} calls; "
+        f"bare roofline {total['roofline_mape']:.1%}",
+        soft_wrap=True,
+    )
+    for name, groups in found.groupings().items():
+        texts = [
+            f"{group} {e['mape']:.1%} (median {e['median_ape']:.1%}, {e['n']:.0f})"
+            for group, e in groups.items()
+        ]
+        console.print(f"by {name}: {'; '.join(texts)}", soft_wrap=True)
+
+
+def show_calibration(
+    what: Annotated[str, typer.Argument(help="hexagon, a100 or tpu-v6e.")] = "hexagon",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for TOML files of the chips with fitted values.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="What is left out together: case or model.")] = "case",
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit what vendors do not publish to measured latencies, and show what the fit is worth."""
+    check_choice("what", what, ("hexagon", *GEMM_NPUS), SweepError)
+    check_choice("--by", by, ("case", "model"), SweepError)
+    if what in GEMM_NPUS:
+        _calibrate_gemms(calibrate_gemms(what), out, plot, as_json=as_json)
+        return
+    from npu_sim.evidence.calibrate import calibrate, fitted_npus
+
+    found = calibrate(*calibration_cases(), by=by)
+    if out is not None:
+        for name, chip in fitted_npus(found, CALIBRATION, date.today()).items():
+            write_npu(chip, out / f"{name}.toml")
+    if plot is not None:
+        from npu_sim.evidence.plots import plot_calibration
+
+        plot_calibration(found, plot)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        _print_calibration(found)
+
+
+def _print_calibration(found: "Calibration") -> None:
+    console, data = wide_console(), found.to_json()
+    table = Table(box=None, pad_edge=False)
+    for header in ("constant", "fitted", "unit", "± (log)", "from data", "prior", "meaning"):
+        table.add_column(header)
+    for c in data["constants"]:
+        table.add_row(
+            c["name"], f"{c['value']:.4g}", c["unit"], f"{c['relative_sd']:.0%}",
+            f"{c['informed_by_data']:.0%}", f"{c['prior']:g}", c["meaning"],
+        )  # fmt: skip
+    console.print(table)
+    phases = ", ".join(f"{p} {e:.1%}" for p, e in data["left_out_by_phase"].items())
+    console.print(
+        f"\n{data['n']} calls: mean absolute error {data['fit_mape']:.1%}; each left out "
+        f"{data['left_out_mape']:.1%} ({phases})",
+        soft_wrap=True,
+    )
+
+
+def _calibrate_gemms(found: GemmFit, out: Path | None, plot: Path | None, *, as_json: bool) -> None:
+    data = found.to_json()
+    if out is not None:
+        source = f"fitted: {found.npu} GEMMs, {data['n_fitted']} rows, {date.today().isoformat()}"
+        chip = npu(found.npu).with_changes(found.changes, source)
+        write_npu(chip, out / f"{found.npu}.toml")
+    if plot is not None:
+        from npu_sim.evidence.plots import plot_gemms
+
+        plot_gemms(found, plot)
+    if as_json:
+        typer.echo(json.dumps(data, indent=2))
+        return
+    for path, value in data["values"].items():
+        typer.echo(f"{path:<28} {value:,}")
+    typer.echo(
+        f"{found.npu}: mean absolute error {data['fit_mape']:.1%} on the {data['n_fitted']} rows "
+        f"of the fit, {data['held_out_mape']:.1%} on the {data['n_held_out']} others (roofline)"
+    )
+
+
+def show_headline(
+    tokens: Annotated[
+        list[str] | None,
+        typer.Option(help="WIDTH=TOKENS per step of a drafter for Mu, as measured; repeatable."),
+    ] = None,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set simulated beside published figures of Mu and ReDrafter; none of them is in a fit."""
+    from npu_sim.evidence.headline import MEASURED_TOKENS, headline
+    from npu_sim.evidence.headline_table import print_headline
+
+    found = headline(dict(_pair(text) for text in tokens) if tokens else MEASURED_TOKENS)
+    if plot is not None:
+        from npu_sim.evidence.plots import plot_headline
+
+        plot_headline(found, plot)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        print_headline(found, wide_console())
+
+
+def _pair(text: str) -> tuple[int, float]:
+    """Read "4=2.7": beam width and tokens per step."""
+    width, _, tokens = text.partition("=")
+    try:
+        return int(width), float(tokens)
+    except ValueError as error:
+        raise SweepError(f"--tokens must be WIDTH=TOKENS, such as 4=2.7; got {text!r}") from error

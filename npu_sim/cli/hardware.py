@@ -1,0 +1,44 @@
+"""`npu-sim hardware`: the NPUs, each number with its source."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mu_ref.command_line import JsonOption
+from npu_sim.hardware.presets import NPUS, npu, npu_to_toml
+from npu_sim.show.tables import npu_list, npu_numbers
+
+__all__ = ["list_hardware", "show_hardware"]
+
+
+def list_hardware(as_json: JsonOption = False) -> None:
+    """List the NPUs."""
+    if as_json:
+        typer.echo(json.dumps(list(NPUS)))
+    else:
+        Console(highlight=False).print(npu_list())
+
+
+def show_hardware(
+    name: Annotated[str, typer.Argument(help="NPU of `npu-sim hardware list`, or FILE.toml.")],
+    as_json: JsonOption = False,
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="Print a file that --npu reads; change what you like.")
+    ] = False,
+) -> None:
+    """Show every value of an NPU with its source."""
+    chip = npu(name)
+    if as_toml:
+        typer.echo(npu_to_toml(chip), nl=False)
+    elif as_json:
+        numbers = {
+            path: {"value": value, "source": chip.sources[path]}
+            for path, value in chip.values().items()
+        }
+        typer.echo(json.dumps({"name": name, "title": chip.title, "numbers": numbers}, indent=2))
+    else:
+        console = Console(highlight=False)
+        console.print(f"{name}: {chip.title}\n", soft_wrap=True)
+        console.print(npu_numbers(chip))

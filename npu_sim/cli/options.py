@@ -1,0 +1,115 @@
+"""Options that several commands of `npu-sim` share, and how their texts are read."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from npu_sim.errors import WorkloadError
+from npu_sim.program.precision import Precision
+
+__all__ = [
+    "ActivationBitsOption",
+    "ContextOption",
+    "HeadBitsOption",
+    "HfConfigOption",
+    "KvBitsOption",
+    "ModelJsonOption",
+    "NpuOption",
+    "PlotOption",
+    "RuntimeOption",
+    "WeightBitsOption",
+    "cycle_budgets",
+    "precision_of",
+    "print_rows",
+    "wide_console",
+]
+
+
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Also draw a PNG.")]
+
+NpuOption = Annotated[
+    str, typer.Option("--npu", help="NPU of `npu-sim hardware list`, or FILE.toml.")
+]
+
+WeightBitsOption = Annotated[int, typer.Option(help="Width of weights: 4, 8 or 16.")]
+
+ActivationBitsOption = Annotated[int, typer.Option(help="Width of activations: 8 or 16.")]
+
+KvBitsOption = Annotated[int, typer.Option(help="Width of cached keys and values.")]
+
+ModelJsonOption = Annotated[
+    str | None, typer.Option(help="FILE#name: a model of a neutral JSON file.")
+]
+
+HfConfigOption = Annotated[
+    str | None, typer.Option(help="config.json of a Hugging Face model, or its folder.")
+]
+
+ContextOption = Annotated[
+    int | None, typer.Option(help="Slots that every call processes; exact lengths by default.")
+]
+
+RuntimeOption = Annotated[str, typer.Option(help="Who calls the graphs: native or geniex.")]
+
+HeadBitsOption = Annotated[
+    int | None,
+    typer.Option(help="Width of the vocabulary projection; as the weights, at least 8."),
+]
+
+
+def precision_of(
+    weight_bits: int, activation_bits: int, kv_bits: int, head_weight_bits: int | None
+) -> Precision:
+    """Return the widths; the head has those of the weights, at least 8, unless it is given."""
+    head = max(weight_bits, 8) if head_weight_bits is None else head_weight_bits
+    return Precision(
+        weight_bits=weight_bits, activation_bits=activation_bits, kv_bits=kv_bits,
+        head_weight_bits=head,
+    )  # fmt: skip
+
+
+def cycle_budgets(texts: list[str]) -> dict[str, int]:
+    """Read budgets such as "encode=9000000".
+
+    Args:
+        texts: from the command line.
+
+    Returns:
+        {phase: cycles}.
+
+    Raises:
+        WorkloadError: not of that form.
+    """
+    budgets = {}
+    for text in texts:
+        phase, _, cycles = text.partition("=")
+        if not phase or not cycles.isdecimal():
+            raise WorkloadError(
+                f"a phase budget must have the form PHASE=CYCLES, got {text!r}; for example "
+                "decode=200000000"
+            )
+        budgets[phase] = int(cycles)
+    return budgets
+
+
+def wide_console() -> Console:
+    """Return a console that does not cut tables to 80 columns where nobody looks at a screen."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print a table of numbers and texts."""
+    console = wide_console()
+    console.print(title, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    show: Callable[[Any], str] = lambda v: f"{v:,.4g}" if isinstance(v, float) else str(v)  # noqa: E731
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(show(value) for value in row.values()))
+    console.print(table)

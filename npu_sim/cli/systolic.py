@@ -1,0 +1,139 @@
+"""`npu-sim systolic`: one matrix product on a systolic array, or a file of them."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mu_ref.command_line import JsonOption
+from mu_ref.errors import check_choice
+from npu_sim.errors import WorkloadError
+from npu_sim.systolic.closed_form import SystolicArray, systolic_counts
+from npu_sim.systolic.scalesim_csv import SystolicRow, read_rows, write_rows
+
+__all__ = ["systolic"]
+
+FIDELITIES = ("closed-form", "cycle")
+COUNTED = (  # by the cells too
+    "folds", "cycles_per_fold", "cycles", "sram_ifmap_reads", "sram_filter_reads",
+    "sram_ofmap_writes",
+)  # fmt: skip
+
+
+def systolic(
+    m: Annotated[int | None, typer.Option("--m", help="Rows of the activations.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="Columns of the weights.")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Length of each sum.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows of the array.")] = None,
+    cols: Annotated[int | None, typer.Option(help="Columns of the array.")] = None,
+    dataflow: Annotated[
+        str | None, typer.Option(help="What stays in the cells: os, ws or is.")
+    ] = None,
+    fidelity: Annotated[
+        str, typer.Option(help="closed-form, or cycle: cell by cell, with values.")
+    ] = FIDELITIES[0],
+    seed: Annotated[int, typer.Option(min=0, help="Of the values; only with cycle.")] = 0,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Many products, one a row.", metavar="IN.csv")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write them with results.", metavar="OUT.csv")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count cycles and SRAM traffic of an m x k by k x n matrix product on a systolic array.
+
+    With --csv IN.csv --out OUT.csv do so for every row of a file with the columns array_rows,
+    array_cols, dataflow, M, N, K.
+    """
+    check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
+    shape = {"m": m, "n": n, "k": k, "rows": rows, "cols": cols, "dataflow": dataflow}
+    if csv is not None or out is not None:
+        if csv is None or out is None:
+            raise WorkloadError("--csv and --out must be given together; add the missing one")
+        extra = [f"--{name}" for name, value in shape.items() if value is not None]
+        if extra:
+            raise WorkloadError(f"--csv must stand without {', '.join(extra)}; the file has them")
+        _run_file(csv, out, fidelity, seed, as_json)
+        return
+    if (
+        m is None or n is None or k is None or rows is None or cols is None or dataflow is None
+    ):  # fmt: skip
+        missing = ", ".join(f"--{name}" for name, value in shape.items() if value is None)
+        raise WorkloadError(f"a product needs {missing} too; or give --csv and --out")
+    array = SystolicArray(rows=rows, cols=cols, dataflow=dataflow)
+    counts = systolic_counts(m, n, k, array)
+    result = {"m": m, "n": n, "k": k, **asdict(array), "fidelity": fidelity, **counts.to_json()}
+    if fidelity == "cycle":
+        result |= _run_with_values(m, n, k, array, seed)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        _show(result)
+
+
+def _run_with_values(
+    m: int, n: int, k: int, array: SystolicArray, seed: int
+) -> dict[str, int | bool]:
+    """Multiply random 8-bit integers on the array; return what it counted and found."""
+    import numpy as np
+
+    from npu_sim.systolic.array import check_can_run, run_systolic
+
+    check_can_run(m, n, k, array)
+    rng = np.random.default_rng(seed)
+    a, b = (rng.integers(-128, 128, shape, np.int8) for shape in ((m, k), (k, n)))
+    run = run_systolic(a, b, array)
+    product = a.astype(np.float64) @ b.astype(np.float64)  # exact: sums stay below 2**53
+    return {name: getattr(run, name) for name in COUNTED} | {
+        "scalesim_cycles": run.cycles - 1,
+        "product_equals_matmul": bool(np.array_equal(run.product, product)),
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    console.print(
+        "[{m} x {k}] @ [{k} x {n}] on {rows} x {cols} cells, {dataflow}; {fidelity}\n".format(
+            **result
+        ),
+        markup=False,
+        soft_wrap=True,
+    )
+    for name in (*COUNTED[:3], "scalesim_cycles", "utilization", *COUNTED[3:]):
+        value = result[name]
+        text = f"{100 * value:.2f} %" if name == "utilization" else f"{value:,}"
+        console.print(f"{name:<20} {text:>16}", soft_wrap=True)
+    if "product_equals_matmul" in result:
+        equal = "equals" if result["product_equals_matmul"] else "DIFFERS FROM"
+        console.print(f"\nThe product that left the array {equal} the matrix product.")
+
+
+def _run_file(source: Path, target: Path, fidelity: str, seed: int, as_json: bool) -> None:
+    """Do a whole file; say where it reports something else."""
+    rows = read_rows(source)
+    if fidelity == "cycle":
+        for row in rows:
+            _check_with_values(source, row, seed)
+    write_rows(target, rows)
+    differing = {row.number: columns for row in rows if (columns := row.differing())}
+    if as_json:
+        summary = {"rows": len(rows), "fidelity": fidelity, "out": str(target)}
+        typer.echo(json.dumps(summary | {"differing": differing}, indent=2))
+        return
+    typer.echo(f"{len(rows)} rows written to {target} ({fidelity})")
+    for number, columns in differing.items():
+        typer.echo(f"row {number} of {source} reports another {', '.join(columns)}")
+
+
+def _check_with_values(source: Path, row: SystolicRow, seed: int) -> None:
+    """Run a row cell by cell; raise if anything came out otherwise than in closed form."""
+    try:
+        found = _run_with_values(row.m, row.n, row.k, row.array, seed)
+    except WorkloadError as error:
+        raise WorkloadError(f"{source}, row {row.number}: {error}") from error
+    expected = row.counts.to_json() | {"product_equals_matmul": True}
+    assert found == {name: expected[name] for name in found}, f"row {row.number}: {found}"

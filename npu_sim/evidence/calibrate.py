@@ -1,0 +1,215 @@
+"""Fits what vendors do not publish to the measured Hexagon calls that come with the package.
+
+Fourteen constants for two chips, each with a unit, a meaning and bounds. X2 Elite has no constants
+of its own but two ratios: what reads memory is `dma_ratio` times as fast as on X Elite, what
+computes `compute_ratio` times. Chapter: `docs/validation.md`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from npu_sim.evidence.cases import Case
+from npu_sim.evidence.fit import Constant, Fit, fit_constants
+from npu_sim.hardware.chip import Npu
+from npu_sim.hardware.presets import npu
+from npu_sim.program.description import Description
+from npu_sim.tile.rows import ProgramTable, program_table
+from npu_sim.tile.simulate import simulate_tiles
+
+__all__ = ["CONSTANTS", "Calibration", "calibrate", "changed_values", "fitted_npus"]
+
+X, X2 = "hexagon-x-elite", "hexagon-x2-elite"
+GIGA = 1e9
+
+
+def _constant(
+    name: str, unit: str, prior: float, spread: float, low: float, high: float, meaning: str
+) -> Constant:
+    return Constant(
+        name=name, unit=unit, prior=prior, spread=spread, low=low, high=high, meaning=meaning
+    )
+
+
+CONSTANTS: tuple[Constant, ...] = (
+    _constant("dma", "GB/s", 46, 0.25, 37, 63, "bandwidth of the NPU's own port to DRAM"),
+    _constant("cache", "G elements/s", 10, 0.7, 1, 100,
+              "cached keys and values laid out for the matrix engine"),
+    _constant("float16", "share of peak", 0.4, 0.4, 0.1, 1, "matrix engine, 16-bit floats"),
+    _constant("integer", "share of peak", 0.7, 0.4, 0.1, 1,
+              "matrix engine, weights of 4 or 8 bits and 16-bit activations"),
+    _constant("attention", "share of peak", 0.25, 0.7, 0.03, 1,
+              "matrix engine, products of two activations"),
+    _constant("vector", "share of lanes", 0.6, 0.5, 0.1, 1,
+              "vector engine; half of it for 16-bit floats, which it widens"),
+    _constant("outputs", "G elements/s", 10, 1.0, 1, 100,
+              "results laid out for the next operation"),
+    _constant("op", "us", 1.5, 0.5, 0.3, 5, "start and end of one operation"),
+    _constant("call", "us", 150, 0.5, 30, 500, "start and end of one graph call"),
+    _constant("geniex_call", "us", 1000, 0.7, 100, 5000,
+              "more per call under an LLM runtime: sampling, several graph parts"),
+    _constant("geniex_position", "us", 15, 0.8, 1, 100,
+              "and per position: embedding, mask and angles on a CPU"),
+    _constant("dma_ratio", "X2 / X", 1.8, 0.15, 1, 2.3, "reading memory, X2 Elite against X Elite"),
+    _constant("compute_ratio", "X2 / X", 2.0, 0.15, 1, 3.6, "computing, X2 Elite against X Elite"),
+)  # fmt: skip
+
+
+def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
+    """Turn constants into values of one chip.
+
+    Args:
+        constants: {name: value} of `CONSTANTS`.
+        chip: X Elite or X2 Elite; its clock, peak rates and lanes are kept.
+
+    Returns:
+        {path: value}.
+    """
+    c, of_x = constants, npu(X)
+    dma_ratio = c["dma_ratio"] if chip.name == X2 else 1.0
+    ratio = c["compute_ratio"] if chip.name == X2 else 1.0
+    peak = of_x.matrix.w8a16_macs_per_cycle * of_x.clock_hz
+    own_peak = chip.matrix.w8a16_macs_per_cycle * chip.clock_hz
+    lanes, own_lanes = (n.vector.width_bytes * n.clock_hz for n in (of_x, chip))
+    matrix, vector = ratio * peak / own_peak, ratio * lanes / own_lanes
+    integer = min(1.0, c["integer"] * matrix)
+    efficiencies = {
+        "matrix.w16a16_efficiency": c["float16"] * matrix,
+        "matrix.attention_efficiency": c["attention"] * matrix,
+        "vector.efficiency": c["vector"] * vector,
+        "vector.float_efficiency": c["vector"] * vector / 2,
+    } | {f"matrix.{name}_efficiency": integer for name in ("w4a8", "w4a16", "w8a8", "w8a16")}
+    return {
+        "dma.bytes_per_s": round(c["dma"] * dma_ratio * GIGA),
+        "dma.cache_elements_per_s": round(c["cache"] * ratio * GIGA),
+        "matrix.output_elements_per_s": round(c["outputs"] * ratio * GIGA),
+        "per_op_overhead_cycles": round(c["op"] * chip.clock_hz / 1e6),
+        "per_inference_overhead_us": c["call"],
+        "geniex_overhead_us": c["geniex_call"],
+        "geniex_position_us": c["geniex_position"],
+        **{path: min(1.0, value) for path, value in efficiencies.items()},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A fit and what it was fitted to."""
+
+    constants: tuple[Constant, ...]
+    cases: tuple[Case, ...]
+    fit: Fit
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Fitted constants by name."""
+        return {c.name: float(v) for c, v in zip(self.constants, self.fit.values, strict=True)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers and texts; errors are fractions."""
+        fit, phases = self.fit, [case.phase for case in self.cases]
+        left = np.abs(fit.left_out)
+        return {
+            "n": len(self.cases),
+            "fit_mape": float(np.abs(fit.residuals).mean()),
+            "left_out_mape": float(left.mean()),
+            "left_out_by_phase": {
+                phase: float(left[[p == phase for p in phases]].mean())
+                for phase in dict.fromkeys(phases)
+            },
+            "constants": [
+                {
+                    "name": c.name, "value": float(value), "unit": c.unit, "meaning": c.meaning,
+                    "prior": c.prior, "bounds": [c.low, c.high], "relative_sd": float(sd),
+                    "informed_by_data": float(informed),
+                }
+                for c, value, sd, informed in zip(
+                    self.constants, fit.values, fit.uncertainty, fit.informed, strict=True
+                )
+            ],
+            "rows": [
+                {"case": case.name, "measured_ms": case.measured_us / 1000,
+                 "error": float(r), "left_out_error": float(left_out)}
+                for case, r, left_out in zip(self.cases, fit.residuals, fit.left_out, strict=True)
+            ],
+        }  # fmt: skip
+
+
+def calibrate(
+    cases: Sequence[Case],
+    models: Mapping[str, Description],
+    *,
+    by: str = "case",
+    constants: tuple[Constant, ...] = CONSTANTS,
+    progress: Callable[[int], None] | None = None,
+) -> Calibration:
+    """Fit the constants at `tile` fidelity.
+
+    Args:
+        cases: measured calls on X Elite and X2 Elite.
+        models: descriptions by name.
+        by: what is left out together: "case" or "model".
+        constants: what is fitted.
+        progress: called with the number of passes over all cases so far.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        NpuSimError: a case cannot be simulated.
+    """
+    tables = [program_table(case.program(models)) for case in cases]
+    chips = {name: npu(name) for name in (X, X2)}
+    passes = 0
+
+    def predict(logarithms: np.ndarray) -> np.ndarray:
+        nonlocal passes
+        passes += 1
+        if progress is not None:
+            progress(passes)
+        names = (c.name for c in constants)
+        values = dict(zip(names, np.exp(logarithms).tolist(), strict=True))
+        changed = {
+            name: chip.with_changes(changed_values(values, chip)) for name, chip in chips.items()
+        }
+        return np.array(
+            [_log_us(table, changed[case.npu]) for table, case in zip(tables, cases, strict=True)]
+        )
+
+    measured = np.array([case.measured_us for case in cases])
+    groups = [case.name if by == "case" else case.model for case in cases]
+    fit = fit_constants(constants, predict, measured, groups)
+    return Calibration(constants=constants, cases=tuple(cases), fit=fit)
+
+
+def _log_us(table: ProgramTable, chip: Npu) -> float:
+    return float(np.log(simulate_tiles(table, chip).cycles / chip.clock_hz * 1e6))
+
+
+def fitted_npus(found: Calibration, data: str, day: date) -> Mapping[str, Npu]:
+    """Return both chips with their fitted values, marked as such.
+
+    Args:
+        found: the calibration.
+        data: what it was fitted to, for the sources.
+        day: when.
+
+    Returns:
+        {name: chip}.
+    """
+    source = f"fitted: {data}, {len(found.cases)} calls, {day.isoformat()}"
+    return MappingProxyType({
+        name: npu(name).with_changes(_rounded(changed_values(found.values, npu(name))), source)
+        for name in (X, X2)
+    })  # fmt: skip
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep four significant digits: more would claim what the data does not tell."""
+    return {
+        path: round(float(f"{value:.4g}")) if isinstance(value, int) else float(f"{value:.4g}")
+        for path, value in values.items()
+    }

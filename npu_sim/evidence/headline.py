@@ -1,0 +1,114 @@
+"""`npu-sim headline`: simulated beside published figures of Mu and ReDrafter, and why they differ.
+
+No published figure of this file enters a constant of the simulator; they are only printed.
+Chapter: `docs/headline.md`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from npu_sim.evidence.headline_mu import CAUSES, Costs, Twin, mu_times, twins
+from npu_sim.evidence.headline_redrafter import Cell, Speedup, mu_speedups, speedups, table3
+
+__all__ = ["MEASURED_TOKENS", "MU_PUBLISHED", "TWIN_PUBLISHED", "Headline", "headline", "ranks"]
+
+# Microsoft, June 2025 (Surface Laptop 7); arXiv:2501.16273, Table 2, NPU row
+MU_PUBLISHED: Mapping[str, float] = MappingProxyType({"tok_per_s": 200.0, "total_ms": 500.0})
+TWIN_PUBLISHED: Mapping[str, float] = MappingProxyType({
+    "decode_ratio": 123.8 / 26.5, "first_token_ratio": 189 / 358,
+})  # fmt: skip
+# measured: the shipped drafter of mu-nano, four drafted tokens (docs/06_redrafter.md)
+MEASURED_TOKENS: Mapping[int, float] = MappingProxyType({1: 3.24, 2: 3.53, 4: 3.67})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Headline:
+    """Every figure."""
+
+    mu: Mapping[str, float]
+    twins: tuple[Twin, ...]
+    speedups: tuple[Speedup, ...]
+    cells: tuple[Cell, ...]
+    mu_speedups: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers and texts."""
+        return {
+            "simulated": True,
+            "mu": {"simulated": dict(self.mu), "published": dict(MU_PUBLISHED)},
+            "twins": {
+                "published": dict(TWIN_PUBLISHED),
+                "rows": [twin_json(twin) for twin in self.twins],
+            },
+            "speedups": [asdict(row) for row in self.speedups],
+            "table3": {
+                "cells": [asdict(cell) for cell in self.cells],
+                "rank_correlation": ranks(self.cells),
+            },
+            "mu_redrafter": [dict(row) for row in self.mu_speedups],
+        }  # fmt: skip
+
+
+def twin_json(twin: Twin) -> dict[str, Any]:
+    """Both models at one length: ratios, and what each cause adds to the difference.
+
+    Args:
+        twin: the pair.
+
+    Returns:
+        Plain numbers.
+    """
+    names = ("decode_ratio_last", "decode_ratio_static", "first_token_ratio_last",
+             "first_token_ratio_all", "first_token_ratio_static")  # fmt: skip
+    static = twin.static_ms
+    return {
+        "n_input": twin.n_input,
+        **{name: getattr(twin, name) for name in names},
+        "decode_ms": difference(twin.mu_step, twin.twin_step),
+        "first_token_ms": difference(twin.mu_first, twin.twin_first),
+        "head_over_prompt_ms": twin.twin_head_all_ms,
+        "static_padding_ms": {
+            "mu_step": static["mu_step"] - sum(twin.mu_step.values()),
+            "twin_step": static["twin_step"] - sum(twin.twin_step.values()),
+        },
+        "unexplained_decode_ratio": TWIN_PUBLISHED["decode_ratio"] / twin.decode_ratio_last,
+        "unexplained_first_token_ratio": TWIN_PUBLISHED["first_token_ratio"]
+        / twin.first_token_ratio_all,
+    }
+
+
+def difference(mu: Costs, twin: Costs) -> dict[str, dict[str, float]]:
+    """{cause: {"mu", "twin", "difference"}} in milliseconds."""
+    return {
+        cause: {"mu": mu[cause], "twin": twin[cause], "difference": twin[cause] - mu[cause]}
+        for cause in CAUSES
+    }
+
+
+def ranks(cells: tuple[Cell, ...]) -> float:
+    """Rank correlation (Spearman) of the cells that are both published and simulated."""
+    both = [(c.published, c.simulated) for c in cells if c.published and c.simulated]
+    published, simulated = (np.argsort(np.argsort(column)) for column in np.array(both).T)
+    return float(np.corrcoef(published, simulated)[0, 1])
+
+
+def headline(tokens_per_step: Mapping[int, float] = MEASURED_TOKENS) -> Headline:
+    """Simulate every figure.
+
+    Args:
+        tokens_per_step: of a drafter for Mu, by beam width; those of mu-nano by default.
+
+    Returns:
+        All of them.
+    """
+    return Headline(
+        mu=mu_times(),
+        twins=tuple(twins()),
+        speedups=tuple(speedups()),
+        cells=tuple(table3()),
+        mu_speedups=tuple(mu_speedups(dict(tokens_per_step))),
+    )

@@ -1,0 +1,113 @@
+"""Pictures of predictions beside measurements."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npu_sim.evidence.calibrate import Calibration
+from npu_sim.evidence.cases import Case
+from npu_sim.evidence.gemm import GemmFit
+from npu_sim.evidence.validate import Validation
+from npu_sim.show.figure import BLUE, GREY, ORANGE, figure, save
+
+__all__ = ["plot_calibration", "plot_gemms", "plot_headline", "plot_validation"]
+
+COLOURS = {"encode": BLUE, "prefill": ORANGE, "decode": "#2f855a"}
+
+
+def plot_validation(found: Validation, path: Path) -> None:
+    """Draw predicted over measured, and the error of each row.
+
+    Args:
+        found: from `validate`.
+        path: the PNG.
+    """
+    cases = [row.case for row in found.rows]
+    _predicted_and_errors(cases, [row.error for row in found.rows], None, path)
+
+
+def plot_calibration(found: Calibration, path: Path) -> None:
+    """Draw the residuals of a fit, with each row's error when it was left out.
+
+    Args:
+        found: from `calibrate`.
+        path: the PNG.
+    """
+    _predicted_and_errors(found.cases, found.fit.residuals, found.fit.left_out, path)
+
+
+def _predicted_and_errors(
+    cases: Sequence[Case], errors: Any, left_out: Any, path: Path
+) -> None:  # fmt: skip
+    drawing, (left, right) = figure(11.5, max(4.5, 0.6 + 0.24 * len(cases)), columns=2)
+    measured = np.array([case.measured_us / 1000 for case in cases])
+    predicted = measured * (1 + np.asarray(errors))
+    ends = [min(measured.min(), predicted.min()) * 0.7, max(measured.max(), predicted.max()) * 1.4]
+    left.plot(ends, ends, color=GREY, linewidth=1)
+    for phase, colour in COLOURS.items():
+        those = np.array([case.phase == phase for case in cases])
+        if those.any():
+            left.plot(measured[those], predicted[those], "o", color=colour, label=phase)
+    left.set(xlabel="measured ms", ylabel="simulated ms (tile)", xscale="log", yscale="log")
+    left.legend(frameon=False)
+    at = np.arange(len(cases))[::-1]
+    for position, case, error in zip(at, cases, errors, strict=True):
+        right.barh(position, 100 * error, color=COLOURS[case.phase], height=0.65)
+        if case.remeasured_us is not None:  # what another compiler version would have shown
+            span = [100 * (us / case.measured_us - 1) for us in case.remeasured_us]
+            right.plot(span, [position, position], color=GREY, linewidth=3, alpha=0.45)
+    if left_out is not None:
+        right.plot(100 * np.asarray(left_out), at, "k|", markersize=9, label="left out of the fit")
+        right.legend(frameon=False, loc="lower right", fontsize=8)
+    right.set_yticks(at, [case.name for case in cases], fontsize=7)
+    right.axvline(0, color=GREY, linewidth=1)
+    right.set(xlabel="simulated / measured - 1, %; grey: range of re-measurements")
+    save(drawing, path)
+
+
+def plot_gemms(found: GemmFit, path: Path) -> None:
+    """Draw the error of each measured product over its arithmetic.
+
+    Args:
+        found: from `calibrate_gemms`.
+        path: the PNG.
+    """
+    drawing, axes = figure(7.0, 4.0)
+    macs = np.array([row.m * row.n * row.k for row in found.rows], float)
+    for fitted_on, colour, label in ((True, GREY, "in the fit"), (False, BLUE, "held out")):
+        those = np.array([row.fitted_on is fitted_on for row in found.rows])
+        axes.plot(macs[those], 100 * found.errors[those], ".", color=colour, label=label)
+    axes.axhline(0, color=GREY, linewidth=1)
+    axes.set(xlabel="MACs", ylabel="simulated / measured - 1, %", xscale="log", title=found.npu)
+    axes.legend(frameon=False)
+    save(drawing, path)
+
+
+def plot_headline(found: Any, path: Path) -> None:
+    """Draw the encoder-decoder against its decoder-only twin, and ReDrafter's speed-ups.
+
+    Args:
+        found: from `headline`.
+        path: the PNG.
+    """
+    drawing, (left, right) = figure(11.5, 4.2, columns=2)
+    lengths = [row.n_input for row in found.twins]
+    for axis, name, title, published in (
+        (left, "decode_ratio", "decode speed, encoder-decoder / decoder-only", 4.67),
+        (right, "first_token_ratio", "first token, encoder-decoder / decoder-only", 189 / 358),
+    ):
+        for style, head in (("-", "last"), ("--", "all")):
+            values = [getattr(row, f"{name}_{head}") for row in found.twins]
+            axis.plot(lengths, values, style, color=BLUE, marker="o",
+                      label=f"simulated, exact lengths, head on {head} position(s)")  # fmt: skip
+        static = [getattr(row, f"{name}_static") for row in found.twins]
+        axis.plot(lengths, static, ":", color="#2f855a", marker="s",
+                  label="simulated, graphs padded to 2,048 slots")  # fmt: skip
+        axis.axhline(published, color=ORANGE, label=f"published: {published:.3g}")
+        axis.set(xlabel="input tokens", ylabel=title, xscale="log")
+        axis.set_xticks(lengths, [str(n) for n in lengths])
+        axis.set_ylim(bottom=0)
+        axis.legend(frameon=False, fontsize=7)
+    save(drawing, path)

@@ -1,0 +1,194 @@
+"""Predicted against measured: one row per measured graph call, and the errors by what they share.
+
+Errors are absolute percentage errors, |predicted / measured - 1|, given as fractions. Beside the
+`tile` fidelity stands the bare roofline: data-sheet peaks and no overheads. Chapter:
+`docs/validation.md`.
+"""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mu_ref.files import written_whole
+from npu_sim.evidence.cases import Case
+from npu_sim.hardware.chip import Npu
+from npu_sim.hardware.presets import npu
+from npu_sim.program.description import Description
+from npu_sim.roofline.formula import op_cost
+from npu_sim.tile.rows import program_table
+from npu_sim.tile.simulate import simulate_tiles
+from npu_sim.units import ms_from_cycles
+
+__all__ = ["Prediction", "Validation", "bare_npu", "predict_ms", "validate", "write_rows"]
+
+
+PHASES = ("encode", "prefill", "decode")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One case with what was predicted for it."""
+
+    case: Case
+    npu: str  # simulated
+    predicted_ms: float  # tile fidelity
+    roofline_ms: float  # bare
+
+    @property
+    def measured_ms(self) -> float:
+        """Measured milliseconds."""
+        return self.case.measured_us / 1000
+
+    @property
+    def error(self) -> float:
+        """Predicted / measured - 1."""
+        return self.predicted_ms / self.measured_ms - 1
+
+    @property
+    def roofline_error(self) -> float:
+        """The same of the bare roofline."""
+        return self.roofline_ms / self.measured_ms - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """All predictions."""
+
+    rows: tuple[Prediction, ...]
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Absolute percentage errors, [n]."""
+        return np.abs([row.error for row in self.rows])
+
+    def by(self, key: Callable[[Prediction], str]) -> dict[str, dict[str, float]]:
+        """Group the errors.
+
+        Args:
+            key: name of a row's group.
+
+        Returns:
+            {group: {"n", "mape", "median_ape"}}, in order of appearance.
+        """
+        groups: dict[str, list[float]] = {}
+        for row in self.rows:
+            groups.setdefault(key(row), []).append(abs(row.error))
+        return {
+            name: {"n": len(e), "mape": float(np.mean(e)), "median_ape": float(np.median(e))}
+            for name, e in groups.items()
+        }
+
+    def groupings(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Errors by phase, precision and NPU."""
+        return {
+            "phase": self.by(lambda row: row.case.phase),
+            "precision": self.by(lambda row: row.case.label),
+            "npu": self.by(lambda row: row.npu),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers; errors are fractions, a phase without rows is null."""
+        phases = self.by(lambda row: row.case.phase)
+        errors = self.errors
+        return {
+            "n": len(self.rows),
+            "mape": float(errors.mean()),
+            "median_ape": float(np.median(errors)),
+            "max_ape": float(errors.max()),
+            "roofline_mape": float(np.mean([abs(row.roofline_error) for row in self.rows])),
+            "by_phase": {
+                name: phases[name]["mape"] if name in phases else None for name in PHASES
+            },
+            "by_precision": {k: v["mape"] for k, v in self.groupings()["precision"].items()},
+            "by_npu": {k: v["mape"] for k, v in self.groupings()["npu"].items()},
+            "rows": [
+                {
+                    "case": row.case.name, "npu": row.npu, "phase": row.case.phase,
+                    "predicted_ms": row.predicted_ms, "measured_ms": row.measured_ms,
+                    "error": row.error, "roofline_ms": row.roofline_ms,
+                }
+                for row in self.rows
+            ],
+        }  # fmt: skip
+
+
+def validate(
+    cases: Sequence[Case],
+    models: Mapping[str, Description],
+    npu_name: str | None = None,
+) -> Validation:
+    """Predict every case.
+
+    Args:
+        cases: measured calls.
+        models: descriptions by name.
+        npu_name: simulate this NPU instead of each case's own.
+
+    Returns:
+        The predictions, in order.
+
+    Raises:
+        NpuSimError: a case names an NPU or model that does not exist, or contradicts itself.
+    """
+    chips: dict[str, Npu] = {}
+    rows = []
+    for case in cases:
+        name = npu_name or case.npu
+        if name not in chips:
+            chips[name] = npu(name)
+        chip = chips[name]
+        program = case.program(models)
+        bare = bare_npu(chip)
+        roofline_cycles = sum(op_cost(op, bare).cycles for op in program.ops)
+        rows.append(
+            Prediction(
+                case=case,
+                npu=chip.name,
+                predicted_ms=predict_ms(case, models, chip),
+                roofline_ms=ms_from_cycles(roofline_cycles, bare.clock_hz),
+            )
+        )
+    return Validation(rows=tuple(rows))
+
+
+def predict_ms(case: Case, models: Mapping[str, Description], chip: Npu) -> float:
+    """Predict one case at `tile` fidelity, in simulated milliseconds."""
+    run = simulate_tiles(program_table(case.program(models)), chip)
+    return ms_from_cycles(run.cycles, chip.clock_hz)
+
+
+def write_rows(found: Validation, path: Path) -> None:
+    """Write the predictions as CSV, units in the names of the columns.
+
+    Args:
+        found: from `validate`.
+        path: the file; appears whole or not at all.
+    """
+    header = ("case", "npu", "phase", "predicted_ms", "measured_ms", "error", "roofline_ms")
+    with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found.to_json()["rows"])
+
+
+def bare_npu(chip: Npu) -> Npu:
+    """Return a chip at its data-sheet peaks: full DRAM bandwidth, full rates, no overheads.
+
+    Args:
+        chip: any NPU.
+
+    Returns:
+        The idealised chip.
+    """
+    losses = {path: 1.0 for path in chip.values() if path.endswith("efficiency")}
+    free = {
+        "matrix.output_elements_per_s": 0, "dma.cache_elements_per_s": 0, "dma.runs_ahead": True,
+        "dma.setup_cycles": 0, "per_op_overhead_cycles": 0, "per_inference_overhead_us": 0.0,
+        "geniex_overhead_us": 0.0, "geniex_position_us": 0.0, "sram.fuses_operations": True,
+        "dma.bytes_per_s": chip.dram.bytes_per_s,
+    }  # fmt: skip
+    return chip.with_changes({**losses, **free}, "assumed: no losses")

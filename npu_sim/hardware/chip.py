@@ -1,0 +1,227 @@
+"""What an NPU is: engines, memories, a clock, overheads, energies, each number with a source.
+
+Every value has a path such as `dma.bytes_per_s`, and `Npu.sources` says for each path where it
+comes from: `public` (a vendor's document), `third party` (somebody's measurement), `derived`
+(arithmetic on those), `assumed`, or `fitted` (to measured latencies that the source names). An
+`Npu` is read from and written to TOML by `hardware_files.py`; presets are in `npu_sim/presets/`.
+Not here: how an operation uses the engines (`roofline.py`, `tiling.py`). Chapters:
+`docs/04_npu.md`, `docs/07_npu_tiles.md`; every number is also in `docs/hardware_sources.md`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Self
+
+from mu_ref.errors import check_choice
+from npu_sim.errors import HardwareError, check_at_least
+from npu_sim.hardware.engines import Dma, Dram, Energy, MatrixEngine, Sram, VectorEngine
+from npu_sim.program.program import RUNTIMES
+from npu_sim.units import cycles_from_us
+
+__all__ = ["Npu", "build_npu"]
+
+
+Number = int | float
+
+FieldValue = int | float | bool | str
+
+SWITCHES = frozenset({"sram.keeps_between_calls", "sram.fuses_operations", "dma.runs_ahead"})
+
+MAY_BE_ZERO = frozenset({
+    "matrix.output_elements_per_s", "dma.cache_elements_per_s",
+    "per_op_overhead_cycles", "dma.setup_cycles", "matrix.w4a8_macs_per_cycle",
+    "matrix.w4a16_macs_per_cycle", "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Npu:
+    """A neural processing unit.
+
+    Raises:
+        HardwareError: a value is of the wrong type or out of range; names its path.
+    """
+
+    name: str
+    title: str
+    clock_hz: int  # all engines run on one clock
+    matrix: MatrixEngine
+    vector: VectorEngine
+    dma: Dma
+    sram: Sram
+    dram: Dram
+    energy: Energy
+    per_op_overhead_cycles: int  # start and end of one operation
+    per_inference_overhead_us: float  # one call of a graph, from the host and back
+    geniex_overhead_us: (
+        float  # more per call under an LLM runtime: embedding, sampling, graph parts
+    )
+    geniex_position_us: (
+        float  # and for each position computed: embedding, mask and angles, on a CPU
+    )
+    unsupported_ops: str  # kinds of `mu_ref.ops.Ops` it has no engine for, separated by blanks
+    sources: Mapping[str, str] = field(compare=False, repr=False)  # path -> source
+
+    def __post_init__(self) -> None:
+        """Check every value by its path."""
+        for path, value in self.values().items():
+            _check(path, value)
+
+    @property
+    def memory_bytes_per_s(self) -> int:
+        """Rate at which the NPU can read DRAM: the slower of its DMA and the DRAM itself."""
+        return min(self.dma.bytes_per_s, self.dram.bytes_per_s)
+
+    @property
+    def per_inference_overhead_cycles(self) -> int:
+        """The overhead of one graph call, in cycles."""
+        return self.call_overhead_cycles("native")
+
+    @property
+    def int8_tops(self) -> float:
+        """Peak int8 rate in 10^12 operations per second; one MAC is two operations."""
+        return 2 * self.matrix.w8a8_macs_per_cycle * self.clock_hz / 1e12
+
+    def call_overhead_cycles(self, runtime: str, n_positions: int = 0) -> int:
+        """Return the overhead of one graph call.
+
+        Args:
+            runtime: one of `RUNTIMES`.
+            n_positions: that the call computes; an LLM runtime prepares each on a CPU.
+
+        Returns:
+            Cycles.
+
+        Raises:
+            HardwareError: no such runtime.
+        """
+        check_choice("runtime", runtime, RUNTIMES, HardwareError)
+        extra_us = 0.0
+        if runtime == "geniex":
+            extra_us = self.geniex_overhead_us + n_positions * self.geniex_position_us
+        return cycles_from_us(self.per_inference_overhead_us + extra_us, self.clock_hz)
+
+    def values(self) -> dict[str, FieldValue]:
+        """List every value by its path, in the order of the fields.
+
+        Returns:
+            {"clock_hz": ..., "matrix.rows": ..., ...}.
+        """
+        found: dict[str, FieldValue] = {}
+        for top in fields(self):
+            value = getattr(self, top.name)
+            if top.name in PARTS:
+                for inner in fields(value):
+                    found[f"{top.name}.{inner.name}"] = getattr(value, inner.name)
+            elif top.name not in ("name", "title", "sources"):
+                found[top.name] = value
+        return found
+
+    def numbers(self) -> dict[str, Number]:
+        """List every number by its path: `values` without texts and switches."""
+        return {
+            path: value
+            for path, value in self.values().items()
+            if not isinstance(value, str | bool)
+        }
+
+    def with_value(self, path: str, value: FieldValue, source: str = "assumed: a what-if") -> Self:
+        """Return the same NPU with one value changed, and its source with it.
+
+        Args:
+            path: one of `values()`, for example "dma.bytes_per_s".
+            value: the new value.
+            source: where it comes from.
+
+        Returns:
+            The changed NPU.
+
+        Raises:
+            HardwareError: no such path, or the value is not allowed.
+        """
+        return self.with_changes({path: value}, source)
+
+    def with_changes(
+        self, changes: Mapping[str, FieldValue], source: str = "assumed: a what-if"
+    ) -> Self:
+        """Return the same NPU with some values changed, and their sources with them.
+
+        Args:
+            changes: {path: new value}.
+            source: where the new values come from.
+
+        Returns:
+            The changed NPU.
+
+        Raises:
+            HardwareError: no such path, or a value is not allowed.
+        """
+        values = self.values()
+        for path in changes:
+            check_choice("hardware field", path, values, HardwareError)
+        sources = {**self.sources, **dict.fromkeys(changes, source)}
+        changed: Self = build_npu(self.name, self.title, {**values, **changes}, sources, type(self))
+        return changed
+
+
+PARTS: Mapping[str, type] = MappingProxyType(
+    {
+        "matrix": MatrixEngine, "vector": VectorEngine, "dma": Dma, "sram": Sram, "dram": Dram,
+        "energy": Energy,
+    }
+)  # fmt: skip
+
+
+def build_npu(
+    name: str,
+    title: str,
+    values: Mapping[str, FieldValue],
+    sources: Mapping[str, str],
+    kind: type[Any] = Npu,
+) -> Any:
+    """Put values where their paths say.
+
+    Args:
+        name: of the NPU.
+        title: what it is, in a few words.
+        values: {path: value} for every path.
+        sources: {path: source} for every path.
+        kind: class to make.
+
+    Returns:
+        The NPU.
+
+    Raises:
+        HardwareError: a value is not allowed.
+    """
+    parts: dict[str, dict[str, FieldValue]] = {part: {} for part in PARTS}
+    top: dict[str, FieldValue] = {}
+    for path, value in values.items():
+        part, _, name_in_part = path.rpartition(".")
+        (parts[part] if part else top)[name_in_part] = value
+    engines = {part: PARTS[part](**inner) for part, inner in parts.items()}
+    return kind(name=name, title=title, **engines, **top, sources=MappingProxyType(dict(sources)))
+
+
+def _check(path: str, value: Any) -> None:
+    """Check one value; what is allowed follows from the unit at the end of its name."""
+    if path == "matrix.dataflow":
+        check_choice(path, value, ("blocks", "os", "ws", "is"), HardwareError)
+    elif path in SWITCHES:
+        check_choice(path, value, (True, False), HardwareError)
+    elif path == "unsupported_ops":
+        if not isinstance(value, str):
+            raise HardwareError(f"{path} must be names separated by blanks, got {value!r}")
+    elif path.endswith("efficiency"):
+        if not _is_number(value) or not 0 < value <= 1:
+            raise HardwareError(f"{path} must lie in (0, 1], got {value!r}")
+    elif path.endswith(("_us", "_pj", "_watts")) or path == "vector.special_function_cycles":
+        if not _is_number(value) or not 0 <= value < float("inf"):
+            raise HardwareError(f"{path} must be at least 0, got {value!r}")
+    else:
+        check_at_least(path, value, 0 if path in MAY_BE_ZERO else 1, HardwareError)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,135 @@
+"""Descriptions from a neutral JSON file: {"name": {"family": ..., "n_enc_layers": ...}, ...}.
+
+The format of the measured cases' models. It says widths and counts, not what kind of norm or
+positions a family has; those are the usual ones of its family (`_FAMILIES`).
+Chapter: `docs/validation.md`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mu_ref.errors import MuRefError, check_choice
+from npu_sim.errors import WorkloadError
+from npu_sim.models.shorthand import model, stack
+from npu_sim.program.description import HEADS, Description
+
+__all__ = ["description_of", "read_model", "read_models"]
+
+_COUNTS = ("n_enc_layers", "n_dec_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "d_head",
+           "vocab_size")  # fmt: skip
+_REMARKS = ("name", "source", "note", "notes", "comment")  # allowed, not read
+_FIELDS = ("family", *_COUNTS, "gated", "tied", "lm_head")
+# family: (positions, stack fields that JSON does not give)
+_FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType({
+    "encoder": ("table", {"embed_norm": True}),  # BERT and its children
+    "encoder-decoder": ("table", {}),  # Marian, Whisper
+    "decoder": (
+        "rope",
+        {"norm_kind": "rms", "activation": "silu", "attention_bias": False, "mlp_bias": False},
+    ),  # LLaMA, Qwen
+})  # fmt: skip
+
+
+def read_models(path: Path) -> dict[str, Description]:
+    """Read all models of a file.
+
+    Args:
+        path: the JSON file.
+
+    Returns:
+        {name: description}.
+
+    Raises:
+        WorkloadError: no such file, not JSON, or a model with a missing, unknown or wrong field.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WorkloadError(f"{path} must be a JSON file of models; cannot read it") from error
+    except ValueError as error:
+        raise WorkloadError(f"{path} must be JSON, got something else ({error})") from error
+    if not isinstance(data, dict) or not data:
+        raise WorkloadError(f"{path} must hold a JSON object of models by name, got {data!r:.60}")
+    return {name: description_of(name, fields) for name, fields in data.items()}
+
+
+def read_model(address: str) -> Description:
+    """Read one model of a file.
+
+    Args:
+        address: "FILE#name"; the name may be left out where the file has one model.
+
+    Returns:
+        The description.
+
+    Raises:
+        WorkloadError: as `read_models`, or no such name.
+    """
+    file, _, name = address.partition("#")
+    models = read_models(Path(file))
+    if not name and len(models) == 1:
+        return next(iter(models.values()))
+    check_choice(f"model of {file} (FILE#name)", name, models, WorkloadError)
+    return models[name]
+
+
+def description_of(name: str, fields: Any) -> Description:
+    """Translate the fields of one model.
+
+    Args:
+        name: of the model.
+        fields: its JSON object.
+
+    Returns:
+        The description.
+
+    Raises:
+        WorkloadError: a field is missing, unknown or of a wrong kind.
+    """
+    if not isinstance(fields, dict):
+        raise WorkloadError(f"model {name} must be a JSON object, got {type(fields).__name__}")
+    missing, unknown = set(_FIELDS) - set(fields), set(fields) - {*_FIELDS, *_REMARKS}
+    if missing or unknown:
+        raise WorkloadError(
+            f"model {name} must have exactly the fields {', '.join(_FIELDS)}; "
+            f"missing {sorted(missing)}, unknown {sorted(unknown)}"
+        )
+    for key in _COUNTS:
+        if not isinstance(fields[key], int) or isinstance(fields[key], bool) or fields[key] < 0:
+            raise WorkloadError(
+                f"{key} of {name} must be a whole number of at least 0, got {fields[key]!r}"
+            )
+    for key in ("gated", "tied"):
+        check_choice(f"{key} of {name}", fields[key], (True, False), WorkloadError)
+    check_choice(f"family of {name}", fields["family"], _FAMILIES, WorkloadError)
+    check_choice(f"lm_head of {name}", fields["lm_head"], HEADS, WorkloadError)
+    return _described(name, fields)
+
+
+def _described(name: str, fields: Mapping[str, Any]) -> Description:
+    positions, more = _FAMILIES[fields["family"]]
+    widths = {"n_kv_heads": fields["n_kv_heads"], "d_head": fields["d_head"]}
+    try:
+        encoder, decoder = (
+            stack(n, fields["d_model"], fields["d_ff"], fields["n_heads"], **widths,
+                  gated=fields["gated"], **more) if n else None
+            for n in (fields["n_enc_layers"], fields["n_dec_layers"])
+        )  # fmt: skip
+        config = model(name, encoder, decoder, fields["vocab_size"], tied_head=fields["tied"])
+    except MuRefError as error:
+        raise WorkloadError(f"model {name}: {error}") from error
+    if ("encoder" in fields["family"]) != (encoder is not None) or (
+        "decoder" in fields["family"].split("-")
+    ) != (decoder is not None):
+        raise WorkloadError(
+            f"n_enc_layers and n_dec_layers of {name} must suit family {fields['family']}, got "
+            f"{fields['n_enc_layers']} and {fields['n_dec_layers']}"
+        )
+    return Description(
+        config=config,
+        lm_head=fields["lm_head"],
+        positions=positions,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,132 @@
+"""What the recorder writes with: stored tensors in, operations out, one graph call after another.
+
+`record.py` decides what each operation of the vocabulary costs; here it is only written down.
+Chapter: `docs/04_npu.md`.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from mu_ref.config import ModelConfig
+from mu_ref.weights import weight_shapes
+from npu_sim.errors import WorkloadError
+from npu_sim.program.precision import Precision
+from npu_sim.program.program import Call, Gemm, Op, Tensor
+
+__all__ = ["Recording", "Shape", "Shaped"]
+
+BIAS_BITS = 32  # a bias is added to the accumulator
+TOKEN_BITS = 32
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shaped:
+    """A value of the recorder: its shape, the stored tensor behind it, and perhaps the numbers."""
+
+    shape: Shape  # as the model sees it
+    tensor: Tensor  # as it is stored: a view of a cache has the shape of the cache
+    value: Any = None  # the inner executor's, or None
+
+
+class Recording:
+    """The operations so far, and the widths in which their tensors are stored.
+
+    Args:
+        config: the model, whose weight shapes are used; no weights are needed.
+        precision: stored widths.
+    """
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        self.precision = precision
+        self.shapes = weight_shapes(config)
+        self._head_weight = f"{config.head_site}.weight"
+        self._calls: list[tuple[str, list[Op]]] = []
+
+    def begin(self, phase: str) -> None:
+        """Start a new graph call; what follows belongs to it.
+
+        Args:
+            phase: "encode", "prefill" or "decode".
+        """
+        self._calls.append((phase, []))
+
+    @property
+    def phase(self) -> str:
+        """Phase of the current graph call."""
+        return self._calls[-1][0] if self._calls else ""
+
+    def calls(self) -> tuple[Call, ...]:
+        """Return what has been recorded."""
+        return tuple(Call(phase=phase, ops=tuple(ops)) for phase, ops in self._calls)
+
+    def weight(self, name: str, shape: Shape | None = None) -> Tensor:
+        """Describe a weight as stored.
+
+        Args:
+            name: in the weight file.
+            shape: the part of it that is read; everything by default.
+
+        Returns:
+            Its tensor. Matrices have the precision's width, gains that of activations.
+        """
+        if name.endswith(".bias"):
+            bits = BIAS_BITS
+        elif len(self.shapes[name]) == 1:
+            bits = self.precision.activation_bits
+        elif name == self._head_weight:
+            bits = self.precision.head_weight_bits
+        else:
+            bits = self.precision.weight_bits
+        return Tensor(name=name, shape=shape or self.shapes[name], bits=bits, role="weight")
+
+    def weights(self, *names: str) -> tuple[Tensor, ...]:
+        """Describe those of the named weights that the model has."""
+        return tuple(self.weight(name) for name in names if name in self.shapes)
+
+    def record(
+        self, kind: str, site: str, inputs: tuple[Tensor, ...], output: Tensor,
+        *, gemm: Gemm | None = None, elements: int = 0, work: str = "none",
+    ) -> None:  # fmt: skip
+        """Write down one operation of the current call."""
+        if not self._calls:
+            raise WorkloadError("a recording must begin with a phase, got none; call begin first")
+        phase, ops = self._calls[-1]
+        ops.append(
+            Op(
+                site=site, kind=kind, phase=phase, inputs=inputs, output=output, gemm=gemm,
+                vector_elements=elements, vector_work=work,
+            )
+        )  # fmt: skip
+
+    def activation(self, site: str, shape: Shape) -> Tensor:
+        """Describe what an operation leaves for the next."""
+        bits = self.precision.activation_bits
+        return Tensor(name=site, shape=shape, bits=bits, role="activation")
+
+    def vector(
+        self, kind: str, work: str, shape: Shape, inputs: tuple[Tensor, ...], site: str, value: Any
+    ) -> Shaped:
+        """Write down work of the vector engine on every element of the result."""
+        output = self.activation(site, shape)
+        self.record(kind, site, inputs, output, elements=prod(shape), work=work)
+        return Shaped(shape=shape, tensor=output, value=value)
+
+    def matrix(
+        self, kind: str, shape: Shape, inputs: tuple[Tensor, ...], gemm: Gemm, site: str, value: Any
+    ) -> Shaped:
+        """Write down a product; the result comes out of the accumulators at activation width."""
+        output = self.activation(site, shape)
+        self.record(kind, site, inputs, output, gemm=gemm)
+        return Shaped(shape=shape, tensor=output, value=value)
+
+    def view(self, kind: str, x: Shaped, shape: Shape, site: str, value: Any) -> Shaped:
+        """Write down another way to look at the same tensor."""
+        self.record(kind, site, (x.tensor,), x.tensor)
+        return Shaped(shape=shape, tensor=x.tensor, value=value)
+
+    def decide(self, kind: str, x: Shaped, shape: Shape, elements: int, site: str) -> None:
+        """Write down a choice among elements."""
+        tokens = Tensor(name=site, shape=shape, bits=TOKEN_BITS, role="activation")
+        self.record(kind, site, (x.tensor,), tokens, elements=elements, work="compare")

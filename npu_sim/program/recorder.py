@@ -1,0 +1,196 @@
+"""The recording executor: runs the forward pass on shapes and writes down what it would do.
+
+`RecordOps` is an `Ops` like any other, so the model that is priced is the model that runs. With an
+inner executor it also carries that executor's values along, unchanged. It knows no hardware; see
+`roofline.py` for prices. Chapter: `docs/04_npu.md`.
+"""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.ops import Ops
+from mu_ref.ops.rotation import Rotation
+from npu_sim.program.log import Recording, Shaped
+from npu_sim.program.precision import Precision
+from npu_sim.program.program import Gemm, Tensor
+
+__all__ = ["RecordOps"]
+
+
+class RecordOps(Ops):
+    """Records every operation; a value is a `Shaped`.
+
+    Args:
+        config: the model, whose weight shapes are used; no weights are needed.
+        precision: stored widths.
+        inner: an executor whose values are carried along, or None to work with shapes alone.
+    """
+
+    def __init__(self, config: ModelConfig, precision: Precision, inner: Ops | None = None) -> None:
+        self.config = config
+        self.inner = inner
+        self.log = Recording(config, precision)
+
+    # -- operations that read a weight -----------------------------------------------------------
+
+    def embed(self, tokens: np.ndarray, site: str) -> Shaped:
+        """Read one row of the table per token."""
+        rows = (*tokens.shape, self.log.shapes[f"{site}.weight"][1])
+        table = self.log.weight(f"{site}.weight", rows)
+        value = self._carry("embed", tokens, site)
+        return self.log.vector("embed", "copy", rows, (table,), site, value)
+
+    def linear(self, x: Shaped, site: str, weight_site: str | None = None) -> Shaped:
+        """Multiply all tokens of the call by one matrix."""
+        weight = self.log.weight(f"{weight_site or site}.weight")
+        d_out, d_in = weight.shape
+        inputs = (x.tensor, weight, *self.log.weights(f"{site}.bias"))
+        gemm = Gemm(count=1, m=prod(x.shape[:-1]), n=d_out, k=d_in)
+        value = self._carry("linear", x, site, weight_site)
+        return self.log.matrix("linear", (*x.shape[:-1], d_out), inputs, gemm, site, value)
+
+    def norm(self, x: Shaped, site: str, kind: str, eps: float) -> Shaped:
+        """Read every element and its gain."""
+        inputs = (x.tensor, *self.log.weights(f"{site}.weight", f"{site}.bias"))
+        value = self._carry("norm", x, site, kind, eps)
+        return self.log.vector("norm", kind, x.shape, inputs, site, value)
+
+    # -- operations on activations ---------------------------------------------------------------
+
+    def rope(self, x: Shaped, rotation: Rotation, site: str) -> Shaped:
+        """Two products and a sum per element; the table of cosines is not counted."""
+        value = self._carry("rope", x, rotation, site)
+        return self.log.vector("rope", "rope", x.shape, (x.tensor,), site, value)
+
+    def matmul(self, a: Shaped, b: Shaped, site: str, *, transpose_b: bool = False) -> Shaped:
+        """One product per row of the batch and per query head."""
+        *lead, m, k = a.shape
+        n = b.shape[-2] if transpose_b else b.shape[-1]
+        gemm = Gemm(count=prod(lead), m=m, n=n, k=k)
+        value = self._carry("matmul", a, b, site, transpose_b=transpose_b)
+        shape = (*lead, m, n)
+        return self.log.matrix("matmul", shape, (a.tensor, b.tensor), gemm, site, value)
+
+    def softmax(self, x: Shaped, mask: np.ndarray, site: str) -> Shaped:
+        """Every slot is computed, also the masked ones, as in a static graph."""
+        value = self._carry("softmax", x, mask, site)
+        return self.log.vector("softmax", "softmax", x.shape, (x.tensor,), site, value)
+
+    def activation(self, x: Shaped, kind: str, site: str) -> Shaped:
+        """One function per element."""
+        value = self._carry("activation", x, kind, site)
+        return self.log.vector("activation", kind, x.shape, (x.tensor,), site, value)
+
+    def add(self, x: Shaped, y: Shaped, site: str) -> Shaped:
+        """One sum per element."""
+        value = self._carry("add", x, y, site)
+        return self.log.vector("add", "add", x.shape, (x.tensor, y.tensor), site, value)
+
+    def mul(self, x: Shaped, y: Shaped, site: str) -> Shaped:
+        """One product per element."""
+        value = self._carry("mul", x, y, site)
+        return self.log.vector("mul", "mul", x.shape, (x.tensor, y.tensor), site, value)
+
+    def scale(self, x: Shaped, factor: float, site: str) -> Shaped:
+        """One product per element."""
+        value = self._carry("scale", x, factor, site)
+        return self.log.vector("scale", "scale", x.shape, (x.tensor,), site, value)
+
+    def softcap(self, x: Shaped, cap: float, site: str) -> Shaped:
+        """One tanh per element."""
+        value = self._carry("softcap", x, cap, site)
+        return self.log.vector("softcap", "softcap", x.shape, (x.tensor,), site, value)
+
+    def concat(self, x: Shaped, y: Shaped, site: str) -> Shaped:
+        """Copy both side by side."""
+        value = self._carry("concat", x, y, site)
+        shape = (*x.shape[:-1], x.shape[-1] + y.shape[-1])
+        return self.log.vector("concat", "copy", shape, (x.tensor, y.tensor), site, value)
+
+    # -- layout ----------------------------------------------------------------------------------
+
+    def split_heads(self, x: Shaped, n_heads: int, site: str) -> Shaped:
+        """[batch, n_tok, n_heads * d_head] -> [batch, n_heads, n_tok, d_head], a view."""
+        batch, n_tok, width = x.shape
+        value = self._carry("split_heads", x, n_heads, site)
+        shape = (batch, n_heads, n_tok, width // n_heads)
+        return self.log.view("split_heads", x, shape, site, value)
+
+    def merge_heads(self, x: Shaped, site: str) -> Shaped:
+        """[batch, n_heads, n_tok, d_head] -> [batch, n_tok, n_heads * d_head], a view."""
+        batch, n_heads, n_tok, d_head = x.shape
+        value = self._carry("merge_heads", x, site)
+        return self.log.view("merge_heads", x, (batch, n_tok, n_heads * d_head), site, value)
+
+    def share_heads(self, x: Shaped, head_of: tuple[int, ...], site: str) -> Shaped:
+        """[batch, n_kv_heads, ...] -> [batch, n_heads, ...], a view: each kv head is read once."""
+        value = self._carry("share_heads", x, head_of, site)
+        shape = (x.shape[0], len(head_of), *x.shape[2:])
+        return self.log.view("share_heads", x, shape, site, value)
+
+    def append(self, past: Shaped | None, new: Shaped, site: str) -> Shaped:
+        """Write the new keys (or values) behind the cached ones, which do not move."""
+        n_past = 0 if past is None else past.shape[2]
+        batch, heads, n_new, d_head = new.shape
+        bits = self.log.precision.kv_bits
+        written = Tensor(name=site, shape=new.shape, bits=bits, role="kv")
+        n = prod(new.shape)
+        self.log.record("append", site, (new.tensor,), written, elements=n, work="copy")
+        shape = (batch, heads, n_past + n_new, d_head)
+        value = self._carry("append", past, new, site)
+        whole = Tensor(name=site, shape=shape, bits=bits, role="kv")
+        return Shaped(shape=shape, tensor=whole, value=value)
+
+    def take_tokens(self, x: Shaped, index: np.ndarray, site: str) -> Shaped:
+        """Copy the chosen tokens; of a single token, a view."""
+        shape = (*index.shape, x.shape[-1])
+        value = self._carry("take_tokens", x, index, site)
+        if x.shape[1] == 1 and shape == x.shape:
+            return self.log.view("view", x, shape, site, value)
+        chosen = Tensor(name=x.tensor.name, shape=shape, bits=x.tensor.bits, role="activation")
+        return self.log.vector("take_tokens", "copy", shape, (chosen,), site, value)
+
+    def keep_slots(self, x: Shaped, n_kept: int, index: np.ndarray, site: str) -> Shaped:
+        """Move the chosen slots behind the first ones, which stay where they are."""
+        batch, heads, _, d_head = x.shape
+        moved = Tensor(
+            name=site, shape=(batch, heads, index.shape[1], d_head), bits=x.tensor.bits, role="kv"
+        )
+        self.log.record(
+            "keep_slots", site, (moved,), moved, elements=prod(moved.shape), work="copy"
+        )
+        value = self._carry("keep_slots", x, n_kept, index, site)
+        shape = (batch, heads, n_kept + index.shape[1], d_head)
+        whole = Tensor(name=site, shape=shape, bits=x.tensor.bits, role="kv")
+        return Shaped(shape=shape, tensor=whole, value=value)
+
+    # -- decisions -------------------------------------------------------------------------------
+
+    def argmax(self, x: Shaped, site: str) -> np.ndarray:
+        """Compare every element; without an inner executor any token but padding is returned."""
+        self.log.decide("argmax", x, x.shape[:-1], prod(x.shape), site)
+        if self.inner is not None:
+            return self.inner.argmax(x.value, site)
+        return np.full(x.shape[:-1], (self.config.pad_id + 1) % self.config.vocab_size)
+
+    def top_k(self, x: Shaped, k: int, site: str) -> np.ndarray:
+        """Compare every element k times; without an inner executor the first k are returned."""
+        shape = (*x.shape[:-1], k)
+        self.log.decide("top_k", x, shape, k * prod(x.shape), site)
+        if self.inner is not None:
+            return self.inner.top_k(x.value, k, site)
+        return np.broadcast_to(np.arange(k), shape)
+
+    def read(self, x: Shaped) -> np.ndarray:
+        """Return the inner executor's numbers, or zeros."""
+        return np.zeros(x.shape) if self.inner is None else self.inner.read(x.value)
+
+    def _carry(self, operation: str, *arguments: Any, **options: Any) -> Any:
+        """Let the inner executor compute; None without one."""
+        if self.inner is None:
+            return None
+        real = [a.value if isinstance(a, Shaped) else a for a in arguments]
+        return getattr(self.inner, operation)(*real, **options)

@@ -1,0 +1,105 @@
+"""Pictures of one run: engines over time, and operations on the roofline."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npu_sim.hardware.chip import Npu
+from npu_sim.show.figure import _save
+from npu_sim.tile.simulate import CallRun, Tasks, TileRun, call_tasks, sram_bytes
+from npu_sim.tile.tasks import ENGINES, PARTS, TASK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_gantt"]
+
+
+COLOURS = {
+    "start": "#8a8a8a", "weights": "#2f6db3", "cache": "#49a078", "activation": "#c8963e",
+    "beside": "#7fa8d6", "product": "#b5413a", "unpack": "#8d5fa8", "elements": "#d98b5f",
+    "write": "#3f7f7f", "give way": "#d9d9d9",
+}  # fmt: skip
+
+
+def draw_gantt(run: TileRun, path: Path, call_number: int | None = None) -> None:
+    """Draw the engines over one call, and below it the same for one layer.
+
+    Args:
+        run: from `simulate_tiles`.
+        path: of the picture; its ending says the format.
+        call_number: which graph call; by default the last.
+    """
+    from matplotlib.figure import Figure
+
+    call = run.calls[-1 if call_number is None else call_number]
+    tasks = call_tasks(call, run.npu)
+    begin, end, layer = _one_layer(call)
+    figure = Figure(figsize=(12, 7.5), layout="constrained")
+    whole, zoom, memory = figure.subplots(3, 1, height_ratios=[3, 3, 1.4])
+    model, phase = run.table.program.model, call.table.call.phase
+    _engines(whole, tasks, run.npu, 0, call.cycles)
+    whole.set_title(f"{model} on {run.npu.name}, one {phase} call (simulated)", loc="left")
+    _engines(zoom, tasks, run.npu, begin, end)
+    zoom.set_title(f"{layer} of the same call", loc="left")
+    _memory(memory, call, tasks, run, begin, end)
+    _legend(figure, tasks)
+    _save(figure, path)
+
+
+def _one_layer(call: CallRun) -> tuple[int, int, str]:
+    """Begin, end and name of a layer in the middle of a call, or the whole call."""
+    sites = [op.site.split(".") for op in call.table.ops]
+    layers = list(dict.fromkeys(f"{s[0]}.{s[1]}" for s in sites if len(s) > 3))
+    if not layers:
+        return 0, call.cycles, "all operations"
+    name = layers[len(layers) // 2]
+    rows = [i for i, s in enumerate(sites) if ".".join(s[:2]) == name]
+    return int(call.times[rows[0], 0]), int(call.times[rows[-1], 1]), name
+
+
+def _engines(axes: "Axes", found: Tasks, npu: Npu, begin: int, end: int) -> None:
+    us = 1e6 / npu.clock_hz
+    for engine in range(len(ENGINES)):
+        for part, name in enumerate(PARTS):
+            shown = np.flatnonzero(
+                (found.tasks[:, TASK["engine"]] == engine)
+                & (found.tasks[:, TASK["part"]] == part)
+                & (found.end > max(begin, 0)) & (found.start < end) & (found.end > found.start)
+            )  # fmt: skip
+            if not len(shown):
+                continue
+            left = np.maximum(found.start[shown], begin)
+            width = np.minimum(found.end[shown], end) - left
+            bars = np.stack([(left - begin) * us, width * us], axis=1)
+            axes.broken_barh(
+                [(float(x), float(w)) for x, w in bars], (engine - 0.4, 0.8),
+                facecolors=COLOURS[name], edgecolors=COLOURS[name], linewidth=0.4,
+            )  # fmt: skip
+    axes.set_yticks(range(len(ENGINES)), [name.replace("_", " ") for name in ENGINES])
+    axes.invert_yaxis()
+    axes.set_xlim(0, (end - begin) * us)
+    axes.set_xlabel("us")
+
+
+def _memory(axes: "Axes", call: CallRun, tasks: Tasks, run: TileRun, begin: int, end: int) -> None:
+    us = 1e6 / run.npu.clock_hz
+    points = sram_bytes(call, tasks.tasks, tasks.start, tasks.end)
+    at = np.array([(t - begin) * us for t, _ in points])
+    used = np.array([(n + sum(run.pins)) / 2**20 for _, n in points])
+    axes.fill_between(at, used, step="post", color="#9db8d9")
+    limit = run.npu.sram.capacity_bytes / 2**20
+    axes.axhline(limit, color="black", linewidth=0.8, linestyle="--")
+    axes.set_xlim(0, (end - begin) * us)
+    axes.set_ylim(0, 1.1 * limit)
+    axes.set_ylabel("SRAM, MiB")
+    axes.set_xlabel("us")
+
+
+def _legend(figure: Any, tasks: Tasks) -> None:
+    from matplotlib.patches import Patch
+
+    present = np.unique(tasks.tasks[:, TASK["part"]])
+    patches = [Patch(color=COLOURS[PARTS[p]], label=PARTS[p]) for p in present]
+    figure.legend(handles=patches, loc="outside right upper", frameon=False)

@@ -1,0 +1,216 @@
+"""A run as a trace that opens in Perfetto: one thread per engine, counters, site names.
+
+Chrome's trace format: complete events ("X") with a start and a duration in microseconds, counters
+("C"), names ("M"). `check_trace` holds a trace to the rules: every event complete, no two
+events of one engine at the same time unless one lies inside the other, times that do not go back,
+one thread per engine. Chapter: `docs/07_npu_tiles.md`.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mu_ref.files import write_text
+from npu_sim.errors import WorkloadError
+from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
+from npu_sim.tile.tasks import ENGINES, PARTS, TASK
+
+__all__ = ["check_trace", "read_trace", "trace_events", "write_trace"]
+
+
+PID = 1
+
+CALLS_TID = 0  # the thread of whole calls and operations
+
+MOST_EVENTS = 2_000_000
+
+_FIELDS = ("engine", "row", "cycles", "bytes", "part", "row_0", "row_1", "col_0", "col_1")
+
+
+def write_trace(run: TileRun, path: Path) -> int:
+    """Write a run as Chrome trace JSON.
+
+    Args:
+        run: from `simulate_tiles`.
+        path: of the file; appears whole or not at all.
+
+    Returns:
+        Number of events.
+
+    Raises:
+        WorkloadError: too many events for a viewer.
+    """
+    lines = []
+    for event in trace_events(run):
+        lines.append(json.dumps(event, separators=(",", ":")))
+        if len(lines) > MOST_EVENTS:
+            raise WorkloadError(
+                f"a trace must have at most {MOST_EVENTS:,} events; simulate a shorter request"
+            )
+    text = '{"displayTimeUnit":"ns","traceEvents":[\n' + ",\n".join(lines) + "\n]}\n"
+    write_text(path, text)
+    return len(lines)
+
+
+def trace_events(run: TileRun) -> Iterator[dict[str, Any]]:
+    """Yield the events of a run, engine by engine within each call."""
+    title = f"{run.table.program.model} on {run.npu.name} (simulated)"
+    yield {"ph": "M", "pid": PID, "name": "process_name", "args": {"name": title}}
+    for tid, name in enumerate(("calls", *ENGINES)):
+        yield {
+            "ph": "M", "pid": PID, "tid": tid, "name": "thread_name", "args": {"name": name},
+        }  # fmt: skip
+        yield {
+            "ph": "M", "pid": PID, "tid": tid, "name": "thread_sort_index",
+            "args": {"sort_index": tid},
+        }  # fmt: skip
+    us = 1e6 / run.npu.clock_hz
+    origin = 0
+    for number, call in enumerate(run.calls):
+        begin = origin + call.overhead_cycles
+        phase = call.table.call.phase
+        yield _event(CALLS_TID, f"{phase} {number}", origin, begin + call.cycles, us, {})
+        yield _event(CALLS_TID, "call overhead", origin, begin, us, {})
+        for op, times in zip(call.table.ops, call.times, strict=True):
+            if times[1] > times[0]:
+                args = {"kind": op.kind, "macs": op.macs, "dram_bytes": int(times[7:].sum())}
+                yield _event(
+                    CALLS_TID, op.site, begin + int(times[0]), begin + int(times[1]), us, args
+                )
+        yield from _task_events(call, run, begin, us)
+        origin = begin + call.cycles
+
+
+def _task_events(call: CallRun, run: TileRun, begin: int, us: float) -> Iterator[dict[str, Any]]:
+    found = call_tasks(call, run.npu)
+    columns = {name: found.tasks[:, TASK[name]].tolist() for name in _FIELDS}
+    start, end = found.start.tolist(), found.end.tolist()
+    sites = [op.site for op in call.table.ops]
+    for engine, _ in enumerate(ENGINES):
+        for t in np.flatnonzero(found.tasks[:, TASK["engine"]] == engine).tolist():
+            if end[t] == start[t]:
+                continue
+            part = PARTS[columns["part"][t]]
+            args: dict[str, Any] = {"cycles": columns["cycles"][t]}
+            if columns["bytes"][t]:
+                args["bytes"] = columns["bytes"][t]
+            if columns["col_1"][t]:
+                args["columns"] = f"{columns['col_0'][t]}:{columns['col_1'][t]}"
+                args["rows"] = f"{columns['row_0'][t]}:{columns['row_1'][t]}"
+            name = f"{sites[columns['row'][t]]} {part}"
+            yield _event(1 + engine, name, begin + start[t], begin + end[t], us, args)
+    for at, used in sram_bytes(call, found.tasks, found.start, found.end):
+        yield {
+            "ph": "C", "pid": PID, "name": "SRAM", "ts": (begin + at) * us,
+            "args": {"bytes": used + sum(run.pins)},
+        }  # fmt: skip
+    rate = run.npu.memory_bytes_per_s / 1e9
+    for at, busy in _switches(found.tasks, found.start, found.end):
+        yield {
+            "ph": "C", "pid": PID, "name": "DRAM reads", "ts": (begin + at) * us,
+            "args": {"GB/s": rate if busy else 0},
+        }  # fmt: skip
+
+
+def _event(
+    tid: int, name: str, start: int, end: int, us: float, args: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "ph": "X", "pid": PID, "tid": tid, "name": name, "ts": start * us,
+        "dur": (end - start) * us,
+        "args": {**args, "start_cycles": start, "end_cycles": end},
+    }  # fmt: skip
+
+
+def _switches(tasks: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[tuple[int, bool]]:
+    """When the DMA starts and stops reading."""
+    reads = np.flatnonzero((tasks[:, TASK["engine"]] == 1) & (end > start))
+    switches: list[tuple[int, bool]] = []
+    for t in reads:
+        if switches and switches[-1][0] == start[t]:
+            switches.pop()
+        else:
+            switches.append((int(start[t]), True))
+        switches.append((int(end[t]), False))
+    return switches
+
+
+def read_trace(path: Path) -> list[dict[str, Any]]:
+    """Read the events of a trace file.
+
+    Raises:
+        WorkloadError: no trace.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        events = data["traceEvents"] if isinstance(data, dict) else data
+    except (ValueError, KeyError) as error:
+        raise WorkloadError(f"{path} must be a Chrome trace, got something else") from error
+    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+        raise WorkloadError(f"{path} must hold a list of events under traceEvents")
+    return events
+
+
+def check_trace(events: list[dict[str, Any]]) -> list[str]:
+    """Hold a trace to the rules that a viewer relies on.
+
+    Args:
+        events: of the trace.
+
+    Returns:
+        What is wrong, empty if nothing is.
+    """
+    wrong: list[str] = []
+    threads: dict[int, list[tuple[int, int, str]]] = {}
+    names: dict[int, str] = {}
+    counters: dict[str, float] = {}
+    for event in events:
+        kind = event.get("ph")
+        if kind == "M" and event.get("name") == "thread_name":
+            names[event["tid"]] = event["args"]["name"]
+        elif kind == "C":
+            at = event["ts"]
+            if at < counters.get(event["name"], 0):
+                wrong.append(f"counter {event['name']} goes back to {at}")
+            counters[event["name"]] = at
+            if any(value < 0 for value in event["args"].values()):
+                wrong.append(f"counter {event['name']} is negative at {at}")
+        elif kind == "X":
+            if not event.get("name") or event.get("dur", -1) < 0 or event.get("ts", -1) < 0:
+                wrong.append(f"an event must have a name, a start and a duration, got {event}")
+                continue
+            ns = round(1000 * event["ts"]), round(1000 * (event["ts"] + event["dur"]))
+            args = event.get("args", {})
+            start, end = args.get("start_cycles", ns[0]), args.get("end_cycles", ns[1])
+            span = (start, end, event["name"])
+            threads.setdefault(event["tid"], []).append(span)
+        elif kind != "M":
+            wrong.append(f"an event must be X, C or M, got {kind}")
+    if len(set(names.values())) != len(names):
+        wrong.append("every engine must have one thread")
+    for tid, spans in threads.items():
+        if tid not in names:
+            wrong.append(f"thread {tid} must have a name")
+        wrong += _nesting(names.get(tid, str(tid)), spans, flat=tid != CALLS_TID)
+    return wrong
+
+
+def _nesting(name: str, spans: list[tuple[int, int, str]], *, flat: bool) -> list[str]:
+    wrong = []
+    if flat:
+        for (_, end, first), (start, _, second) in pairwise(spans):
+            if start < end:
+                wrong.append(f"{name}: {second} starts at {start}, before {first} ends at {end}")
+        return wrong
+    open_spans: list[tuple[int, int, str]] = []
+    for span in sorted(spans, key=lambda s: (s[0], -s[1])):
+        while open_spans and open_spans[-1][1] <= span[0]:
+            open_spans.pop()
+        if open_spans and span[1] > open_spans[-1][1]:
+            wrong.append(f"{name}: {span[2]} ends after {open_spans[-1][2]}, which it starts in")
+        open_spans.append(span)
+    return wrong

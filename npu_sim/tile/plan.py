@@ -1,0 +1,196 @@
+r"""SRAM and DRAM: what lies where, for how long, and what to say when it does not fit.
+
+A call divides SRAM once: activations that stay, a ring through which weights and cache stream, and
+where activations move through DRAM a ring for those and one for results:
+
+$$C \ge \mathrm{peak}_c + R_\mathrm{weights} + R_\mathrm{activations} + R_\mathrm{out} +
+  \mathrm{pinned}$$                                                                      (7.5)
+
+Several plans fit; all are timed and the fastest is taken. The set of plans only grows with SRAM and
+only shrinks with the number of tokens, which is why more SRAM never slows and more work never gets
+faster. Chapter: `docs/07_npu_tiles.md`.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from npu_sim.errors import CapacityError
+from npu_sim.hardware.chip import Npu
+from npu_sim.tile.rows import COLUMNS, CallTable, ProgramTable
+from npu_sim.units import format_bytes
+
+__all__ = ["PIECES_LEAST", "Pins", "Plan", "check_sram", "least_dma_cycles", "pin_choices", "plans"]
+
+
+class Plan(NamedTuple):
+    """How one call uses SRAM; the fastest of some is taken (`memory.py`)."""
+
+    piece_bytes: int  # largest transfer
+    kept_classes: int  # activations of classes below this stay in SRAM, others move through DRAM
+    rows_outer: int  # 1: for each block of rows all weights; 0: for each panel of weights all rows
+    panel: int  # pieces of weights (of rows) that stay while rows (weights) stream past
+    kept_bytes: int  # activations that lie in SRAM
+    weight_ring_bytes: int
+    activation_ring_bytes: int
+    out_ring_bytes: int
+    weights_pinned: int  # 1: weights stay in SRAM from call to call
+    cache_pinned: int
+
+
+PIECE_STEPS = (1, 16)  # pieces of the whole transfer size, and of a sixteenth
+
+ORDERS = ((0, 1), (0, 4), (0, 16), (1, 1), (1, 4), (1, 16))  # rows outside?, pieces in a panel
+
+OUT_PIECES = 2  # a result is written while the next is computed
+
+PIECES_LEAST = 3 + OUT_PIECES  # of the smallest size: three in the ring, two results
+
+ALL_CLASSES = 3
+
+WEIGHT, BESIDE, KNOWN, KV = (COLUMNS[n] for n in ("weight", "beside", "known", "kv"))
+
+A, A_CLASS, B, B_CLASS = (COLUMNS[n] for n in ("a", "a_class", "b", "b_class"))
+
+OUT, OUT_CLASS = COLUMNS["out"], COLUMNS["out_class"]
+
+Pins = tuple[int, int]  # bytes of weights, bytes of cache that stay in SRAM between calls
+
+
+def pin_choices(table: ProgramTable, npu: Npu) -> list[Pins]:
+    """What may stay in SRAM between the calls of a request.
+
+    Args:
+        table: the request.
+        npu: uses sram.keeps_between_calls and its capacity.
+
+    Returns:
+        (bytes of weights, bytes of cache) of each choice, (0, 0) always among them.
+    """
+    weights, cache = table.program.stored_weight_bytes, table.program.stored_kv_bytes
+    choices = [(0, 0)]
+    if npu.sram.keeps_between_calls:
+        wanted = [(weights, 0), (0, cache), (weights, cache)]
+        choices += [(w, k) for w, k in wanted if 0 < w + k < npu.sram.capacity_bytes]
+    return choices
+
+
+def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
+    """Yield the ways to divide SRAM that may work for a call.
+
+    Args:
+        call: its peaks of live activations.
+        npu: uses sram.capacity_bytes and dma.transfer_bytes.
+        pins: bytes that stay from call to call.
+
+    Yields:
+        Plans; the schedule may still find that a piece has no room.
+    """
+    capacity = npu.sram.capacity_bytes - sum(pins)
+    if npu.sram.fuses_operations:
+        yield from _fused(call, capacity, npu, pins)
+        return
+    for kept in range(ALL_CLASSES, -1, -1):
+        for step in PIECE_STEPS:
+            orders = [(0, 1)] if kept > 1 else ORDERS if step == 1 else ORDERS[-1:]
+            piece = max(1, npu.dma.transfer_bytes // step)
+            for rows_outer, panel in orders:
+                blocks = (1 + panel) if rows_outer else 2
+                activations = 0 if kept == ALL_CLASSES else blocks * piece
+                out = OUT_PIECES * piece
+                ring = capacity - int(call.peaks[kept]) - activations - out
+                if ring >= 3 * piece:
+                    yield Plan(
+                        piece_bytes=piece, kept_classes=kept, rows_outer=rows_outer, panel=panel,
+                        kept_bytes=int(call.peaks[kept]),
+                        weight_ring_bytes=ring, activation_ring_bytes=activations,
+                        out_ring_bytes=out, weights_pinned=int(pins[0] > 0),
+                        cache_pinned=int(pins[1] > 0),
+                    )  # fmt: skip
+
+
+def _fused(call: CallTable, capacity: int, npu: Npu, pins: Pins) -> Iterator[Plan]:
+    """Half of SRAM for activations, whose blocks pass through chained operations; half streams."""
+    for step in PIECE_STEPS:
+        piece = max(1, npu.dma.transfer_bytes // step)
+        out = OUT_PIECES * piece
+        ring = capacity // 2 - out
+        if ring >= 3 * piece:
+            yield Plan(
+                piece_bytes=piece, kept_classes=ALL_CLASSES, rows_outer=0, panel=1,
+                kept_bytes=min(int(call.peaks[ALL_CLASSES]), capacity // 2),
+                weight_ring_bytes=ring, activation_ring_bytes=0, out_ring_bytes=out,
+                weights_pinned=int(pins[0] > 0), cache_pinned=int(pins[1] > 0),
+            )  # fmt: skip
+
+
+def least_dma_cycles(call: CallTable, plan: Plan, npu: Npu) -> int:
+    """Cycles that the DMA needs at least, from the bytes alone: what no schedule can beat.
+
+    Args:
+        call: the call.
+        plan: which activations move, how large a transfer is, what is pinned.
+        npu: bandwidth and set-up.
+
+    Returns:
+        Cycles, at most those of any schedule of the plan.
+    """
+    columns = call.rows.T
+    loads = columns[WEIGHT] + columns[BESIDE]
+    if plan.weights_pinned:
+        loads = loads * (columns[KNOWN] == 0)
+    moved = [loads]
+    if not plan.cache_pinned:
+        moved += [columns[KV]]
+    for tensor, tensor_class in ((A, A_CLASS), (B, B_CLASS), (OUT, OUT_CLASS)):
+        moved.append(columns[tensor] * (columns[tensor_class] >= plan.kept_classes))
+    n_bytes = sum(int(part.sum()) for part in moved)
+    transfers = int((loads // plan.piece_bytes).sum())
+    stream = n_bytes * npu.clock_hz // npu.memory_bytes_per_s
+    return stream + transfers * npu.dma.setup_cycles
+
+
+def check_sram(call: CallTable, npu: Npu) -> None:
+    """Say why no plan fits a call.
+
+    Args:
+        call: for which no plan has worked.
+        npu: the NPU.
+
+    Raises:
+        CapacityError: always; names the tensor, the bytes over, and what would fit.
+    """
+    capacity = npu.sram.capacity_bytes
+    piece = max(1, npu.dma.transfer_bytes // PIECE_STEPS[-1])
+    least = (PIECES_LEAST + 2) * piece
+    where = f"the {format_bytes(capacity)} SRAM of {npu.name}"
+    if capacity < least:
+        raise CapacityError(
+            f"sram.capacity_bytes must hold {PIECES_LEAST + 2} pieces of dma.transfer_bytes / "
+            f"{PIECE_STEPS[-1]}, together {least} bytes, got {capacity}, {least - capacity} too "
+            f"few; take smaller transfers or more SRAM"
+        )
+    tensor, row_bytes = _widest_row(call)
+    raise CapacityError(
+        f"{tensor} must fit {where} row by row beside the weights, got {row_bytes} bytes in a row "
+        f"where {piece} have room, {max(0, row_bytes - piece)} too much; at least "
+        f"{PIECES_LEAST * row_bytes} bytes of SRAM or fewer bits would fit"
+    )
+
+
+def _widest_row(call: CallTable) -> tuple[str, int]:
+    """The activation with the most bytes in a row, which cannot be cut further."""
+    rows = [
+        (tensor.n_bytes // max(1, _n_rows(tensor.shape)), tensor.name)
+        for op in call.ops
+        for tensor in (*op.inputs, op.output)
+        if tensor.role == "activation"
+    ]
+    row_bytes, name = max(rows)
+    return name, row_bytes
+
+
+def _n_rows(shape: tuple[int, ...]) -> int:
+    n = 1
+    for size in shape[:-1]:
+        n *= size
+    return n

@@ -1,0 +1,82 @@
+"""Two scenarios side by side: which fields differ, and what each cause costs in each phase.
+
+Causes are those of the roofline: compute, vector, memory, overhead. Chapter: `docs/whatif.md`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from npu_sim.report.fidelity import simulate
+from npu_sim.roofline.formula import LIMITS
+from npu_sim.units import ms_from_cycles
+from npu_sim.whatif.request import scenario_program
+from npu_sim.whatif.scenario import Scenario
+
+__all__ = ["Comparison", "compare"]
+
+Costs = Mapping[tuple[str, str], float]  # (phase, cause) -> ms
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """What differs between two scenarios."""
+
+    fields: Mapping[str, tuple[Any, Any]]  # {path: (value in A, value in B)}
+    costs: Mapping[tuple[str, str], tuple[float, float]]  # (phase, cause) -> (ms in A, ms in B)
+
+    @property
+    def totals_ms(self) -> tuple[float, float]:
+        """Simulated request of A and of B."""
+        pairs = list(self.costs.values())
+        return sum(a for a, _ in pairs), sum(b for _, b in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers and texts."""
+        a, b = self.totals_ms
+        return {
+            "simulated": True,
+            "fields": {path: {"a": x, "b": y} for path, (x, y) in self.fields.items()},
+            "costs": [
+                {"phase": phase, "cause": cause, "a_ms": x, "b_ms": y, "difference_ms": y - x}
+                for (phase, cause), (x, y) in self.costs.items()
+            ],
+            "a_ms": a,
+            "b_ms": b,
+        }
+
+
+def compare(a: Scenario, b: Scenario) -> Comparison:
+    """Compare two scenarios.
+
+    Args:
+        a: the first.
+        b: the second.
+
+    Returns:
+        Fields that differ, and the cost of each cause in each phase; together the costs are the
+        simulated requests.
+
+    Raises:
+        NpuSimError: one of them cannot be simulated.
+    """
+    of_a, of_b = a.paths(), b.paths()
+    paths = dict.fromkeys([*of_a, *of_b])
+    fields = {
+        path: (of_a.get(path), of_b.get(path)) for path in paths if of_a.get(path) != of_b.get(path)
+    }
+    if a.model.name != b.model.name:
+        fields = {"model": (a.model.name, b.model.name), **fields}
+    costs_a, costs_b = _costs(a), _costs(b)
+    keys = dict.fromkeys([*costs_a, *costs_b])
+    costs = {key: (costs_a.get(key, 0.0), costs_b.get(key, 0.0)) for key in keys}
+    return Comparison(fields=fields, costs=costs)
+
+
+def _costs(scenario: Scenario) -> Costs:
+    report = simulate(scenario_program(scenario), scenario.npu, fidelity="roofline")
+    return {
+        (phase.phase, cause): ms_from_cycles(phase.limit_cycles[cause], scenario.npu.clock_hz)
+        for phase in report.phases
+        for cause in LIMITS
+    }

@@ -1,0 +1,129 @@
+"""One model at many input lengths: columns recorded at three of them, computed for all others.
+
+Every number of an operation is a polynomial of degree two at most in the number of input tokens:
+weights do not depend on it, linear layers and caches grow with it, attention with its square. So
+three recordings say everything, and a sweep over lengths needs no more. Chapter: `docs/whatif.md`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from npu_sim.errors import check_at_most
+from npu_sim.program.program import Program
+from npu_sim.program.request import MAX_INPUT_TOKENS
+from npu_sim.roofline.columns import FlatProgram, call_rows
+from npu_sim.whatif.request import FlatRequest, flat_request, is_exact
+from npu_sim.whatif.scenario import Scenario
+
+__all__ = ["FlatFamily", "family_of"]
+
+LEAST = 2  # one token is a special case: taking the last of one copies nothing
+LENGTHS = (LEAST, LEAST + 1, LEAST + 2)
+
+
+@dataclass(frozen=True, eq=False)
+class FlatFamily:
+    """A request at any input length of at least `LEAST`."""
+
+    base: Scenario
+    recorded: tuple[FlatRequest, ...]  # at LENGTHS
+    rows: np.ndarray  # [3, n_rows, 9] differences of order 0, 1, 2
+    counts: np.ndarray  # [n_rows]
+    first: np.ndarray  # [n_rows]
+    stored: np.ndarray  # [3] bytes in DRAM, as differences
+
+    def at(self, n_input: int) -> FlatRequest:
+        """Return the request at one length.
+
+        Args:
+            n_input: tokens read.
+
+        Returns:
+            What `flat_request` returns.
+
+        Raises:
+            WorkloadError: too long to simulate.
+        """
+        workload = replace(self.base.workload, n_input=n_input)
+        if n_input < LEAST:
+            return flat_request(replace(self.base, workload=workload))
+        check_at_most("batch x n_input", workload.batch * n_input, MAX_INPUT_TOKENS)
+        near = self.recorded[0].flat
+        positions = [np.array(request.flat.positions) for request in self.recorded]
+        flat = FlatProgram(
+            rows=_newton(self.rows, n_input),
+            counts=self.counts,
+            first=self.first,
+            positions=_newton(_differences(positions), n_input),
+            calls=near.calls,
+            first_calls=near.first_calls,
+            n_output=near.n_output,
+        )
+        return replace(
+            self.recorded[0], flat=flat, stored_bytes=round(float(_newton(self.stored, n_input)))
+        )
+
+
+def family_of(scenario: Scenario) -> FlatFamily | None:
+    """Record a request at three input lengths.
+
+    Args:
+        scenario: its input length does not matter.
+
+    Returns:
+        The family, or None where lengths change more than sizes: static contexts, drafters, NTK,
+        odd widths in 4 bits.
+    """
+    if not is_exact(scenario) or scenario.drafter.beam_width or scenario.workload.n_output < 4:
+        return None
+    widths, stacks = scenario.precision, scenario.model.config.stacks.values()
+    if 4 in (widths.weight_bits, widths.head_weight_bits) and any(s.d_model % 2 for s in stacks):
+        return None  # half bytes are rounded up, which no polynomial does
+    requests = tuple(
+        flat_request(replace(scenario, workload=replace(scenario.workload, n_input=n)))
+        for n in LENGTHS
+    )
+    n_grown = scenario.workload.n_output - 3
+    aligned = [_aligned(request.program, n_grown) for request in requests]
+    rows = _differences([rows for rows, _ in aligned])
+    marked = np.concatenate([*rows, aligned[0][1]], axis=1)  # [n_ops, 3 * 9 + 1]
+    different, counts = np.unique(marked, axis=0, return_counts=True)
+    if len({len(request.flat.positions) for request in requests}) > 1:
+        return None
+    # an operation of the first calls and one of the others are two rows here
+    width = rows.shape[2]
+    return FlatFamily(
+        base=scenario,
+        recorded=requests,
+        rows=np.stack([different[:, i * width : (i + 1) * width] for i in range(3)]),
+        counts=counts.astype(float),
+        first=counts * different[:, -1],
+        stored=_differences([np.array(float(request.stored_bytes)) for request in requests]),
+    )
+
+
+def _aligned(program: Program, n_grown: int) -> tuple[np.ndarray, np.ndarray]:
+    """All operations in order, grown steps last, and whether they precede the first token."""
+    recorded = program.calls[: len(program.calls) - n_grown]
+    per_call = [np.array(call_rows(call)) for call in recorded]
+    before, last = per_call[-2:]
+    grown = [last + step * (last - before) for step in range(1, n_grown + 1)]
+    n_first = program.n_first_calls
+    marks = [np.full((len(rows), 1), float(i < n_first)) for i, rows in enumerate(per_call)]
+    marks += [np.zeros((len(rows), 1)) for rows in grown]
+    return np.concatenate([*per_call, *grown]), np.concatenate(marks)
+
+
+def _differences(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Values at three neighbouring lengths -> differences of order 0, 1 and 2."""
+    a, b, c = values
+    return np.stack([a, b - a, c - 2 * b + a])
+
+
+def _newton(differences: np.ndarray, n_input: int) -> np.ndarray:
+    """Newton's polynomial through the three lengths; exact in whole numbers."""
+    x = n_input - LEAST
+    value: np.ndarray = differences[0] + x * differences[1] + x * (x - 1) // 2 * differences[2]
+    return value

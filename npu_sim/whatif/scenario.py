@@ -1,0 +1,160 @@
+"""One what-if: model, NPU, precision, workload and drafter, and any of their fields by its path.
+
+Paths look like `npu.dma.bytes_per_s`, `model.decoder.n_layers`, `precision.weight_bits`,
+`workload.n_input`, `drafter.beam_width`. Sweeps, sensitivities, comparisons and searches all change
+scenarios through `Scenario.with_fields`. Chapter: `docs/whatif.md`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, Self
+
+from mu_ref.config import StackConfig
+from mu_ref.errors import MuRefError, check_choice
+from npu_sim.errors import NpuSimError, WorkloadError, check_at_least
+from npu_sim.hardware.chip import Npu
+from npu_sim.program.description import Description
+from npu_sim.program.precision import Precision
+from npu_sim.program.program import RUNTIMES
+from npu_sim.speculate.drafter import Drafter
+
+__all__ = ["ALIASES", "Scenario", "Workload", "full_path"]
+
+
+ALIASES: Mapping[str, str] = MappingProxyType({
+    "dma_bandwidth": "npu.dma.bytes_per_s", "dram_bandwidth": "npu.dram.bytes_per_s",
+    "clock": "npu.clock_hz", "sram": "npu.sram.capacity_bytes",
+    "op_overhead": "npu.per_op_overhead_cycles", "call_overhead": "npu.per_inference_overhead_us",
+    "n_input": "workload.n_input", "n_output": "workload.n_output", "batch": "workload.batch",
+    "weight_bits": "precision.weight_bits", "kv_bits": "precision.kv_bits",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """What is asked of the model.
+
+    Raises:
+        WorkloadError: a length below 1, or an unknown runtime.
+    """
+
+    n_input: int = 64  # tokens read
+    n_output: int = 32  # tokens written
+    batch: int = 1  # requests computed together
+    static_context: int | None = None  # slots of a compiled graph; None: exact lengths
+    runtime: str = "native"  # who calls the graph
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        for name in ("n_input", "n_output", "batch"):
+            check_at_least(f"workload.{name}", getattr(self, name), 1)
+        if self.static_context is not None:
+            check_at_least("workload.static_context", self.static_context, 1)
+        check_choice("workload.runtime", self.runtime, RUNTIMES, WorkloadError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scenario:
+    """Everything that a simulated request depends on."""
+
+    model: Description
+    npu: Npu
+    precision: Precision
+    workload: Workload
+    drafter: Drafter
+
+    def paths(self) -> dict[str, Any]:
+        """List every field that can be varied, with its value."""
+        found = {f"npu.{path}": value for path, value in self.npu.values().items()}
+        for stack, config in self.model.config.stacks.items():
+            for name in MODEL_FIELDS:
+                found[f"model.{stack}.{name}"] = getattr(config, name)
+        found["model.vocab_size"] = self.model.config.vocab_size
+        found["model.lm_head"] = self.model.lm_head
+        for part in ("precision", "workload", "drafter"):
+            found |= {f"{part}.{k}": v for k, v in asdict(getattr(self, part)).items()}
+        return found
+
+    def with_fields(self, changes: Mapping[str, Any]) -> Self:
+        """Return the scenario with some fields changed.
+
+        Args:
+            changes: {path: value}; see `paths`.
+
+        Returns:
+            The changed scenario.
+
+        Raises:
+            NpuSimError: an unknown path or a value that is not allowed; names the path.
+        """
+        known = self.paths()
+        parts: dict[str, dict[str, Any]] = {}
+        for path, value in changes.items():
+            check_choice("field", path, known, WorkloadError)
+            part, _, name = path.partition(".")
+            parts.setdefault(part, {})[name] = value
+        try:
+            return replace(
+                self,
+                npu=self.npu.with_changes(parts["npu"]) if "npu" in parts else self.npu,
+                model=_with_model(self.model, parts.get("model", {})),
+                precision=replace(self.precision, **parts.get("precision", {})),
+                workload=replace(self.workload, **parts.get("workload", {})),
+                drafter=replace(self.drafter, **parts.get("drafter", {})),
+            )
+        except NpuSimError:
+            raise
+        except (MuRefError, TypeError, ValueError) as error:
+            raise WorkloadError(f"{', '.join(changes)} must fit together: {error}") from error
+
+
+MODEL_FIELDS = ("n_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "d_head", "gated")
+
+
+def _with_model(model: Description, changes: Mapping[str, Any]) -> Description:
+    if not changes:
+        return model
+    config, more = model.config, {}
+    for path, value in changes.items():
+        stack, _, name = path.partition(".")
+        if not name:
+            more[stack] = value
+            continue
+        more[stack] = _with_stack(more.get(stack) or config.stacks[stack], name, value)
+    if "vocab_size" in more and config.shared_embedding:
+        more["encoder_vocab_size"] = more["vocab_size"]
+    head = more.pop("lm_head", model.lm_head)
+    names = {field.name for field in fields(config)}
+    config = replace(config, **{k: v for k, v in more.items() if k in names})
+    return replace(model, config=config, lm_head=head)
+
+
+def _with_stack(stack: StackConfig, name: str, value: Any) -> StackConfig:
+    if name != "gated":
+        check_at_least(name, value, 1)
+    if name == "n_layers":
+        windowed = (stack.windowed_layers * value)[:value]
+        return replace(stack, n_layers=value, windowed_layers=windowed)
+    return replace(stack, **{name: value})
+
+
+def full_path(name: str, scenario: Scenario) -> str:
+    """Complete a short name of a field.
+
+    Args:
+        name: a path, an alias such as "dma_bandwidth", or a path of the NPU without "npu.".
+        scenario: whose fields there are.
+
+    Returns:
+        The path.
+
+    Raises:
+        WorkloadError: no such field; lists those that exist.
+    """
+    known = scenario.paths()
+    for path in (name, ALIASES.get(name, name), f"npu.{name}"):
+        if path in known:
+            return path
+    check_choice("field", name, [*ALIASES, *known], WorkloadError)
+    raise AssertionError  # check_choice has raised

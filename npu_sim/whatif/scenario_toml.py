@@ -1,0 +1,79 @@
+"""The base of a what-if from the tables of a file or the options of a command.
+
+Chapter: `docs/whatif.md`.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mu_ref.errors import check_choice
+from npu_sim.errors import SweepError
+from npu_sim.hardware.presets import npu
+from npu_sim.models.find import read_description
+from npu_sim.program.precision import Precision
+from npu_sim.speculate.drafter import Drafter
+from npu_sim.whatif.scenario import Scenario, Workload
+
+__all__ = ["BASE_KEYS", "base_scenario", "read_scenario", "table_of"]
+
+
+BASE_KEYS = ("model", "model_json", "hf_config", "npu", "fidelity", "workload", "precision",
+             "drafter")  # fmt: skip
+
+
+def base_scenario(data: Mapping[str, Any]) -> Scenario:
+    """Build the scenario that a file (or a command line) describes.
+
+    Args:
+        data: see the module; model, npu, workload, precision, drafter.
+
+    Returns:
+        The scenario.
+
+    Raises:
+        NpuSimError: a key that is wrong; names it.
+    """
+    parts: dict[str, Any] = {}
+    for name, kind in (("workload", Workload), ("precision", Precision), ("drafter", Drafter)):
+        table = table_of(data, name)
+        known = [field.name for field in fields(kind)]
+        for key in table:
+            check_choice(f"key of [{name}]", key, known, SweepError)
+        parts[name] = kind(**table)
+    return Scenario(
+        model=read_description(data), npu=npu(data.get("npu", "hexagon-x-elite")), **parts
+    )
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Read a scenario from a TOML file: the base of a sweep, without what is varied.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The scenario.
+
+    Raises:
+        NpuSimError: no such file, not TOML, or a key that is wrong; names it.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SweepError(f"{path} must be a TOML file of a scenario; cannot read it") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SweepError(f"{path} must be TOML, got something else ({error})") from error
+    for key in data:
+        check_choice(f"key of {path}", key, BASE_KEYS, SweepError)
+    return base_scenario(data)
+
+
+def table_of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a table of a file; empty if it is not there."""
+    table = data.get(name, {})
+    if not isinstance(table, dict):
+        raise SweepError(f"{name} must be a table, got {table!r}")
+    return table

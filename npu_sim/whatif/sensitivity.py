@@ -1,0 +1,87 @@
+"""Questions to the simulator: which field matters most, what it would take, what changed and why.
+
+Chapter: `docs/whatif.md`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mu_ref.errors import check_choice
+from npu_sim.errors import SweepError
+from npu_sim.whatif.measure import METRICS, _metric, measure
+from npu_sim.whatif.scenario import Scenario, full_path
+
+__all__ = ["SENSITIVE", "Swing", "sensitivity"]
+
+
+SENSITIVE = (
+    "npu.clock_hz", "npu.matrix.w8a16_macs_per_cycle", "npu.matrix.attention_efficiency",
+    "npu.vector.width_bytes", "npu.vector.special_function_cycles", "npu.dma.bytes_per_s",
+    "npu.sram.capacity_bytes", "npu.per_op_overhead_cycles", "npu.per_inference_overhead_us",
+    "workload.n_input", "workload.n_output", "precision.weight_bits", "precision.kv_bits",
+)  # fmt: skip
+
+WIDTHS = (4, 8, 16)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swing:
+    """What one field does to a metric."""
+
+    path: str
+    low: float | None  # metric with the smaller value; None: cannot be simulated
+    high: float | None
+    low_value: Any
+    high_value: Any
+
+    def span(self, base: float) -> float:
+        """Largest change of the metric, as a share of its base."""
+        return max(abs((x or base) / base - 1) for x in (self.low, self.high))
+
+
+def sensitivity(
+    scenario: Scenario,
+    metric: str = "latency_ms",
+    share: float = 0.2,
+    paths: Sequence[str] = SENSITIVE,
+    fidelity: str = "roofline",
+) -> tuple[float, list[Swing]]:
+    """Move one field at a time down and up.
+
+    Args:
+        scenario: the base.
+        metric: one of `METRICS`.
+        share: how far, 0.2 is 20 % each way; widths go to their neighbours, overheads of 0 stay.
+        paths: fields to move.
+        fidelity: "roofline" or "tile".
+
+    Returns:
+        The metric of the base, and a swing per field, the largest first.
+
+    Raises:
+        NpuSimError: no such metric or field, or a share outside (0, 1).
+    """
+    check_choice("metric", metric, METRICS, SweepError)
+    if not 0 < share < 1:
+        raise SweepError(f"share must lie in (0, 1), got {share}")
+    base = measure(scenario, fidelity)[metric]
+    swings = []
+    for name in paths:
+        path = full_path(name, scenario)
+        low, high = _neighbours(path, scenario.paths()[path], share)
+        found = [_metric(scenario, {path: value}, metric, fidelity) for value in (low, high)]
+        swings.append(Swing(path=path, low=found[0], high=found[1], low_value=low, high_value=high))
+    return base, sorted(swings, key=lambda swing: -swing.span(base))
+
+
+def _neighbours(path: str, value: Any, share: float) -> tuple[Any, Any]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SweepError(f"{path} must be a number to be moved, got {value!r}")
+    if path.startswith("precision."):
+        at = WIDTHS.index(value)
+        return WIDTHS[max(at - 1, 0)], WIDTHS[min(at + 1, len(WIDTHS) - 1)]
+    low, high = value * (1 - share), value * (1 + share)
+    if path.endswith("efficiency"):
+        high = min(high, 1.0)
+    return (round(low), round(high)) if isinstance(value, int) else (low, high)

@@ -1,0 +1,120 @@
+"""Search the value of one field that reaches a target. Chapter: `docs/whatif.md`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mu_ref.errors import check_choice
+from npu_sim.errors import SweepError
+from npu_sim.whatif.measure import METRICS, _metric, measure
+from npu_sim.whatif.scenario import Scenario, full_path
+
+__all__ = ["Answer", "solve"]
+
+
+MAX_FACTOR = 1e6  # how far a search goes from the present value
+
+TOLERANCE = 1e-4  # relative, of the searched value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a search found."""
+
+    path: str
+    metric: str
+    target: float
+    now: float  # value of the field
+    now_metric: float
+    needed: float | None  # value that reaches the target; None: no value does
+    best_metric: float  # what the needed, or the most extreme, value reaches
+    limit: str  # what stands in the way where no value is enough
+
+
+def solve(
+    scenario: Scenario, name: str, metric: str, target: float, fidelity: str = "roofline"
+) -> Answer:
+    """Search the value of one field that reaches a target.
+
+    The metric must be monotonic in the field, as rates, bandwidths and overheads are.
+
+    Args:
+        scenario: the base.
+        name: field, by path or alias.
+        metric: one of `METRICS`; more is better for decode_tok_per_s, less for the others.
+        target: value of the metric to reach.
+        fidelity: "roofline" or "tile".
+
+    Returns:
+        The answer.
+
+    Raises:
+        NpuSimError: no such field or metric, a field that is not a number, or a target that is not
+            positive.
+    """
+    check_choice("metric", metric, METRICS, SweepError)
+    if not 0 < target < float("inf"):
+        raise SweepError(f"the target must be a positive number, got {target}")
+    path = full_path(name, scenario)
+    now = scenario.paths()[path]
+    if isinstance(now, bool) or not isinstance(now, int | float) or now <= 0:
+        raise SweepError(f"{path} must be a positive number to be searched, got {now!r}")
+    whole = isinstance(now, int)
+
+    def reached(value: float) -> float | None:
+        at = max(1, round(value)) if whole else value
+        return _metric(scenario, {path: at}, metric, fidelity)
+
+    def enough(value: float) -> bool:
+        got = reached(value)
+        more_is_better = metric == "decode_tok_per_s"
+        return got is not None and (got >= target if more_is_better else got <= target)
+
+    base = measure(scenario, fidelity)[metric]
+    found = _edge(float(now), enough)
+    best = reached(found if found is not None else _extreme(float(now), reached, metric))
+    return Answer(
+        path=path, metric=metric, target=target, now=float(now), now_metric=base, needed=found,
+        best_metric=float("nan") if best is None else best,
+        limit="" if found is not None else "other parts of the NPU or of the work",
+    )  # fmt: skip
+
+
+def _edge(now: float, enough: Any) -> float | None:
+    """Bisect for the least change of `now` that is enough; None if none is."""
+    if enough(now):  # how much could it be worse?
+        good, bad = now, None
+        for direction in (0.5, 2.0):
+            value = now
+            while bad is None and 1 / MAX_FACTOR < value / now < MAX_FACTOR:
+                good, value = value, value * direction
+                bad = value if not enough(value) else None
+            if bad is not None:
+                break
+            good = now
+        if bad is None:
+            return now
+    else:
+        bad, good_found = now, None
+        for direction in (2.0, 0.5):
+            value = now
+            while good_found is None and 1 / MAX_FACTOR < value / now < MAX_FACTOR:
+                value *= direction
+                good_found = value if enough(value) else None
+                bad = bad if good_found is not None else value
+            if good_found is not None:
+                break
+            bad = now
+        if good_found is None:
+            return None
+        good = good_found
+    while abs(good - bad) > TOLERANCE * abs(good):
+        middle = (good * bad) ** 0.5
+        good, bad = (middle, bad) if enough(middle) else (good, middle)
+    return good
+
+
+def _extreme(now: float, reached: Any, metric: str) -> float:
+    """The far value of the field with the better metric."""
+    ends = [now * MAX_FACTOR, now / MAX_FACTOR]
+    sign = -1 if metric == "decode_tok_per_s" else 1
+    return min(ends, key=lambda value: sign * (reached(value) or sign * float("inf")))

@@ -1,0 +1,144 @@
+"""What a sweep varies: a TOML file becomes a list of numbered points.
+
+    model = "mu-330m"            # or model_json = "FILE#name", or hf_config = "FILE"
+    npu = "hexagon-x-elite"      # or FILE.toml
+    fidelity = "roofline"
+
+    [workload]                   # fields of the base, all optional; also [precision], [drafter]
+    n_input = 64
+
+    [vary]                       # every combination
+    "npu.dma.bytes_per_s" = { log = [20, 200], n = 50, unit = "GB/s" }
+    "workload.n_input" = { range = [64, 512], step = 64 }
+    "precision.weight_bits" = [4, 8]
+
+    [sample]                     # and, for every combination, n random draws
+    n = 10
+    seed = 0
+    "npu.sram.capacity_bytes" = { log = [1, 16], unit = "MiB" }
+    "npu.per_inference_overhead_us" = { uniform = [30, 500] }
+
+Chapter: `docs/whatif.md`.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mu_ref.errors import check_choice
+from npu_sim.errors import NpuSimError, SweepError
+from npu_sim.whatif.axes import Axis, read_axis
+from npu_sim.whatif.scenario import Scenario
+from npu_sim.whatif.scenario_toml import BASE_KEYS, base_scenario, table_of
+
+__all__ = ["FIDELITIES", "SweepSpec", "read_spec", "spec_from"]
+
+FIDELITIES = ("roofline", "tile")
+TOP = (*BASE_KEYS, "vary", "sample")
+MAX_POINTS = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepSpec:
+    """A base scenario and what is varied around it."""
+
+    base: Scenario
+    fidelity: str
+    grid: tuple[Axis, ...]
+    random: tuple[Axis, ...]
+    n_draws: int  # per combination of the grid
+    seed: int
+    text: str  # the file
+
+    @property
+    def n_points(self) -> int:
+        """How many points there are."""
+        return prod(len(axis.values) for axis in self.grid) * self.n_draws
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What is varied, in the order of the file."""
+        return tuple(axis.path for axis in (*self.grid, *self.random))
+
+    def point(self, index: int) -> dict[str, Any]:
+        """Return what point `index` changes; the last axis of the grid moves fastest."""
+        combination, _ = divmod(index, self.n_draws)
+        changes = {}
+        for axis in reversed(self.grid):
+            combination, at = divmod(combination, len(axis.values))
+            changes[axis.path] = axis.values[at]
+        changes = {axis.path: changes[axis.path] for axis in self.grid}
+        if self.random:
+            rng = np.random.default_rng([self.seed, index])
+            changes |= {axis.path: axis.draw(rng) for axis in self.random}
+        return changes
+
+
+def read_spec(path: Path) -> SweepSpec:
+    """Read a sweep from a TOML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The sweep.
+
+    Raises:
+        SweepError: no such file, not TOML, or a key that is wrong; names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SweepError(f"{path} must be a TOML file of a sweep; cannot read it") from error
+    except UnicodeDecodeError as error:
+        raise SweepError(f"{path} must be text in UTF-8, got other bytes") from error
+    try:
+        return spec_from(text)
+    except NpuSimError as error:
+        raise SweepError(f"{path}: {error}") from error
+
+
+def spec_from(text: str) -> SweepSpec:
+    """Read a sweep from the text of a TOML file.
+
+    Args:
+        text: see the module.
+
+    Returns:
+        The sweep.
+
+    Raises:
+        NpuSimError: not TOML, or a key that is wrong; names it.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SweepError(f"a sweep must be TOML, got something else ({error})") from error
+    for key in data:
+        check_choice("key", key, TOP, SweepError)
+    base, fidelity = base_scenario(data), data.get("fidelity", FIDELITIES[0])
+    check_choice("fidelity", fidelity, FIDELITIES, SweepError)
+    sample = dict(table_of(data, "sample"))
+    n_draws, seed = sample.pop("n", 1), sample.pop("seed", 0)
+    for key, value, least in (("sample.n", n_draws, 1), ("sample.seed", seed, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise SweepError(f"{key} must be a whole number of at least {least}, got {value!r}")
+    grid = tuple(read_axis(key, entry, base) for key, entry in table_of(data, "vary").items())
+    drawn = tuple(read_axis(key, entry, base, drawn=True) for key, entry in sample.items())
+    if not grid and not drawn:
+        raise SweepError("a sweep must vary something, got neither [vary] nor [sample] entries")
+    if n_draws > 1 and not drawn:
+        raise SweepError(f"sample.n must come with a field to draw, got n = {n_draws} alone")
+    repeated = {a.path for a in grid} & {a.path for a in drawn}
+    if repeated or len({a.path for a in grid}) < len(grid):
+        twice = ", ".join(sorted(repeated)) or "a field and its alias"
+        raise SweepError(f"each field must be varied once, got {twice} twice")
+    spec = SweepSpec(base=base, fidelity=fidelity, grid=grid, random=drawn, n_draws=n_draws,
+                     seed=seed, text=text)  # fmt: skip
+    if spec.n_points > MAX_POINTS:
+        raise SweepError(f"a sweep must have at most {MAX_POINTS:,} points, got {spec.n_points:,}")
+    return spec

@@ -1,21 +1,23 @@
 """Decode: one token after another, greedy or sampled, a batch at a time, as a stream.
 
-Chapter: `docs/01_mu.md`.
+`generate` decodes to the end, `stream` step by step; `decode_step` is one step of the model, which
+an executor may know from the step before. Chapter: `docs/01_mu.md`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.model import mu
-from mu_ref.model.cache import Cache, Memory
-from mu_ref.model.decoder import decode
-from mu_ref.ops import Ops
+from mu_ref.model.cache import Cache, Memory, Placement
+from mu_ref.model.decoder import place, run_layers
+from mu_ref.ops import Ops, Value
 
-__all__ = ["Sampling", "Step", "generate", "sample", "stream"]
+__all__ = ["GREEDY", "Sampling", "Step", "decode_step", "generate", "sample", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +116,45 @@ def token_probabilities(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
     return p / p.sum(axis=-1, keepdims=True)
 
 
+def decode_step(
+    ops: Ops,
+    model: ModelConfig,
+    tokens: np.ndarray,
+    valid: np.ndarray,
+    memory: Memory | None,
+    cache: Cache,
+    placement: Placement | None = None,
+) -> Value:
+    """Do what `decoder.decode` does, and let the executor recognise a step that it did before.
+
+    From step to step the layers do the same, with other tokens, positions and masks, on a longer
+    cache; `Ops.repeat` says so.
+
+    Args:
+        ops: the executor.
+        model: its `decoder` must not be None.
+        tokens: [batch, n_new] int, the tokens not yet in the cache.
+        valid: [batch, n_new] bool, False at padding.
+        memory: from `mu.remember`, or None for a decoder-only model.
+        cache: earlier tokens; updated.
+        placement: for tokens that do not simply follow the cached ones.
+
+    Returns:
+        [batch, n_new, d_model], after the final norm.
+    """
+    placed = place(model, tokens, valid, cache, placement)
+
+    def layers(*_: Any) -> Value:
+        return run_layers(ops, model, placed, memory, cache)
+
+    if placed.tokens.shape != tokens.shape:  # theta has changed: everything again, for this once
+        return layers()
+    read = [] if memory is None else [x for layer in memory.layers for x in (layer.k, layer.v)]
+    memory_mask = () if memory is None else (memory.mask,)
+    inputs = (placed.tokens, placed.turn, *memory_mask, *placed.masks.values())
+    return ops.repeat(("decode", model), cache.layers, read, inputs, layers)
+
+
 def stream(
     ops: Ops,
     model: ModelConfig,
@@ -151,10 +192,10 @@ def stream(
     tokens, valid = prompt, prompt_valid
     ended = np.zeros(len(prompt), bool)
     for _ in range(max_new_tokens):
-        hidden = decode(ops, tokens, valid, model, memory, cache)  # [batch, n_tok, d_model]
+        hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
         last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
         hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")
-        scores = mu.logits(ops, hidden, model)  # [batch, 1, vocab_size]
+        scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
         new = np.where(ended, model.pad_id, sample(ops, scores, sampling, rng)[:, 0])
         was_ended = ended
         if stop_at_eos:
@@ -163,7 +204,7 @@ def stream(
         if ended.all():
             return
         tokens = new[:, None]
-        valid = mu.decoder_valid(tokens, model) & ~was_ended[:, None]
+        valid = mu.decoder_valid(model, tokens) & ~was_ended[:, None]
 
 
 def generate(

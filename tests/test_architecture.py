@@ -106,6 +106,30 @@ def test_the_model_knows_no_executor(name: str) -> None:
     assert ops <= {"mu_ref.ops", "mu_ref.ops.rotation"}
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("mu_ref.model")])
+def test_the_model_knows_nothing_of_steps_that_come_again(name: str) -> None:
+    used = {node.attr for node in ast.walk(tree_of(name)) if isinstance(node, ast.Attribute)}
+    assert not used & {"repeat", "compiled"}
+
+
+def test_functions_of_the_model_take_their_arguments_in_one_order() -> None:
+    """The executor, the configuration, what is computed on, what is read beside it, the site."""
+    rank = {"ops": 0, "model": 1, "stack": 1, "site": 4}
+    rank |= dict.fromkeys(("mask", "sight", "memory", "cache", "placement"), 3)
+    functions = [
+        node
+        for name in NAMES
+        if name.startswith("mu_ref.model.")
+        for node in tree_of(name).body
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert len(functions) > 15
+    for function in functions:
+        names = [argument.arg for argument in function.args.args]
+        ranks = [rank.get(name, 2) for name in names]
+        assert ranks == sorted(ranks), f"{function.name}({', '.join(names)})"
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("mu_ref.ops.")])
 def test_an_executor_knows_no_layer_and_only_compiled_ones_know_kernels(name: str) -> None:
     rooms = {n.split(".")[1] for n in MODULES[name].imports if n.startswith("mu_ref.")}

@@ -55,14 +55,14 @@ def forward_file(
         raise InputError(f"{inputs}: every row must hold a token that is not masked; one does not")
     ops = ReferenceOps(weights, dtype)
     memory = mu.remember(ops, config, source, valid)
-    hidden = decode(ops, target, mu.decoder_valid(target, config), config, memory)
+    hidden = decode(ops, config, target, mu.decoder_valid(config, target), memory)
     start = np.full((len(source), 1), config.bos_id)
     steps = stream(
         ops, config, memory, start, np.ones(start.shape, bool), max_new_tokens, stop_at_eos=False
     )
     results = {
         "encoder_output": memory.hidden,
-        "logits": mu.logits(ops, hidden, config),
+        "logits": mu.logits(ops, config, hidden),
         "greedy_ids": np.concatenate([start, *(step.tokens[:, None] for step in steps)], axis=1),
     }
     write_arrays(out, results)

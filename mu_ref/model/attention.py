@@ -1,17 +1,30 @@
-"""Attention and the other sub-layers: what one block of Mu is made of.
+"""Attention: every token asks, the tokens that it may see answer.
 
 `attend` is the formula; `self_attention` and `cross_attention` say where its q, k and v come from.
 Masks are True where a query may attend to a key. Chapter: `docs/01_mu.md`.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mu_ref.config import StackConfig
-from mu_ref.model.cache import LayerCache
+from mu_ref.model.cache import LayerCache, LayerMemory
 from mu_ref.ops import Ops, Value
 from mu_ref.ops.rotation import Rotation
 
-__all__ = ["attend", "attention_mask", "cross_attention", "mlp", "residual", "self_attention"]
+__all__ = [
+    "Sight", "attend", "attention_mask", "cross_attention", "project_memory", "self_attention",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the tokens of one pass see of each other, and of earlier ones, in one layer."""
+
+    turn: Rotation  # where the n_tok tokens stand
+    mask: np.ndarray  # [batch, 1, n_tok, n_key] bool, n_key counts cached and new tokens
+    cache: LayerCache | None = None  # earlier tokens; receives the new keys and values
 
 
 def attention_mask(
@@ -45,25 +58,25 @@ def attention_mask(
         allowed = allowed & (distance >= 0)
     if window is not None:
         allowed = allowed & ((distance < window) if causal else (np.abs(distance) <= window))
-    return allowed[:, None]
+    return allowed[:, None]  # [batch, 1, n_query, n_key]
 
 
 def attend(
-    ops: Ops, q: Value, k: Value, v: Value, mask: np.ndarray, config: StackConfig, site: str
+    ops: Ops, stack: StackConfig, q: Value, k: Value, v: Value, mask: np.ndarray, site: str
 ) -> Value:
     r"""Let every query read a weighted sum of the values.
 
     $$o_i = \sum_j \mathrm{softmax}_j(s \, q_i \cdot k_j) \, v_j$$                       (1.1)
 
-    with the score capped by $c \tanh(\cdot / c)$ before the softmax where the config says so.
+    with the score capped by $c \tanh(\cdot / c)$ before the softmax where the stack says so.
 
     Args:
         ops: the executor.
+        stack: uses attention_scale (s), attention_softcap (c), kv_head_of.
         q: [batch, n_heads, n_query, d_head].
         k: [batch, n_kv_heads, n_key, d_head].
         v: [batch, n_kv_heads, n_key, d_head].
         mask: [batch, 1, n_query, n_key] bool.
-        config: uses attention_scale (s), attention_softcap (c), kv_head_of.
         site: for example "decoder.3.self_attention".
 
     Returns:
@@ -72,128 +85,85 @@ def attend(
     Source:
         Vaswani et al. 2017, arXiv:1706.03762, Eq. 1; grouped heads: arXiv:2305.13245.
     """
-    k = ops.share_heads(k, config.kv_head_of, f"{site}.k_heads")  # [batch, n_heads, n_key, d_head]
-    v = ops.share_heads(v, config.kv_head_of, f"{site}.v_heads")
+    # Several query heads read one key head: [batch, n_kv_heads, ...] -> [batch, n_heads, ...].
+    k = ops.share_heads(k, stack.kv_head_of, f"{site}.k_heads")
+    v = ops.share_heads(v, stack.kv_head_of, f"{site}.v_heads")
     # [batch, n_heads, n_query, n_key]
     scores = ops.matmul(q, k, f"{site}.scores", transpose_b=True)
-    scores = ops.scale(scores, config.attention_scale, f"{site}.scale")
-    if config.attention_softcap is not None:
-        scores = ops.softcap(scores, config.attention_softcap, f"{site}.softcap")
+    scores = ops.scale(scores, stack.attention_scale, f"{site}.scale")
+    if stack.attention_softcap is not None:
+        scores = ops.softcap(scores, stack.attention_softcap, f"{site}.softcap")
+    # The mask comes after the cap: a key that is not seen weighs exactly nothing.
     weights = ops.softmax(scores, mask, f"{site}.softmax")
     mixed = ops.matmul(weights, v, f"{site}.mix")  # [batch, n_heads, n_query, d_head]
-    return ops.merge_heads(mixed, f"{site}.merge")
+    return ops.merge_heads(mixed, f"{site}.merge")  # [batch, n_query, n_heads * d_head]
 
 
-def self_attention(
-    ops: Ops,
-    x: Value,
-    turn: Rotation,
-    mask: np.ndarray,
-    config: StackConfig,
-    site: str,
-    cache: LayerCache | None = None,
-) -> Value:
+def self_attention(ops: Ops, stack: StackConfig, x: Value, sight: Sight, site: str) -> Value:
     """Let tokens read each other; with a cache, also the tokens of earlier steps.
 
     Args:
         ops: the executor.
+        stack: uses n_heads, n_kv_heads and what `attend` uses.
         x: [batch, n_tok, d_model].
-        turn: rotation of the n_tok new tokens.
-        mask: [batch, 1, n_tok, n_key] bool, n_key counts cached and new tokens.
-        config: of the stack.
+        sight: where the tokens stand and which they see; its cache receives the new keys (already
+            rotated) and values.
         site: for example "decoder.3.self_attention".
-        cache: receives the new keys (already rotated) and values.
 
     Returns:
         [batch, n_tok, d_model].
     """
-    q = ops.split_heads(ops.linear(x, f"{site}.q"), config.n_heads, f"{site}.q_split")
-    k = ops.split_heads(ops.linear(x, f"{site}.k"), config.n_kv_heads, f"{site}.k_split")
-    v = ops.split_heads(ops.linear(x, f"{site}.v"), config.n_kv_heads, f"{site}.v_split")
-    q = ops.rope(q, turn, f"{site}.q_rope")
-    k = ops.rope(k, turn, f"{site}.k_rope")
-    if cache is not None:
+    # [batch, n_tok, d_model] -> [batch, n_heads, n_tok, d_head], k and v with n_kv_heads
+    q = ops.split_heads(ops.linear(x, f"{site}.q"), stack.n_heads, f"{site}.q_split")
+    k = ops.split_heads(ops.linear(x, f"{site}.k"), stack.n_kv_heads, f"{site}.k_split")
+    v = ops.split_heads(ops.linear(x, f"{site}.v"), stack.n_kv_heads, f"{site}.v_split")
+    # Turned by their positions, q and k meet at an angle that tells how far apart they stand.
+    q = ops.rope(q, sight.turn, f"{site}.q_rope")
+    k = ops.rope(k, sight.turn, f"{site}.k_rope")
+    cache = sight.cache
+    if cache is not None:  # n_tok new keys and values join those of earlier tokens: n_key
         k = cache.k = ops.append(cache.k, k, f"{site}.k_cache")
         v = cache.v = ops.append(cache.v, v, f"{site}.v_cache")
-    return ops.linear(attend(ops, q, k, v, mask, config, site), f"{site}.o")
+    return ops.linear(attend(ops, stack, q, k, v, sight.mask, site), f"{site}.o")
 
 
-def project_memory(ops: Ops, hidden: Value, config: StackConfig, site: str) -> LayerCache:
+def project_memory(
+    ops: Ops, stack: StackConfig, hidden: Value, mask: np.ndarray, site: str
+) -> LayerMemory:
     """Compute the keys and values that one decoder layer reads of the encoder output.
 
     Args:
         ops: the executor.
+        stack: of the decoder; uses n_kv_heads.
         hidden: [batch, n_src, d_model of the encoder].
-        config: of the decoder.
+        mask: [batch, 1, 1, n_src] bool, False at padding.
         site: for example "decoder.3.cross_attention".
 
     Returns:
-        k and v, [batch, n_kv_heads, n_src, d_head]; no RoPE: the encoder has placed its tokens.
+        The layer's memory; its keys are not rotated: the encoder has placed its tokens.
     """
-    k = ops.split_heads(ops.linear(hidden, f"{site}.k"), config.n_kv_heads, f"{site}.k_split")
-    v = ops.split_heads(ops.linear(hidden, f"{site}.v"), config.n_kv_heads, f"{site}.v_split")
-    return LayerCache(k, v)
+    # [batch, n_src, d_model of the encoder] -> [batch, n_kv_heads, n_src, d_head]
+    k = ops.split_heads(ops.linear(hidden, f"{site}.k"), stack.n_kv_heads, f"{site}.k_split")
+    v = ops.split_heads(ops.linear(hidden, f"{site}.v"), stack.n_kv_heads, f"{site}.v_split")
+    return LayerMemory(k, v, mask)
 
 
 def cross_attention(
-    ops: Ops, x: Value, memory: LayerCache, mask: np.ndarray, config: StackConfig, site: str
+    ops: Ops, stack: StackConfig, x: Value, memory: LayerMemory, site: str
 ) -> Value:
     """Let decoder tokens read the encoder output.
 
     Args:
         ops: the executor.
+        stack: of the decoder; uses n_heads and what `attend` uses.
         x: [batch, n_tok, d_model].
         memory: from `project_memory`.
-        mask: [batch, 1, 1, n_src] bool, False at padding.
-        config: of the decoder.
         site: for example "decoder.3.cross_attention".
 
     Returns:
         [batch, n_tok, d_model].
     """
-    q = ops.split_heads(ops.linear(x, f"{site}.q"), config.n_heads, f"{site}.q_split")
-    return ops.linear(attend(ops, q, memory.k, memory.v, mask, config, site), f"{site}.o")
-
-
-def mlp(ops: Ops, x: Value, config: StackConfig, site: str) -> Value:
-    """Apply down(act(up(x))), or down(act(gate(x)) * up(x)) where gated.
-
-    Args:
-        ops: the executor.
-        x: [batch, n_tok, d_model].
-        config: uses gated and activation.
-        site: for example "encoder.0.mlp".
-
-    Returns:
-        [batch, n_tok, d_model].
-    """
-    up = ops.linear(x, f"{site}.up")  # [batch, n_tok, d_ff]
-    if config.gated:
-        gate = ops.activation(
-            ops.linear(x, f"{site}.gate"), config.activation, f"{site}.activation"
-        )
-        return ops.linear(ops.mul(gate, up, f"{site}.gated"), f"{site}.down")
-    return ops.linear(ops.activation(up, config.activation, f"{site}.activation"), f"{site}.down")
-
-
-def residual(
-    ops: Ops, x: Value, update: Value, config: StackConfig, rate: float, site: str
-) -> Value:
-    """Add a sub-layer's output to the stream, normalised first where placement is dual.
-
-    $x \\leftarrow x + \\mathrm{Post}(F(\\mathrm{Pre}(x)))$                               (1.2)
-
-    Args:
-        ops: the executor.
-        x: [batch, n_tok, d_model], the residual stream.
-        update: [batch, n_tok, d_model], F(Pre(x)).
-        config: uses norm_placement, norm_kind, norm_eps.
-        rate: dropout rate, in training.
-        site: for example "encoder.0.mlp".
-
-    Returns:
-        [batch, n_tok, d_model].
-    """
-    if config.norm_placement == "dual":
-        update = ops.norm(update, f"{site}.post_norm", config.norm_kind, config.norm_eps)
-    return ops.add(x, ops.dropout(update, rate, f"{site}.dropout"), f"{site}.residual")
+    # [batch, n_heads, n_tok, d_head]; not rotated, as the keys are not
+    q = ops.split_heads(ops.linear(x, f"{site}.q"), stack.n_heads, f"{site}.q_split")
+    mixed = attend(ops, stack, q, memory.k, memory.v, memory.mask, site)
+    return ops.linear(mixed, f"{site}.o")

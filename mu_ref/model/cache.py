@@ -11,7 +11,7 @@ import numpy as np
 
 from mu_ref.ops import Ops, Value
 
-__all__ = ["Cache", "LayerCache", "Memory", "Placement"]
+__all__ = ["Cache", "LayerCache", "LayerMemory", "Memory", "Placement"]
 
 
 @dataclass(slots=True)
@@ -23,12 +23,25 @@ class LayerCache:
 
 
 @dataclass(slots=True)
+class LayerMemory:
+    """What one decoder layer reads of the encoder: keys, values, and which of them are tokens."""
+
+    k: Value  # [batch, n_kv_heads, n_src, d_head]
+    v: Value  # [batch, n_kv_heads, n_src, d_head]
+    mask: np.ndarray  # [batch, 1, 1, n_src] bool, False at padding; one for all heads and queries
+
+
+@dataclass(slots=True)
 class Memory:
-    """What the decoder reads of the encoder: K and V of every layer, computed once."""
+    """What the decoder reads of the encoder, computed once for all steps."""
 
     hidden: Value  # encoder output, [batch, n_src, d_model of the encoder]
-    layers: list[LayerCache]  # one per decoder layer
-    mask: np.ndarray  # [batch, n_src] bool, False at padding
+    layers: list[LayerMemory]  # one per decoder layer; all hold the same mask
+
+    @property
+    def mask(self) -> np.ndarray:
+        """[batch, 1, 1, n_src] bool, False at padding."""
+        return self.layers[0].mask
 
 
 @dataclass(frozen=True, slots=True)

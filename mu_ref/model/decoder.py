@@ -1,66 +1,53 @@
-"""The decoder: writes one token at a time, reading what it wrote and, in Mu, the encoder output."""
+"""The decoder: writes one token at a time, reading what it wrote and, in Mu, the encoder output.
 
-from typing import Any
+`decode` is two steps. `place` finds where the new tokens stand and what each may read; it is plain
+NumPy. `run_layers` computes; it calls `ops` and nothing else.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
-from mu_ref.model.attention import attention_mask, cross_attention, mlp, residual, self_attention
-from mu_ref.model.cache import Cache, LayerCache, Memory, Placement
+from mu_ref.model.attention import Sight, attention_mask, cross_attention, self_attention
+from mu_ref.model.block import mlp, residual
+from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory, Placement
 from mu_ref.model.encoder import embed
 from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
 from mu_ref.ops.rotation import Rotation
 
-__all__ = ["decode", "decoder_block"]
+__all__ = ["Placed", "decode", "decoder_block", "place", "run_layers"]
 
 
 def decoder_block(
-    ops: Ops,
-    x: Value,
-    turn: Rotation,
-    mask: np.ndarray,
-    config: StackConfig,
-    rate: float,
-    site: str,
-    cache: LayerCache | None,
-    memory: LayerCache | None,
-    memory_mask: np.ndarray | None,
+    ops: Ops, stack: StackConfig, x: Value, sight: Sight, memory: LayerMemory | None, site: str
 ) -> Value:
     """Run one layer: self-attention, cross-attention (if there is a memory), MLP.
 
     Args:
         ops: the executor.
+        stack: of the decoder.
         x: [batch, n_tok, d_model].
-        turn: rotation of the n_tok tokens.
-        mask: [batch, 1, n_tok, n_key] bool.
-        config: of the decoder.
-        rate: dropout rate, in training.
+        sight: where the tokens stand, which they see, and this layer's cache.
+        memory: what this layer reads of the encoder output, or None.
         site: for example "decoder.0".
-        cache: this layer's keys and values, or None.
-        memory: this layer's keys and values of the encoder output, or None.
-        memory_mask: [batch, 1, 1, n_src] bool, or None.
 
     Returns:
         [batch, n_tok, d_model].
     """
-    kind, eps = config.norm_kind, config.norm_eps
-    h = ops.norm(x, f"{site}.self_attention.pre_norm", kind, eps)
-    h = self_attention(ops, h, turn, mask, config, f"{site}.self_attention", cache)
-    x = residual(ops, x, h, config, rate, f"{site}.self_attention")
-    if memory is not None and memory_mask is not None:
-        h = ops.norm(x, f"{site}.cross_attention.pre_norm", kind, eps)
-        h = cross_attention(ops, h, memory, memory_mask, config, f"{site}.cross_attention")
-        x = residual(ops, x, h, config, rate, f"{site}.cross_attention")
-    h = mlp(ops, ops.norm(x, f"{site}.mlp.pre_norm", kind, eps), config, f"{site}.mlp")
-    return residual(ops, x, h, config, rate, f"{site}.mlp")
+    own, cross, inner = f"{site}.self_attention", f"{site}.cross_attention", f"{site}.mlp"
+    x = residual(ops, stack, x, lambda h: self_attention(ops, stack, h, sight, own), own)
+    if memory is not None:
+        x = residual(ops, stack, x, lambda h: cross_attention(ops, stack, h, memory, cross), cross)
+    return residual(ops, stack, x, lambda h: mlp(ops, stack, h, inner), inner)
 
 
 def decode(
     ops: Ops,
+    model: ModelConfig,
     tokens: np.ndarray,
     valid: np.ndarray,
-    model: ModelConfig,
     memory: Memory | None,
     cache: Cache | None = None,
     placement: Placement | None = None,
@@ -69,82 +56,105 @@ def decode(
 
     Args:
         ops: the executor.
-        tokens: [batch, n_tok] int, the tokens not yet in the cache.
-        valid: [batch, n_tok] bool, False at padding.
         model: its `decoder` must not be None.
+        tokens: [batch, n_new] int, the tokens not yet in the cache.
+        valid: [batch, n_new] bool, False at padding.
         memory: from `mu.remember`, or None for a decoder-only model.
         cache: earlier tokens; updated. None computes without one.
         placement: for tokens that do not simply follow the cached ones.
 
     Returns:
-        [batch, n_tok, d_model], after the final norm.
+        [batch, n_new, d_model], after the final norm.
     """
-    config = model.stacks["decoder"]
-    cache = Cache.empty(len(tokens), config.n_layers) if cache is None else cache
-    n_new = tokens.shape[1]
+    if cache is None:
+        cache = Cache.empty(len(tokens), model.stacks["decoder"].n_layers)
+    placed = place(model, tokens, valid, cache, placement)
+    return run_layers(ops, model, placed, memory, cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Tokens to compute, and what the layers must know of where they stand."""
+
+    tokens: np.ndarray  # [batch, n_tok] int
+    turn: Rotation  # of the n_tok tokens
+    masks: dict[int | None, np.ndarray]  # by window: [batch, 1, n_tok, n_slots] bool
+    n_new: int  # the last n_new of the n_tok are asked for
+
+
+def place(
+    model: ModelConfig,
+    tokens: np.ndarray,
+    valid: np.ndarray,
+    cache: Cache,
+    placement: Placement | None = None,
+) -> Placed:
+    r"""Give new tokens their slots in the cache, their positions, and what they may read.
+
+    With NTK scaling the base $\theta'$ of all angles may change with the length (2.2). Keys that
+    were turned under another one are wrong then, and so is every hidden state above the first
+    layer: the cache's keys and values are dropped, and all tokens placed anew.
+
+    Args:
+        model: its `decoder` must not be None.
+        tokens: [batch, n_new] int.
+        valid: [batch, n_new] bool, False at padding.
+        cache: earlier tokens; its slots grow by n_new.
+        placement: for tokens that do not simply follow the cached ones.
+
+    Returns:
+        What `run_layers` computes: the new tokens, or all of them.
+    """
+    stack = model.stacks["decoder"]
+    n_cached, n_new = cache.tokens.shape[1], tokens.shape[1]
     tokens = np.concatenate([cache.tokens, tokens], axis=1)  # [batch, n_slots]
-    valid = np.concatenate([cache.valid, valid], axis=1)
+    valid = np.concatenate([cache.valid, valid], axis=1)  # [batch, n_slots]
     if placement is None:
-        positions, lengths = positions_of(valid, config), rope_lengths(valid, config)
+        positions, lengths = positions_of(stack, valid), rope_lengths(stack, valid)
     else:
         positions = np.concatenate([cache.positions, placement.positions], axis=1)
         lengths = placement.lengths
-    theta = rope_theta(lengths, config)
-    if cache.theta is None or np.any(theta != cache.theta):  # see Cache: compute all again
-        cache.layers = [LayerCache() for _ in range(config.n_layers)]
-        n_compute = tokens.shape[1]
-    else:
-        n_compute = n_new
+    theta = rope_theta(stack, lengths)  # [batch]
+    if cache.theta is None or np.any(theta != cache.theta):  # no cached key fits: compute all again
+        cache.layers = [LayerCache() for _ in range(stack.n_layers)]
+        n_cached = 0
     cache.tokens, cache.valid, cache.positions, cache.theta = tokens, valid, positions, theta
 
-    new = positions[:, -n_compute:]
-    masks = {
-        window: attention_mask(new, positions, valid, causal=True, window=window)
-        for window in dict.fromkeys(map(config.layer_window, range(config.n_layers)))
+    standing = positions[:, n_cached:]  # [batch, n_tok], of the tokens to compute
+    masks = {  # layers with the same window share a mask
+        window: attention_mask(standing, positions, valid, causal=True, window=window)
+        for window in dict.fromkeys(map(stack.layer_window, range(stack.n_layers)))
     }
     if placement is not None:
-        for mask in masks.values():
+        for mask in masks.values():  # drafts of one position do not see each other
             mask[:, 0, -n_new:, -n_new:] &= placement.sees
-    turn = Rotation(new, theta, config.d_head)
-    memory_mask = None if memory is None else memory.mask[:, None, None, :]
-
-    def compute(
-        tokens: np.ndarray,
-        turn: Rotation,
-        memory_mask: np.ndarray | None,
-        *masks_: np.ndarray,
-    ) -> Value:
-        by_window = dict(zip(masks, masks_, strict=True))
-        return _layers(ops, tokens, turn, by_window, model, memory, memory_mask, cache)
-
-    inputs: tuple[Any, ...] = (tokens[:, -n_compute:], turn, memory_mask, *masks.values())
-    if n_compute == n_new:
-        read = [] if memory is None else [x for kept in memory.layers for x in (kept.k, kept.v)]
-        return ops.repeat(("decode", model), cache.layers, read, inputs, compute)
-    x = compute(*inputs)
-    if n_compute == n_new:
-        return x
-    last = np.broadcast_to(np.arange(n_compute - n_new, n_compute), (len(tokens), n_new))
-    return ops.take_tokens(x, last, "decoder.new_tokens")
+    return Placed(tokens[:, n_cached:], Rotation(standing, theta, stack.d_head), masks, n_new)
 
 
-def _layers(
-    ops: Ops,
-    tokens: np.ndarray,
-    turn: Rotation,
-    masks: dict[int | None, np.ndarray],
-    model: ModelConfig,
-    memory: Memory | None,
-    memory_mask: np.ndarray | None,
-    cache: Cache,
+def run_layers(
+    ops: Ops, model: ModelConfig, placed: Placed, memory: Memory | None, cache: Cache
 ) -> Value:
-    """Run all layers; masks by window."""
-    config = model.stacks["decoder"]
-    x = embed(ops, tokens, model, "decoder")
+    """Compute what was placed: embed, all layers, final norm.
+
+    Args:
+        ops: the executor.
+        model: its `decoder` must not be None.
+        placed: from `place`.
+        memory: from `mu.remember`, or None for a decoder-only model.
+        cache: its keys and values grow by those of the placed tokens.
+
+    Returns:
+        [batch, n_new, d_model], of the tokens that are asked for.
+    """
+    stack = model.stacks["decoder"]
+    x = embed(ops, model, placed.tokens, "decoder")  # [batch, n_tok, d_model]
     for layer, layer_cache in enumerate(cache.layers):
+        sight = Sight(placed.turn, placed.masks[stack.layer_window(layer)], layer_cache)
         layer_memory = None if memory is None else memory.layers[layer]
-        x = decoder_block(
-            ops, x, turn, masks[config.layer_window(layer)], config, model.dropout,
-            f"decoder.{layer}", layer_cache, layer_memory, memory_mask,
-        )  # fmt: skip
-    return ops.norm(x, "decoder.final_norm", config.norm_kind, config.norm_eps)
+        x = decoder_block(ops, stack, x, sight, layer_memory, f"decoder.{layer}")
+    x = ops.norm(x, "decoder.final_norm", stack.norm_kind, stack.norm_eps)
+    batch, n_tok = placed.tokens.shape
+    if n_tok == placed.n_new:
+        return x
+    asked = np.arange(n_tok - placed.n_new, n_tok)  # [n_new]
+    return ops.take_tokens(x, np.broadcast_to(asked, (batch, placed.n_new)), "decoder.new_tokens")

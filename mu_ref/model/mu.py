@@ -46,9 +46,9 @@ def forward(
     memory = None
     if source is not None and source_valid is not None:
         memory = remember(ops, model, source, source_valid)
-    valid = decoder_valid(target, model) if target_valid is None else target_valid
-    hidden = decode(ops, target, valid, model, memory)  # [batch, n_tgt, d_model]
-    return logits(ops, hidden, model)
+    valid = decoder_valid(model, target) if target_valid is None else target_valid
+    hidden = decode(ops, model, target, valid, memory)  # [batch, n_tgt, d_model]
+    return logits(ops, model, hidden)
 
 
 def remember(ops: Ops, model: ModelConfig, source: np.ndarray, valid: np.ndarray) -> Memory:
@@ -63,19 +63,20 @@ def remember(ops: Ops, model: ModelConfig, source: np.ndarray, valid: np.ndarray
     Returns:
         The memory: encoder output, K and V of every decoder layer, mask.
     """
-    hidden = encode(ops, source, valid, model)  # [batch, n_src, d_model]
-    config = model.stacks["decoder"]
-    sites = [f"decoder.{layer}.cross_attention" for layer in range(config.n_layers)]
-    return Memory(hidden, [project_memory(ops, hidden, config, site) for site in sites], valid)
+    hidden = encode(ops, model, source, valid)  # [batch, n_src, d_model]
+    mask = valid[:, None, None, :]  # [batch, 1, 1, n_src]: every head and query sees the same
+    stack = model.stacks["decoder"]
+    sites = [f"decoder.{layer}.cross_attention" for layer in range(stack.n_layers)]
+    return Memory(hidden, [project_memory(ops, stack, hidden, mask, site) for site in sites])
 
 
-def logits(ops: Ops, hidden: Value, model: ModelConfig) -> Value:
+def logits(ops: Ops, model: ModelConfig, hidden: Value) -> Value:
     """Project hidden states onto the vocabulary: [..., d_model] -> [..., vocab_size].
 
     Args:
         ops: the executor.
-        hidden: [..., d_model].
         model: uses head_site and final_softcap.
+        hidden: [..., d_model].
 
     Returns:
         [..., vocab_size].
@@ -86,12 +87,12 @@ def logits(ops: Ops, hidden: Value, model: ModelConfig) -> Value:
     return ops.softcap(scores, model.final_softcap, "head.softcap")
 
 
-def decoder_valid(tokens: np.ndarray, model: ModelConfig) -> np.ndarray:
+def decoder_valid(model: ModelConfig, tokens: np.ndarray) -> np.ndarray:
     """Mark the decoder tokens that others may read.
 
     Args:
-        tokens: [batch, n_tok] int.
         model: uses mask_decoder_pads and pad_id.
+        tokens: [batch, n_tok] int.
 
     Returns:
         [batch, n_tok] bool: all True, or False at pad_id where the model masks its pads.

@@ -8,18 +8,18 @@ import numpy as np
 
 from mu_ref.config import StackConfig
 
-__all__ = ["positions_of", "rope_theta"]
+__all__ = ["positions_of", "rope_lengths", "rope_theta"]
 
 
-def positions_of(valid: np.ndarray, config: StackConfig) -> np.ndarray:
+def positions_of(stack: StackConfig, valid: np.ndarray) -> np.ndarray:
     """Number the tokens of each row, padding not counted.
 
     $p_i = i$, or $p_i = i - \\lfloor (n - 1) / 2 \\rfloor$ with the origin in the centre (2.1)
 
     Args:
-        valid: [batch, n_tok] bool, False at padding.
-        config: uses rope_origin and rope_length: n is the row's own token count, or the padded
+        stack: uses rope_origin and rope_length: n is the row's own token count, or the padded
             length of the batch.
+        valid: [batch, n_tok] bool, False at padding.
 
     Returns:
         [batch, n_tok] int64. A pad gets the position of the last token before it.
@@ -31,31 +31,31 @@ def positions_of(valid: np.ndarray, config: StackConfig) -> np.ndarray:
         With rope_length "row" pads do not move the centre; the source always uses the padded
         length. Attention sees differences of positions only, so scores agree up to rounding.
     """
-    if config.rope_length == "padded":
+    if stack.rope_length == "padded":
         index = np.broadcast_to(np.arange(valid.shape[1]), valid.shape)
     else:
         index = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
-    if config.rope_origin == "start":
+    if stack.rope_origin == "start":
         return index
-    length = rope_lengths(valid, config)
+    length = rope_lengths(stack, valid)
     return index - (length[:, None] - 1) // 2
 
 
-def rope_lengths(valid: np.ndarray, config: StackConfig) -> np.ndarray:
+def rope_lengths(stack: StackConfig, valid: np.ndarray) -> np.ndarray:
     """Length of each row as RoPE counts it: [batch, n_tok] bool -> [batch] int64."""
-    if config.rope_length == "padded":
+    if stack.rope_length == "padded":
         return np.full(valid.shape[0], valid.shape[1])
     return valid.sum(axis=1)
 
 
-def rope_theta(lengths: np.ndarray, config: StackConfig) -> np.ndarray:
+def rope_theta(stack: StackConfig, lengths: np.ndarray) -> np.ndarray:
     r"""Base of the rotation speeds, which NTK scaling raises with the length.
 
     $$\theta' = \theta \, (s \max(L, L_0) / L_0 - (s - 1))^{d / (d - 2)}$$              (2.2)
 
     Args:
+        stack: rope_theta is $\theta$, rope_ntk_factor is s, rope_base_len is L_0, d_head is d.
         lengths: [batch] int, L of each row.
-        config: rope_theta is $\theta$, rope_ntk_factor is s, rope_base_len is L_0, d_head is d.
 
     Returns:
         [batch] float64; all equal to rope_theta when s <= 1.
@@ -66,8 +66,8 @@ def rope_theta(lengths: np.ndarray, config: StackConfig) -> np.ndarray:
     Differs from the source:
         Nothing.
     """
-    theta = np.full(len(lengths), float(config.rope_theta))
-    s, base_len, d = config.rope_ntk_factor, config.rope_base_len, config.d_head
+    theta = np.full(len(lengths), float(stack.rope_theta))
+    s, base_len, d = stack.rope_ntk_factor, stack.rope_base_len, stack.d_head
     if s <= 1:
         return theta
     stretch = s * np.maximum(lengths, base_len) / base_len - (s - 1)

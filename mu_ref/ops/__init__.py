@@ -102,9 +102,9 @@ class Ops(ABC):
     def concat(self, x: Value, y: Value, site: str) -> Value:
         """Join along the last axis: [..., d], [..., e] -> [..., d + e]."""
 
-    def dropout(self, x: Value, rate: float, site: str) -> Value:
-        """Return x. Only an executor in training drops elements."""
-        del rate, site
+    def dropout(self, x: Value, site: str) -> Value:
+        """Return x. Only an executor in training drops elements; it knows the rate."""
+        del site
         return x
 
     # -- layout: moves data, computes nothing ---------------------------------------------------
@@ -156,7 +156,9 @@ class Ops(ABC):
     ) -> Value:
         """Return compute(*inputs), a stretch of operations that comes again and again.
 
-        An executor may note how it was done, and do the same again without asking.
+        The loops around the model say so: `generate.py` of a step of decoding, `redrafter/beams.py`
+        of a step of drafting. An executor may note how it was done, and do the same again without
+        asking; this one asks.
 
         Args:
             what: names the stretch: equal names stand for the same operations.

@@ -51,14 +51,24 @@ class TapeOps(Ops):
 
     Args:
         weights: {"site.weight" or "site.bias": array}, all of one float dtype; not copied.
-        rng: source of dropout; None switches dropout off.
+        dropout: share of elements that `dropout` drops; the model's in training, else 0.
+        rng: draws them; needed unless dropout is 0.
+
+    Raises:
+        ConfigError: dropout without a generator.
     """
 
     def __init__(
-        self, weights: Mapping[str, Array], rng: np.random.Generator | None = None
+        self,
+        weights: Mapping[str, Array],
+        dropout: float = 0.0,
+        rng: np.random.Generator | None = None,
     ) -> None:
+        if dropout and rng is None:
+            raise ConfigError(f"a tape with dropout {dropout} must be given a generator, got none")
         self.weights = {name: Node(array) for name, array in weights.items()}
         self.dtype = next(iter(weights.values())).dtype.type
+        self.dropout_rate = dropout
         self.rng = rng
         self.nodes: list[Node] = []
 
@@ -250,9 +260,10 @@ class TapeOps(Ops):
         joined = np.concatenate([x.value, y.value], axis=-1)
         return self.record(joined, (x, y), lambda grad: (grad[..., :d], grad[..., d:]))
 
-    def dropout(self, x: Node, rate: float, site: str) -> Node:
+    def dropout(self, x: Node, site: str) -> Node:
         """Drop elements at random and scale the rest up, so that the mean stays."""
-        if self.rng is None or rate == 0:
+        rate = self.dropout_rate
+        if rate == 0 or self.rng is None:
             return x
         keep = self.rng.random(x.shape, dtype=np.float32) >= rate
         factor = keep.astype(self.dtype) * self.dtype(1 / (1 - rate))

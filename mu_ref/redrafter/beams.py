@@ -215,7 +215,7 @@ def _step(
         before = state
         if source is not None:  # [batch, n of the last step, d] -> [batch, n, d]
             before = ops.take_tokens(before, source, "drafter.beams")
-        after = advance(ops, embed(ops, tokens, model, "decoder"), before, config)
+        after = advance(ops, embed(ops, model, tokens, "decoder"), before, config)
         return after, scores(ops, hidden, after, config)
 
     read = [hidden] if state is None else [hidden, state]

@@ -12,10 +12,9 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
-from mu_ref.generate import GREEDY, Sampling, sample
+from mu_ref.generate import GREEDY, Sampling, decode_step, sample
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory
-from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops, Value
 from mu_ref.redrafter.beams import Beams, Drafts, log_softmax, warp
 from mu_ref.redrafter.steps import SpeculativeStep, Statistics
@@ -113,12 +112,12 @@ class _Run:
         """Read the prompt and write the first token."""
         batch, n_prompt = prompt.shape
         self.cache = Cache.empty(batch, self.model.stacks["decoder"].n_layers)
-        hidden = decode(self.ops, prompt, valid, self.model, self.memory, self.cache)
+        hidden = decode_step(self.ops, self.model, prompt, valid, self.memory, self.cache)
         last = n_prompt - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
         self.seen = np.full(batch, n_prompt)
         self.written, self.ended = np.zeros(batch, np.int64), np.zeros(batch, bool)
         self.hidden = self.ops.take_tokens(hidden, last[:, None], "decoder.last_token")
-        scores = mu.logits(self.ops, self.hidden, self.model)  # [batch, 1, vocab_size]
+        scores = mu.logits(self.ops, self.model, self.hidden)  # [batch, 1, vocab_size]
         tokens = sample(self.ops, scores, self.sampling, self.rng)
         return self._write(tokens, np.ones(batch, np.int64), scores, None)
 
@@ -139,7 +138,7 @@ class _Run:
         hidden = verify(
             self.ops, self.model, self.memory, self.cache, beams, tree, self.seen, alive
         )
-        scores = mu.logits(self.ops, hidden, self.model)  # [batch, n_packed, vocab_size]
+        scores = mu.logits(self.ops, self.model, hidden)  # [batch, n_packed, vocab_size]
         rows = np.arange(len(beams))
         found = self._accept(proposed, tree, scores)
         n_new = np.where(alive, found.n_accepted + 1, 0)

@@ -54,7 +54,7 @@ def quantize_drafter(
         ahead = windows(read[None], draft_len)  # [1, n_tok, draft_len + 1]
         state = None
         for i in range(draft_len):
-            embedding = embed(ops, ahead[:, :, i], model, "decoder")
+            embedding = embed(ops, model, ahead[:, :, i], "decoder")
             state = advance(ops, embedding, state, config)
             scores(ops, h, state, config)
     options = Options(scheme=integers.scheme, rounding=integers.rounding)

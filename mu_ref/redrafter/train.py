@@ -109,7 +109,7 @@ def distill(
     lengths = np.minimum((~ended).sum(axis=1) + 1, written.shape[1])  # eos included
     read = np.concatenate([start, written[:, :-1]], axis=1)  # what the decoder read for each token
     valid = np.arange(read.shape[1]) < lengths[:, None]
-    hidden = ops.read(decode(ops, read, valid, model, memory))  # [batch, n, d_model]
+    hidden = ops.read(decode(ops, model, read, valid, memory))  # [batch, n, d_model]
     padded = np.pad(written, ((0, 0), (0, draft_len)), constant_values=model.pad_id)
     following = np.lib.stride_tricks.sliding_window_view(padded, draft_len + 1, axis=1)
     n_targets = lengths[:, None] - 1 - np.arange(read.shape[1])
@@ -124,7 +124,7 @@ def distill(
 def token_embeddings(ops: Ops, model: ModelConfig) -> np.ndarray:
     """Every token as the decoder's first layer reads it: [vocab_size, d_model] float32."""
     tokens = np.arange(model.vocab_size)[None]
-    return ops.read(embed(ops, tokens, model, "decoder"))[0].astype(np.float32)
+    return ops.read(embed(ops, model, tokens, "decoder"))[0].astype(np.float32)
 
 
 def train_drafter(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.generate import decode_step
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory, Placement
-from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops, Value
 from mu_ref.redrafter.tree import Tree
 
@@ -73,7 +73,7 @@ def verify(
         [batch, n_packed, d_model].
     """
     config = model.stacks["decoder"]
-    real = mu.decoder_valid(beams, model) & alive[:, None, None]  # [batch, beam_width, n]
+    real = mu.decoder_valid(model, beams) & alive[:, None, None]  # [batch, beam_width, n]
     n_valid = cache.valid.sum(axis=1)
     if config.rope_length == "padded":
         places = np.broadcast_to(seen[:, None, None] + np.arange(beams.shape[2]), beams.shape)
@@ -83,7 +83,7 @@ def verify(
         lengths = n_valid + real.sum(axis=2).max(axis=1)
     placement = Placement(tree.packed(places), lengths, tree.sees)
     valid = tree.packed(real) & tree.valid
-    return decode(ops, tree.packed(beams), valid, model, memory, cache, placement)
+    return decode_step(ops, model, tree.packed(beams), valid, memory, cache, placement)
 
 
 def accept(beams: np.ndarray, written: np.ndarray) -> Accepted:

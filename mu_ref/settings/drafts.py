@@ -91,7 +91,7 @@ def quantize_agent_drafter(
         (written,) = agent.write(memory, 1)
         read = np.array([[agent.model.bos_id, *written]])
         valid = np.ones(read.shape, bool)
-        hidden.append(decode(agent.ops, read, valid, agent.model, memory)[0])
+        hidden.append(decode(agent.ops, agent.model, read, valid, memory)[0])
         tokens.append(read[0])
     made = quantize_drafter(
         agent.model, agent.ops.weights, config, weights, load_integers(integers), hidden, tokens,

@@ -160,7 +160,7 @@ class Trainer:
             The loss before the step.
         """
         rng = np.random.default_rng([self.config.seed, 2, self.step])
-        ops = TapeOps(self.weights, rng)
+        ops = TapeOps(self.weights, self.model.dropout, rng)
         scores = mu.forward(
             ops, self.model, batch.source, batch.source_valid, batch.inputs, batch.counted
         )

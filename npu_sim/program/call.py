@@ -11,7 +11,7 @@ import numpy as np
 from mu_ref.errors import check_choice
 from mu_ref.generate import GREEDY, sample
 from mu_ref.model import mu
-from mu_ref.model.cache import Cache, LayerCache, Memory
+from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory
 from mu_ref.model.decoder import decode
 from mu_ref.model.encoder import encode
 from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
@@ -94,7 +94,7 @@ def _record_encode(ops: DescribedOps, tokens: np.ndarray) -> None:
         remember(ops, tokens, valid)
         return
     ops.log.begin("encode")
-    hidden = encode(ops, tokens, valid, config)
+    hidden = encode(ops, config, tokens, valid)
     if ops.model.lm_head != "none":
         hidden = _scored(ops, hidden)
         ops.linear(hidden, "head", config.embedding_site("encoder"))
@@ -122,14 +122,15 @@ def _record_decode(ops: DescribedOps, tokens: np.ndarray, n_context: int, n_memo
     if config.encoder is not None:
         kept = _cached(ops, "cross_attention", batch, n_memory)
         hidden = ops.log.activation("encoder.final_norm", (batch, n_memory, config.encoder.d_model))
-        valid = np.ones((batch, n_memory), bool)
-        memory = Memory(Shaped(shape=hidden.shape, tensor=hidden), kept, valid)
+        mask = np.ones((batch, 1, 1, n_memory), bool)
+        layers = [LayerMemory(layer.k, layer.v, mask) for layer in kept]
+        memory = Memory(Shaped(shape=hidden.shape, tensor=hidden), layers)
     hidden = decode(
-        ops, tokens, np.ones(tokens.shape, bool), config, memory,
+        ops, config, tokens, np.ones(tokens.shape, bool), memory,
         _past(ops, batch, n_context - n_tokens, n_context),
     )  # fmt: skip
     if ops.model.lm_head != "none":
-        sample(ops, mu.logits(ops, _scored(ops, hidden), config), GREEDY, None)
+        sample(ops, mu.logits(ops, config, _scored(ops, hidden)), GREEDY, None)
 
 
 def _past(ops: DescribedOps, batch: int, n_past: int, n_total: int) -> Cache:
@@ -140,9 +141,9 @@ def _past(ops: DescribedOps, batch: int, n_past: int, n_total: int) -> Cache:
         cache.layers = _cached(ops, "self_attention", batch, n_past)
         cache.tokens = np.full((batch, n_past), ops.config.bos_id)
         cache.valid = np.ones((batch, n_past), bool)
-        cache.positions = positions_of(cache.valid, stack)
-        lengths = rope_lengths(np.ones((batch, n_total), bool), stack)
-        cache.theta = rope_theta(lengths, stack)
+        cache.positions = positions_of(stack, cache.valid)
+        lengths = rope_lengths(stack, np.ones((batch, n_total), bool))
+        cache.theta = rope_theta(stack, lengths)
     return cache
 
 

@@ -292,7 +292,7 @@ def record_draft(
     for step in range(draft_len):
         n = 1 if step == 0 else beam_width
         tokens = np.full((batch, n), config.bos_id)
-        state = advance(ops, embed(ops, tokens, config, "decoder"), state, drafter)
+        state = advance(ops, embed(ops, config, tokens, "decoder"), state, drafter)
         each = ops.take_tokens(hidden, np.zeros((batch, n), np.int64), "drafter.hidden")
         z = scores(ops, each, state, drafter)
         ops.softmax(z, np.ones((1, 1, 1), bool), "drafter.softmax")
@@ -330,8 +330,8 @@ def record_verify(
     )  # fmt: skip
     tokens = np.full((batch, n_packed), config.bos_id)
     valid = np.ones(tokens.shape, bool)
-    hidden = decode(ops, tokens, valid, config, memory, cache, placement)
-    ops.argmax(mu.logits(ops, hidden, config), "head.argmax")
+    hidden = decode(ops, config, tokens, valid, memory, cache, placement)
+    ops.argmax(mu.logits(ops, config, hidden), "head.argmax")
     path = nodes[:, :n_kept]
     cache.keep(ops, n_past, n_past + path, np.ones(path.shape, bool))
     return ops.take_tokens(hidden, path[:, -1:], "decoder.last_token")

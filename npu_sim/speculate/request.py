@@ -84,9 +84,9 @@ def record_speculation(
         tokens, valid = tokens[:, :1], valid[:, :1]
     cache = Cache.empty(batch, config.decoder.n_layers)
     ops.log.begin("prefill" if memory is None else "decode")
-    hidden = decode(ops, tokens, valid, config, memory, cache)
+    hidden = decode(ops, config, tokens, valid, memory, cache)
     hidden = ops.take_tokens(hidden, np.full((batch, 1), tokens.shape[1] - 1), "decoder.last_token")
-    ops.argmax(mu.logits(ops, hidden, config), "head.argmax")
+    ops.argmax(mu.logits(ops, config, hidden), "head.argmax")
     for step in range(ceil((n_output - 1) / tokens_per_step)):
         ends = (min(n_output - 1, round(k * tokens_per_step)) for k in (step, step + 1))
         before, after = ends

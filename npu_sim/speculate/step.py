@@ -103,8 +103,8 @@ def record_pass(
     for n_tok in (n_context, n_rows):
         ops.log.begin("verify" if n_rows > 1 else "decode")
         tokens = np.full((1, n_tok), config.bos_id)
-        hidden = decode(ops, tokens, np.ones(tokens.shape, bool), config, memory, cache)
-    ops.argmax(mu.logits(ops, hidden, config), "head.argmax")
+        hidden = decode(ops, config, tokens, np.ones(tokens.shape, bool), memory, cache)
+    ops.argmax(mu.logits(ops, config, hidden), "head.argmax")
     stored = sum(t.n_bytes for t in ops.log.weights(*ops.log.shapes))
     whole = Program(
         model=config.name, precision=precision, n_input=n_input, n_output=1, batch=1,

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from mu_ref.config import ModelConfig
-from mu_ref.generate import stream
+from mu_ref.generate import decode_step, stream
 from mu_ref.kernels.threads import run_on
 from mu_ref.memory import aligned
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache
-from mu_ref.model.decoder import decode
 from mu_ref.ops.fast.deferred import Recorded
 from mu_ref.weights import Weights, initial_weights
 
@@ -106,8 +105,8 @@ class Ours:
             for n_tokens in (8, n):
                 tokens = np.arange(3, 3 + n_tokens)[None]
                 start = clock()
-                hidden = decode(self.ops, tokens, tokens > 0, self.config, memory, cache)
-                self.ops.argmax(mu.logits(self.ops, hidden, self.config), "head.argmax")
+                hidden = decode_step(self.ops, self.config, tokens, tokens > 0, memory, cache)
+                self.ops.argmax(mu.logits(self.ops, self.config, hidden), "head.argmax")
             seconds.append(clock() - start)
         return seconds
 

@@ -15,6 +15,8 @@ from mu_ref.model import mu
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
+from mu_ref.redrafter.beams import Beams
+from mu_ref.redrafter.generate import speculate
 
 OPS = ReferenceOps({}, np.float64)
 TWIN = replace(tiny(), encoder=None)  # decoder-only
@@ -23,6 +25,11 @@ NO_EOS = -1
 
 def small(config: ModelConfig, seed: int = 0) -> ReferenceOps:
     return ReferenceOps(random_weights(config, seed), np.float64)
+
+
+def n_replayed(ops: FastOps) -> int:
+    """Count the passes of the decoder that the executor knew from earlier ones."""
+    return sum(script.n_replayed for script in ops._scripts.known.values())
 
 
 def by_full_recomputation(ops, config, source, prompt: list[int], limit: int) -> list[int]:
@@ -265,8 +272,23 @@ def test_the_logits_of_a_step_can_be_read_when_later_steps_are_done() -> None:
     memory = mu.remember(ops, config, source, source > 0)
     begin = np.array([[config.bos_id]]), np.ones((1, 1), bool)
     steps, at_once = [], []
-    for step in stream(ops, config, memory, *begin, 9, stop_at_eos=False):  # the last are replayed
+    for step in stream(ops, config, memory, *begin, 9, stop_at_eos=False):
         steps.append(step)
         at_once.append(step.logits)
+    assert n_replayed(ops) == 6  # all but the prompt, the step after it, and one on a longer cache
     for step, logits in zip(steps, at_once, strict=True):
         np.testing.assert_array_equal(step.logits, logits)
+
+
+def test_passes_that_verify_drafts_are_replayed() -> None:
+    config = tiny()
+    ops = FastOps(random_weights(config, 3))
+    source = np.array([[5, 9, 2]])
+    memory = mu.remember(ops, config, source, source > 0)
+    begin = np.array([[config.bos_id]]), np.ones((1, 1), bool)
+
+    def drafts(hidden: object, tokens: np.ndarray, longest: int) -> Beams:
+        return Beams(np.tile(tokens[:, None, None], (1, 1, 3)))  # the same token twice more
+
+    steps = list(speculate(ops, config, drafts, memory, *begin, 40, stop_at_eos=False))
+    assert n_replayed(ops) >= len(steps) // 2

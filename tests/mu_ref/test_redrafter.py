@@ -295,7 +295,7 @@ def test_distillation_notes_what_the_model_wrote_after_each_state() -> None:
             n = min(3, len(text) - 1 - t)
             assert data.n_targets[row] == n
             assert data.following[row, : n + 1].tolist() == text[t : t + n + 1]
-            scores = mu.logits(ops, data.hidden[row][None, None], config)
+            scores = mu.logits(ops, config, data.hidden[row][None, None])
             assert scores.argmax() == text[t]  # the state is the one that chose it
             row += 1
     assert row == len(data.hidden)

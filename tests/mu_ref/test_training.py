@@ -13,6 +13,7 @@ from strategies import seeds
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError, WeightsError
+from mu_ref.model import mu
 from mu_ref.ops.tape import TapeOps
 from mu_ref.presets import preset, tiny
 from mu_ref.training.datasets import Example, batches, make_batch
@@ -263,6 +264,55 @@ def test_the_run_writes_checkpoints_that_continue_it(uninterrupted, tmp_path) ->
     ended = trainer(config=config)
     ended.resume(path)
     assert (ended.step, list(ended.run(path))) == (12, [])
+
+
+def test_two_steps_by_hand() -> None:
+    """Options that are not the defaults, and a Muon matrix that is not square."""
+    options = {"seed": 9, "label_smoothing": 0.3, "clip_norm": 0.05, "adam_rate_share": 0.25}
+    decays = {"muon_weight_decay": 0.3, "adam_weight_decay": 0.2}
+    run = trainer(config=replace(RUN, **options, **decays))
+    weights = {name: array.copy() for name, array in run.weights.items()}
+    state: dict[str, dict[str, np.ndarray]] = {name: {} for name in weights}
+    muon, adam = Muon(weight_decay=0.3), AdamW(weight_decay=0.2)
+    batch = make_batch(random_epoch(np.random.default_rng(1)), MODEL)
+    for step, rate in enumerate((0.01, 0.02)):
+        ops = TapeOps(weights, 0.2, np.random.default_rng([9, 2, step]))
+        arrays = (batch.source, batch.source_valid, batch.inputs, batch.counted)
+        scores = mu.forward(ops, MODEL, *arrays)
+        loss = cross_entropy(ops, scores, batch.labels, batch.counted, 0.3)
+        grads, norm = clip_gradients(ops.backward(loss), 0.05)
+        assert norm > 0.05
+        for name, grad in grads.items():
+            if is_muon_weight(name, weights[name]):
+                muon.update(weights[name], grad, state[name], rate)
+            else:
+                adam.update(weights[name], grad, state[name], rate * 0.25, step + 1)
+        assert run.train_step(batch, rate) == float(loss.value)
+    assert (
+        weights["encoder.0.mlp.up.weight"].shape[0] != weights["encoder.0.mlp.up.weight"].shape[1]
+    )
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(run.weights[name], weight, err_msg=name)
+
+
+def test_elements_drop_behind_each_embedding_and_each_sub_layer() -> None:
+    class Noting(TapeOps):
+        def dropout(self, x, site):
+            sites.append(site)
+            return super().dropout(x, site)
+
+    sites: list[str] = []
+    ops = Noting(initial_weights(MODEL, np.random.default_rng(0)))
+    tokens = np.array([[1, 5, 9]])
+    mu.forward(ops, MODEL, tokens, tokens > 0, tokens)
+    expected = ["encoder.embed_dropout"]
+    for layer in range(MODEL.stacks["encoder"].n_layers):
+        expected += [f"encoder.{layer}.{part}.dropout" for part in ("self_attention", "mlp")]
+    expected.append("decoder.embed_dropout")
+    for layer in range(MODEL.stacks["decoder"].n_layers):
+        parts = ("self_attention", "cross_attention", "mlp")
+        expected += [f"decoder.{layer}.{part}.dropout" for part in parts]
+    assert sites == expected
 
 
 def test_another_seed_gives_another_run(uninterrupted) -> None:

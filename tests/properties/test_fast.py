@@ -10,6 +10,7 @@ from strategies import Rows, model_configs, quantized, random_weights, rows_of, 
 
 from mu_ref.config import INT4_GROUP, ModelConfig
 from mu_ref.errors import QuantizationError
+from mu_ref.generate import decode_step
 from mu_ref.integers.int4 import (
     dequantize_groups,
     dequantize_weights_int4,
@@ -50,8 +51,8 @@ def logits(config: ModelConfig, ops: Ops, source: Rows | None, target: Rows) -> 
     memory = None
     if source is not None:
         memory = mu.remember(ops, config, source.tokens, source.valid)
-    hidden = decode(ops, target.tokens, target.valid, config, memory)
-    return ops.read(mu.logits(ops, hidden, config))
+    hidden = decode(ops, config, target.tokens, target.valid, memory)
+    return ops.read(mu.logits(ops, config, hidden))
 
 
 def rows(source: Rows | None, index: Any) -> Rows | None:
@@ -161,7 +162,7 @@ def test_cached_decoding_gives_the_bits_of_full_recomputation(
         if end == done:
             break
         new = (target.tokens[:, done:end], target.valid[:, done:end])
-        step = ops.read(mu.logits(ops, decode(ops, *new, config, memory, cache), config))
+        step = ops.read(mu.logits(ops, config, decode_step(ops, config, *new, memory, cache)))
         full = logits(config, ops, source, Rows(target.tokens[:, :end], target.valid[:, :end]))
         np.testing.assert_array_equal(step, full[:, done:end])
         done = end
@@ -185,13 +186,13 @@ def test_steps_that_are_replayed_give_the_bits_of_recorded_ones(
     waiting, done = [], 0
     for number, size in enumerate(sizes):
         new = slice(done, done + size)
-        waiting.append(decode(ops, tokens[:, new], valid[:, new], config, memory, cache))
+        waiting.append(decode_step(ops, config, tokens[:, new], valid[:, new], memory, cache))
         if number % 3 == 0:
             ops.read(waiting[-1])
         done += size
     got = np.concatenate([ops.read(x) for x in waiting], axis=1)
     if config.stacks["decoder"].rope_ntk_factor == 1:  # else theta grows, and earlier keys with it
-        full = decode(ops, tokens, valid, config, memory)
+        full = decode(ops, config, tokens, valid, memory)
         np.testing.assert_array_equal(got[valid], ops.read(full)[valid])
     replayed = sum(s.n_replayed for s in ops._scripts.known.values())  # type: ignore[attr-defined]
     if scheme != "float32" or config.decoder.d_model % 16 == 0:  # type: ignore[union-attr]
@@ -220,7 +221,7 @@ def test_requests_in_turn_share_what_is_known_and_nothing_else(
     full = np.ones((1, 1), bool)
     got = [
         [
-            ops.read(decode(ops, tokens[[i], step : step + 1], full, config, memory, cache))
+            ops.read(decode_step(ops, config, tokens[[i], step : step + 1], full, memory, cache))
             for i, (memory, cache) in enumerate(requests)
         ]
         for step in range(n_steps)
@@ -232,7 +233,7 @@ def test_requests_in_turn_share_what_is_known_and_nothing_else(
         for step in range(n_steps):
             alone._scripts.known.clear()  # type: ignore[attr-defined]  # it records every step
             new = tokens[[i], step : step + 1]
-            expected = alone.read(decode(alone, new, full, config, memory, cache))
+            expected = alone.read(decode_step(alone, config, new, full, memory, cache))
             np.testing.assert_array_equal(got[step][i], expected)
 
 
@@ -253,7 +254,7 @@ def test_two_caches_that_share_a_beginning_do_not_disturb_each_other(
 
     def step(cache: Cache, new: np.ndarray) -> np.ndarray:
         full = np.ones(new.shape, bool)
-        return ops.read(decode(ops, new, full, config, memory, cache))
+        return ops.read(decode_step(ops, config, new, full, memory, cache))
 
     start = Cache.empty(len(tokens), n_layers)
     step(start, tokens)
@@ -270,7 +271,7 @@ def test_two_caches_that_share_a_beginning_do_not_disturb_each_other(
             np.concatenate([tokens, end], axis=1),
             np.pad(valid, ((0, 0), (0, 1)), constant_values=True),
         )
-        hidden = decode(ops, whole.tokens, whole.valid, config, memory)
+        hidden = decode(ops, config, whole.tokens, whole.valid, memory)
         np.testing.assert_array_equal(ops.read(hidden)[:, -1:], got)
 
 

@@ -56,10 +56,10 @@ def results(case: Case, source: Rows | None, target: Rows | None) -> np.ndarray:
     """Return logits, or the encoder's output where there is no decoder."""
     if target is None:
         assert source is not None
-        return encode(case.ops, source.tokens, source.valid, case.config)
+        return encode(case.ops, case.config, source.tokens, source.valid)
     memory = memory_of(case, source)
-    hidden = decode(case.ops, target.tokens, target.valid, case.config, memory)
-    return mu.logits(case.ops, hidden, case.config)
+    hidden = decode(case.ops, case.config, target.tokens, target.valid, memory)
+    return mu.logits(case.ops, case.config, hidden)
 
 
 def chosen(rows: Rows | None, index: Any) -> Rows | None:
@@ -103,8 +103,8 @@ def test_cached_decoding_equals_full_recomputation_at_every_step(
         if end == done:
             break
         part = slice(done, end)
-        hidden = decode(case.ops, tokens[:, part], valid[:, part], case.config, memory, cache)
-        step = mu.logits(case.ops, hidden, case.config)
+        hidden = decode(case.ops, case.config, tokens[:, part], valid[:, part], memory, cache)
+        step = mu.logits(case.ops, case.config, hidden)
         full = results(case, case.source, Rows(tokens[:, :end], valid[:, :end]))
         assert step.dtype == case.ops.dtype
         np.testing.assert_array_equal(step, full[:, part])
@@ -122,8 +122,8 @@ def test_cached_decoding_equals_full_recomputation_with_holes_in_a_row(
     cache = Cache.empty(len(tokens), case.config.stacks["decoder"].n_layers)
     for end in range(1, tokens.shape[1] + 1):
         part = slice(end - 1, end)
-        step = decode(case.ops, tokens[:, part], valid[:, part], case.config, memory, cache)
-        full = decode(case.ops, tokens[:, :end], valid[:, :end], case.config, memory)
+        step = decode(case.ops, case.config, tokens[:, part], valid[:, part], memory, cache)
+        full = decode(case.ops, case.config, tokens[:, :end], valid[:, :end], memory)
         np.testing.assert_array_equal(step, full[:, part])
 
 
@@ -211,9 +211,9 @@ def test_with_ntk_scaling_and_padded_lengths_the_result_depends_on_padding() -> 
     ops = ReferenceOps(random_weights(config, 0), np.float64)
     source = np.array([[5, 6, 7, 8]])
     padded = np.array([[5, 6, 7, 8, 0, 0]])
-    ours = [encode(ops, s, s > 0, config)[:, :4] for s in (source, padded)]
+    ours = [encode(ops, config, s, s > 0)[:, :4] for s in (source, padded)]
     assert not np.allclose(ours[0], ours[1], atol=1e-6)
-    by_row = [encode(ops, s, s > 0, row)[:, :4] for s in (source, padded)]
+    by_row = [encode(ops, row, s, s > 0)[:, :4] for s in (source, padded)]
     np.testing.assert_array_equal(by_row[0], by_row[1])
     np.testing.assert_array_equal(by_row[0], ours[0])
 
@@ -254,7 +254,7 @@ def test_an_encoder_token_reads_both_sides_and_a_decoder_token_the_past(changed:
     other = tokens.copy()
     other[0, changed] = 9
     valid = tokens > 0
-    moved = encode(ops, tokens, valid, config) != encode(ops, other, valid, config)
+    moved = encode(ops, config, tokens, valid) != encode(ops, config, other, valid)
     assert moved.any(axis=-1)[0].tolist() == [True] * 4
     scores = [mu.forward(ops, config, tokens, valid, t) for t in (tokens, other)]
     assert (scores[0] != scores[1]).any(axis=-1)[0].tolist() == [i >= changed for i in range(4)]
@@ -272,7 +272,7 @@ def test_the_tape_computes_what_the_reference_computes(case: Case) -> None:
     expected = results(reference, case.source, case.target)
     if case.target is None:
         assert case.source is not None
-        node = encode(tape, case.source.tokens, case.source.valid, case.config)
+        node = encode(tape, case.config, case.source.tokens, case.source.valid)
     else:
         arrays = (None, None)
         if case.source is not None:

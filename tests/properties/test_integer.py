@@ -37,7 +37,7 @@ def logits(config: ModelConfig, ops: IntegerOps, source: Rows | None, target: Ro
     memory = None
     if source is not None:
         memory = mu.remember(ops, config, source.tokens, source.valid)
-    return mu.logits(ops, decode(ops, target.tokens, target.valid, config, memory), config).q
+    return mu.logits(ops, config, decode(ops, config, target.tokens, target.valid, memory)).q
 
 
 def rows(source: Rows | None, index: Any) -> Rows | None:
@@ -77,7 +77,7 @@ def test_cached_decoding_gives_the_integers_of_full_recomputation(
         if end == done:
             break
         new = (target.tokens[:, done:end], target.valid[:, done:end])
-        step = mu.logits(ops, decode(ops, *new, config, memory, cache), config)
+        step = mu.logits(ops, config, decode(ops, config, *new, memory, cache))
         full = logits(config, ops, source, Rows(target.tokens[:, :end], target.valid[:, :end]))
         np.testing.assert_array_equal(step.q, full[:, done:end])
         done = end

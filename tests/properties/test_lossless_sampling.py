@@ -47,8 +47,8 @@ def chain() -> tuple[ModelConfig, ReferenceOps, np.ndarray]:
     """The model, and P[x, y], the probability of y after x."""
     config, ops = markov_model()
     tokens = np.arange(VOCAB)[:, None]
-    hidden = decode(ops, tokens, np.ones(tokens.shape, bool), config, None)
-    logits = mu.logits(ops, hidden, config)[:, 0].astype(np.float64)
+    hidden = decode(ops, config, tokens, np.ones(tokens.shape, bool), None)
+    logits = mu.logits(ops, config, hidden)[:, 0].astype(np.float64)
     p = np.exp(logits)
     return config, ops, p / p.sum(axis=1, keepdims=True)
 

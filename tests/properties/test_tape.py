@@ -154,8 +154,9 @@ def _dropout(m, n, d, rng):
     seed = int(rng.integers(1 << 30))
 
     def apply(ops):
+        ops.dropout_rate = 0.4
         ops.rng = np.random.default_rng(seed)  # the same mask at every evaluation
-        return ops.dropout(ops.weights["x"], 0.4, "")
+        return ops.dropout(ops.weights["x"], "")
 
     return {"x": rng.normal(size=(m, n, d))}, apply
 
@@ -276,7 +277,7 @@ def test_the_gradient_of_a_model_equals_finite_differences(
 
     def loss_on(ops: TapeOps) -> Node:
         if target is None:
-            x = encode(ops, source.tokens, source.valid, config)
+            x = encode(ops, config, source.tokens, source.valid)
             factors = np.random.default_rng(seed).normal(size=x.shape) * source.valid[..., None]
             return weighted_sum(ops, x, factors)
         arrays = (None, None) if source is None else (source.tokens, source.valid)
@@ -311,19 +312,22 @@ def test_a_second_backward_does_not_remember_the_first() -> None:
 # -- dropout ---------------------------------------------------------------------------------------
 
 
-def test_dropout_is_the_identity_without_a_generator_or_at_rate_zero() -> None:
+def test_dropout_is_the_identity_at_rate_zero_with_and_without_a_generator() -> None:
     x = np.random.default_rng(0).normal(size=(3, 4))
-    without = TapeOps({"x": x})
-    assert without.dropout(without.weights["x"], 0.5, "") is without.weights["x"]
-    at_zero = TapeOps({"x": x}, np.random.default_rng(0))
-    assert at_zero.dropout(at_zero.weights["x"], 0.0, "") is at_zero.weights["x"]
+    for ops in (TapeOps({"x": x}), TapeOps({"x": x}, 0.0, np.random.default_rng(0))):
+        assert ops.dropout(ops.weights["x"], "") is ops.weights["x"]
+
+
+def test_dropout_without_a_generator_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"dropout 0\.5 .*generator"):
+        TapeOps({"x": np.ones(3)}, 0.5)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])
 def test_dropout_keeps_the_mean_and_drops_its_share(rate: float) -> None:
     n = 100_000
-    ops = TapeOps({"x": np.ones(n)}, np.random.default_rng(7))
-    y = ops.dropout(ops.weights["x"], rate, "").value
+    ops = TapeOps({"x": np.ones(n)}, rate, np.random.default_rng(7))
+    y = ops.dropout(ops.weights["x"], "").value
     deviation = np.sqrt(rate * (1 - rate) / n)
     assert abs((y == 0).mean() - rate) < 5 * deviation
     np.testing.assert_allclose(y[y != 0], 1 / (1 - rate))
@@ -332,8 +336,8 @@ def test_dropout_keeps_the_mean_and_drops_its_share(rate: float) -> None:
 
 def test_dropout_draws_the_same_mask_from_the_same_seed() -> None:
     def mask(seed: int) -> np.ndarray:
-        ops = TapeOps({"x": np.ones((20, 20))}, np.random.default_rng(seed))
-        return ops.dropout(ops.weights["x"], 0.5, "").value
+        ops = TapeOps({"x": np.ones((20, 20))}, 0.5, np.random.default_rng(seed))
+        return ops.dropout(ops.weights["x"], "").value
 
     np.testing.assert_array_equal(mask(1), mask(1))
     assert not np.array_equal(mask(1), mask(2))

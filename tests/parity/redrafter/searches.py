@@ -50,7 +50,7 @@ def steps(
     log_p[:, 0] = 0
     state = None
     for _ in range(draft_len):
-        state = advance(ops, embed(ops, beams[:, :, -1], model, "decoder"), state, config)
+        state = advance(ops, embed(ops, model, beams[:, :, -1], "decoder"), state, config)
         z = scores(ops, h, state, config).value
         warped = warp(z - z.max(axis=-1, keepdims=True))
         log_q = log_softmax(warped)

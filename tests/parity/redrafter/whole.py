@@ -35,8 +35,8 @@ def check_forward(path: Path, found: Comparison) -> None:
     left = np.argmax(ids != 0, axis=1)
     tokens, valid = pad([row[n:] for row, n in zip(ids, left, strict=True)], 0)
     cache = Cache.empty(len(tokens), config.stacks["decoder"].n_layers)
-    hidden = decode(ops, tokens, valid, config, None, cache)
-    scores = mu.logits(ops, hidden, config)
+    hidden = decode(ops, config, tokens, valid, None, cache)
+    scores = mu.logits(ops, config, hidden)
     for row, n in enumerate(left):
         real = slice(0, ids.shape[1] - n)
         found.exact("positions", cache.positions[row, real], positions[row, n:])
@@ -86,8 +86,8 @@ def _check_steps(
     cache = Cache.empty(len(prompt), model.stacks["decoder"].n_layers)
     rows, n_steps = np.arange(len(prompt)), int(golden["n_steps"])
     last = valid.sum(axis=1, keepdims=True) - 1
-    hidden = ops.take_tokens(decode(ops, prompt, valid, model, None, cache), last, "last")
-    token = ops.argmax(mu.logits(ops, hidden, model), "head.argmax")[:, 0]
+    hidden = ops.take_tokens(decode(ops, model, prompt, valid, None, cache), last, "last")
+    token = ops.argmax(mu.logits(ops, model, hidden), "head.argmax")[:, 0]
     found.exact("first token", token, golden["prompt_first_greedy_token"])
     found.close("prompt state", hidden[:, 0], golden["prompt_context_hidden_state"], CLOSE)
     n_tokens = 0
@@ -104,7 +104,7 @@ def _check_steps(
         _check_tree(t, tree, beams.tokens, n_context, step, found)
         alive = np.ones(len(prompt), bool)
         states = verify(ops, model, None, cache, beams.tokens, tree, n_context, alive)
-        scores = mu.logits(ops, states, model)
+        scores = mu.logits(ops, model, states)
         written = unpack(ops.argmax(scores, "head.argmax"), tree)
         theirs = step["unpacked_llm_hidden_states"]
         found.close(f"{t} hidden", unpack(states, tree), theirs, CLOSE)

@@ -1,7 +1,7 @@
 """`mu-ref ask`: one query to one call, and what an NPU would take for it."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,10 @@ from mu_ref.cli.options import (
 )
 from mu_ref.command_line import JsonOption
 from mu_ref.errors import InputError
+
+if TYPE_CHECKING:
+    from mu_ref.settings.agent import Agent, Answer
+    from mu_ref.settings.catalog import Setting
 
 __all__ = ["ask"]
 
@@ -48,60 +52,26 @@ def ask(
     """Answer one Settings query with a call, and price the answer on an NPU."""
     from mu_ref.presets import preset
 
-    shape = preset(npu_model)  # a wrong name must fail before any work
-    if npu is not None:
-        from npu_sim.hardware.presets import npu as find_npu
-
-        find_npu(npu)  # and a wrong NPU too
-    if execute and (npu is None or drafter is not None or scheme not in ("w8a16", "w8a8")):
-        raise InputError(
-            "--execute must have an --npu and --scheme w8a16 or w8a8, and no --drafter: the NPU "
-            f"computes integers; got --npu {npu}, --scheme {scheme}, --drafter {drafter}"
-        )
+    shape = preset(npu_model)  # a wrong name must fail before any work, and a wrong NPU too
+    _check_npu(npu, scheme, drafter, execute)
     agent = drafting(weights, scheme, executor, drafter, beam_width, draft_len)
     answer = agent.ask([query])[0]
-    total_s = answer.encode_s + answer.decode_s
-    call = answer.call
-    setting = None if call.verb == "none" else agent.catalog.lookup(call.setting_id)
-    facts: dict[str, Any] = {
-        "call": str(call),
-        "title": setting.title if setting else None,
-        "uri": setting.uri if setting else None,
-        "input_tokens": answer.n_input,
-        "output_tokens": answer.n_output,
-        "tokens_per_s": answer.n_output / total_s if total_s else None,
-        "complaint": answer.complaint,
-    }
-    report = None
-    if npu is not None and answer.n_output:
+    report = executed = None
+    if npu is not None and answer.n_output:  # a query that was not read costs the NPU nothing
         from npu_sim.program.precision import Precision
         from npu_sim.report.fidelity import simulate_request
 
-        report = simulate_request(
-            shape, npu, answer.n_input, answer.n_output, Precision(), budget_ms=budget_ms
-        )
-        facts["npu"] = report.to_json()
-    executed = None
-    if execute and npu is not None and answer.n_output:
-        executed = _execute(agent, query, answer, npu)
-        facts["executed"] = executed
+        lengths = answer.n_input, answer.n_output
+        report = simulate_request(shape, npu, *lengths, Precision(), budget_ms=budget_ms)
+        executed = _execute(agent, query, answer, npu) if execute else None
     if as_json:
+        facts = _facts(agent, answer)
+        facts |= {"npu": report.to_json()} if report else {}
+        facts |= {"executed": executed} if executed else {}
         typer.echo(json.dumps(facts))
         return
     console = Console(highlight=False)
-    console.print(f"[bold]{_escape(str(call))}[/bold]")
-    if answer.complaint:
-        console.print(f"  {_escape(answer.complaint)}", soft_wrap=True)
-    elif setting is None:
-        console.print("  nothing in the catalog serves this")
-    else:
-        console.print(f"  {_escape(setting.title)}   {setting.uri}")
-    if not answer.n_output:
-        return
-    console.print(
-        f"  {answer.n_input} tokens in, {answer.n_output} out, {facts['tokens_per_s']:.0f} tokens/s"
-        f" ({agent.model.name}, {executor} {scheme}, {1000 * total_s:.0f} ms)"
-    )
+    _print_answer(console, agent, answer, f"{executor} {scheme}")
     if report is not None:
         console.print(f"\n{shape.name} on {npu}, simulated:")
         for name, value in report.summary_rows():
@@ -114,7 +84,57 @@ def ask(
         )
 
 
-def _execute(agent: Any, query: str, answer: Any, npu: str) -> dict[str, Any]:
+def _check_npu(npu: str | None, scheme: str, drafter: str | None, execute: bool) -> None:
+    if npu is not None:
+        from npu_sim.hardware.presets import npu as find_npu
+
+        find_npu(npu)
+    if execute and (npu is None or drafter is not None or scheme not in ("w8a16", "w8a8")):
+        raise InputError(
+            "--execute must have an --npu and --scheme w8a16 or w8a8, and no --drafter: the NPU "
+            f"computes integers; got --npu {npu}, --scheme {scheme}, --drafter {drafter}"
+        )
+
+
+def _facts(agent: "Agent", answer: "Answer") -> dict[str, Any]:
+    """Return what `--json` prints of the answer itself."""
+    setting = _setting(agent, answer)
+    total_s = answer.encode_s + answer.decode_s
+    return {
+        "call": str(answer.call),
+        "title": setting.title if setting else None,
+        "uri": setting.uri if setting else None,
+        "input_tokens": answer.n_input,
+        "output_tokens": answer.n_output,
+        "tokens_per_s": answer.n_output / total_s if total_s else None,
+        "complaint": answer.complaint,
+    }
+
+
+def _setting(agent: "Agent", answer: "Answer") -> "Setting | None":
+    call = answer.call
+    return None if call.verb == "none" else agent.catalog.lookup(call.setting_id)
+
+
+def _print_answer(console: Console, agent: "Agent", answer: "Answer", how: str) -> None:
+    setting = _setting(agent, answer)
+    console.print(f"[bold]{_escape(str(answer.call))}[/bold]")
+    if answer.complaint:
+        console.print(f"  {_escape(answer.complaint)}", soft_wrap=True)
+    elif setting is None:
+        console.print("  nothing in the catalog serves this")
+    else:
+        console.print(f"  {_escape(setting.title)}   {setting.uri}")
+    if answer.n_output:
+        total_s = answer.encode_s + answer.decode_s
+        console.print(
+            f"  {answer.n_input} tokens in, {answer.n_output} out, "
+            f"{answer.n_output / total_s:.0f} tokens/s "
+            f"({agent.model.name}, {how}, {1000 * total_s:.0f} ms)"
+        )
+
+
+def _execute(agent: "Agent", query: str, answer: "Answer", npu: str) -> dict[str, Any]:
     """Compute the answer on the simulated NPU; it must be the answer given."""
     import numpy as np
 
@@ -124,7 +144,8 @@ def _execute(agent: Any, query: str, answer: Any, npu: str) -> dict[str, Any]:
     source = np.array([agent.source_tokens(query)])
     valid = np.ones(source.shape, bool)
     chip = find_npu(npu)
-    found = execute(agent.ops.model, source, valid, chip, answer.n_output)
+    integers = agent.ops.model  # type: ignore[attr-defined]  # `ask` has checked the scheme
+    found = execute(integers, source, valid, chip, answer.n_output)
     if found.tokens != list(answer.tokens):
         raise AssertionError(f"the NPU wrote {found.tokens}, the executor {answer.tokens}")
     return {

@@ -5,10 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mu_ref.errors import InputError
+
 if TYPE_CHECKING:
     from mu_ref.settings.agent import Agent
 
-__all__ = ["DrafterOption", "LengthOption", "WidthOption", "drafting"]
+__all__ = [
+    "DrafterOption", "ExecutorOption", "LengthOption", "SchemeOption", "WeightsOption",
+    "WidthOption", "check_named", "drafting", "load_named",
+]  # fmt: skip
 
 
 WeightsOption = Annotated[
@@ -30,6 +35,24 @@ DrafterOption = Annotated[
 WidthOption = Annotated[int, typer.Option("--beam-width", min=1, help="Beams that are drafted.")]
 
 LengthOption = Annotated[int, typer.Option("--draft-len", min=1, help="Drafted tokens of a beam.")]
+
+
+def check_named(name: str, weights: Path | None) -> None:
+    """Refuse a preset that ships without weights, unless some are given."""
+    from mu_ref.presets import preset
+
+    if preset(name).name != "mu-nano" and weights is None:
+        raise InputError(f"{name} must be given --weights; only mu-nano ships trained")
+
+
+def load_named(name: str, weights: Path | None, executor: str = "reference") -> "Agent":
+    """Load an agent in floats; its weights must be those of the preset."""
+    from mu_ref.settings.agent import load_agent
+
+    agent = load_agent(weights, "float32", executor)
+    if agent.model.name != name:
+        raise InputError(f"{weights} must hold {name}, it holds {agent.model.name}")
+    return agent
 
 
 def drafting(

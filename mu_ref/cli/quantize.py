@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mu_ref.cli.options import check_named, load_named
 from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
@@ -58,33 +59,25 @@ def quantize(
     worst: Annotated[int, typer.Option(min=0, help="Sites to list; 0 lists all.")] = 12,
 ) -> None:
     """Quantize a model; print what each site loses, and accuracy before and after."""
-    from mu_ref.presets import preset
     from mu_ref.quantize.calibrate import Options
-    from mu_ref.settings.agent import load_agent
     from mu_ref.settings.quantize import compare
     from mu_ref.settings.queries.labelled import read_queries
 
     check_choice("scheme", scheme, ["w8a16", "w8a8", "w4a16"])
-    if preset(name).name != "mu-nano" and weights is None:
-        raise InputError(f"{name} must be given --weights; only mu-nano ships trained")
+    check_named(name, weights)
     items = None if check is None else read_queries(check)  # a wrong path fails before the work
     console, progress = Console(highlight=False), Console(stderr=True)
-    agent = load_agent(weights)
-    if agent.model.name != name:
-        raise InputError(f"{weights} must hold {name}, it holds {agent.model.name}")
+    agent = load_named(name, weights)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
     if scheme == "w4a16":
         ops = _quantize_int4(agent, out, clip_weights)
     else:
         options = Options(
-            scheme=scheme,
-            observer=observer,
             rounding=rounding,  # type: ignore[arg-type]  # Options checks the text
-            clip_weights=clip_weights,
-            smooth=smooth,
+            scheme=scheme, observer=observer, clip_weights=clip_weights, smooth=smooth,
             bits=_widths(bits or []),
-        )
+        )  # fmt: skip
         files = _Files(calibration, out, observed, plot, encodings, aimet)
         ops = _quantize_integers(agent, options, examples, files, worst, console, progress)
     if out is not None:
@@ -155,7 +148,7 @@ def _quantize_int4(agent: "Agent", out: Path | None, clip_search: bool) -> "Ops"
 def _write_encodings(model: "IntegerModel", path: Path, version: str) -> None:
     import json
 
-    from mu_ref.files import written_whole
+    from mu_ref.files import write_text
     from mu_ref.integers.encodings import to_aimet, to_table
 
     names = [name for name in model.tensors if name.endswith(".weight")]
@@ -166,8 +159,7 @@ def _write_encodings(model: "IntegerModel", path: Path, version: str) -> None:
     else:
         data = to_aimet(model.activations, scales, version, weight_bits=widths)
         text = json.dumps(data, indent=1) + "\n"
-    with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _widths(texts: list[str]) -> dict[str, int]:

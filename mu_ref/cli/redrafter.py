@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mu_ref.cli.options import DrafterOption, LengthOption, WidthOption, drafting
+from mu_ref.cli.options import (
+    DrafterOption,
+    LengthOption,
+    WidthOption,
+    check_named,
+    drafting,
+    load_named,
+)
 from mu_ref.command_line import JsonOption
 from mu_ref.errors import InputError, check_choice
 
@@ -101,26 +108,20 @@ def train_drafter(
     ] = None,
 ) -> None:
     """Train a drafter on what the model itself writes; the model stays as it is."""
-    from mu_ref.presets import preset
     from mu_ref.redrafter.config import DrafterConfig
     from mu_ref.redrafter.train import DrafterTraining
-    from mu_ref.settings.agent import load_agent
     from mu_ref.settings.catalog import DATA
-    from mu_ref.settings.queries.labelled import read_queries
+    from mu_ref.settings.queries.labelled import evenly_spread, read_queries
     from mu_ref.settings.train_drafter import train_agent_drafter
 
-    if preset(name).name != "mu-nano" and weights is None:
-        raise InputError(f"{name} must be given --weights; only mu-nano ships trained")
+    check_named(name, weights)
     training = DrafterTraining(
         epochs=epochs, draft_len=draft_len, batch_size=batch_size, peak_rate=rate, seed=seed
     )
     files = queries or [DATA / "train.jsonl", DATA / "train_more.jsonl"]
-    texts = [item.query for file in files for item in read_queries(file)]
-    texts = texts[:: max(1, len(texts) // limit)][:limit] if limit else texts
-    agent = load_agent(weights, "float32", "fast")
-    if agent.model.name != name:
-        raise InputError(f"{weights} must hold {name}, it holds {agent.model.name}")
-    d_model = preset(name).stacks["decoder"].d_model
+    texts = evenly_spread([item.query for file in files for item in read_queries(file)], limit)
+    agent = load_named(name, weights, "fast")
+    d_model = agent.model.stacks["decoder"].d_model
     config = DrafterConfig(
         d_model=d_model, vocab_size=agent.model.vocab_size, d_exit=d_exit or d_model,
         n_blocks=blocks, rnn=rnn,
@@ -148,11 +149,11 @@ def quantize_drafter(
     from mu_ref.settings.agent import load_agent
     from mu_ref.settings.catalog import DATA
     from mu_ref.settings.drafts import quantize_agent_drafter, shipped_drafter
-    from mu_ref.settings.queries.labelled import read_queries
+    from mu_ref.settings.queries.labelled import evenly_spread, read_queries
 
     check_choice("scheme", scheme, ["w8a16", "w8a8"])
-    items = read_queries(DATA / "train.jsonl")
-    texts = [item.query for item in items[:: max(1, len(items) // examples)][:examples]]
+    items = evenly_spread(read_queries(DATA / "train.jsonl"), examples)
+    texts = [item.query for item in items]
     agent = load_agent(weights)
     model = DATA / f"mu-nano-{scheme}.safetensors" if integers is None else integers
     source = shipped_drafter("float32") if drafter is None else drafter
@@ -179,15 +180,14 @@ def draft_sweep(
     """Measure tokens per step and speed-up over plain decoding, side by side."""
     from mu_ref.redrafter.beams import Search
     from mu_ref.settings.draft_sweep import sweep, sweep_table
-    from mu_ref.settings.queries.labelled import read_queries
+    from mu_ref.settings.queries.labelled import evenly_spread, read_queries
 
     searches = [
         Search(beam_width=width, draft_len=length)
         for width in beam_width or [1, 2, 4]
         for length in draft_len or [4, 6, 8]
     ]
-    items = read_queries(file)
-    items = items[:: max(1, len(items) // limit)][:limit] if limit else items
+    items = evenly_spread(read_queries(file), limit)
     texts = [item.query for item in items if any(c.isalnum() for c in item.query)]
     if not texts:
         raise InputError(f"{file} must hold queries with a letter or digit; it holds none")

@@ -68,8 +68,7 @@ class TapeOps(Ops):
             raise ConfigError(f"a tape with dropout {dropout} must be given a generator, got none")
         self.weights = {name: Node(array) for name, array in weights.items()}
         self.dtype = next(iter(weights.values())).dtype.type
-        self.dropout_rate = dropout
-        self.rng = rng
+        self.dropout_rate, self.rng = dropout, rng
         self.nodes: list[Node] = []
 
     def record(
@@ -262,11 +261,10 @@ class TapeOps(Ops):
 
     def dropout(self, x: Node, site: str) -> Node:
         """Drop elements at random and scale the rest up, so that the mean stays."""
-        rate = self.dropout_rate
-        if rate == 0 or self.rng is None:
+        if self.rng is None or self.dropout_rate == 0:
             return x
-        keep = self.rng.random(x.shape, dtype=np.float32) >= rate
-        factor = keep.astype(self.dtype) * self.dtype(1 / (1 - rate))
+        keep = self.rng.random(x.shape, dtype=np.float32) >= self.dropout_rate
+        factor = keep.astype(self.dtype) * self.dtype(1 / (1 - self.dropout_rate))
         return self.record(x.value * factor, (x,), lambda grad: (grad * factor,))
 
     # -- layout ----------------------------------------------------------------------------------

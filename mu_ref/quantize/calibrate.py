@@ -62,7 +62,7 @@ class Options:
 
 
 def calibrate(
-    config: ModelConfig,
+    model: ModelConfig,
     weights: Weights,
     observed: Observed,
     options: Options,
@@ -72,7 +72,7 @@ def calibrate(
     """Choose every scale, and round the weights.
 
     Args:
-        config: the model.
+        model: the configuration.
         weights: float weights, those that were observed.
         observed: ranges and sources of every site.
         options: how.
@@ -85,11 +85,7 @@ def calibrate(
     Raises:
         QuantizationError: a pattern that no site matches, or a bias that int32 cannot hold.
     """
-    for pattern in options.bits:
-        if not any(fnmatchcase(site, pattern) for site in observed.ranges):
-            raise QuantizationError(
-                f"a width must be given for a site, got {pattern!r}, which matches none"
-            )
+    _check_patterns(options, observed)
     activations = {
         site: site_encoding(seen, options.observer, options.site_bits(site))
         for site, seen in observed.ranges.items()
@@ -100,36 +96,39 @@ def calibrate(
         source, factor = observed.inputs[site]
         return activations[source].scale * factor
 
-    plus_one = {n for n, stack in config.stacks.items() if stack.norm_kind == "rms_plus_one"}
+    plus_one = {n for n, stack in model.stacks.items() if stack.norm_kind == "rms_plus_one"}
     tensors: dict[str, np.ndarray] = {}
-    names = list(weight_shapes(config) if names is None else names)
-    for name in names:
-        w = np.asarray(weights[name], np.float64)
-        site, _, part = name.rpartition(".")
+    names = list(weight_shapes(model) if names is None else names)
+    parts = [(name, *name.rsplit(".", 1)) for name in names]
+    for name, site, part in parts:
         if part == "bias":
             continue
-        if w.ndim == 1:  # a gain
-            w = w + 1 if name.split(".")[0] in plus_one else w
-            scale = np.array([max(np.abs(w).max() / 32767, 2**-40)], np.float32)
-            tensors[name] = quantize(w, scale.astype(np.float64), 0, 16)
+        w = np.asarray(weights[name], np.float64)
+        if w.ndim == 1:
+            rounded, scale = _rounded_gain(w + 1 if name.split(".")[0] in plus_one else w)
         else:
-            scale = weight_scales(w, clip=options.clip_weights)
-            if f"{site}.bias" in weights:  # a bias that dwarfs its products must still fit
-                least = np.abs(weights[f"{site}.bias"]) / (2**30 * step_of(site))
-                scale = np.maximum(scale, least.astype(np.float32))
-            q = quantize(w, scale.astype(np.float64)[:, None], 0, 8)
-            tensors[name] = np.maximum(q, np.int8(-127))  # symmetric
-        tensors[f"{name}_scale"] = scale
-    for name in names:
-        site, _, part = name.rpartition(".")
+            bias = weights.get(f"{site}.bias")
+            # a bias that dwarfs its products must still fit int32, in steps of their sum
+            least = 0.0 if bias is None else np.abs(bias) / (2**30 * step_of(site))
+            rounded, scale = _rounded_matrix(w, least, clip=options.clip_weights)
+        tensors |= {name: rounded, f"{name}_scale": scale}
+    for name, site, part in parts:  # last: a bias is counted in steps of its matrix
         if part == "bias" and site in observed.inputs:
-            weight_site = config.head_site if site == "head" else site
+            weight_site = model.head_site if site == "head" else site
             scale = tensors[f"{weight_site}.weight_scale"].astype(np.float64)
-            tensors[name] = _bias(name, weights[name], scale * step_of(site))
+            tensors[name] = _rounded_bias(name, weights[name], scale * step_of(site))
         elif part == "bias":  # of a LayerNorm
             step = activations[site].scale / 2**BIAS_BITS
-            tensors[name] = _bias(name, weights[name], step)
-    return IntegerModel(config, options.scheme, options.rounding, tensors, activations)
+            tensors[name] = _rounded_bias(name, weights[name], step)
+    return IntegerModel(model, options.scheme, options.rounding, tensors, activations)
+
+
+def _check_patterns(options: Options, observed: Observed) -> None:
+    for pattern in options.bits:
+        if not any(fnmatchcase(site, pattern) for site in observed.ranges):
+            raise QuantizationError(
+                f"a width must be given for a site, got {pattern!r}, which matches none"
+            )
 
 
 def site_encoding(seen: SiteRange, observer: str, bits: int) -> Encoding:
@@ -180,7 +179,22 @@ def weight_scales(w: np.ndarray, *, clip: bool) -> np.ndarray:
     return best.astype(np.float32)
 
 
-def _bias(name: str, bias: np.ndarray, step: np.ndarray | float) -> np.ndarray:
+def _rounded_gain(gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """16-bit integers and their one scale; gains are few, so they can be wide."""
+    scale = np.array([max(np.abs(gain).max() / 32767, 2**-40)], np.float32)
+    return quantize(gain, scale.astype(np.float64), 0, 16), scale
+
+
+def _rounded_matrix(
+    w: np.ndarray, least: np.ndarray | float, *, clip: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """8-bit integers [d_out, d_in] and a scale of each row, not below `least`."""
+    scale = np.maximum(weight_scales(w, clip=clip), np.asarray(least, np.float32))
+    q = quantize(w, scale.astype(np.float64)[:, None], 0, 8)
+    return np.maximum(q, np.int8(-127)), scale  # symmetric: -128 would have no counterpart
+
+
+def _rounded_bias(name: str, bias: np.ndarray, step: np.ndarray | float) -> np.ndarray:
     steps = round_half_even(np.asarray(bias, np.float64) / step)
     if np.abs(steps).max(initial=0) >= 2**31:
         raise QuantizationError(

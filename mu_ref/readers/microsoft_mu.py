@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import ConfigError
@@ -43,44 +43,10 @@ def config_of(fields: Fields) -> ModelConfig:
         ConfigError: the fields contradict each other.
     """
     f = {**_DEFAULTS, **fields}
-    d_attn = f["n_embd"] if f["qkv_embd"] is None else f["qkv_embd"]
-    if d_attn % f["n_head"]:
-        raise ConfigError(f"qkv_embd must be a multiple of n_head={f['n_head']}, got {d_attn}")
-    d_head = d_attn // f["n_head"]
-
-    def stack(n_layers: int, origin: str) -> StackConfig:
-        return StackConfig(
-            n_layers=n_layers,
-            d_model=f["n_embd"],
-            d_ff=f["hidden_dim"],
-            n_heads=f["n_head"],
-            n_kv_heads=f["n_kv_head"],
-            d_head=d_head,
-            kv_head_map="blocked" if f["is_interleaved"] else "cyclic",
-            attention_scale=1 / math.sqrt(d_head),
-            attention_softcap=None,
-            attention_bias=True,
-            mlp_bias=True,
-            window=None,
-            windowed_layers=(False,) * n_layers,
-            norm_kind="rms",
-            norm_placement="pre",
-            norm_eps=f.get("norm_eps", 1e-6),  # a default argument of MuRMSNorm, not in MuConfig
-            embed_norm=False,
-            embed_scale=1.0,
-            activation="gelu_tanh",
-            gated=False,
-            rope_theta=f["rope_theta"],
-            rope_origin=origin,  # type: ignore[arg-type]
-            rope_ntk_factor=f["rope_factor"],
-            rope_base_len=f["block_size"],
-            rope_length="padded",
-        )
-
     return ModelConfig(
         name=f.get("name", "microsoft-mu"),
-        encoder=stack(f["n_encoder_layer"], "centre"),
-        decoder=stack(f["n_decoder_layer"], "start"),
+        encoder=_stack_of(f, f["n_encoder_layer"], "centre"),
+        decoder=_stack_of(f, f["n_decoder_layer"], "start"),
         vocab_size=f["vocab_size"],
         encoder_vocab_size=f["vocab_size"],
         shared_embedding=True,
@@ -96,13 +62,54 @@ def config_of(fields: Fields) -> ModelConfig:
     )
 
 
-_SUBLAYERS = {"attn": "self_attention", "causal_attn": "self_attention",
-                        "cross_attn": "cross_attention", "mlp": "mlp"}  # fmt: skip
-_LINEARS = {"q_linear": "q", "k_linear": "k", "v_linear": "v", "out_linear": "o",
-                      "fc1": "up", "fc2": "down"}  # fmt: skip
-_NORMS = {("e", "ln1"): "self_attention", ("e", "ln2"): "mlp",
-                    ("h", "ln1"): "self_attention", ("h", "ln2"): "cross_attention",
-                    ("h", "ln3"): "mlp"}  # fmt: skip
+def _stack_of(f: Fields, n_layers: int, origin: Literal["start", "centre"]) -> StackConfig:
+    """Describe one stack; both are alike but for depth and the origin of their positions."""
+    d_attn = f["n_embd"] if f["qkv_embd"] is None else f["qkv_embd"]
+    if d_attn % f["n_head"]:
+        raise ConfigError(f"qkv_embd must be a multiple of n_head={f['n_head']}, got {d_attn}")
+    d_head = d_attn // f["n_head"]
+    return StackConfig(
+        n_layers=n_layers,
+        d_model=f["n_embd"],
+        d_ff=f["hidden_dim"],
+        n_heads=f["n_head"],
+        n_kv_heads=f["n_kv_head"],
+        d_head=d_head,
+        kv_head_map="blocked" if f["is_interleaved"] else "cyclic",
+        attention_scale=1 / math.sqrt(d_head),
+        attention_softcap=None,
+        attention_bias=True,
+        mlp_bias=True,
+        window=None,
+        windowed_layers=(False,) * n_layers,
+        norm_kind="rms",
+        norm_placement="pre",
+        norm_eps=f.get("norm_eps", 1e-6),  # a default argument of MuRMSNorm, not in MuConfig
+        embed_norm=False,
+        embed_scale=1.0,
+        activation="gelu_tanh",
+        gated=False,
+        rope_theta=f["rope_theta"],
+        rope_origin=origin,
+        rope_ntk_factor=f["rope_factor"],
+        rope_base_len=f["block_size"],
+        rope_length="padded",
+    )
+
+
+# Their names and ours; "e" is a block of the encoder, "h" one of the decoder.
+_SUBLAYERS = {
+    "attn": "self_attention", "causal_attn": "self_attention", "cross_attn": "cross_attention",
+    "mlp": "mlp",
+}  # fmt: skip
+_LINEARS = {
+    "q_linear": "q", "k_linear": "k", "v_linear": "v", "out_linear": "o", "fc1": "up",
+    "fc2": "down",
+}  # fmt: skip
+_NORMS = {
+    ("e", "ln1"): "self_attention", ("e", "ln2"): "mlp", ("h", "ln1"): "self_attention",
+    ("h", "ln2"): "cross_attention", ("h", "ln3"): "mlp",
+}  # fmt: skip
 
 
 def name_of(name: str) -> str | None:

@@ -20,7 +20,7 @@ from mu_ref.quantize.observe import Observed, observe
 from mu_ref.quantize.smooth import smooth
 from mu_ref.settings.agent import Agent, Answer, answer_all, score
 from mu_ref.settings.evaluate import Evaluation
-from mu_ref.settings.queries.labelled import LabelledQuery, read_queries
+from mu_ref.settings.queries.labelled import LabelledQuery, evenly_spread, read_queries
 
 __all__ = ["Comparison", "compare", "examples_of", "quantize_agent", "token_agreement"]
 
@@ -37,7 +37,7 @@ class Comparison:
     same_answers: float  # share of queries with the same text
 
 
-def examples_of(agent: Agent, items: Sequence[LabelledQuery], n: int) -> list[Example]:
+def examples_of(agent: Agent, items: list[LabelledQuery], n: int) -> list[Example]:
     """Turn evenly spread queries and their calls into token pairs.
 
     Args:
@@ -48,14 +48,13 @@ def examples_of(agent: Agent, items: Sequence[LabelledQuery], n: int) -> list[Ex
     Returns:
         (source [n_src], target [n_tgt]): the query with eos, bos with the call.
     """
-    chosen = items[:: max(1, len(items) // n)][:n]
     bos = agent.model.bos_id
     return [
         (
             np.array(agent.source_tokens(item.query)),
             np.array([bos, *agent.tokenizer.encode(item.call)]),
         )
-        for item in chosen
+        for item in evenly_spread(items, n)
     ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.presets import preset
 from mu_ref.settings.catalog import DATA, load_catalog
@@ -50,13 +51,8 @@ def train_agent(
         ConfigError: no such preset.
         WeightsError: `start` is not a weight file of the preset.
     """
-    model = preset(name)
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
-    if model.encoder is None or model.vocab_size != tokenizer.vocab_size:
-        raise InputError(
-            f"the preset must be an encoder-decoder with the tokenizer's {tokenizer.vocab_size} "
-            f"tokens, got {name} with {model.vocab_size}; mu-nano is one"
-        )
+    model = _preset_for(tokenizer, name)
     files = [DATA / "train.jsonl", DATA / "train_more.jsonl"] if queries is None else [queries]
     items = [item for file in files for item in read_queries(file)]
     trainer = Trainer(model, config, epoch_data(items, load_catalog(), tokenizer))
@@ -72,7 +68,6 @@ def train_agent(
         trainer.save(checkpoint)
         console.print(f"stopped after step {trainer.step}; --resume goes on from {checkpoint}")
         raise KeyboardInterrupt
-    halves = {n: w.astype(np.float16) for n, w in trainer.weights.items()}
     notes = {
         "train": json.dumps(asdict(config)),
         "queries": str(len(items)),
@@ -81,9 +76,20 @@ def train_agent(
     }
     if before:
         notes["start"] = json.dumps(before)
+    halves = {n: w.astype(np.float16) for n, w in trainer.weights.items()}
     save_weights(out, model, halves, notes)
     checkpoint.unlink()
     console.print(f"wrote {out}")
+
+
+def _preset_for(tokenizer: Tokenizer, name: str) -> ModelConfig:
+    model = preset(name)
+    if model.encoder is None or model.vocab_size != tokenizer.vocab_size:
+        raise InputError(
+            f"the preset must be an encoder-decoder with the tokenizer's {tokenizer.vocab_size} "
+            f"tokens, got {name} with {model.vocab_size}; mu-nano is one"
+        )
+    return model
 
 
 def _run(trainer: Trainer, checkpoint: Path, console: Console) -> tuple[float, bool]:

@@ -12,12 +12,14 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mu_ref.errors import InputError
 from mu_ref.tokenizer import Tokenizer
 
 __all__ = [
     "LabelledQuery",
+    "evenly_spread",
     "query_tokens",
     "read_queries",
     "split_key",
@@ -25,6 +27,8 @@ __all__ = [
     "write_queries",
 ]
 
+
+T = TypeVar("T")
 
 _APOSTROPHES = re.compile("['\u2019]")
 
@@ -68,6 +72,11 @@ def read_queries(path: Path) -> list[LabelledQuery]:
     if not items:
         raise InputError(f"query file must hold at least one query, got {path} with none")
     return items
+
+
+def evenly_spread(items: list[T], n: int | None) -> list[T]:
+    """Return at most n of the items, from the whole length of the list; all with n None."""
+    return items if n is None else items[:: max(1, len(items) // n)][:n]
 
 
 def _read_line(where: str, line: bytes) -> LabelledQuery:

@@ -70,41 +70,41 @@ def load_executor(
     return _load_integers(path, scheme, executor, drafter)
 
 
-def _load_floats(path: Path, executor: str, drafter: Path | None) -> Loaded:
+def _load_floats(path: Path, executor: str, drafter_file: Path | None) -> Loaded:
     model, weights = load_weights(path)
-    config, own = _float_drafter(drafter, model)
-    return Loaded(model, float_executor(weights | own, executor), config)
+    drafter, own = _float_drafter(drafter_file, model)
+    return Loaded(model, float_executor(weights | own, executor), drafter)
 
 
-def _load_int4(path: Path, executor: str, drafter: Path | None) -> Loaded:
+def _load_int4(path: Path, executor: str, drafter_file: Path | None) -> Loaded:
     from mu_ref.integers.int4 import dequantize_weights_int4
     from mu_ref.integers.int4_store import load_int4
 
     model, packed, group = load_int4(path)
-    config, own = _float_drafter(drafter, model)
+    drafter, own = _float_drafter(drafter_file, model)
     if executor == "reference":
         weights = dequantize_weights_int4(model, packed, group)
-        return Loaded(model, float_executor(weights | own), config)
+        return Loaded(model, float_executor(weights | own), drafter)
     if own:
         raise InputError("a drafter for w4a16 must run on --executor reference")
     from mu_ref.ops.fast.int4 import FastInt4Ops
 
-    return Loaded(model, FastInt4Ops(packed, group), config)
+    return Loaded(model, FastInt4Ops(packed, group), drafter)
 
 
-def _load_integers(path: Path, scheme: str, executor: str, drafter: Path | None) -> Loaded:
+def _load_integers(path: Path, scheme: str, executor: str, drafter_file: Path | None) -> Loaded:
     from mu_ref.integers.store import load_integers
 
     integers = load_integers(path)
     if integers.scheme != scheme:
         raise InputError(f"{path} must hold {scheme} weights, it holds {integers.scheme}")
-    model, config = integers.config, None
-    if drafter is not None:
+    model, drafter = integers.model, None
+    if drafter_file is not None:
         from mu_ref.redrafter.store import load_integer_drafter
 
-        small = load_integer_drafter(drafter, model)
-        config, integers = small.config, small.joined(integers)
-    return Loaded(model, integer_executor(integers, executor), config)
+        found = load_integer_drafter(drafter_file, model)
+        drafter, integers = found.config, found.joined(integers)
+    return Loaded(model, integer_executor(integers, executor), drafter)
 
 
 def _float_drafter(path: Path | None, model: ModelConfig) -> "tuple[DrafterConfig | None, Weights]":
@@ -138,11 +138,11 @@ def float_executor(
     return FastOps(weights)
 
 
-def integer_executor(model: "IntegerModel", executor: str = "reference") -> Ops:
+def integer_executor(integers: "IntegerModel", executor: str = "reference") -> Ops:
     """Return the executor of one of `EXECUTORS` for an integer model.
 
     Args:
-        model: weights, encodings and tables.
+        integers: weights and encodings of the whole model.
         executor: one of `EXECUTORS`; both give the same integers.
 
     Returns:
@@ -151,10 +151,10 @@ def integer_executor(model: "IntegerModel", executor: str = "reference") -> Ops:
     if executor == "reference":
         from mu_ref.ops.integer import IntegerOps
 
-        return IntegerOps(model)
+        return IntegerOps(integers)
     from mu_ref.ops.fast.integers import FastIntegerOps
 
-    return FastIntegerOps(model)
+    return FastIntegerOps(integers)
 
 
 def compile_once(console: Console, kind: str) -> float:

@@ -36,32 +36,32 @@ Shape = tuple[int, ...]
 Weights = dict[str, np.ndarray]
 
 
-def weight_shapes(config: ModelConfig) -> dict[str, Shape]:
+def weight_shapes(model: ModelConfig) -> dict[str, Shape]:
     """List every weight of a model with its shape.
 
     Args:
-        config: the model.
+        model: the configuration.
 
     Returns:
         {"site.weight" or "site.bias": shape}, embeddings first, then layers in order.
     """
     shapes: dict[str, Shape] = {}
-    for name, stack in config.stacks.items():
-        alone = config.decoder is None
-        rows = config.encoder_vocab_size if name == "encoder" and not alone else config.vocab_size
-        shapes[f"{config.embedding_site(name)}.weight"] = (rows, stack.d_model)
-    for name, stack in config.stacks.items():
+    for name, stack in model.stacks.items():
+        alone = model.decoder is None
+        rows = model.encoder_vocab_size if name == "encoder" and not alone else model.vocab_size
+        shapes[f"{model.embedding_site(name)}.weight"] = (rows, stack.d_model)
+    for name, stack in model.stacks.items():
         if stack.embed_norm:
             shapes |= _norm(f"{name}.embed_norm", stack)
-        d_memory = config.encoder.d_model if name == "decoder" and config.encoder else None
+        d_memory = model.encoder.d_model if name == "decoder" and model.encoder else None
         for layer in range(stack.n_layers):
             shapes |= dict(_layer(f"{name}.{layer}", stack, d_memory))
         shapes |= _norm(f"{name}.final_norm", stack)
-    if config.decoder is not None:
-        if not config.tied_head:
-            shapes["head.weight"] = (config.vocab_size, config.decoder.d_model)
-        if config.head_bias:
-            shapes["head.bias"] = (config.vocab_size,)
+    if model.decoder is not None:
+        if not model.tied_head:
+            shapes["head.weight"] = (model.vocab_size, model.decoder.d_model)
+        if model.head_bias:
+            shapes["head.bias"] = (model.vocab_size,)
     return shapes
 
 
@@ -103,22 +103,22 @@ def _linear(site: str, shape: Shape, bias: bool) -> Iterator[tuple[str, Shape]]:
         yield f"{site}.bias", shape[:1]
 
 
-def count_parameters(config: ModelConfig, prefix: str = "") -> int:
+def count_parameters(model: ModelConfig, prefix: str = "") -> int:
     """Count the parameters whose name starts with `prefix`, without allocating any.
 
     Args:
-        config: the model.
+        model: the configuration.
         prefix: for example "encoder."; everything by default.
 
     Returns:
         The count; a tied head counts once.
     """
-    shapes = weight_shapes(config)
+    shapes = weight_shapes(model)
     return sum(int(np.prod(shapes[name])) for name in shapes if name.startswith(prefix))
 
 
 def initial_weights(
-    config: ModelConfig,
+    model: ModelConfig,
     rng: np.random.Generator,
     std: float = 0.02,
     dtype: type = np.float32,
@@ -129,7 +129,7 @@ def initial_weights(
     """Draw weights: matrices from N(0, std²), biases 0, gains 1 (0 where the norm adds 1).
 
     Args:
-        config: the model.
+        model: the configuration.
         rng: source of randomness.
         std: 0.02 is the public Mu code's.
         dtype: of the arrays.
@@ -140,8 +140,8 @@ def initial_weights(
         {name: array}.
     """
     weights: Weights = {}
-    plus_one = {name for name, stack in config.stacks.items() if stack.norm_kind == "rms_plus_one"}
-    for name, shape in weight_shapes(config).items():
+    plus_one = {name for name, stack in model.stacks.items() if stack.norm_kind == "rms_plus_one"}
+    for name, shape in weight_shapes(model).items():
         if len(shape) == 2:
             table = name.endswith("embedding.weight")
             size = embedding_std if table and embedding_std is not None else std
@@ -157,7 +157,7 @@ def initial_weights(
 
 def save_weights(
     path: Path,
-    config: ModelConfig,
+    model: ModelConfig,
     weights: Mapping[str, np.ndarray],
     notes: Mapping[str, str] | None = None,
 ) -> None:
@@ -165,15 +165,15 @@ def save_weights(
 
     Args:
         path: a .safetensors file.
-        config: goes into the metadata.
-        weights: exactly the tensors of `weight_shapes(config)`.
+        model: goes into the metadata.
+        weights: exactly the tensors of `weight_shapes(model)`.
         notes: more texts for the metadata, such as how the weights were made.
 
     Raises:
         WeightsError: a tensor is missing, unknown or of another shape.
     """
-    check_names(path.name, weight_shapes(config), {n: w.shape for n, w in weights.items()})
-    write_safetensors(path, weights, {**(notes or {}), "config": config.to_json()})
+    check_names(path.name, weight_shapes(model), {n: w.shape for n, w in weights.items()})
+    write_safetensors(path, weights, {**(notes or {}), "config": model.to_json()})
 
 
 def load_weights(path: Path) -> tuple[ModelConfig, Weights]:
@@ -194,9 +194,9 @@ def load_weights(path: Path) -> tuple[ModelConfig, Weights]:
             f"{path} must hold a mu-ref configuration in its metadata; it has none. "
             "Another project's checkpoint is read as a folder with config.json"
         )
-    config = ModelConfig.from_json(metadata["config"])
-    check_names(str(path), weight_shapes(config), {n: w.shape for n, w in weights.items()})
-    return config, weights
+    model = ModelConfig.from_json(metadata["config"])
+    check_names(str(path), weight_shapes(model), {n: w.shape for n, w in weights.items()})
+    return model, weights
 
 
 def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:

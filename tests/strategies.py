@@ -93,13 +93,13 @@ def model_configs(draw: Any, kinds: tuple[str, ...] = KINDS, **fixed: Any) -> Mo
     )
 
 
-def random_weights(config: ModelConfig, seed: int, dtype: type = np.float64) -> Weights:
+def random_weights(model: ModelConfig, seed: int, dtype: type = np.float64) -> Weights:
     """Draw weights of which none is without effect: no bias is 0 and no gain is 1."""
     rng = np.random.default_rng(seed)
     weights: Weights = {}
-    for name, shape in weight_shapes(config).items():
+    for name, shape in weight_shapes(model).items():
         array = 0.3 * rng.standard_normal(shape)
-        stack = config.stacks.get(name.split(".")[0])
+        stack = model.stacks.get(name.split(".")[0])
         if name.endswith("norm.weight") and stack is not None and stack.norm_kind != "rms_plus_one":
             array = array + 1
         weights[name] = array.astype(dtype)
@@ -119,17 +119,17 @@ def rows_of(
     return Rows(tokens, np.arange(lengths.max()) < lengths[:, None])
 
 
-def quantized(config: ModelConfig, weights: Weights, seed: int, **options: Any) -> IntegerModel:
+def quantized(model: ModelConfig, weights: Weights, seed: int, **options: Any) -> IntegerModel:
     """Quantize a model, calibrated on random tokens."""
     rng = np.random.default_rng(seed)
     examples = [
         (
-            rng.integers(0, config.encoder_vocab_size, 7) if config.encoder else None,
-            rng.integers(0, config.vocab_size, 7),
+            rng.integers(0, model.encoder_vocab_size, 7) if model.encoder else None,
+            rng.integers(0, model.vocab_size, 7),
         )
         for _ in range(8)
     ]
-    return calibrate(config, weights, observe(config, weights, examples), Options(**options))
+    return calibrate(model, weights, observe(model, weights, examples), Options(**options))
 
 
 seeds = st.integers(0, 2**32 - 1)

@@ -20,9 +20,9 @@ def info(
     from mu_ref.presets import field_origins, preset
     from mu_ref.weights import count_parameters
 
-    config = preset(name)
-    total = count_parameters(config)
-    stacks = {s: count_parameters(config, f"{s}.") for s in config.stacks}
+    model = preset(name)
+    total = count_parameters(model)
+    stacks = {s: count_parameters(model, f"{s}.") for s in model.stacks}
     layers = sum(stacks.values())
     shares = {s: n / layers for s, n in stacks.items()}
     if as_json:
@@ -30,20 +30,20 @@ def info(
             "parameters": total,
             "by_stack": stacks,
             "share": shares,
-            "config": json.loads(config.to_json()),
+            "config": json.loads(model.to_json()),
             "origins": field_origins(name),
         }
         typer.echo(json.dumps(data))
         return
     console = Console(highlight=False)
-    console.print(f"[bold]{config.name}[/bold]: {total:,} parameters")
+    console.print(f"[bold]{model.name}[/bold]: {total:,} parameters")
     for stack, n in stacks.items():
         console.print(f"  {stack}: {n:,} ({100 * shares[stack]:.1f} % of the layers)")
     console.print(f"  embeddings and head: {total - layers:,}")
     widths = {"float32": 4, "float16": 2, "int8": 1, "int4": 0.5}
     sizes = ", ".join(f"{kind} {total * size / 1e6:,.1f} MB" for kind, size in widths.items())
     console.print(f"  bytes: {sizes}\n")
-    console.print(_field_table(json.loads(config.to_json()), field_origins(name)))
+    console.print(_field_table(json.loads(model.to_json()), field_origins(name)))
 
 
 def _field_table(data: dict[str, Any], origins: dict[str, str]) -> Table:

@@ -118,18 +118,18 @@ def _quantize_integers(
         raise InputError("--plot must see queries; --calibration is a file of ranges")
     if files.encodings is not None and files.encodings.suffix not in (".csv", ".json"):
         raise InputError(f"--encodings must end in .csv or .json, got {files.encodings}")
-    model, seen = quantize_agent(agent, source, examples, options, files.observed, progress)
+    integers, seen = quantize_agent(agent, source, examples, options, files.observed, progress)
     if files.out is not None:
-        save_integers(files.out, model)
+        save_integers(files.out, integers)
     if files.encodings is not None:
-        _write_encodings(model, files.encodings, files.aimet)
+        _write_encodings(integers, files.encodings, files.aimet)
     if seen:
         weights = agent.ops.weights  # type: ignore[attr-defined]
-        rows = site_reports(agent.model, weights, model, seen[:REPORT_EXAMPLES])
+        rows = site_reports(agent.model, weights, integers, seen[:REPORT_EXAMPLES])
         console.print(_site_table(rows, worst))
         if files.plot is not None:
             plot_sqnr(rows, f"{agent.model.name} {options.scheme}, {source.name}", files.plot)
-    return IntegerOps(model)
+    return IntegerOps(integers)
 
 
 def _quantize_int4(agent: "Agent", out: Path | None, clip_search: bool) -> "Ops":
@@ -145,19 +145,19 @@ def _quantize_int4(agent: "Agent", out: Path | None, clip_search: bool) -> "Ops"
     return ReferenceOps(dequantize_weights_int4(agent.model, packed, INT4_GROUP))
 
 
-def _write_encodings(model: "IntegerModel", path: Path, version: str) -> None:
+def _write_encodings(integers: "IntegerModel", path: Path, version: str) -> None:
     import json
 
     from mu_ref.files import write_text
     from mu_ref.integers.encodings import to_aimet, to_table
 
-    names = [name for name in model.tensors if name.endswith(".weight")]
-    scales = {name: model.weight_scale(name.removesuffix(".weight")) for name in names}
-    widths = {name: model.tensors[name].itemsize * 8 for name in names}
+    names = [name for name in integers.tensors if name.endswith(".weight")]
+    scales = {name: integers.weight_scale(name.removesuffix(".weight")) for name in names}
+    widths = {name: integers.tensors[name].itemsize * 8 for name in names}
     if path.suffix == ".csv":
-        text = to_table(model.activations, scales, weight_bits=widths)
+        text = to_table(integers.activations, scales, weight_bits=widths)
     else:
-        data = to_aimet(model.activations, scales, version, weight_bits=widths)
+        data = to_aimet(integers.activations, scales, version, weight_bits=widths)
         text = json.dumps(data, indent=1) + "\n"
     write_text(path, text)
 

@@ -122,12 +122,12 @@ def train_drafter(
     texts = evenly_spread([item.query for file in files for item in read_queries(file)], limit)
     agent = load_named(name, weights, "fast")
     d_model = agent.model.stacks["decoder"].d_model
-    config = DrafterConfig(
+    drafter = DrafterConfig(
         d_model=d_model, vocab_size=agent.model.vocab_size, d_exit=d_exit or d_model,
         n_blocks=blocks, rnn=rnn,
     )  # fmt: skip
     train_agent_drafter(
-        agent, config, texts, training, out, start=start, console=Console(highlight=False)
+        agent, drafter, texts, training, out, start=start, console=Console(highlight=False)
     )
 
 
@@ -155,11 +155,11 @@ def quantize_drafter(
     items = evenly_spread(read_queries(DATA / "train.jsonl"), examples)
     texts = [item.query for item in items]
     agent = load_agent(weights)
-    model = DATA / f"mu-nano-{scheme}.safetensors" if integers is None else integers
+    integers = DATA / f"mu-nano-{scheme}.safetensors" if integers is None else integers
     source = shipped_drafter("float32") if drafter is None else drafter
-    made = quantize_agent_drafter(agent, source, model, texts, draft_len)
+    made = quantize_agent_drafter(agent, source, integers, texts, draft_len)
     if made.scheme != scheme:
-        raise InputError(f"{model} must hold {scheme} weights, it holds {made.scheme}")
+        raise InputError(f"{integers} must hold {scheme} weights, it holds {made.scheme}")
     out.parent.mkdir(parents=True, exist_ok=True)
     save_integer_drafter(out, made)
     typer.echo(f"wrote {out}")

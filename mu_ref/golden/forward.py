@@ -35,16 +35,16 @@ def forward_file(
     Raises:
         InputError: an array is missing, not of integers, of another shape, or out of range.
     """
-    config, weights = read_checkpoint(folder)
+    model, weights = read_checkpoint(folder)
     arrays = read_arrays(inputs)
-    source = _token_ids(arrays, "encoder_input_ids", config.encoder_vocab_size, inputs)
-    target = _token_ids(arrays, "decoder_input_ids", config.vocab_size, inputs)
+    source = _token_ids(arrays, "encoder_input_ids", model.encoder_vocab_size, inputs)
+    target = _token_ids(arrays, "decoder_input_ids", model.vocab_size, inputs)
     if len(source) != len(target):
         raise InputError(
             f"{inputs}: encoder and decoder ids must have the same number of rows, "
             f"got {len(source)} and {len(target)}"
         )
-    mask = arrays.get("encoder_attention_mask", source != config.pad_id)
+    mask = arrays.get("encoder_attention_mask", source != model.pad_id)
     valid = mask.astype(bool)
     if mask.shape != source.shape or mask.dtype.kind not in "biu":
         raise InputError(
@@ -54,15 +54,15 @@ def forward_file(
     if not valid.any(axis=1).all():
         raise InputError(f"{inputs}: every row must hold a token that is not masked; one does not")
     ops = ReferenceOps(weights, dtype)
-    memory = mu.remember(ops, config, source, valid)
-    hidden = decode(ops, config, target, mu.decoder_valid(config, target), memory)
-    start = np.full((len(source), 1), config.bos_id)
+    memory = mu.remember(ops, model, source, valid)
+    hidden = decode(ops, model, target, mu.decoder_valid(model, target), memory)
+    start = np.full((len(source), 1), model.bos_id)
     steps = stream(
-        ops, config, memory, start, np.ones(start.shape, bool), max_new_tokens, stop_at_eos=False
+        ops, model, memory, start, np.ones(start.shape, bool), max_new_tokens, stop_at_eos=False
     )
     results = {
         "encoder_output": memory.hidden,
-        "logits": mu.logits(ops, config, hidden),
+        "logits": mu.logits(ops, model, hidden),
         "greedy_ids": np.concatenate([start, *(step.tokens[:, None] for step in steps)], axis=1),
     }
     write_arrays(out, results)

@@ -177,11 +177,11 @@ def quantize_rows(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # -- a whole model ---------------------------------------------------------------------------------
 
 
-def int4_shapes(config: ModelConfig, group: int = INT4_GROUP) -> dict[str, Shape]:
+def int4_shapes(model: ModelConfig, group: int = INT4_GROUP) -> dict[str, Shape]:
     """List every tensor of an int4 file with its shape, without allocating any.
 
     Args:
-        config: the model.
+        model: the configuration.
         group: inputs that share a scale.
 
     Returns:
@@ -190,7 +190,7 @@ def int4_shapes(config: ModelConfig, group: int = INT4_GROUP) -> dict[str, Shape
         the other names of `weight_shapes`, float16.
     """
     shapes: dict[str, Shape] = {}
-    for name, shape in weight_shapes(config).items():
+    for name, shape in weight_shapes(model).items():
         shapes[name] = shape
         if is_table(name):
             shapes[f"{name}_scale"] = (shape[0], 1)
@@ -201,7 +201,7 @@ def int4_shapes(config: ModelConfig, group: int = INT4_GROUP) -> dict[str, Shape
 
 
 def quantize_weights_int4(
-    config: ModelConfig,
+    model: ModelConfig,
     weights: Mapping[str, np.ndarray],
     group: int = INT4_GROUP,
     *,
@@ -210,8 +210,8 @@ def quantize_weights_int4(
     """Turn float weights into the tensors of an int4 file.
 
     Args:
-        config: the model.
-        weights: exactly the tensors of `weight_shapes(config)`.
+        model: the configuration.
+        weights: exactly the tensors of `weight_shapes(model)`.
         group: inputs that share a scale.
         clip_search: see `quantize_groups`.
 
@@ -222,9 +222,9 @@ def quantize_weights_int4(
         WeightsError: a tensor is missing, unknown or of another shape.
         QuantizationError: a group below 1, or weights that are not finite or beyond float16.
     """
-    check_names("weights", weight_shapes(config), {n: w.shape for n, w in weights.items()})
+    check_names("weights", weight_shapes(model), {n: w.shape for n, w in weights.items()})
     tensors: Weights = {}
-    for name, shape in weight_shapes(config).items():
+    for name, shape in weight_shapes(model).items():
         w = weights[name]
         if not (np.abs(w) <= FLOAT16_MAX).all():
             raise QuantizationError(
@@ -241,20 +241,20 @@ def quantize_weights_int4(
 
 
 def dequantize_weights_int4(
-    config: ModelConfig, tensors: Mapping[str, np.ndarray], group: int = INT4_GROUP
+    model: ModelConfig, tensors: Mapping[str, np.ndarray], group: int = INT4_GROUP
 ) -> Weights:
     """Turn the tensors of an int4 file into float weights, for `ReferenceOps`.
 
     Args:
-        config: the model.
-        tensors: exactly those of `int4_shapes(config, group)`.
+        model: the configuration.
+        tensors: exactly those of `int4_shapes(model, group)`.
         group: inputs that share a scale.
 
     Returns:
         {name: float32 array} as `weight_shapes` lists them.
     """
     weights: Weights = {}
-    for name, shape in weight_shapes(config).items():
+    for name, shape in weight_shapes(model).items():
         if is_table(name):
             scale = tensors[f"{name}_scale"].astype(np.float32)
             weights[name] = tensors[name].astype(np.float32) * scale

@@ -22,7 +22,7 @@ __all__ = ["load_int4", "save_int4"]
 
 def save_int4(
     path: Path,
-    config: ModelConfig,
+    model: ModelConfig,
     tensors: Mapping[str, np.ndarray],
     group: int,
     notes: Mapping[str, str] | None = None,
@@ -31,7 +31,7 @@ def save_int4(
 
     Args:
         path: a .safetensors file.
-        config: goes into the metadata.
+        model: goes into the metadata.
         tensors: what `quantize_weights_int4` returned.
         group: inputs that share a scale.
         notes: more texts for the metadata.
@@ -40,8 +40,8 @@ def save_int4(
         WeightsError: a tensor is missing, unknown, or of another shape or type, or a scale is not
             positive.
     """
-    _check(path.name, int4_shapes(config, group), tensors)
-    metadata = {**(notes or {}), "config": config.to_json(), "int4_group": str(group)}
+    _check(path.name, int4_shapes(model, group), tensors)
+    metadata = {**(notes or {}), "config": model.to_json(), "int4_group": str(group)}
     write_safetensors(path, tensors, metadata)
 
 
@@ -67,9 +67,9 @@ def load_int4(path: Path) -> tuple[ModelConfig, Weights, int]:
     text = metadata["int4_group"]
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise WeightsError(f"{path}: int4_group must be a positive integer, got {text!r}")
-    config = ModelConfig.from_json(metadata["config"])
-    _check(str(path), int4_shapes(config, int(text)), tensors)
-    return config, tensors, int(text)
+    model = ModelConfig.from_json(metadata["config"])
+    _check(str(path), int4_shapes(model, int(text)), tensors)
+    return model, tensors, int(text)
 
 
 def _check(what: str, shapes: Mapping[str, Shape], tensors: Mapping[str, np.ndarray]) -> None:

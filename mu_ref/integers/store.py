@@ -27,7 +27,7 @@ SCHEMES = ("w8a16", "w8a8")
 class IntegerModel:
     """A model in integers: all that the integer executor and a port need."""
 
-    config: ModelConfig
+    model: ModelConfig
     scheme: str
     rounding: Rounding  # of 32-bit accumulators
     tensors: Mapping[str, np.ndarray]  # int8, int16 and int32; scales float32
@@ -61,32 +61,32 @@ class IntegerModel:
         return self.tensors[name]
 
 
-def integer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def integer_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     """List the tensors of an integer file: those of the float file, and a scale for each weight."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in weight_shapes(config).items():
+    for name, shape in weight_shapes(model).items():
         shapes[name] = shape
         if name.endswith(".weight"):
             shapes[f"{name}_scale"] = shape[:1] if len(shape) == 2 else (1,)
     return shapes
 
 
-def save_integers(path: Path, model: IntegerModel) -> None:
+def save_integers(path: Path, integers: IntegerModel) -> None:
     """Write an integer model; the file appears whole or not at all.
 
     Args:
         path: a .safetensors file.
-        model: what to write.
+        integers: what to write.
     """
-    encodings = {site: asdict(encoding) for site, encoding in model.activations.items()}
+    encodings = {site: asdict(encoding) for site, encoding in integers.activations.items()}
     metadata = {
-        **model.notes,
-        "config": model.config.to_json(),
-        "scheme": model.scheme,
-        "rounding": model.rounding,
+        **integers.notes,
+        "config": integers.model.to_json(),
+        "scheme": integers.scheme,
+        "rounding": integers.rounding,
         "activations": json.dumps(encodings),
     }
-    write_safetensors(path, model.tensors, metadata)
+    write_safetensors(path, integers.tensors, metadata)
 
 
 def load_integers(path: Path) -> IntegerModel:
@@ -108,8 +108,8 @@ def load_integers(path: Path) -> IntegerModel:
             f"{path} must be an integer weight file of `mu-ref quantize`; its metadata lacks "
             f"{', '.join(key for key in keys if key not in metadata)}"
         )
-    config = ModelConfig.from_json(metadata["config"])
-    check_names(str(path), integer_shapes(config), {n: t.shape for n, t in tensors.items()})
+    model = ModelConfig.from_json(metadata["config"])
+    check_names(str(path), integer_shapes(model), {n: t.shape for n, t in tensors.items()})
     check_choice("scheme", metadata["scheme"], SCHEMES, WeightsError)
     check_choice("rounding", metadata["rounding"], ROUNDINGS, WeightsError)
     for name, tensor in tensors.items():
@@ -121,7 +121,7 @@ def load_integers(path: Path) -> IntegerModel:
     notes = {key: text for key, text in metadata.items() if key not in keys}
     rounding: Rounding = metadata["rounding"]  # type: ignore[assignment]
     activations = _read_encodings(path, metadata["activations"])
-    return IntegerModel(config, metadata["scheme"], rounding, tensors, activations, notes)
+    return IntegerModel(model, metadata["scheme"], rounding, tensors, activations, notes)
 
 
 def _dtype(name: str, tensor: np.ndarray) -> np.dtype:

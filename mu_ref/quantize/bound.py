@@ -67,7 +67,7 @@ class _Replaced(ReferenceOps):
 
 
 def margin_bound(
-    config: ModelConfig,
+    model: ModelConfig,
     weights: Weights,
     integers: IntegerOps,
     source: np.ndarray | None,
@@ -76,7 +76,7 @@ def margin_bound(
     """Bound the difference between float and integer logits.
 
     Args:
-        config: the model, with a decoder and without a final soft-cap.
+        model: the configuration, with a decoder and without a final soft-cap.
         weights: float weights.
         integers: executor of the integer model.
         source: [batch, n_src] int without padding, or None for a decoder-only model.
@@ -88,22 +88,22 @@ def margin_bound(
     Raises:
         InputError: a model with a final soft-cap, or without a decoder.
     """
-    if config.decoder is None or config.final_softcap is not None:
+    if model.decoder is None or model.final_softcap is not None:
         raise InputError("the bound is of models with a decoder and without a final soft-cap")
     blocks = [
         f"{name}.{layer}.mlp.residual"
-        for name, stack in config.stacks.items()
+        for name, stack in model.stacks.items()
         for layer in range(stack.n_layers)
     ]
-    last = ["encoder.final_norm"] if config.encoder else []
+    last = ["encoder.final_norm"] if model.encoder else []
     sites = [*(b for b in blocks if b.startswith("encoder")), *last,
              *(b for b in blocks if b.startswith("decoder")), "decoder.final_norm"]  # fmt: skip
-    streams = _streams(config, integers, source, target, sites)
+    streams = _streams(model, integers, source, target, sites)
     floats = _Replaced(weights)
 
     def run() -> np.ndarray:
         valid = None if source is None else np.ones(source.shape, bool)
-        return mu.forward(floats, config, source, valid, target, np.ones(target.shape, bool))
+        return mu.forward(floats, model, source, valid, target, np.ones(target.shape, bool))
 
     before = run()
     best = np.argmax(before, axis=-1)  # [batch, n_tgt]
@@ -114,7 +114,7 @@ def margin_bound(
         result.blocks[site] = np.abs(_over(after, best) - _over(before, best))
         result.bound += result.blocks[site]
         before = after
-    head = _head_error(config, floats, integers, streams["decoder.final_norm"], before)
+    head = _head_error(model, floats, integers, streams["decoder.final_norm"], before)
     result.blocks["head"] = head + np.take_along_axis(head, best[..., None], axis=-1)
     result.bound += result.blocks["head"]
     return result
@@ -125,7 +125,7 @@ def _over(logits: np.ndarray, best: np.ndarray) -> np.ndarray:
 
 
 def _streams(
-    config: ModelConfig,
+    model: ModelConfig,
     integers: IntegerOps,
     source: np.ndarray | None,
     target: np.ndarray,
@@ -139,27 +139,27 @@ def _streams(
 
     valid = None if source is None else np.ones(source.shape, bool)
     ops = TracedOps(integers, keep)
-    mu.forward(ops, config, source, valid, target, np.ones(target.shape, bool))
+    mu.forward(ops, model, source, valid, target, np.ones(target.shape, bool))
     return kept
 
 
 def _head_error(
-    config: ModelConfig,
+    model: ModelConfig,
     floats: ReferenceOps,
     integers: IntegerOps,
     hidden: np.ndarray,
     logits: np.ndarray,
 ) -> np.ndarray:
     """Return b of (5.10), [batch, n_tgt, vocab_size]; infinite where the head may saturate."""
-    model = integers.model
-    scales = model.weight_scale(config.head_site)[:, None]
-    rounded = model.weight(config.head_site) * scales
-    difference = np.abs(floats.weight(f"{config.head_site}.weight") - rounded)
-    encoding = model.encoding("head")
-    bias = model.bias("head")
+    quantized = integers.model
+    scales = quantized.weight_scale(model.head_site)[:, None]
+    rounded = quantized.weight(model.head_site) * scales
+    difference = np.abs(floats.weight(f"{model.head_site}.weight") - rounded)
+    encoding = quantized.encoding("head")
+    bias = quantized.bias("head")
     slack = np.full(len(scales), 0.5 * encoding.scale)
     if bias is not None:  # its own rounding: half a step of the accumulator
-        slack = slack + 0.5 * np.ravel(scales) * model.encoding("decoder.final_norm").scale
+        slack = slack + 0.5 * np.ravel(scales) * quantized.encoding("decoder.final_norm").scale
     error = np.abs(hidden) @ difference.T + slack
     error += 2.0**-15 * (np.abs(logits) + error)
     fits = np.abs(logits) + error < encoding.high

@@ -122,14 +122,14 @@ class Observed:
 
 
 def observe(
-    config: ModelConfig,
+    model: ModelConfig,
     weights: Weights,
     examples: Iterable[tuple[np.ndarray | None, np.ndarray]],
 ) -> Observed:
     """Run the float model on examples, one at a time, so that no padding is watched.
 
     Args:
-        config: the model.
+        model: the configuration.
         weights: float weights.
         examples: (source tokens [n_src] or None, target tokens [n_tgt]).
 
@@ -145,7 +145,7 @@ def observe(
     for source, target in examples:
         row = None if source is None else source[None]
         valid = None if row is None else np.ones(row.shape, bool)
-        mu.forward(ops, config, row, valid, target[None], np.ones((1, len(target)), bool))
+        mu.forward(ops, model, row, valid, target[None], np.ones((1, len(target)), bool))
         n_examples += 1
     if not n_examples:
         raise QuantizationError("calibration must have at least one example, got none")

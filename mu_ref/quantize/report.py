@@ -51,17 +51,17 @@ class SiteReport:
 
 
 def site_reports(
-    config: ModelConfig,
+    model: ModelConfig,
     weights: Weights,
-    model: IntegerModel,
+    integers: IntegerModel,
     examples: Iterable[tuple[np.ndarray | None, np.ndarray]],
 ) -> list[SiteReport]:
     """Compare the integer model with the float model, site by site.
 
     Args:
-        config: the model.
+        model: the configuration.
         weights: float weights.
-        model: its integer form.
+        integers: its integer form.
         examples: (source tokens [n_src] or None, target tokens [n_tgt]).
 
     Returns:
@@ -79,18 +79,18 @@ def site_reports(
         low, high = integer_range(value.bits)
         q = value.q
         row.signal += float((x**2).sum())
-        row.noise += float(((x - integers.inner.read(value)) ** 2).sum())
+        row.noise += float(((x - watched.inner.read(value)) ** 2).sum())
         row.n += q.size
         ends = q == high if op == "softmax" else (q == low) | (q == high)
         row.saturated += int(ends.sum())
 
     floats = TracedOps(ReferenceOps(weights), keep)
-    integers = TracedOps(IntegerOps(model), compare)
+    watched = TracedOps(IntegerOps(integers), compare)
     for source, target in examples:
         row = None if source is None else source[None]
         valid = None if row is None else np.ones(row.shape, bool)
-        for ops in (floats, integers):
-            mu.forward(ops, config, row, valid, target[None], np.ones((1, len(target)), bool))
+        for ops in (floats, watched):
+            mu.forward(ops, model, row, valid, target[None], np.ones((1, len(target)), bool))
     return list(rows.values())
 
 

@@ -24,11 +24,11 @@ from mu_ref.weights import Weights
 __all__ = ["smooth"]
 
 
-def smooth(config: ModelConfig, weights: Weights, observed: Observed, strength: float) -> Weights:
+def smooth(model: ModelConfig, weights: Weights, observed: Observed, strength: float) -> Weights:
     """Return weights of the same function with smoother norm outputs; observe them anew.
 
     Args:
-        config: the model.
+        model: the configuration.
         weights: float weights.
         observed: what `observe` saw with them.
         strength: alpha, 0..1; 0.5 shares the difficulty equally.
@@ -50,7 +50,7 @@ def smooth(config: ModelConfig, weights: Weights, observed: Observed, strength: 
         if seen.channel_max is None:
             raise QuantizationError("smoothing must see values; a file of ranges has none")
         factor = _factor(seen.channel_max, [out[name] for name in names], strength)
-        _divide_gain(config, out, site, factor)
+        _divide_gain(model, out, site, factor)
         for name in names:
             out[name] *= factor
     return out
@@ -64,9 +64,9 @@ def _factor(channel_max: np.ndarray, matrices: list[np.ndarray], strength: float
 
 
 def _divide_gain(
-    config: ModelConfig, weights: Mapping[str, np.ndarray], site: str, factor: np.ndarray
+    model: ModelConfig, weights: Mapping[str, np.ndarray], site: str, factor: np.ndarray
 ) -> None:
-    offset = config.stacks[site.split(".", maxsplit=1)[0]].norm_kind == "rms_plus_one"
+    offset = model.stacks[site.split(".", maxsplit=1)[0]].norm_kind == "rms_plus_one"
     gain = weights[f"{site}.weight"]
     gain[:] = (gain + offset) / factor - offset
     if f"{site}.bias" in weights:

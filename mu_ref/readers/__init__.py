@@ -35,10 +35,10 @@ def read_checkpoint(folder: Path) -> tuple[ModelConfig, Weights]:
         WeightsError: tensors are missing, unknown or of another shape.
     """
     fields = _read_json(folder / "config.json")
-    config = config_from_fields(fields)
+    model = config_from_fields(fields)
     tensors, _ = read_safetensors(folder / "model.safetensors")
     rename = microsoft_mu.name_of if "n_encoder_layer" in fields else t5gemma.name_of
-    return config, _renamed(tensors, config, rename, str(folder))
+    return model, _renamed(tensors, model, rename, str(folder))
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -86,17 +86,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _renamed(
-    tensors: Weights, config: ModelConfig, rename: Callable[[str], str | None], what: str
+    tensors: Weights, model: ModelConfig, rename: Callable[[str], str | None], what: str
 ) -> Weights:
     """Apply a name map; a copy of the tied embedding is checked to be one, then dropped."""
     weights: Weights = {}
     for name, tensor in tensors.items():
         ours = rename(name)
-        if ours is not None and not (ours == "head.weight" and config.tied_head):
+        if ours is not None and not (ours == "head.weight" and model.tied_head):
             weights[ours] = tensor
             continue
-        tied = [t for n, t in tensors.items() if rename(n) == f"{config.head_site}.weight"]
+        tied = [t for n, t in tensors.items() if rename(n) == f"{model.head_site}.weight"]
         if tied and not np.array_equal(tensor, tied[0]):
             raise WeightsError(f"{what}: {name} must equal the tied embedding; it differs")
-    check_names(what, weight_shapes(config), {n: w.shape for n, w in weights.items()})
+    check_names(what, weight_shapes(model), {n: w.shape for n, w in weights.items()})
     return weights

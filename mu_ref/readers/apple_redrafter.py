@@ -55,7 +55,7 @@ def read_apple_drafter(tensors: Mapping[str, np.ndarray]) -> tuple[DrafterConfig
         raise WeightsError("a drafter's state dict must have a head, lm_head.N.weight; it has none")
     vocab_size, d_exit = weights["drafter.head.weight"].shape
     proj = weights.get("drafter.input_proj.weight")
-    config = DrafterConfig(
+    drafter = DrafterConfig(
         d_model=(d_exit if proj is None else proj.shape[1]) // 2,
         vocab_size=vocab_size,
         d_exit=d_exit,
@@ -63,5 +63,5 @@ def read_apple_drafter(tensors: Mapping[str, np.ndarray]) -> tuple[DrafterConfig
         rnn="drafter.rnn_u.weight" in weights,
     )
     shapes = {name: w.shape for name, w in weights.items()}
-    check_names("a drafter's state dict", drafter_shapes(config), shapes)
-    return config, weights
+    check_names("a drafter's state dict", drafter_shapes(drafter), shapes)
+    return drafter, weights

@@ -64,14 +64,14 @@ def distill_queries(
 
 
 def quantize_agent_drafter(
-    agent: Agent, drafter: Path, integers: Path, queries: Sequence[str], draft_len: int
+    agent: Agent, drafter_file: Path, integers_file: Path, queries: Sequence[str], draft_len: int
 ) -> IntegerDrafter:
     """Quantize the agent's drafter for an integer model.
 
     Args:
         agent: in floats, on the reference executor.
-        drafter: float drafter.
-        integers: the integer model that it will work with.
+        drafter_file: float drafter.
+        integers_file: the integer model that it will work with.
         queries: to calibrate on.
         draft_len: drafted tokens to watch.
 
@@ -83,7 +83,7 @@ def quantize_agent_drafter(
     """
     if not isinstance(agent.ops, ReferenceOps):
         raise InputError("a drafter must be calibrated in floats on the reference executor")
-    config, weights = load_drafter(drafter, agent.model)
+    drafter, weights = load_drafter(drafter_file, agent.model)
     hidden, tokens = [], []
     for query in queries:
         source = np.array([agent.source_tokens(query)])
@@ -94,10 +94,10 @@ def quantize_agent_drafter(
         hidden.append(decode(agent.ops, agent.model, read, valid, memory)[0])
         tokens.append(read[0])
     made = quantize_drafter(
-        agent.model, agent.ops.weights, config, weights, load_integers(integers), hidden, tokens,
-        draft_len,
+        agent.model, agent.ops.weights, drafter, weights, load_integers(integers_file), hidden,
+        tokens, draft_len,
     )  # fmt: skip
-    notes = {"drafter file": drafter.name, "calibration": f"{len(queries)} queries"}
+    notes = {"drafter file": drafter_file.name, "calibration": f"{len(queries)} queries"}
     return replace(made, notes=notes)
 
 

@@ -89,10 +89,10 @@ def quantize_agent(
             raise QuantizationError("smoothing must see queries; give a .jsonl file")
         probe = np.array([agent.model.bos_id])
         sites = observe(agent.model, weights, [(probe, probe)]).ranges
-        model = calibrate(agent.model, weights, Observed.load(calibration, sites), options)
+        integers = calibrate(agent.model, weights, Observed.load(calibration, sites), options)
         full = np.ones((1, 1), bool)  # scales that do not belong together fail here
-        mu.forward(IntegerOps(model), agent.model, probe[None], full, probe[None])
-        return replace(model, notes=_notes(options, calibration, 0)), []
+        mu.forward(IntegerOps(integers), agent.model, probe[None], full, probe[None])
+        return replace(integers, notes=_notes(options, calibration, 0)), []
     examples = examples_of(agent, read_queries(calibration), n_examples)
 
     def watch() -> Observed:
@@ -105,8 +105,8 @@ def quantize_agent(
         observed = watch()
     if observed_out is not None:
         observed.save(observed_out)
-    model = calibrate(agent.model, weights, observed, options)
-    return replace(model, notes=_notes(options, calibration, len(examples))), examples
+    integers = calibrate(agent.model, weights, observed, options)
+    return replace(integers, notes=_notes(options, calibration, len(examples))), examples
 
 
 def _notes(options: Options, calibration: Path, n_examples: int) -> dict[str, str]:

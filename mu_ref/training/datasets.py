@@ -29,19 +29,19 @@ class Batch:
     counted: np.ndarray  # [batch, n_tgt] bool
 
 
-def make_batch(examples: Sequence[Example], config: ModelConfig) -> Batch:
+def make_batch(examples: Sequence[Example], model: ModelConfig) -> Batch:
     """Pad examples to rectangles; the encoder's input ends with eos so that it is never empty.
 
     Args:
         examples: at least one.
-        config: uses pad_id, bos_id, eos_id.
+        model: uses pad_id, bos_id, eos_id.
 
     Returns:
         The batch.
     """
-    source, source_valid = pad([[*e.source, config.eos_id] for e in examples], config.pad_id)
-    inputs, _ = pad([[config.bos_id, *e.target] for e in examples], config.pad_id)
-    labels, counted = pad([[*e.target, config.eos_id] for e in examples], config.pad_id)
+    source, source_valid = pad([[*e.source, model.eos_id] for e in examples], model.pad_id)
+    inputs, _ = pad([[model.bos_id, *e.target] for e in examples], model.pad_id)
+    labels, counted = pad([[*e.target, model.eos_id] for e in examples], model.pad_id)
     return Batch(source, source_valid, inputs, labels, counted)
 
 
@@ -55,14 +55,14 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndar
 
 
 def batches(
-    examples: Sequence[Example], size: int, config: ModelConfig, rng: np.random.Generator
+    examples: Sequence[Example], size: int, model: ModelConfig, rng: np.random.Generator
 ) -> Iterator[Batch]:
     """Yield all examples in batches of similar length, in random order.
 
     Args:
         examples: the data of one epoch.
         size: examples per batch; the last few that do not fill one are left for another epoch.
-        config: for `make_batch`.
+        model: for `make_batch`.
         rng: shuffles.
 
     Yields:
@@ -73,4 +73,4 @@ def batches(
     order = shuffled[np.argsort(lengths, kind="stable")]
     starts = np.arange(0, len(order) - size + 1, size)
     for start in rng.permutation(starts):
-        yield make_batch([examples[i] for i in order[start : start + size]], config)
+        yield make_batch([examples[i] for i in order[start : start + size]], model)

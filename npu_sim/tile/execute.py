@@ -149,7 +149,7 @@ def execute(
         WorkloadError: the model has no encoder or no decoder.
         NpuSimError: the NPU cannot run it.
     """
-    config = model.config
+    config = model.model
     if config.encoder is None or config.decoder is None:
         raise WorkloadError(
             f"a model to execute must have an encoder and a decoder, {config.name} has not"
@@ -163,9 +163,9 @@ def execute(
 
 def _steps(ops: Any, model: IntegerModel, memory: Any, max_new_tokens: int) -> Any:
     batch = len(memory.mask)
-    start = np.full((batch, 1), model.config.bos_id)
+    start = np.full((batch, 1), model.model.bos_id)
     all_valid = np.ones(start.shape, bool)
-    return stream(ops, model.config, memory, start, all_valid, max_new_tokens)
+    return stream(ops, model.model, memory, start, all_valid, max_new_tokens)
 
 
 def _record(
@@ -174,7 +174,7 @@ def _record(
     """Run once with values, to know what the request consists of."""
     bits = 16 if model.scheme == "w8a16" else 8
     precision = Precision(weight_bits=8, activation_bits=bits, kv_bits=bits, head_weight_bits=8)
-    ops = RecordOps(model.config, precision, IntegerOps(model))
+    ops = RecordOps(model.model, precision, IntegerOps(model))
     memory = remember(ops, source, valid)
     steps = _steps(ops, model, memory, max_new_tokens)
     n_output, ended = 0, False
@@ -183,7 +183,7 @@ def _record(
         ended = bool(next(steps).ended.all())
         n_output += 1
     return Program(
-        model=model.config.name, precision=precision, n_input=source.shape[1], n_output=n_output,
+        model=model.model.name, precision=precision, n_input=source.shape[1], n_output=n_output,
         batch=len(source), calls=ops.log.calls(),
         stored_weight_bytes=sum(t.n_bytes for t in ops.log.weights(*ops.log.shapes)),
     )  # fmt: skip

@@ -158,7 +158,7 @@ def memory(name: str, folder: Path) -> None:
         compile_once(Console(stderr=True), "integer")  # before weights are read, as the agent does
         model = load_integers(folder / f"{name}.safetensors")
         size = sum(t.nbytes for t in model.tensors.values()) / 2**20
-        engine: Any = Ours(model.config, name, 1, FastIntegerOps(model))
+        engine: Any = Ours(model.model, name, 1, FastIntegerOps(model))
     else:
         engine = peer(name, folder)
     engine.run(np.arange(100, 164)[None], N_OUTPUT, time.perf_counter)

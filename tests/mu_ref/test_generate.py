@@ -23,8 +23,8 @@ TWIN = replace(tiny(), encoder=None)  # decoder-only
 NO_EOS = -1
 
 
-def small(config: ModelConfig, seed: int = 0) -> ReferenceOps:
-    return ReferenceOps(random_weights(config, seed), np.float64)
+def small(model: ModelConfig, seed: int = 0) -> ReferenceOps:
+    return ReferenceOps(random_weights(model, seed), np.float64)
 
 
 def n_replayed(ops: FastOps) -> int:
@@ -32,15 +32,15 @@ def n_replayed(ops: FastOps) -> int:
     return sum(script.n_replayed for script in ops._scripts.known.values())
 
 
-def by_full_recomputation(ops, config, source, prompt: list[int], limit: int) -> list[int]:
+def by_full_recomputation(ops, model, source, prompt: list[int], limit: int) -> list[int]:
     """Score the whole text anew for every token: what decoding means, in four lines."""
     text = list(prompt)
     while len(text) < len(prompt) + limit:
         tokens = np.array([text])
         arrays = (None, None) if source is None else (source, np.ones(source.shape, bool))
-        scores = mu.forward(ops, config, *arrays, tokens)
+        scores = mu.forward(ops, model, *arrays, tokens)
         new = int(np.flatnonzero(scores[0, -1] == scores[0, -1].max())[0])
-        if new == config.eos_id:
+        if new == model.eos_id:
             break
         text.append(new)
     return text[len(prompt) :]
@@ -49,34 +49,34 @@ def by_full_recomputation(ops, config, source, prompt: list[int], limit: int) ->
 @settings(max_examples=60)
 @given(model_configs(("encoder-decoder",), rope_length="row"), st.data())
 def test_greedy_decoding_of_a_batch_equals_scoring_each_row_anew(
-    config: ModelConfig, data: st.DataObject
+    model: ModelConfig, data: st.DataObject
 ) -> None:
-    ops = small(config, data.draw(seeds))
-    source = data.draw(rows_of(config.encoder_vocab_size))
-    rows = generate(ops, config, source.tokens, source.valid, 5)
+    ops = small(model, data.draw(seeds))
+    source = data.draw(rows_of(model.encoder_vocab_size))
+    rows = generate(ops, model, source.tokens, source.valid, 5)
     for tokens, n, row in zip(source.tokens, source.lengths, rows, strict=True):
         alone = tokens[None, :n]
-        assert row == by_full_recomputation(ops, config, alone, [config.bos_id], 5)
+        assert row == by_full_recomputation(ops, model, alone, [model.bos_id], 5)
 
 
 @settings(max_examples=60)
 @given(model_configs(("decoder-only",), rope_length="row"), st.data())
 def test_prompts_of_unequal_length_continue_as_each_alone(
-    config: ModelConfig, data: st.DataObject
+    model: ModelConfig, data: st.DataObject
 ) -> None:
-    config = replace(config, mask_decoder_pads=False)  # a pad id in a prompt is a token like others
-    ops = small(config, data.draw(seeds))
-    prompt = data.draw(rows_of(config.vocab_size))
-    rows = generate(ops, config, None, None, 5, prompt=prompt.tokens, prompt_valid=prompt.valid)
+    model = replace(model, mask_decoder_pads=False)  # a pad id in a prompt is a token like others
+    ops = small(model, data.draw(seeds))
+    prompt = data.draw(rows_of(model.vocab_size))
+    rows = generate(ops, model, None, None, 5, prompt=prompt.tokens, prompt_valid=prompt.valid)
     for tokens, n, row in zip(prompt.tokens, prompt.lengths, rows, strict=True):
-        assert row == by_full_recomputation(ops, config, None, tokens[:n].tolist(), 5)
+        assert row == by_full_recomputation(ops, model, None, tokens[:n].tolist(), 5)
 
 
 def test_a_pad_that_the_model_writes_hides_itself_where_pads_are_masked() -> None:
-    config, ops, prompt = scripted(6)
-    free = generate(ops, config, None, None, 5, prompt=prompt)
+    model, ops, prompt = scripted(6)
+    free = generate(ops, model, None, None, 5, prompt=prompt)
     pad_id = free[0][0]  # written in row 0 first of all
-    masked = replace(config, pad_id=pad_id, mask_decoder_pads=True)
+    masked = replace(model, pad_id=pad_id, mask_decoder_pads=True)
     unmasked = replace(masked, mask_decoder_pads=False)
     steps = list(stream(ops, masked, None, prompt, np.ones(prompt.shape, bool), 5))
     text = prompt
@@ -98,46 +98,46 @@ def scripted(n_rows: int, seed: int = 1) -> tuple[ModelConfig, ReferenceOps, np.
 
 
 def test_a_row_stops_at_eos_and_the_others_go_on() -> None:
-    config, ops, prompt = scripted(6)
-    free = generate(ops, config, None, None, 8, prompt=prompt)
+    model, ops, prompt = scripted(6)
+    free = generate(ops, model, None, None, 8, prompt=prompt)
     assert [len(row) for row in free] == [8] * 6
     # Whatever row 0 writes as its third token becomes eos.
     eos = free[0][2]
-    config = replace(config, eos_id=eos)
+    model = replace(model, eos_id=eos)
     expected = [row[: row.index(eos)] if eos in row else row for row in free]
     assert len({len(row) for row in expected}) > 1, "rows must end at different steps"
-    assert generate(ops, config, None, None, 8, prompt=prompt) == expected
+    assert generate(ops, model, None, None, 8, prompt=prompt) == expected
 
 
 def test_rows_that_have_ended_give_pads_and_stay_ended() -> None:
-    config, ops, prompt = scripted(6)
-    free = generate(ops, config, None, None, 8, prompt=prompt)
-    config = replace(config, eos_id=free[0][2], pad_id=60)
+    model, ops, prompt = scripted(6)
+    free = generate(ops, model, None, None, 8, prompt=prompt)
+    model = replace(model, eos_id=free[0][2], pad_id=60)
     valid = np.ones(prompt.shape, bool)
-    steps = list(stream(ops, config, None, prompt, valid, 8))
+    steps = list(stream(ops, model, None, prompt, valid, 8))
     for row in range(6):
         written = [int(step.tokens[row]) for step in steps]
         ended = [bool(step.ended[row]) for step in steps]
-        n = written.index(config.eos_id) if config.eos_id in written else len(written)
+        n = written.index(model.eos_id) if model.eos_id in written else len(written)
         assert written[:n] == free[row][:n]
         assert written[n + 1 :] == [60] * len(written[n + 1 :])
         assert ended == [i >= n for i in range(len(written))]
 
 
 def test_decoding_ends_when_every_row_has() -> None:
-    config, ops, prompt = scripted(1)
-    free = generate(ops, config, None, None, 8, prompt=prompt)[0]
-    config = replace(config, eos_id=free[3])
+    model, ops, prompt = scripted(1)
+    free = generate(ops, model, None, None, 8, prompt=prompt)[0]
+    model = replace(model, eos_id=free[3])
     n = free.index(free[3])
-    assert len(list(stream(ops, config, None, prompt, prompt > 0, 8))) == n + 1
-    on = list(stream(ops, config, None, prompt, prompt > 0, 8, stop_at_eos=False))
+    assert len(list(stream(ops, model, None, prompt, prompt > 0, 8))) == n + 1
+    on = list(stream(ops, model, None, prompt, prompt > 0, 8, stop_at_eos=False))
     assert [int(step.tokens[0]) for step in on] == free
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5])
 def test_the_limit_is_kept(limit: int) -> None:
-    config, ops, prompt = scripted(2)
-    assert [len(r) for r in generate(ops, config, None, None, limit, prompt=prompt)] == [limit] * 2
+    model, ops, prompt = scripted(2)
+    assert [len(r) for r in generate(ops, model, None, None, limit, prompt=prompt)] == [limit] * 2
 
 
 def test_a_stream_computes_a_token_when_it_is_asked_for() -> None:
@@ -148,9 +148,9 @@ def test_a_stream_computes_a_token_when_it_is_asked_for() -> None:
             self.n_argmax += 1
             return super().argmax(x, site)
 
-    config, _, prompt = scripted(1)
+    model, _, prompt = scripted(1)
     ops = Counting(random_weights(TWIN, 1), np.float64)
-    steps = stream(ops, config, None, prompt, prompt > 0, 1000)
+    steps = stream(ops, model, None, prompt, prompt > 0, 1000)
     assert ops.n_argmax == 0
     next(steps)
     next(steps)
@@ -225,12 +225,12 @@ def test_top_k_of_one_equals_greedy_even_on_ties() -> None:
 
 
 def test_the_same_generator_draws_the_same_text() -> None:
-    config, ops, prompt = scripted(3)
+    model, ops, prompt = scripted(3)
     hot = Sampling(temperature=1.5, top_k=20, top_p=0.95)
 
     def text(seed: int) -> list[list[int]]:
         rng = np.random.default_rng(seed)
-        return generate(ops, config, None, None, 10, hot, rng, prompt=prompt)
+        return generate(ops, model, None, None, 10, hot, rng, prompt=prompt)
 
     assert text(0) == text(0)
     assert text(0) != text(1)
@@ -266,13 +266,13 @@ def test_an_empty_prompt_is_refused() -> None:
 
 
 def test_the_logits_of_a_step_can_be_read_when_later_steps_are_done() -> None:
-    config = tiny()
-    ops = FastOps(random_weights(config, 3))
+    model = tiny()
+    ops = FastOps(random_weights(model, 3))
     source = np.array([[5, 9, 2]])
-    memory = mu.remember(ops, config, source, source > 0)
-    begin = np.array([[config.bos_id]]), np.ones((1, 1), bool)
+    memory = mu.remember(ops, model, source, source > 0)
+    begin = np.array([[model.bos_id]]), np.ones((1, 1), bool)
     steps, at_once = [], []
-    for step in stream(ops, config, memory, *begin, 9, stop_at_eos=False):
+    for step in stream(ops, model, memory, *begin, 9, stop_at_eos=False):
         steps.append(step)
         at_once.append(step.logits)
     assert n_replayed(ops) == 6  # all but the prompt, the step after it, and one on a longer cache
@@ -281,14 +281,14 @@ def test_the_logits_of_a_step_can_be_read_when_later_steps_are_done() -> None:
 
 
 def test_passes_that_verify_drafts_are_replayed() -> None:
-    config = tiny()
-    ops = FastOps(random_weights(config, 3))
+    model = tiny()
+    ops = FastOps(random_weights(model, 3))
     source = np.array([[5, 9, 2]])
-    memory = mu.remember(ops, config, source, source > 0)
-    begin = np.array([[config.bos_id]]), np.ones((1, 1), bool)
+    memory = mu.remember(ops, model, source, source > 0)
+    begin = np.array([[model.bos_id]]), np.ones((1, 1), bool)
 
     def drafts(hidden: object, tokens: np.ndarray, longest: int) -> Beams:
         return Beams(np.tile(tokens[:, None, None], (1, 1, 3)))  # the same token twice more
 
-    steps = list(speculate(ops, config, drafts, memory, *begin, 40, stop_at_eos=False))
+    steps = list(speculate(ops, model, drafts, memory, *begin, 40, stop_at_eos=False))
     assert n_replayed(ops) >= len(steps) // 2

@@ -127,10 +127,10 @@ def test_rows_of_a_table_by_hand() -> None:
 
 @pytest.mark.parametrize("tied_head", [False, True])
 def test_the_matrices_of_the_layers_are_int4_and_the_tables_int8(tied_head: bool) -> None:
-    config = replace(tiny(), tied_head=tied_head)
-    shapes = weight_shapes(config)
-    tensors = quantize_weights_int4(config, random_weights(config, 0), 5)
-    assert {n: t.shape for n, t in tensors.items()} == int4_shapes(config, 5)
+    model = replace(tiny(), tied_head=tied_head)
+    shapes = weight_shapes(model)
+    tensors = quantize_weights_int4(model, random_weights(model, 0), 5)
+    assert {n: t.shape for n, t in tensors.items()} == int4_shapes(model, 5)
     for name, shape in shapes.items():
         if len(shape) == 2 and name not in TABLES:
             d_out, d_in = shape
@@ -166,10 +166,10 @@ def test_weights_of_another_model_are_refused() -> None:
 
 
 def test_what_stays_float16_is_only_rounded_to_it() -> None:
-    config = tiny()
-    weights = random_weights(config, 0)
-    back = dequantize_weights_int4(config, quantize_weights_int4(config, weights))
-    assert {n: w.shape for n, w in back.items()} == weight_shapes(config)
+    model = tiny()
+    weights = random_weights(model, 0)
+    back = dequantize_weights_int4(model, quantize_weights_int4(model, weights))
+    assert {n: w.shape for n, w in back.items()} == weight_shapes(model)
     assert {w.dtype.type for w in back.values()} == {np.float32}
     for name in ("decoder.final_norm.weight", "decoder.0.mlp.up.bias"):
         if name in back:

@@ -36,12 +36,12 @@ def rewritten(path: Path, tensors: Weights, **metadata: str) -> Path:
 
 @settings(max_examples=20)
 @given(model_configs(), seeds, st.integers(1, 13))
-def test_what_is_saved_is_loaded(tmp_path_factory, config, seed: int, group: int) -> None:
+def test_what_is_saved_is_loaded(tmp_path_factory, model, seed: int, group: int) -> None:
     path = tmp_path_factory.mktemp("int4") / "w.safetensors"
-    tensors = quantize_weights_int4(config, random_weights(config, seed), group)
-    save_int4(path, config, tensors, group)
-    loaded_config, loaded, loaded_group = load_int4(path)
-    assert (loaded_config, loaded_group) == (config, group)
+    tensors = quantize_weights_int4(model, random_weights(model, seed), group)
+    save_int4(path, model, tensors, group)
+    loaded_model, loaded, loaded_group = load_int4(path)
+    assert (loaded_model, loaded_group) == (model, group)
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype

@@ -24,9 +24,9 @@ def test_parameter_counts_are_the_published_ones(name: str, count: int) -> None:
 
 def test_two_thirds_of_mu_s_layers_are_in_the_encoder() -> None:
     """32 and 12 layers, the decoder's with a second attention: 67.7 % of the layers' parameters."""
-    config = preset("mu-330m")
-    assert (config.encoder.n_layers, config.decoder.n_layers) == (32, 12)
-    encoder, decoder = (count_parameters(config, f"{s}.") for s in ("encoder", "decoder"))
+    model = preset("mu-330m")
+    assert (model.encoder.n_layers, model.decoder.n_layers) == (32, 12)
+    encoder, decoder = (count_parameters(model, f"{s}.") for s in ("encoder", "decoder"))
     assert round(100 * encoder / (encoder + decoder), 1) == 67.7
 
 

@@ -27,18 +27,18 @@ EXAMPLES = [(RNG.integers(3, 61, 6), RNG.integers(3, 61, 5)) for _ in range(6)]
 
 
 @pytest.fixture(scope="module")
-def config() -> ModelConfig:
+def model() -> ModelConfig:
     return tiny(attention_bias=True, mlp_bias=True, norm_placement="dual")
 
 
 @pytest.fixture(scope="module")
-def weights(config: ModelConfig) -> Weights:
-    return random_weights(config, 5)
+def weights(model: ModelConfig) -> Weights:
+    return random_weights(model, 5)
 
 
 @pytest.fixture(scope="module")
-def observed(config: ModelConfig, weights: Weights) -> Observed:
-    return observe(config, weights, EXAMPLES)
+def observed(model: ModelConfig, weights: Weights) -> Observed:
+    return observe(model, weights, EXAMPLES)
 
 
 def seen(op: str, *values: float) -> SiteRange:
@@ -131,24 +131,24 @@ def test_clipping_weights_never_raises_the_squared_error() -> None:
     assert error(True)[0] < 0.95 * error(False)[0]
 
 
-def test_a_bias_that_dwarfs_its_products_still_fits(config: ModelConfig, weights: Weights) -> None:
+def test_a_bias_that_dwarfs_its_products_still_fits(model: ModelConfig, weights: Weights) -> None:
     big = dict(weights) | {"encoder.0.mlp.down.bias": np.full(16, 1e9)}
-    ranges = observe(config, big, EXAMPLES)
-    model = calibrate(config, big, ranges, Options())
+    ranges = observe(model, big, EXAMPLES)
+    integers = calibrate(model, big, ranges, Options())
     step = (
-        model.weight_scale("encoder.0.mlp.down")
-        * model.encoding(ranges.inputs["encoder.0.mlp.down"][0]).scale
+        integers.weight_scale("encoder.0.mlp.down")
+        * integers.encoding(ranges.inputs["encoder.0.mlp.down"][0]).scale
     )
-    bias = model.bias("encoder.0.mlp.down")
+    bias = integers.bias("encoder.0.mlp.down")
     assert bias is not None
     np.testing.assert_allclose(bias * step, 1e9, rtol=1e-6)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_smoothing_changes_weights_but_not_the_function(
-    config: ModelConfig, weights: Weights, observed: Observed, strength: float
+    model: ModelConfig, weights: Weights, observed: Observed, strength: float
 ) -> None:
-    moved = smooth(config, weights, observed, strength)
+    moved = smooth(model, weights, observed, strength)
     changed = {name for name in weights if not np.allclose(moved[name], weights[name])}
     assert "encoder.0.self_attention.q.weight" in changed
     assert "encoder.final_norm.weight" in changed  # read by the matrices of cross-attention only
@@ -156,7 +156,7 @@ def test_smoothing_changes_weights_but_not_the_function(
     source, target = (np.array([row]) for row in EXAMPLES[0])
     valid = np.ones(source.shape, bool)
     before, after = (
-        mu.forward(ReferenceOps(w, np.float64), config, source, valid, target)
+        mu.forward(ReferenceOps(w, np.float64), model, source, valid, target)
         for w in (weights, moved)
     )
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
@@ -165,33 +165,33 @@ def test_smoothing_changes_weights_but_not_the_function(
 # -- bad calibration -------------------------------------------------------------------------------
 
 
-def test_calibration_without_examples_is_an_error(config: ModelConfig, weights: Weights) -> None:
+def test_calibration_without_examples_is_an_error(model: ModelConfig, weights: Weights) -> None:
     with pytest.raises(QuantizationError, match="at least one example, got none"):
-        observe(config, weights, [])
+        observe(model, weights, [])
 
 
-def test_nan_in_the_model_is_an_error(config: ModelConfig, weights: Weights) -> None:
+def test_nan_in_the_model_is_an_error(model: ModelConfig, weights: Weights) -> None:
     broken = dict(weights) | {"encoder.1.mlp.up.weight": np.full((32, 16), np.nan)}
     with (
         np.errstate(invalid="ignore"),
         pytest.raises(QuantizationError, match=r"NaN or infinity at encoder\.1\.mlp\.up"),
     ):
-        observe(config, broken, EXAMPLES)
+        observe(model, broken, EXAMPLES)
 
 
 def test_ranges_survive_a_file(
-    tmp_path: Path, config: ModelConfig, weights: Weights, observed: Observed
+    tmp_path: Path, model: ModelConfig, weights: Weights, observed: Observed
 ) -> None:
     observed.save(tmp_path / "ranges.json")
     again = Observed.load(tmp_path / "ranges.json", observed.ranges)
-    ours, theirs = (calibrate(config, weights, o, Options()) for o in (observed, again))
+    ours, theirs = (calibrate(model, weights, o, Options()) for o in (observed, again))
     assert theirs.activations == ours.activations
     for name, tensor in ours.tensors.items():
         np.testing.assert_array_equal(theirs.tensors[name], tensor)
     with pytest.raises(QuantizationError, match="must see values"):
-        calibrate(config, weights, again, Options(observer="mse"))
+        calibrate(model, weights, again, Options(observer="mse"))
     with pytest.raises(QuantizationError, match="must see values"):
-        smooth(config, weights, again, 0.5) if again.readers else observed_range(
+        smooth(model, weights, again, 0.5) if again.readers else observed_range(
             again.ranges["head"], "percentile", 8
         )
 
@@ -226,9 +226,7 @@ def test_an_empty_or_foreign_file_of_ranges_says_so(tmp_path: Path, observed: Ob
             Observed.load(tmp_path / "ranges.json", observed.ranges)
 
 
-def test_wrong_options_are_errors(
-    config: ModelConfig, weights: Weights, observed: Observed
-) -> None:
+def test_wrong_options_are_errors(model: ModelConfig, weights: Weights, observed: Observed) -> None:
     for options in ({"scheme": "w4a4"}, {"observer": "best"}, {"rounding": "up"}):
         with pytest.raises(QuantizationError, match="must be one of"):
             Options(**options)  # type: ignore[arg-type]
@@ -237,36 +235,36 @@ def test_wrong_options_are_errors(
     with pytest.raises(QuantizationError, match=r"in 0\.\.1, got 2"):
         Options(smooth=2.0)
     with pytest.raises(QuantizationError, match="matches none"):
-        calibrate(config, weights, observed, Options(bits={"decoder.9.*": 16}))
+        calibrate(model, weights, observed, Options(bits={"decoder.9.*": 16}))
 
 
 # -- files -----------------------------------------------------------------------------------------
 
 
 def test_a_saved_model_computes_the_same_integers(
-    tmp_path: Path, config: ModelConfig, weights: Weights, observed: Observed
+    tmp_path: Path, model: ModelConfig, weights: Weights, observed: Observed
 ) -> None:
     path = tmp_path / "model.safetensors"
-    model = calibrate(config, weights, observed, Options(scheme="w8a8", rounding="half_even"))
-    save_integers(path, replace(model, notes={"made": "here"}))
+    integers = calibrate(model, weights, observed, Options(scheme="w8a8", rounding="half_even"))
+    save_integers(path, replace(integers, notes={"made": "here"}))
     again = load_integers(path)
     assert (again.scheme, again.rounding, again.notes) == ("w8a8", "half_even", {"made": "here"})
     source, target = (np.array([row]) for row in EXAMPLES[0])
     valid = np.ones(source.shape, bool)
     ours, theirs = (
-        mu.forward(IntegerOps(m), config, source, valid, target).q for m in (model, again)
+        mu.forward(IntegerOps(m), model, source, valid, target).q for m in (integers, again)
     )
     np.testing.assert_array_equal(ours, theirs)
 
 
 def test_wrong_integer_files_say_why(
-    tmp_path: Path, config: ModelConfig, weights: Weights, observed: Observed
+    tmp_path: Path, model: ModelConfig, weights: Weights, observed: Observed
 ) -> None:
     path = tmp_path / "model.safetensors"
-    save_weights(path, config, weights)
+    save_weights(path, model, weights)
     with pytest.raises(WeightsError, match="its metadata lacks scheme"):
         load_integers(path)
-    model = calibrate(config, weights, observed, Options())
+    integers = calibrate(model, weights, observed, Options())
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"head_scale": np.ones(3)}, "unknown"),
         ({"embedding.weight": np.ones((61, 16))}, "must be int8, got float64"),
@@ -274,10 +272,10 @@ def test_wrong_integer_files_say_why(
         ({"embedding.weight_scale": np.zeros(61, np.float32)}, "positive scales"),
     ]
     for change, message in wrong:
-        save_integers(path, replace(model, tensors={**model.tensors, **change}))
+        save_integers(path, replace(integers, tensors={**integers.tensors, **change}))
         with pytest.raises(WeightsError, match=message):
             load_integers(path)
-    save_integers(path, model)
+    save_integers(path, integers)
     tensors, metadata = read_safetensors(path)
     for key, text, message in (
         ("activations", "[]", "encodings must be readable"),
@@ -287,7 +285,7 @@ def test_wrong_integer_files_say_why(
         write_safetensors(path, tensors, {**metadata, key: text})
         with pytest.raises(WeightsError, match=message):
             load_integers(path)
-    save_integers(path, model)
+    save_integers(path, integers)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(WeightsError, match="damaged"):
         load_integers(path)
@@ -297,14 +295,14 @@ def test_wrong_integer_files_say_why(
 
 
 def test_the_report_lists_every_site_once_and_the_plot_is_written(
-    tmp_path: Path, config: ModelConfig, weights: Weights, observed: Observed
+    tmp_path: Path, model: ModelConfig, weights: Weights, observed: Observed
 ) -> None:
-    model = calibrate(config, weights, observed, Options(scheme="w8a8"))
-    rows = site_reports(config, weights, model, EXAMPLES[:2])
+    integers = calibrate(model, weights, observed, Options(scheme="w8a8"))
+    rows = site_reports(model, weights, integers, EXAMPLES[:2])
     assert [row.site for row in rows] == list(observed.ranges)
     assert all(10 < row.sqnr_db < 120 for row in rows)
     assert all(0 <= row.saturation <= 1 for row in rows)
-    wide = site_reports(config, weights, calibrate(config, weights, observed, Options()), EXAMPLES)
+    wide = site_reports(model, weights, calibrate(model, weights, observed, Options()), EXAMPLES)
     mean = [np.mean([row.sqnr_db for row in table]) for table in (rows, wide)]
     assert mean[1] > mean[0] + 3  # 16-bit activations keep more
     plot_sqnr(rows, "tiny", tmp_path / "sqnr.png")

@@ -49,12 +49,12 @@ def config_of(tmp_path: Path, **fields: Any) -> ModelConfig:
 
 
 def test_fields_of_the_public_mu_code_by_hand(tmp_path: Path) -> None:
-    config = config_of(
+    model = config_of(
         tmp_path, n_encoder_layer=3, n_decoder_layer=2, n_embd=40, qkv_embd=24, n_head=6,
         n_kv_head=3, hidden_dim=50, is_interleaved=True, block_size=128, rope_theta=77,
         rope_factor=2.0, pad_token_id=9, vocab_size=100, dropout=0.2,
     )  # fmt: skip
-    encoder, decoder = config.encoder, config.decoder
+    encoder, decoder = model.encoder, model.decoder
     assert (encoder.n_layers, decoder.n_layers) == (3, 2)
     assert (encoder.rope_origin, decoder.rope_origin) == ("centre", "start")
     for stack in (encoder, decoder):
@@ -65,17 +65,17 @@ def test_fields_of_the_public_mu_code_by_hand(tmp_path: Path) -> None:
         assert (stack.norm_kind, stack.norm_placement, stack.activation) == (
             "rms", "pre", "gelu_tanh",
         )  # fmt: skip
-    assert (config.pad_id, config.vocab_size, config.dropout) == (9, 100, 0.2)
+    assert (model.pad_id, model.vocab_size, model.dropout) == (9, 100, 0.2)
 
 
 def test_without_interleaving_heads_go_round(tmp_path: Path) -> None:
-    config = config_of(tmp_path, n_encoder_layer=1, is_interleaved=False, n_head=6, n_kv_head=3)
-    assert config.decoder.kv_head_of == (0, 1, 2, 0, 1, 2)
+    model = config_of(tmp_path, n_encoder_layer=1, is_interleaved=False, n_head=6, n_kv_head=3)
+    assert model.decoder.kv_head_of == (0, 1, 2, 0, 1, 2)
 
 
 def test_without_qkv_embd_attention_is_as_wide_as_the_stream(tmp_path: Path) -> None:
-    config = config_of(tmp_path, n_encoder_layer=1, n_embd=48, qkv_embd=None, n_head=6, n_kv_head=3)
-    assert config.encoder.d_attn == 48
+    model = config_of(tmp_path, n_encoder_layer=1, n_embd=48, qkv_embd=None, n_head=6, n_kv_head=3)
+    assert model.encoder.d_attn == 48
 
 
 def test_fields_of_t5gemma_by_hand(tmp_path: Path) -> None:
@@ -86,13 +86,13 @@ def test_fields_of_t5gemma_by_hand(tmp_path: Path) -> None:
         "final_logit_softcapping": None, "hidden_activation": "gelu_pytorch_tanh",
         "eos_token_id": [1, 107],
     }  # fmt: skip
-    config = config_of(
+    model = config_of(
         tmp_path, model_type="t5gemma", encoder=stack, decoder=stack | {"vocab_size": 60}
     )
-    assert (config.encoder_vocab_size, config.vocab_size) == (50, 60)
-    assert (config.pad_id, config.eos_id, config.bos_id) == (0, 1, 2)
-    assert config.final_softcap is None
-    for read in (config.encoder, config.decoder):
+    assert (model.encoder_vocab_size, model.vocab_size) == (50, 60)
+    assert (model.pad_id, model.eos_id, model.bos_id) == (0, 1, 2)
+    assert model.final_softcap is None
+    for read in (model.encoder, model.decoder):
         assert (read.d_model, read.d_ff, read.d_attn, read.d_kv) == (16, 20, 32, 16)
         assert read.attention_scale == 0.125  # 64 ** -0.5
         assert read.attention_softcap == 7.0
@@ -105,8 +105,8 @@ def test_fields_of_t5gemma_by_hand(tmp_path: Path) -> None:
 
 def test_layer_types_say_which_layers_have_a_window(tmp_path: Path) -> None:
     stack = {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}
-    config = config_of(tmp_path, model_type="t5gemma", encoder=stack, decoder=stack)
-    assert config.decoder.windowed_layers == (False, True)
+    model = config_of(tmp_path, model_type="t5gemma", encoder=stack, decoder=stack)
+    assert model.decoder.windowed_layers == (False, True)
 
 
 # -- the tied head ---------------------------------------------------------------------------------

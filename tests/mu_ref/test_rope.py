@@ -17,7 +17,7 @@ from mu_ref.ops.rotation import Rotation
 from mu_ref.presets import tiny
 
 
-def stack(**fields: Any) -> StackConfig:
+def small(**fields: Any) -> StackConfig:
     return replace(tiny().stacks["decoder"], **fields)
 
 
@@ -73,48 +73,48 @@ def test_scores_depend_on_differences_of_positions_only(m: int, n: int, by: int,
 
 
 def test_positions_from_the_start_count_tokens() -> None:
-    config = stack(rope_origin="start", rope_length="row")
-    assert positions_of(config, valid("####", "##..")).tolist() == [[0, 1, 2, 3], [0, 1, 1, 1]]
+    stack = small(rope_origin="start", rope_length="row")
+    assert positions_of(stack, valid("####", "##..")).tolist() == [[0, 1, 2, 3], [0, 1, 1, 1]]
 
 
 def test_centred_positions_of_four_and_five_tokens() -> None:
-    config = stack(rope_origin="centre", rope_length="row")
-    assert positions_of(config, valid("####")).tolist() == [[-1, 0, 1, 2]]
-    assert positions_of(config, valid("#####")).tolist() == [[-2, -1, 0, 1, 2]]
-    assert positions_of(config, valid("#")).tolist() == [[0]]
+    stack = small(rope_origin="centre", rope_length="row")
+    assert positions_of(stack, valid("####")).tolist() == [[-1, 0, 1, 2]]
+    assert positions_of(stack, valid("#####")).tolist() == [[-2, -1, 0, 1, 2]]
+    assert positions_of(stack, valid("#")).tolist() == [[0]]
 
 
 def test_padding_moves_the_centre_only_where_the_padded_length_counts() -> None:
-    row = stack(rope_origin="centre", rope_length="row")
-    padded = stack(rope_origin="centre", rope_length="padded")
+    row = small(rope_origin="centre", rope_length="row")
+    padded = small(rope_origin="centre", rope_length="padded")
     assert positions_of(row, valid("###.."))[0, :3].tolist() == [-1, 0, 1]
     assert positions_of(padded, valid("###.."))[0].tolist() == [-2, -1, 0, 1, 2]
 
 
 def test_lengths_are_counted_by_row_or_by_rectangle() -> None:
     marks = valid("###..", "#####")
-    assert rope_lengths(stack(rope_length="row"), marks).tolist() == [3, 5]
-    assert rope_lengths(stack(rope_length="padded"), marks).tolist() == [5, 5]
+    assert rope_lengths(small(rope_length="row"), marks).tolist() == [3, 5]
+    assert rope_lengths(small(rope_length="padded"), marks).tolist() == [5, 5]
 
 
 # -- NTK -------------------------------------------------------------------------------------------
 
 
 def test_theta_stays_until_the_base_length_and_grows_beyond() -> None:
-    config = stack(rope_theta=100.0, rope_ntk_factor=2.0, rope_base_len=4, d_head=4)
-    theta = rope_theta(config, np.array([1, 4, 8, 6]))
+    stack = small(rope_theta=100.0, rope_ntk_factor=2.0, rope_base_len=4, d_head=4)
+    theta = rope_theta(stack, np.array([1, 4, 8, 6]))
     # (s L / L0 - (s - 1)) ** (d / (d - 2)): L = 8 gives 2 * 2 - 1 = 3, squared 9;
     # L = 6 gives 2 * 1.5 - 1 = 2, squared 4
     np.testing.assert_allclose(theta, [100.0, 100.0, 900.0, 400.0], rtol=1e-15)
 
 
 def test_the_exponent_of_theta_follows_the_width_of_a_head() -> None:
-    config = stack(rope_theta=10.0, rope_ntk_factor=4.0, rope_base_len=2, d_head=6)
+    stack = small(rope_theta=10.0, rope_ntk_factor=4.0, rope_base_len=2, d_head=6)
     # L = 6: 4 * 3 - 3 = 9, to the power 6 / 4: 27
-    np.testing.assert_allclose(rope_theta(config, np.array([6])), [270.0], rtol=1e-14)
+    np.testing.assert_allclose(rope_theta(stack, np.array([6])), [270.0], rtol=1e-14)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0])
 def test_a_factor_of_one_or_less_leaves_theta(factor: float) -> None:
-    config = stack(rope_theta=100.0, rope_ntk_factor=factor, rope_base_len=1)
-    assert rope_theta(config, np.array([1, 50])).tolist() == [100.0, 100.0]
+    stack = small(rope_theta=100.0, rope_ntk_factor=factor, rope_base_len=1)
+    assert rope_theta(stack, np.array([1, 50])).tolist() == [100.0, 100.0]

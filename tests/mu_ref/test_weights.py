@@ -37,12 +37,12 @@ def with_tensors(path: Path, tensors: dict[str, np.ndarray]) -> Path:
 
 @settings(max_examples=20)
 @given(model_configs(), seeds)
-def test_what_is_saved_is_loaded(tmp_path_factory, config: ModelConfig, seed: int) -> None:
+def test_what_is_saved_is_loaded(tmp_path_factory, model: ModelConfig, seed: int) -> None:
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    weights = random_weights(config, seed, np.float32)
-    save_weights(path, config, weights)
-    loaded_config, loaded = load_weights(path)
-    assert loaded_config == config
+    weights = random_weights(model, seed, np.float32)
+    save_weights(path, model, weights)
+    loaded_model, loaded = load_weights(path)
+    assert loaded_model == model
     assert loaded.keys() == weights.keys()
     for name, array in weights.items():
         assert loaded[name].dtype == np.float32
@@ -179,9 +179,9 @@ def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path: Path) -> None:
 
 def test_initial_weights_have_the_asked_spread_and_gains_that_do_nothing() -> None:
     for kind, gain in (("rms", 1), ("layer", 1), ("rms_plus_one", 0)):
-        config = tiny(norm_kind=kind)
-        weights = initial_weights(config, np.random.default_rng(0), 0.05)
-        assert {n: w.shape for n, w in weights.items()} == weight_shapes(config)
+        model = tiny(norm_kind=kind)
+        weights = initial_weights(model, np.random.default_rng(0), 0.05)
+        assert {n: w.shape for n, w in weights.items()} == weight_shapes(model)
         matrices = np.concatenate([w.ravel() for w in weights.values() if w.ndim == 2])
         assert matrices.std() == pytest.approx(0.05, rel=0.05)
         assert {float(w) for n in weights for w in weights[n].ravel() if "norm.weight" in n} == {

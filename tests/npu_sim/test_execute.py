@@ -32,7 +32,7 @@ QUERIES = ("turn on the night light at 40 percent", "make it louder", "hide the 
 
 
 def plainly(model, source, valid, n):
-    ops, config = IntegerOps(model), model.config
+    ops, config = IntegerOps(model), model.model
     memory = mu.remember(ops, config, source, valid)
     start = np.full((len(source), 1), config.bos_id)
     return list(stream(ops, config, memory, start, np.ones(start.shape, bool), n))
@@ -87,7 +87,7 @@ def test_mu_nano_answers_on_the_npu_bit_for_bit(scheme, kib):
 
 def test_a_model_without_an_encoder_is_refused():
     model, tokens = quantized_nano("w8a8")
-    lonely = replace(model, config=replace(model.config, encoder=None))
+    lonely = replace(model, model=replace(model.model, encoder=None))
     with pytest.raises(WorkloadError, match="must have an encoder and a decoder, mu-nano"):
         execute(lonely, tokens, np.ones(tokens.shape, bool), SMALL, 2)
 

@@ -26,7 +26,7 @@ ENCODERS = ("encoder-decoder", "encoder-only")
 class Case:
     """A random model with a batch for each of its stacks."""
 
-    config: ModelConfig
+    model: ModelConfig
     ops: ReferenceOps
     source: Rows | None
     target: Rows | None
@@ -34,32 +34,32 @@ class Case:
 
 @st.composite
 def cases(draw: Any, kinds: tuple[str, ...] = (*DECODERS, "encoder-only"), **fixed: Any) -> Case:
-    config = draw(model_configs(kinds, **fixed))
+    model = draw(model_configs(kinds, **fixed))
     n_rows = draw(st.integers(1, 4))
     source = target = None
-    if config.encoder is not None:
-        rows = config.encoder_vocab_size if config.decoder else config.vocab_size
+    if model.encoder is not None:
+        rows = model.encoder_vocab_size if model.decoder else model.vocab_size
         source = draw(rows_of(rows, n_rows))
-    if config.decoder is not None:
-        target = draw(rows_of(config.vocab_size, n_rows))
+    if model.decoder is not None:
+        target = draw(rows_of(model.vocab_size, n_rows))
     dtype = draw(dtypes)
-    return Case(config, ReferenceOps(random_weights(config, draw(seeds)), dtype), source, target)
+    return Case(model, ReferenceOps(random_weights(model, draw(seeds)), dtype), source, target)
 
 
 def memory_of(case: Case, source: Rows | None) -> Memory | None:
     if source is None:
         return None
-    return mu.remember(case.ops, case.config, source.tokens, source.valid)
+    return mu.remember(case.ops, case.model, source.tokens, source.valid)
 
 
 def results(case: Case, source: Rows | None, target: Rows | None) -> np.ndarray:
     """Return logits, or the encoder's output where there is no decoder."""
     if target is None:
         assert source is not None
-        return encode(case.ops, case.config, source.tokens, source.valid)
+        return encode(case.ops, case.model, source.tokens, source.valid)
     memory = memory_of(case, source)
-    hidden = decode(case.ops, case.config, target.tokens, target.valid, memory)
-    return mu.logits(case.ops, case.config, hidden)
+    hidden = decode(case.ops, case.model, target.tokens, target.valid, memory)
+    return mu.logits(case.ops, case.model, hidden)
 
 
 def chosen(rows: Rows | None, index: Any) -> Rows | None:
@@ -96,15 +96,15 @@ def test_cached_decoding_equals_full_recomputation_at_every_step(
     assert case.target is not None
     memory = memory_of(case, case.source)
     tokens, valid = case.target.tokens, case.target.valid
-    cache = Cache.empty(len(tokens), case.config.stacks["decoder"].n_layers)
+    cache = Cache.empty(len(tokens), case.model.stacks["decoder"].n_layers)
     done = 0
     for chunk in chunks:
         end = min(done + chunk, tokens.shape[1])
         if end == done:
             break
         part = slice(done, end)
-        hidden = decode(case.ops, case.config, tokens[:, part], valid[:, part], memory, cache)
-        step = mu.logits(case.ops, case.config, hidden)
+        hidden = decode(case.ops, case.model, tokens[:, part], valid[:, part], memory, cache)
+        step = mu.logits(case.ops, case.model, hidden)
         full = results(case, case.source, Rows(tokens[:, :end], valid[:, :end]))
         assert step.dtype == case.ops.dtype
         np.testing.assert_array_equal(step, full[:, part])
@@ -119,11 +119,11 @@ def test_cached_decoding_equals_full_recomputation_with_holes_in_a_row(
     memory = memory_of(case, case.source)
     tokens = case.target.tokens
     valid = np.random.default_rng(data.draw(seeds)).random(tokens.shape) < 0.6
-    cache = Cache.empty(len(tokens), case.config.stacks["decoder"].n_layers)
+    cache = Cache.empty(len(tokens), case.model.stacks["decoder"].n_layers)
     for end in range(1, tokens.shape[1] + 1):
         part = slice(end - 1, end)
-        step = decode(case.ops, case.config, tokens[:, part], valid[:, part], memory, cache)
-        full = decode(case.ops, case.config, tokens[:, :end], valid[:, :end], memory)
+        step = decode(case.ops, case.model, tokens[:, part], valid[:, part], memory, cache)
+        full = decode(case.ops, case.model, tokens[:, :end], valid[:, :end], memory)
         np.testing.assert_array_equal(step, full[:, part])
 
 
@@ -192,26 +192,26 @@ def test_masked_tokens_do_not_matter(case: Case, seed: int) -> None:
         return Rows(np.where(rows.valid, rows.tokens, others), rows.valid)
 
     before = results(case, case.source, case.target)
-    config = case.config
-    source_vocab = config.encoder_vocab_size if config.decoder else config.vocab_size
+    model = case.model
+    source_vocab = model.encoder_vocab_size if model.decoder else model.vocab_size
     source = scrambled(case.source, source_vocab)
-    after = results(case, source, scrambled(case.target, config.vocab_size))
+    after = results(case, source, scrambled(case.target, model.vocab_size))
     valid = valid_of(case)
     np.testing.assert_array_equal(before[valid], after[valid])
 
 
 def test_with_ntk_scaling_and_padded_lengths_the_result_depends_on_padding() -> None:
     """That is what rope_length "padded" means, and what the public Mu code does."""
-    config = tiny(rope_ntk_factor=4.0, rope_base_len=4, rope_length="padded")
+    model = tiny(rope_ntk_factor=4.0, rope_base_len=4, rope_length="padded")
     row = replace(
-        config,
-        encoder=replace(config.encoder, rope_length="row"),
-        decoder=replace(config.decoder, rope_length="row"),
+        model,
+        encoder=replace(model.encoder, rope_length="row"),
+        decoder=replace(model.decoder, rope_length="row"),
     )
-    ops = ReferenceOps(random_weights(config, 0), np.float64)
+    ops = ReferenceOps(random_weights(model, 0), np.float64)
     source = np.array([[5, 6, 7, 8]])
     padded = np.array([[5, 6, 7, 8, 0, 0]])
-    ours = [encode(ops, config, s, s > 0)[:, :4] for s in (source, padded)]
+    ours = [encode(ops, model, s, s > 0)[:, :4] for s in (source, padded)]
     assert not np.allclose(ours[0], ours[1], atol=1e-6)
     by_row = [encode(ops, row, s, s > 0)[:, :4] for s in (source, padded)]
     np.testing.assert_array_equal(by_row[0], by_row[1])
@@ -227,7 +227,7 @@ def test_causal_mask_hides_the_future(case: Case, data: st.DataObject) -> None:
     n_tok = case.target.tokens.shape[1]
     seen = data.draw(st.integers(0, n_tok))
     future = np.random.default_rng(data.draw(seeds)).integers(
-        0, case.config.vocab_size, case.target.tokens.shape
+        0, case.model.vocab_size, case.target.tokens.shape
     )
     changed = np.where(np.arange(n_tok) < seen, case.target.tokens, future)
     before = results(case, case.source, case.target)
@@ -248,15 +248,15 @@ def test_a_prefix_scores_as_it_does_in_the_whole(case: Case, data: st.DataObject
 
 @pytest.mark.parametrize("changed", [0, 1, 2, 3])
 def test_an_encoder_token_reads_both_sides_and_a_decoder_token_the_past(changed: int) -> None:
-    config = tiny()
-    ops = ReferenceOps(random_weights(config, 3), np.float64)
+    model = tiny()
+    ops = ReferenceOps(random_weights(model, 3), np.float64)
     tokens = np.array([[5, 6, 7, 8]])
     other = tokens.copy()
     other[0, changed] = 9
     valid = tokens > 0
-    moved = encode(ops, config, tokens, valid) != encode(ops, config, other, valid)
+    moved = encode(ops, model, tokens, valid) != encode(ops, model, other, valid)
     assert moved.any(axis=-1)[0].tolist() == [True] * 4
-    scores = [mu.forward(ops, config, tokens, valid, t) for t in (tokens, other)]
+    scores = [mu.forward(ops, model, tokens, valid, t) for t in (tokens, other)]
     assert (scores[0] != scores[1]).any(axis=-1)[0].tolist() == [i >= changed for i in range(4)]
 
 
@@ -268,16 +268,16 @@ def test_the_tape_computes_what_the_reference_computes(case: Case) -> None:
     weights = {name: w.astype(np.float64) for name, w in case.ops.weights.items()}
     reference = replace(case, ops=ReferenceOps(weights, np.float64))
     tape = TapeOps(weights)
-    note(case.config)
+    note(case.model)
     expected = results(reference, case.source, case.target)
     if case.target is None:
         assert case.source is not None
-        node = encode(tape, case.config, case.source.tokens, case.source.valid)
+        node = encode(tape, case.model, case.source.tokens, case.source.valid)
     else:
         arrays = (None, None)
         if case.source is not None:
             arrays = (case.source.tokens, case.source.valid)
-        node = mu.forward(tape, case.config, *arrays, case.target.tokens, case.target.valid)
+        node = mu.forward(tape, case.model, *arrays, case.target.tokens, case.target.valid)
     np.testing.assert_allclose(tape.read(node), expected, rtol=1e-10, atol=1e-10)
 
 

@@ -23,21 +23,21 @@ DECODERS = ("encoder-decoder", "decoder-only")
 
 @st.composite
 def cases(draw: Any, **fixed: Any) -> tuple[ModelConfig, IntegerOps, Rows | None, Rows]:
-    config = draw(model_configs(DECODERS, **fixed))
+    model = draw(model_configs(DECODERS, **fixed))
     seed = draw(seeds)
     scheme = draw(st.sampled_from(["w8a16", "w8a8"]))
     rounding = draw(st.sampled_from(["tflite_single", "tflite_double", "half_even"]))
-    model = quantized(config, random_weights(config, seed), seed, scheme=scheme, rounding=rounding)
+    integers = quantized(model, random_weights(model, seed), seed, scheme=scheme, rounding=rounding)
     n_rows = draw(st.integers(1, 3))
-    source = draw(rows_of(config.encoder_vocab_size, n_rows)) if config.encoder else None
-    return config, IntegerOps(model), source, draw(rows_of(config.vocab_size, n_rows))
+    source = draw(rows_of(model.encoder_vocab_size, n_rows)) if model.encoder else None
+    return model, IntegerOps(integers), source, draw(rows_of(model.vocab_size, n_rows))
 
 
-def logits(config: ModelConfig, ops: IntegerOps, source: Rows | None, target: Rows) -> np.ndarray:
+def logits(model: ModelConfig, ops: IntegerOps, source: Rows | None, target: Rows) -> np.ndarray:
     memory = None
     if source is not None:
-        memory = mu.remember(ops, config, source.tokens, source.valid)
-    return mu.logits(ops, config, decode(ops, config, target.tokens, target.valid, memory)).q
+        memory = mu.remember(ops, model, source.tokens, source.valid)
+    return mu.logits(ops, model, decode(ops, model, target.tokens, target.valid, memory)).q
 
 
 def rows(source: Rows | None, index: Any) -> Rows | None:
@@ -46,39 +46,39 @@ def rows(source: Rows | None, index: Any) -> Rows | None:
 
 @given(cases(rope_length="row"))
 def test_a_row_of_a_batch_gives_the_integers_of_the_row_alone(case: Any) -> None:
-    config, ops, source, target = case
-    batch = logits(config, ops, source, target)
+    model, ops, source, target = case
+    batch = logits(model, ops, source, target)
     for row, n in enumerate(target.lengths):
         alone = Rows(target.tokens[[row], :n], target.valid[[row], :n])
         one = rows(source, [row])
         if one is not None:
             one = Rows(one.tokens[:, : one.lengths[0]], one.valid[:, : one.lengths[0]])
-        np.testing.assert_array_equal(logits(config, ops, one, alone)[0], batch[row, :n])
+        np.testing.assert_array_equal(logits(model, ops, one, alone)[0], batch[row, :n])
 
 
 @given(cases(), seeds)
 def test_permuting_the_rows_permutes_the_integers(case: Any, seed: int) -> None:
-    config, ops, source, target = case
+    model, ops, source, target = case
     order = np.random.default_rng(seed).permutation(len(target.tokens))
-    permuted = logits(config, ops, rows(source, order), rows(target, order))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(permuted, logits(config, ops, source, target)[order])
+    permuted = logits(model, ops, rows(source, order), rows(target, order))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(permuted, logits(model, ops, source, target)[order])
 
 
 @given(cases(), st.lists(st.integers(1, 3), min_size=7, max_size=7))
 def test_cached_decoding_gives_the_integers_of_full_recomputation(
     case: Any, chunks: list[int]
 ) -> None:
-    config, ops, source, target = case
-    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
-    cache = Cache.empty(len(target.tokens), config.stacks["decoder"].n_layers)
+    model, ops, source, target = case
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
+    cache = Cache.empty(len(target.tokens), model.stacks["decoder"].n_layers)
     done = 0
     for chunk in chunks:
         end = min(done + chunk, target.tokens.shape[1])
         if end == done:
             break
         new = (target.tokens[:, done:end], target.valid[:, done:end])
-        step = mu.logits(ops, config, decode(ops, config, *new, memory, cache))
-        full = logits(config, ops, source, Rows(target.tokens[:, :end], target.valid[:, :end]))
+        step = mu.logits(ops, model, decode(ops, model, *new, memory, cache))
+        full = logits(model, ops, source, Rows(target.tokens[:, :end], target.valid[:, :end]))
         np.testing.assert_array_equal(step.q, full[:, done:end])
         done = end
 
@@ -133,17 +133,17 @@ def test_the_refusing_type_refuses() -> None:
 
 @given(cases())
 def test_no_float_touches_an_activation(case: Any) -> None:
-    config, ops, source, target = case
-    model = ops.model
+    model, ops, source, target = case
+    integers = ops.model
     tensors = {
         name: tensor if name.endswith("_scale") else tensor.view(NoFloat)
-        for name, tensor in model.tensors.items()
+        for name, tensor in integers.tensors.items()
     }
-    watched = Watched(replace(model, tensors=tensors))
-    result = logits(config, watched, source, target)
+    watched = Watched(replace(integers, tensors=tensors))
+    result = logits(model, watched, source, target)
     assert isinstance(result, NoFloat)
     assert watched.stored > 5
-    np.testing.assert_array_equal(np.asarray(result), logits(config, ops, source, target))
+    np.testing.assert_array_equal(np.asarray(result), logits(model, ops, source, target))
 
 
 SMALL: dict[str, Any] = {"attention_softcap": None, "window": None, "rope_ntk_factor": 1.0}
@@ -156,17 +156,17 @@ SMALL: dict[str, Any] = {"attention_softcap": None, "window": None, "rope_ntk_fa
 )
 @settings(deadline=None)
 def test_a_margin_above_the_bound_decides_the_token(
-    config: ModelConfig, seed: int, scheme: str
+    model: ModelConfig, seed: int, scheme: str
 ) -> None:
-    config = replace(config, final_softcap=None)
-    weights = random_weights(config, seed)
-    ops = IntegerOps(quantized(config, weights, seed, scheme=scheme))
+    model = replace(model, final_softcap=None)
+    weights = random_weights(model, seed)
+    ops = IntegerOps(quantized(model, weights, seed, scheme=scheme))
     rng = np.random.default_rng(seed + 1)
-    source = rng.integers(0, config.encoder_vocab_size, (2, 5)) if config.encoder else None
-    target = rng.integers(0, config.vocab_size, (2, 5))
-    result = margin_bound(config, weights, ops, source, target)
+    source = rng.integers(0, model.encoder_vocab_size, (2, 5)) if model.encoder else None
+    target = rng.integers(0, model.vocab_size, (2, 5))
+    result = margin_bound(model, weights, ops, source, target)
     valid = None if source is None else np.ones(source.shape, bool)
-    scores = mu.forward(ops, config, source, valid, target, np.ones(target.shape, bool))
+    scores = mu.forward(ops, model, source, valid, target, np.ones(target.shape, bool))
     token = ops.argmax(scores, "head.argmax")
     np.testing.assert_array_equal(token[result.covered], result.best[result.covered])
     event(f"{scheme}: {10 * round(10 * result.covered.mean())} % of the steps covered")
@@ -180,12 +180,12 @@ def test_a_margin_above_the_bound_decides_the_token(
 def test_the_bound_covers_many_steps_of_random_models(scheme: str, least: float) -> None:
     covered = []
     for seed in range(12):
-        config = tiny()
-        weights = random_weights(config, seed)
-        ops = IntegerOps(quantized(config, weights, seed, scheme=scheme))
+        model = tiny()
+        weights = random_weights(model, seed)
+        ops = IntegerOps(quantized(model, weights, seed, scheme=scheme))
         rng = np.random.default_rng(seed)
         source, target = rng.integers(3, 61, (2, 6)), rng.integers(3, 61, (2, 6))
-        covered.append(margin_bound(config, weights, ops, source, target).covered.mean())
+        covered.append(margin_bound(model, weights, ops, source, target).covered.mean())
     share = float(np.mean(covered))
     print(f"{scheme}: the bound covers {100 * share:.0f} % of the steps of 12 random models")
     assert least < share <= 1
@@ -196,12 +196,12 @@ def test_the_bound_covers_many_steps_of_random_models(scheme: str, least: float)
 def test_integers_are_near_the_floats(kind: str, activation: str) -> None:
     """A wrong sign or scale anywhere would leave about 0 dB; 8-bit weights alone leave 26 to 30."""
     more = {"norm_placement": "dual", "gated": True, "attention_bias": True, "mlp_bias": True}
-    config = tiny(norm_kind=kind, activation=activation, attention_softcap=5.0, **more)
-    weights = random_weights(config, 1)
+    model = tiny(norm_kind=kind, activation=activation, attention_softcap=5.0, **more)
+    weights = random_weights(model, 1)
     source, target = (np.random.default_rng(2).integers(3, 61, (4, 7)) for _ in range(2))
     full = np.ones(source.shape, bool)
-    exact = mu.forward(ReferenceOps(weights, np.float64), config, source, full, target, full)
+    exact = mu.forward(ReferenceOps(weights, np.float64), model, source, full, target, full)
     for scheme, least_db in (("w8a16", 22), ("w8a8", 14)):
-        ops = IntegerOps(quantized(config, weights, 3, scheme=scheme))
-        noise = ops.read(mu.forward(ops, config, source, full, target, full)) - exact
+        ops = IntegerOps(quantized(model, weights, 3, scheme=scheme))
+        noise = ops.read(mu.forward(ops, model, source, full, target, full)) - exact
         assert 10 * np.log10((exact**2).sum() / (noise**2).sum()) > least_db

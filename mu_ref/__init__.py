@@ -11,42 +11,33 @@ that hold them.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mu_ref.config import ModelConfig
-    from mu_ref.errors import MuRefError
-    from mu_ref.executors import load_model
-    from mu_ref.generate import generate, greedy
-    from mu_ref.model.mu import forward
-    from mu_ref.ops.reference import ReferenceOps
-    from mu_ref.presets import preset
-    from mu_ref.quantize.model import quantize_model
-    from mu_ref.redrafter.generate import speculate
-    from mu_ref.settings.agent import load_agent
-    from mu_ref.tokenizer import Tokenizer
+from typing import Any
 
 __version__ = "0.2.0"
 
+__all__ = [
+    "ModelConfig", "MuRefError", "ReferenceOps", "Tokenizer", "forward", "generate", "greedy",
+    "load_agent", "load_model", "preset", "quantize_model", "speculate",
+]  # fmt: skip
+
 HOMES = {
-    "ModelConfig": "mu_ref.config",
-    "MuRefError": "mu_ref.errors",
-    "ReferenceOps": "mu_ref.ops.reference",
-    "Tokenizer": "mu_ref.tokenizer",
-    "forward": "mu_ref.model.mu",
-    "generate": "mu_ref.generate",
-    "greedy": "mu_ref.generate",
-    "load_agent": "mu_ref.settings.agent",
-    "load_model": "mu_ref.executors",
-    "preset": "mu_ref.presets",
-    "quantize_model": "mu_ref.quantize.model",
-    "speculate": "mu_ref.redrafter.generate",
-}
-__all__ = [*HOMES]
+    "ModelConfig": "config",
+    "MuRefError": "errors",
+    "ReferenceOps": "ops.reference",
+    "Tokenizer": "tokenizer",
+    "forward": "model.mu",
+    "generate": "generate",
+    "greedy": "generate",
+    "load_agent": "settings.agent",
+    "load_model": "executors",
+    "preset": "presets",
+    "quantize_model": "quantize.model",
+    "speculate": "redrafter.generate",
+}  # where a name of the face lives
 
 
 def __getattr__(name: str) -> Any:
     """Import a name of the face when it is asked for."""
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(HOMES[name]), name)
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

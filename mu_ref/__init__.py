@@ -1,6 +1,43 @@
 """A readable forward pass of Mu, written once and run by many executors.
 
-Start with `mu_ref/model/mu.py`. Importing this package loads neither Numba nor Matplotlib.
+>>> import mu_ref
+>>> answer = mu_ref.load_agent().ask(["make the screen warmer"])[0]
+>>> print(answer.call)
+set(display.night_light, on)
+
+Start with `mu_ref/model/mu.py`. The names of `__all__` are imported when somebody asks for them, so
+importing this package loads neither Numba nor Matplotlib. All other names are private to the rooms
+that hold them.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "ModelConfig", "MuRefError", "ReferenceOps", "Tokenizer", "forward", "generate", "greedy",
+    "load_agent", "load_model", "preset", "quantize_model", "speculate",
+]  # fmt: skip
+
+HOMES = {
+    "ModelConfig": "config",
+    "MuRefError": "errors",
+    "ReferenceOps": "ops.reference",
+    "Tokenizer": "tokenizer",
+    "forward": "model.mu",
+    "generate": "generate",
+    "greedy": "generate",
+    "load_agent": "settings.agent",
+    "load_model": "executors",
+    "preset": "presets",
+    "quantize_model": "quantize.model",
+    "speculate": "redrafter.generate",
+}  # where a name of the face lives
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the face when it is asked for."""
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -21,7 +21,7 @@ from mu_ref.settings.queries.augment import (
     vary_punctuation,
 )
 from mu_ref.settings.queries.labelled import LabelledQuery, read_queries
-from mu_ref.settings.queries.phrases import CONTRACTIONS, SPELLINGS, SYNONYMS
+from mu_ref.settings.queries.phrases import phrases
 
 CATALOG = load_catalog()
 TRAIN = read_queries(DATA / "train.jsonl")
@@ -116,7 +116,8 @@ def test_punctuation_never_touches_a_number() -> None:
 )
 def test_synonyms_reach_other_wordings(query: str, call: str, found: str) -> None:
     assert found in {
-        swap_words(query, call, SYNONYMS, 0.8, np.random.default_rng(seed)) for seed in range(300)
+        swap_words(query, call, phrases().synonyms, 0.8, np.random.default_rng(seed))
+        for seed in range(300)
     }
 
 
@@ -133,12 +134,14 @@ def test_synonyms_reach_other_wordings(query: str, call: str, found: str) -> Non
 def test_synonyms_leave_alone_what_would_change_the_call(query: str, call: str) -> None:
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        assert swap_words(query, call, SYNONYMS + SPELLINGS, 1.0, rng) == query
+        assert swap_words(query, call, phrases().synonyms + phrases().spellings, 1.0, rng) == query
 
 
 def test_contractions_go_both_ways() -> None:
     found = {
-        swap_words("i don't like it", "none()", CONTRACTIONS, 1.0, np.random.default_rng(seed))
+        swap_words(
+            "i don't like it", "none()", phrases().contractions, 1.0, np.random.default_rng(seed)
+        )
         for seed in range(40)
     }
     assert found == {"i don't like it", "i do not like it", "i dont like it"}

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mu_ref.settings.catalog import Catalog
-from mu_ref.settings.queries import phrases
 from mu_ref.settings.queries.labelled import LabelledQuery
 from mu_ref.settings.queries.number_words import vary_number
-from mu_ref.settings.queries.phrases import Swap
+from mu_ref.settings.queries.phrases import Swap, phrases
 from mu_ref.settings.queries.templates import template_queries
 
 __all__ = ["AugmentConfig", "augment", "standard_augmentation", "template_queries"]
@@ -78,9 +77,9 @@ def augment(
     query, call = item.query.lower(), item.call
     if call[-2].isdigit() and rng.random() < config.number:
         query, call = vary_number(query, call, catalog, rng)
-    query = swap_words(query, call, phrases.SYNONYMS, config.synonym, rng)
-    query = swap_words(query, call, phrases.SPELLINGS, config.spelling, rng)
-    query = swap_words(query, call, phrases.CONTRACTIONS, config.contraction, rng)
+    query = swap_words(query, call, phrases().synonyms, config.synonym, rng)
+    query = swap_words(query, call, phrases().spellings, config.spelling, rng)
+    query = swap_words(query, call, phrases().contractions, config.contraction, rng)
     if rng.random() < config.drop_word:
         query = drop_weak_word(query, rng)
     if rng.random() < config.filler:
@@ -139,7 +138,7 @@ def drop_weak_word(query: str, rng: np.random.Generator) -> str:
         The query without it; unchanged if it has no such word or fewer than four words.
     """
     words = query.split()
-    weak = [index for index, word in enumerate(words) if word in phrases.WEAK_WORDS]
+    weak = [index for index, word in enumerate(words) if word in phrases().weak_words]
     if len(words) < 4 or not weak:
         return query
     del words[weak[int(rng.random() * len(weak))]]
@@ -157,11 +156,13 @@ def add_filler(query: str, rng: np.random.Generator) -> str:
         The longer query.
     """
     if rng.random() < 0.3:
-        return f"{query.rstrip('.!')} {_pick(phrases.FILLERS_AFTER, rng)}"
+        return f"{query.rstrip('.!')} {_pick(phrases().fillers_after, rng)}"
     first, _, rest = query.partition(" ")
     # "can you take me to" is English, "i want to take me to" is not
-    verb = first in phrases.IMPERATIVES and not rest.startswith("me ")
-    before = phrases.FILLERS_BEFORE_VERB if verb and rng.random() < 0.7 else phrases.FILLERS_BEFORE
+    verb = first in phrases().imperatives and not rest.startswith("me ")
+    before = (
+        phrases().fillers_before_verb if verb and rng.random() < 0.7 else phrases().fillers_before
+    )
     return f"{_pick(before, rng)} {query}"
 
 
@@ -202,7 +203,7 @@ def misspell(query: str, rng: np.random.Generator) -> str:
     word = words[index]
     if len(word) < _SHORTEST_TYPO or not word.isascii() or not word.isalpha():
         return query
-    if word in phrases.PROTECTED:
+    if word in phrases().protected:
         return query
     words[index] = _slip(word, rng)
     return " ".join(words)
@@ -213,7 +214,7 @@ def _slip(word: str, rng: np.random.Generator) -> str:
     # slips on the first letter are rare, and "enable" must not lose it
     at = 1 + int(rng.random() * (len(word) - 1))
     if draw < 0.3:
-        return word[:at] + _pick(phrases.KEY_NEIGHBOURS[word[at]], rng) + word[at + 1 :]
+        return word[:at] + _pick(phrases().key_neighbours[word[at]], rng) + word[at + 1 :]
     if draw < 0.55:
         return word[:at] + word[at + 1 :]
     if draw < 0.75:

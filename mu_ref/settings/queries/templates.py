@@ -6,6 +6,7 @@ queries. Used for training only.
 """
 
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,63 +20,8 @@ from mu_ref.settings.queries.number_words import number_words, pick_level
 __all__ = ["template_queries"]
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(text.split("|"))
-
-
 _WEIGHTS = {"toggle": 1.0, "level": 4.0, "choice": 1.5, "page": 0.6}
 
-_ON = _listed(
-    "turn on {n}|turn {n} on|switch on {n}|switch {n} on|enable {n}|{n} on|activate {n}|i want {n}|"
-    "start using {n}|i'd like {n}|{n} should be on|set {n} to on|don't turn off {n}|don't disable "
-    "{n}|{n} back on|i need {n} on|never turn off {n}|keep {n} on|put {n} on|use {n}|yes to {n}|"
-    "why is {n} off, turn it on|stop turning off {n}|i don't want {n} off|{n}: on|i'm missing {n}"
-)
-_OFF = _listed(
-    "turn off {n}|turn {n} off|switch off {n}|switch {n} off|disable {n}|{n} off|deactivate {n}|"
-    "no {n}|no more {n}|i don't want {n}|get rid of {n}|stop {n}|{n} should be off|set {n} to off|"
-    "don't turn on {n}|don't enable {n}|kill {n}|i don't need {n}|keep {n} off|without {n} please|"
-    "stop using {n}|never turn on {n}|don't use {n}|no to {n}|why is {n} on, turn it off|{n}: off"
-)
-_OPEN = _listed(
-    "{n}|{n} settings|open {n} settings|where is the {n} setting|where do i change {n}|{n} options|"
-    "show me the {n} setting|find {n} settings|how do i change {n}|take me to {n} settings|"
-    "where can i find {n}|open the {n} page|go to {n} settings|where are the {n} settings"
-)
-_OPEN_PAGE = _listed(
-    "{n}|open {n}|show me {n}|where can i find {n}|take me to {n}|go to {n}|where is {n}|find {n}|"
-    "i want to see {n}|bring up {n}|{n} page|open the {n} page|where do i find {n}|i need {n}"
-)
-_SET = _listed(
-    "set {n} to {v}|{n} {v}|{n} to {v}|{n} at {v}|make {n} {v}|change {n} to {v}|put {n} at {v}|"
-    "put {n} on {v}|i want {n} at {v}|adjust {n} to {v}|{n}: {v}|{n} = {v}|{n} should be {v}"
-)
-_SET_PERCENT = ("{v} {n}", "i want {v} {n}", "give me {v} {n}")
-_MAXIMUM = _listed(
-    "{n} to max|max {n}|{n} to the maximum|maximum {n}|set {n} to max|highest {n}|"
-    "{n} as high as it goes|the highest {n} please|put {n} at its maximum"
-)
-_MINIMUM = _listed(
-    "{n} to min|minimum {n}|{n} to the minimum|lowest {n}|set {n} to the lowest|"
-    "{n} as low as it goes|the lowest {n} please|put {n} at its minimum"
-)
-_HALF = _listed("half {n}|{n} to half|{n} at half|set {n} to half|{n} halfway|put {n} at half")
-_UP = _listed(
-    "increase {n}|raise {n}|turn up {n}|{n} up|higher {n}|{n} is too low|{n} up a bit|"
-    "bump up {n}|a bit more {n}|{n} needs to go up|more {n} please"
-)
-_DOWN = _listed(
-    "decrease {n}|lower {n}|turn down {n}|{n} down|reduce {n}|{n} is too high|{n} down a bit|"
-    "bring down {n}|a bit less {n}|{n} needs to go down|less {n} please"
-)
-_UP_BY = _listed(
-    "increase {n} by {v}|raise {n} by {v}|{n} up by {v}|add {v} to {n}|{n} up {v}|{n} plus {v}|"
-    "bump {n} up by {v}|turn up {n} by {v}|{v} more on {n}"
-)
-_DOWN_BY = _listed(
-    "decrease {n} by {v}|lower {n} by {v}|{n} down by {v}|take {v} off {n}|reduce {n} by {v}|"
-    "{n} down {v}|{n} minus {v}|bring {n} down by {v}|turn down {n} by {v}|{v} less on {n}"
-)
 # share of each way of asking for a level
 _LEVEL_VERBS = ("set", "extreme", "up", "down", "up by", "down by", "outside", "open")
 _LEVEL_SHARES = (0.38, 0.1, 0.09, 0.09, 0.08, 0.08, 0.1, 0.08)
@@ -91,6 +37,12 @@ class _Names:
 @cache
 def _read_names() -> _Names:
     return _Names(**json.loads((DATA / "template_names.json").read_text(encoding="utf-8")))
+
+
+@cache
+def _ways() -> Mapping[str, Sequence[str]]:
+    """Read the templates: {way of asking: texts with {n} for the name and {v} for a value}."""
+    return tomllib.loads((DATA / "templates.toml").read_text(encoding="utf-8"))
 
 
 def template_queries(catalog: Catalog, rng: np.random.Generator, n: int) -> list[LabelledQuery]:
@@ -136,21 +88,21 @@ def _toggle(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     draw = rng.random()
     if draw < 0.15:
         # not the bare name, the first template: "do not disturb" alone wishes it on
-        return _fill(_OPEN[1:], setting, rng), f"open({setting.id})"
-    templates, value = (_ON, "on") if draw < 0.58 else (_OFF, "off")
+        return _fill(_ways()["open"][1:], setting, rng), f"open({setting.id})"
+    templates, value = (_ways()["on"], "on") if draw < 0.58 else (_ways()["off"], "off")
     return _fill(templates, setting, rng), f"set({setting.id}, {value})"
 
 
 def _page(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
-    return _fill(_OPEN_PAGE, setting, rng), f"open({setting.id})"
+    return _fill(_ways()["open_page"], setting, rng), f"open({setting.id})"
 
 
 def _choice(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     if rng.random() < 0.15:
-        return _fill(_OPEN, setting, rng), f"open({setting.id})"
+        return _fill(_ways()["open"], setting, rng), f"open({setting.id})"
     choice = _pick(setting.choices, rng)
     wordings = _read_names().choices.get(setting.id, {}).get(choice, (choice.replace("_", " "),))
-    return _fill(_SET, setting, rng, _pick(wordings, rng)), f"set({setting.id}, {choice})"
+    return _fill(_ways()["set"], setting, rng, _pick(wordings, rng)), f"set({setting.id}, {choice})"
 
 
 def _level(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
@@ -163,22 +115,30 @@ def _level(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     if verb == "outside":
         return _outside(setting, extra["set"], rng), "none()"
     if verb == "open":
-        return _fill(_OPEN, setting, rng), f"open({setting.id})"
+        return _fill(_ways()["open"], setting, rng), f"open({setting.id})"
     rising = verb.startswith("up")
     word = "increase" if rising else "decrease"
     if verb in ("up by", "down by"):
         amount = min(pick_level(setting, rng) - setting.minimum or 5, setting.span)
         shown = _quantity(setting, amount, rng, exact=False)
-        return _fill(_UP_BY if rising else _DOWN_BY, setting, rng, shown), (
+        return _fill(_ways()["up_by"] if rising else _ways()["down_by"], setting, rng, shown), (
             f"{word}({setting.id}, {amount})"
         )
-    templates = [*(_UP if rising else _DOWN), *(2 * [*extra["up" if rising else "down"]])]
+    templates = [
+        *(_ways()["up"] if rising else _ways()["down"]),
+        *(2 * [*extra["up" if rising else "down"]]),
+    ]
     return _fill(templates, setting, rng), f"{word}({setting.id})"
 
 
 def _set_level(setting: Setting, extra: Sequence[str], rng: np.random.Generator) -> tuple[str, str]:
     value = pick_level(setting, rng)
-    templates = [*_SET, *extra, *extra, *(_SET_PERCENT if setting.unit == "percent" else ())]
+    templates = [
+        *_ways()["set"],
+        *extra,
+        *extra,
+        *(_ways()["set_percent"] if setting.unit == "percent" else ()),
+    ]
     shown = _quantity(setting, value, rng, exact=True)
     return _fill(templates, setting, rng, shown), f"set({setting.id}, {value})"
 
@@ -187,10 +147,10 @@ def _extreme(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     whole = setting.unit == "percent" and (setting.minimum, setting.maximum) == (0, 100)
     draw = rng.random() * (1.0 if whole else 0.7)  # half is only defined for 0 to 100 percent
     if draw < 0.35:
-        return _fill(_MAXIMUM, setting, rng), f"set({setting.id}, {setting.maximum})"
+        return _fill(_ways()["maximum"], setting, rng), f"set({setting.id}, {setting.maximum})"
     if draw < 0.7:
-        return _fill(_MINIMUM, setting, rng), f"set({setting.id}, {setting.minimum})"
-    return _fill(_HALF, setting, rng), f"set({setting.id}, 50)"
+        return _fill(_ways()["minimum"], setting, rng), f"set({setting.id}, {setting.minimum})"
+    return _fill(_ways()["half"], setting, rng), f"set({setting.id}, 50)"
 
 
 def _outside(setting: Setting, extra: Sequence[str], rng: np.random.Generator) -> str:
@@ -202,7 +162,7 @@ def _outside(setting: Setting, extra: Sequence[str], rng: np.random.Generator) -
         if high >= 60:
             value = min(-(-value // 10) * 10, 1990)
     shown = _quantity(setting, value, rng, exact=True)
-    return _fill([*_SET, *extra, *extra], setting, rng, shown)
+    return _fill([*_ways()["set"], *extra, *extra], setting, rng, shown)
 
 
 def _quantity(setting: Setting, value: int, rng: np.random.Generator, exact: bool) -> str:

@@ -39,9 +39,10 @@ def _executor(config: ModelConfig, scheme: str) -> Recorded:
 
         return FastOps(_weights(config))
     if scheme == "w4a16":
+        from mu_ref.ops.fast.int4 import FastInt4Ops
+
         from mu_ref.config import INT4_GROUP
         from mu_ref.integers.int4 import quantize_weights_int4
-        from mu_ref.ops.fast.int4 import FastInt4Ops
 
         return FastInt4Ops(quantize_weights_int4(config, _weights(config)), INT4_GROUP)
     from mu_ref.ops.fast.integers import FastIntegerOps

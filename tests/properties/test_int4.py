@@ -122,20 +122,20 @@ def test_what_was_int4_before_stays_as_it_is(q: np.ndarray, group: int, data) ->
 @settings(max_examples=30)
 @given(st.data(), seeds, groups)
 def test_a_model_runs_on_its_int4_weights(data, seed: int, group: int) -> None:
-    config = data.draw(model_configs(("encoder-decoder", "decoder-only")))
-    weights = random_weights(config, seed)
-    tensors = quantize_weights_int4(config, weights, group)
-    assert {n: t.shape for n, t in tensors.items()} == int4_shapes(config, group)
-    back = dequantize_weights_int4(config, tensors, group)
-    again = dequantize_weights_int4(config, quantize_weights_int4(config, back, group), group)
-    source = data.draw(rows_of(config.encoder_vocab_size, 2, 4)) if config.encoder else None
-    target = data.draw(rows_of(config.vocab_size, 2, 4))
+    model = data.draw(model_configs(("encoder-decoder", "decoder-only")))
+    weights = random_weights(model, seed)
+    tensors = quantize_weights_int4(model, weights, group)
+    assert {n: t.shape for n, t in tensors.items()} == int4_shapes(model, group)
+    back = dequantize_weights_int4(model, tensors, group)
+    again = dequantize_weights_int4(model, quantize_weights_int4(model, back, group), group)
+    source = data.draw(rows_of(model.encoder_vocab_size, 2, 4)) if model.encoder else None
+    target = data.draw(rows_of(model.vocab_size, 2, 4))
     memory = (None, None) if source is None else (source.tokens, source.valid)
     logits = [
-        mu.forward(ReferenceOps(w), config, *memory, target.tokens, target.valid)
+        mu.forward(ReferenceOps(w), model, *memory, target.tokens, target.valid)
         for w in (back, again)
     ]
     assert np.isfinite(logits[0]).all()
-    assert logits[0].shape == (*target.tokens.shape, config.vocab_size)
+    assert logits[0].shape == (*target.tokens.shape, model.vocab_size)
     for name, w in weights.items():
         assert np.abs(again[name] - w).max() <= 2 * np.abs(w).max() / 7

@@ -261,29 +261,29 @@ def test_the_gradient_of_an_op_equals_finite_differences(
 def test_the_gradient_of_a_model_equals_finite_differences(
     data: st.DataObject, smoothing: float
 ) -> None:
-    config = data.draw(model_configs(KINDS, d_model=6))
+    model = data.draw(model_configs(KINDS, d_model=6))
     stacks = {  # relu has kinks, which finite differences step over; the op has its own case
         name: replace(stack, activation="gelu") if stack.activation == "relu" else stack
-        for name, stack in config.stacks.items()
+        for name, stack in model.stacks.items()
     }
-    config = replace(config, **stacks)
+    model = replace(model, **stacks)
     seed = data.draw(seeds)
     rng = np.random.default_rng(seed)
-    source_vocab = config.encoder_vocab_size if config.decoder else config.vocab_size
-    source = data.draw(rows_of(source_vocab, 2, max_len=4)) if config.encoder else None
-    target = data.draw(rows_of(config.vocab_size, 2, max_len=4)) if config.decoder else None
-    labels = None if target is None else rng.integers(0, config.vocab_size, target.tokens.shape)
+    source_vocab = model.encoder_vocab_size if model.decoder else model.vocab_size
+    source = data.draw(rows_of(source_vocab, 2, max_len=4)) if model.encoder else None
+    target = data.draw(rows_of(model.vocab_size, 2, max_len=4)) if model.decoder else None
+    labels = None if target is None else rng.integers(0, model.vocab_size, target.tokens.shape)
 
     def loss_on(ops: TapeOps) -> Node:
         if target is None:
-            x = encode(ops, source.tokens, source.valid, config)
+            x = encode(ops, source.tokens, source.valid, model)
             factors = np.random.default_rng(seed).normal(size=x.shape) * source.valid[..., None]
             return weighted_sum(ops, x, factors)
         arrays = (None, None) if source is None else (source.tokens, source.valid)
-        scores = mu.forward(ops, config, *arrays, target.tokens, target.valid)
+        scores = mu.forward(ops, model, *arrays, target.tokens, target.valid)
         return cross_entropy(ops, scores, labels, target.valid, smoothing)
 
-    weights = random_weights(config, seed)
+    weights = random_weights(model, seed)
     ops = TapeOps(weights)
     grads = ops.backward(loss_on(ops))
     assert grads.keys() == weights.keys()

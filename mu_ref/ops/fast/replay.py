@@ -80,6 +80,7 @@ class Script:
         i = self.n_blocks
         self.n_blocks += 1
         scores = len(shape) == 4  # one number for each key
+        # A width that equals a size by chance asks for more memory than it needs, and that is all.
         grows = [i for i, size in enumerate(self.sizes) if scores and shape[-1] == size]
         if i == len(self.blocks) or len(self.blocks[i].memory) < n:
             least = SPARE * n if grows else n

@@ -76,21 +76,25 @@ class Speedup:
 
 
 def _scenario(
-    model: Description, chip: Npu, drafter: Drafter, batch: int = 1, precision: Precision = FP16
+    description: Description,
+    chip: Npu,
+    drafter: Drafter,
+    batch: int = 1,
+    precision: Precision = FP16,
 ) -> Scenario:
     workload = Workload(n_input=N_INPUT, n_output=N_OUTPUT, batch=batch)
     return Scenario(
-        model=model, npu=chip, precision=precision, workload=workload, drafter=drafter
-    )  # fmt: skip
+        description=description, npu=chip, precision=precision, workload=workload, drafter=drafter
+    )
 
 
 def speedup(
-    model: Description, chip: Npu, drafter: Drafter, precision: Precision = FP16
+    description: Description, chip: Npu, drafter: Drafter, precision: Precision = FP16
 ) -> tuple[float, float, float]:
     """Simulate a request with and without a drafter.
 
     Args:
-        model: the description.
+        description: the model.
         chip: the NPU or GPU.
         drafter: with its tokens per step.
         precision: stored widths.
@@ -99,7 +103,7 @@ def speedup(
         Speed-up of decoding, milliseconds of a plain step and of a drafting one.
     """
     plain, drafted = (
-        measure(_scenario(model, chip, d, precision=precision))["tpot_ms"]
+        measure(_scenario(description, chip, d, precision=precision))["tpot_ms"]
         for d in (Drafter(), drafter)
     )
     return plain / drafted, plain, drafted * drafter.tokens_per_step
@@ -157,7 +161,7 @@ class Cell:
 
 def table3() -> list[Cell]:
     """Simulate Table 3: Vicuna 7B on H100, PyTorch, over batch sizes and beam widths."""
-    model, chip = vicuna("7b"), _issued_by_a_framework(npu("h100"))
+    vicuna_7b, chip = vicuna("7b"), _issued_by_a_framework(npu("h100"))
     cells = []
     for batch in BATCHES:
         for width, published in zip(WIDTHS, TABLE3[batch], strict=True):
@@ -166,7 +170,7 @@ def table3() -> list[Cell]:
                 packed_share=1.0 if width == 1 else 0.75 if width < 5 else 0.5,
             )  # fmt: skip
             try:
-                simulated = measure(_scenario(model, chip, drafter, batch))["decode_tok_per_s"]
+                simulated = measure(_scenario(vicuna_7b, chip, drafter, batch))["decode_tok_per_s"]
             except CapacityError:
                 simulated = None
             cells.append(
@@ -201,11 +205,11 @@ def mu_speedups(tokens: dict[int, float]) -> list[dict[str, Any]]:
     Returns:
         For each width: speed-up, and the tokens per step from which drafting pays.
     """
-    model, chip = describe(preset("mu-330m")), npu("hexagon-x-elite")
+    mu, chip = describe(preset("mu-330m")), npu("hexagon-x-elite")
     rows = []
     for width, per_step in tokens.items():
         drafter = Drafter(beam_width=width, draft_len=4, tokens_per_step=per_step, n_layers=1)
-        ratio, plain, step = speedup(model, chip, drafter, Precision())
+        ratio, plain, step = speedup(mu, chip, drafter, Precision())
         rows.append(
             {"beam_width": width, "tokens_per_step": per_step, "speedup": ratio, "plain_ms": plain,
              "step_ms": step, "pays_from_tokens_per_step": step / plain}

@@ -12,10 +12,11 @@ from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.redrafter.generate import speculate
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import npu
+from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
-from npu_sim.program.recorder import RecordOps
 from npu_sim.program.request import record_request
 from npu_sim.report.fidelity import simulate
+from npu_sim.speculate.drafter import drafting_ops
 from npu_sim.speculate.request import record_speculation
 
 W8A16 = Precision()
@@ -73,8 +74,7 @@ def test_a_decoder_only_model_prefills():
 
 
 def test_speculative_decoding_itself_runs_on_the_recorder():
-    ops = RecordOps(tiny(), W8A16)
-    ops.log.shapes |= drafter_shapes(DRAFTER)
+    ops = drafting_ops(describe(tiny()), DRAFTER, W8A16)
     ops.log.begin("decode")
     prompt = np.full((2, 1), 1)
     drafts = proposer(ops, tiny(), DRAFTER, Search(beam_width=3, draft_len=4))

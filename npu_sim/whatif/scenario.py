@@ -117,11 +117,11 @@ def _with_model(description: Description, changes: Mapping[str, Any]) -> Descrip
         return description
     model, more = description.model, {}
     for path, value in changes.items():
-        stack, _, name = path.partition(".")
+        part, _, name = path.partition(".")  # "decoder.n_layers", or "vocab_size" alone
         if not name:
-            more[stack] = value
+            more[part] = value
             continue
-        more[stack] = _with_stack(more.get(stack) or model.stacks[stack], name, value)
+        more[part] = _with_stack(more.get(part) or model.stacks[part], name, value)
     if "vocab_size" in more and model.shared_embedding:
         more["encoder_vocab_size"] = more["vocab_size"]
     head = more.pop("lm_head", description.lm_head)

@@ -92,7 +92,8 @@ def _drafter(
         raise WorkloadError(f"a model that drafts must have a decoder, {model.name} has none")
     d_model = model.decoder.d_model
     return DrafterConfig(
-        d_model=d_model, vocab_size=model.vocab_size, d_exit=exit_dim or 2 * d_model,
+        d_model=d_model, vocab_size=model.vocab_size,
+        d_exit=exit_dim or 2 * d_model,  # [h, s] side by side, which needs no projection
         n_blocks=n_blocks, rnn=rnn,
     )  # fmt: skip
 

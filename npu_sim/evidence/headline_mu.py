@@ -54,6 +54,7 @@ def _causes(run: CallRun, chip: Npu) -> Costs:
     costs = dict.fromkeys(CAUSES, 0.0)
     costs["call overhead"] = ms_from_cycles(run.overhead_cycles, chip.clock_hz)
     for op, limits in zip(run.table.ops, row_limits(run).tolist(), strict=True):
+        # time of engines belongs to what the operation is for; its start is a cause of its own
         *engines, overhead = limits
         costs[_cause(op)] += ms_from_cycles(sum(engines), chip.clock_hz)
         costs["op overhead"] += ms_from_cycles(overhead, chip.clock_hz)
@@ -65,6 +66,7 @@ def _cause(op: Op) -> str:
         return "head"
     if op.kind == "linear":
         return "layers"
+    # scores are scaled, capped and weighted between the two products of attention
     attention = ".scale" in op.site or op.kind in ("matmul", "softmax", "append", "softcap")
     return "attention" if attention else "vector"
 

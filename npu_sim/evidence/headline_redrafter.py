@@ -6,6 +6,7 @@ Chapter: `docs/headline.md`. Source of the figures: arXiv:2403.09919v5, Tables 1
 """
 
 from dataclasses import dataclass
+from functools import partial
 from math import log2
 from typing import Any
 
@@ -118,25 +119,25 @@ def speedups() -> list[Speedup]:
     """Simulate every speed-up that the paper and its TensorRT-LLM integration publish."""
     h100, m1, m2 = npu("h100"), npu("m1-max"), npu("m2-ultra")
     large = m2.with_value("dram.capacity_bytes", 192 * GB)  # the largest configuration
-    tree = {"draft_len": 4, "packed_share": 0.5}  # Figure 6: packing removes 30-60 %
-    mlx = {"draft_len": 3, "packed_share": 1.0}  # MLX verifies all beams unpacked
-    wide = Drafter(beam_width=16, tokens_per_step=4.20, **tree)  # type: ignore[arg-type]
+    tree = partial(Drafter, draft_len=4, packed_share=0.5)  # Figure 6: packing removes 30-60 %
+    mlx = partial(Drafter, draft_len=3, packed_share=1.0)  # MLX verifies all beams unpacked
+    wide = tree(beam_width=16, tokens_per_step=4.20)
     rows: list[tuple[str, str, Npu, Drafter, float, str]] = [
         ("H100, PyTorch, Vicuna 7B", "7b", _issued_by_a_framework(h100), wide, 2.8,
          "beam width not published, 16 assumed; 10 us per operation assumed"),
         ("H100, one compiled graph, Vicuna 7B", "7b", h100, wide, 2.8,
          "the same without a framework between operations"),
         ("H100, TensorRT-LLM", "33b", h100,
-         Drafter(beam_width=16, tokens_per_step=3.87, **tree), 2.7,  # type: ignore[arg-type]
+         tree(beam_width=16, tokens_per_step=3.87), 2.7,
          "a production model of tens of billions, unknown; shape and tokens of Vicuna 33B"),
         ("M1 Max, MLX, 7B, beam width 1", "7b", m1,
-         Drafter(beam_width=1, tokens_per_step=2.15, **mlx), 1.32, ""),  # type: ignore[arg-type]
+         mlx(beam_width=1, tokens_per_step=2.15), 1.32, ""),
         ("M2 Ultra, MLX, 7B, beam width 3", "7b", m2,
-         Drafter(beam_width=3, tokens_per_step=2.44, **mlx), 1.52, ""),  # type: ignore[arg-type]
+         mlx(beam_width=3, tokens_per_step=2.44), 1.52, ""),
         ("M2 Ultra, MLX, 13B, beam width 2", "13b", large,
-         Drafter(beam_width=2, tokens_per_step=2.82, **mlx), 1.94, ""),  # type: ignore[arg-type]
+         mlx(beam_width=2, tokens_per_step=2.82), 1.94, ""),
         ("M2 Ultra, MLX, 33B, beam width 4", "33b", large,
-         Drafter(beam_width=4, tokens_per_step=2.56, **mlx), 2.28,  # type: ignore[arg-type]
+         mlx(beam_width=4, tokens_per_step=2.56), 2.28,
          "published at 1.3 tok/s: memory was swapped, which is not simulated"),
     ]  # fmt: skip
     found = []
@@ -167,6 +168,7 @@ def table3() -> list[Cell]:
         for width, published in zip(WIDTHS, TABLE3[batch], strict=True):
             drafter = Drafter(
                 beam_width=width, draft_len=4, tokens_per_step=tokens_per_step(width),
+                # one beam shares nothing with itself, few beams share less than many
                 packed_share=1.0 if width == 1 else 0.75 if width < 5 else 0.5,
             )  # fmt: skip
             try:

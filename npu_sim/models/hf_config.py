@@ -93,10 +93,12 @@ def _llama(f: Fields, name: str, **more: Any) -> Description:
 
 
 def _qwen2(f: Fields, name: str) -> Description:
+    # queries, keys and values have a bias, the output projection has none
     return _llama(f, name, attention_bias=True, absent=frozenset({"self_attention.o.bias"}))
 
 
 def _qwen3(f: Fields, name: str) -> Description:
+    # heads may be wider than d_model / n_heads, so the default is a number and not a quotient
     return _llama({"head_dim": 128, **f}, name, qk_norm=True)
 
 
@@ -112,6 +114,7 @@ def _gemma2(f: Fields, name: str) -> Description:
 
 
 def _gemma3(f: Fields, name: str) -> Description:
+    # the file of a model that sees pictures keeps the fields of its decoder in a table of their own
     text = f.get("text_config", f)
     text = {"tie_word_embeddings": True, "head_dim": 256, **text}
     return _llama(
@@ -153,6 +156,7 @@ def _vit(f: Fields, name: str) -> Description:
     )  # fmt: skip
     patch = f.get("patch_size", 16)
     n_patches = (f.get("image_size", 224) // patch) ** 2
+    # a projection of patches takes the place of the table, so its rows do not matter
     model = model_of(name, encoder, None, 1, tied_head=True, max_len=n_patches + 1)
     return Description(
         model=model, lm_head="none", positions="table", extra_embeddings=1,  # the class token
@@ -181,15 +185,17 @@ def _marian(f: Fields, name: str) -> Description:
 def _whisper(f: Fields, name: str) -> Description:
     """Whisper: its two convolutions are priced as the second, 3 x d_model features per slot."""
     encoder, decoder = _two_stacks(f)
+    # a projection of sound takes the place of the encoder's table, so its rows do not matter
     model = model_of(name, encoder, decoder, f["vocab_size"], tied_head=True,
                      shared_embedding=False, encoder_vocab_size=1,
                      max_len=f.get("max_source_positions", 1500))  # fmt: skip
     return Description(model=model, lm_head="last", positions="table",
-                       absent=frozenset({"attention.k.bias"}),
+                       absent=frozenset({"attention.k.bias"}),  # keys alone have no bias
                        input_features=3 * f["d_model"])  # fmt: skip
 
 
 def _t5(f: Fields, name: str) -> Description:
+    # one field says gating and function; "gated-gelu" means the tanh form, whatever its name says
     form = f.get("feed_forward_proj", "relu")
     kind = form.removeprefix("gated-")
     fields = {

@@ -49,6 +49,7 @@ def scenario_program(scenario: Scenario) -> Program:
         program = request_program(description, w.n_input, w.n_output, *plain)
     else:
         first, step = request_program(description, w.n_input, 1, *plain), _step(scenario)
+        # a last step that keeps fewer tokens costs as much as any other
         n_steps = ceil((w.n_output - 1) / scenario.drafter.tokens_per_step)
         program = replace(
             first, calls=first.calls + step.calls * n_steps, n_output=n_steps + 1,

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from typing import Self
 
 import numpy as np
@@ -39,6 +40,11 @@ class DrafterConfig:
     def input_proj(self) -> bool:
         """Is there a projection from [h, s] to the blocks?"""
         return self.d_exit != 2 * self.d_model
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases: $R (E^2 + E) + E V$ of blocks and head, projection and cell."""
+        return sum(prod(shape) for shape in drafter_shapes(self).values())
 
     def check_fits(self, model: ModelConfig) -> None:
         """Raise ConfigError if the drafter was made for another model."""

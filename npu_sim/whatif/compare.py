@@ -65,8 +65,8 @@ def compare(a: Scenario, b: Scenario) -> Comparison:
     fields = {
         path: (of_a.get(path), of_b.get(path)) for path in paths if of_a.get(path) != of_b.get(path)
     }
-    if a.model.name != b.model.name:
-        fields = {"model": (a.model.name, b.model.name), **fields}
+    if a.description.name != b.description.name:
+        fields = {"model": (a.description.name, b.description.name), **fields}
     costs_a, costs_b = _costs(a), _costs(b)
     keys = dict.fromkeys([*costs_a, *costs_b])
     costs = {key: (costs_a.get(key, 0.0), costs_b.get(key, 0.0)) for key in keys}

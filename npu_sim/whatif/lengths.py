@@ -78,7 +78,7 @@ def family_of(scenario: Scenario) -> FlatFamily | None:
     """
     if not is_exact(scenario) or scenario.drafter.beam_width or scenario.workload.n_output < 4:
         return None
-    widths, stacks = scenario.precision, scenario.model.config.stacks.values()
+    widths, stacks = scenario.precision, scenario.description.model.stacks.values()
     if 4 in (widths.weight_bits, widths.head_weight_bits) and any(s.d_model % 2 for s in stacks):
         return None  # half bytes are rounded up, which no polynomial does
     requests = tuple(

@@ -44,7 +44,7 @@ def base_scenario(data: Mapping[str, Any]) -> Scenario:
             check_choice(f"key of [{name}]", key, known, SweepError)
         parts[name] = kind(**table)
     return Scenario(
-        model=read_description(data), npu=npu(data.get("npu", "hexagon-x-elite")), **parts
+        description=read_description(data), npu=npu(data.get("npu", "hexagon-x-elite")), **parts
     )
 
 

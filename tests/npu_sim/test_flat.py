@@ -26,7 +26,7 @@ with_decoder = model_configs(("encoder-decoder", "decoder-only"))
 
 def scenario(config, chip="teaching-npu", drafter=None, **workload):
     return Scenario(
-        model=describe(config), npu=npu(chip), precision=Precision(),
+        description=describe(config), npu=npu(chip), precision=Precision(),
         workload=Workload(**workload), drafter=drafter or Drafter(),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mu_ref.errors import InputError
-from mu_ref.files import written_whole
+from mu_ref.files import DATA, written_whole
 
 __all__ = ["BOS", "EOS", "PAD", "Tokenizer", "train_tokenizer"]
 
@@ -34,8 +34,8 @@ class Tokenizer:
         self._backend = backend
 
     @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
-        """Read a `tokenizer.json`.
+    def load(cls, path: Path = DATA / "tokenizer.json") -> "Tokenizer":
+        """Read a `tokenizer.json`; the one that ships with mu-nano by default.
 
         Args:
             path: file written by `save`, or by `tokenizers` with the same special tokens.

@@ -21,17 +21,9 @@ from mu_ref.redrafter.store import IntegerDrafter, load_drafter
 from mu_ref.redrafter.train import Distilled, distill
 from mu_ref.redrafter.tree import Tree, pack
 from mu_ref.settings.agent import MAX_NEW_TOKENS, Agent
-from mu_ref.settings.catalog import DATA
 from mu_ref.training.datasets import pad
 
-__all__ = ["distill_queries", "first_tree", "quantize_agent_drafter", "shipped_drafter"]
-
-
-def shipped_drafter(scheme: str) -> Path:
-    """Return the drafter that ships for a scheme; w4a16 has that of float32."""
-    integers = scheme in ("w8a16", "w8a8")
-    return DATA / (f"mu-nano-drafter-{scheme}.safetensors" if integers
-                   else "mu-nano-drafter.safetensors")  # fmt: skip
+__all__ = ["distill_queries", "first_tree", "quantize_agent_drafter"]
 
 
 def distill_queries(

@@ -22,7 +22,15 @@ T = TypeVar("T")
 
 
 class MuRefError(ValueError):
-    """Base of every error that `mu_ref` raises on purpose."""
+    """Base of every error that `mu_ref` and `npu_sim` raise on purpose; its text is for the user.
+
+    >>> import mu_ref
+    >>> try:
+    ...     mu_ref.preset("mu-331m")
+    ... except mu_ref.MuRefError as error:
+    ...     print(str(error)[:26])
+    preset must be one of mu-3
+    """
 
 
 class ConfigError(MuRefError):

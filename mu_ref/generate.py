@@ -248,7 +248,7 @@ def generate(
     prompt: np.ndarray | None = None,
     prompt_valid: np.ndarray | None = None,
 ) -> list[list[int]]:
-    """Decode a batch to the end.
+    """Decode a batch to the end, greedily or by drawing tokens.
 
     Args:
         ops: the executor.

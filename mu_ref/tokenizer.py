@@ -25,7 +25,14 @@ _NONE = -1  # marks a token that no merge made
 
 
 class Tokenizer:
-    """Encode and decode text; immutable, so threads may share one."""
+    """Encode and decode text; immutable, so threads may share one.
+
+    >>> import mu_ref
+    >>> tokenizer = mu_ref.Tokenizer.load()
+    >>> tokens = tokenizer.encode(" Wi-Fi at 40 %")
+    >>> tokenizer.decode(tokens)
+    ' wi-fi at 40 %'
+    """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         backend.no_padding()

@@ -181,6 +181,11 @@ def load_agent(
 ) -> Agent:
     """Load the agent that ships with the package, or one with other weights.
 
+        >>> import mu_ref
+        >>> agent = mu_ref.load_agent(scheme="w8a16")
+        >>> [str(answer.call) for answer in agent.ask(["turn on bluetooth", "tell me a joke"])]
+        ['set(bluetooth, on)', 'none()']
+
     Args:
         weights: a file written by `mu-ref train` or `mu-ref quantize`; the shipped mu-nano of the
             scheme by default.

@@ -1,7 +1,7 @@
 """The program of a scenario: a plain request, or one whose steps draft and verify.
 
 A request of exact lengths is recorded for its first steps only; each further step differs from the
-one before by the same amount (`flat.py`). Chapter: `docs/whatif.md`.
+one before by the same amount (`roofline/columns.py`). Chapter: `docs/whatif.md`.
 """
 
 from dataclasses import dataclass, replace
@@ -10,21 +10,21 @@ from math import ceil
 from npu_sim.errors import check_at_most
 from npu_sim.program.program import Call, Program
 from npu_sim.program.request import MAX_OUTPUT_TOKENS, request_program
-from npu_sim.roofline.columns import FlatProgram, flatten
+from npu_sim.roofline.columns import ProgramColumns, program_columns
 from npu_sim.speculate.drafter import Drafter, drafter_bytes, step_call
 from npu_sim.whatif.scenario import Scenario
 
-__all__ = ["FlatRequest", "flat_request", "is_exact", "scenario_program"]
+__all__ = ["RequestColumns", "is_exact", "request_columns", "scenario_program"]
 
 N_RECORDED = 3  # a prefill and two steps, or three steps: what the steps after them follow from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FlatRequest:
+class RequestColumns:
     """A request as columns, and what is needed to say whether it fits."""
 
     program: Program  # what must fit and be supported; of later steps only what they store
-    flat: FlatProgram
+    columns: ProgramColumns
     n_later_tokens: int  # tokens written after the first
     stored_bytes: int  # weights and cache in DRAM
 
@@ -70,7 +70,7 @@ def _step(scenario: Scenario) -> Call:
     )
 
 
-def flat_request(scenario: Scenario) -> FlatRequest:
+def request_columns(scenario: Scenario) -> RequestColumns:
     """Record a scenario as columns.
 
     Args:
@@ -86,7 +86,7 @@ def flat_request(scenario: Scenario) -> FlatRequest:
     n_later = w.n_output - 1
     if not is_exact(scenario) or w.n_output <= N_RECORDED:
         program = scenario_program(scenario)
-        return _request(program, flatten(program), n_later)
+        return _request(program, program_columns(program), n_later)
     check_at_most("n_output", w.n_output, MAX_OUTPUT_TOKENS)
     few = replace(w, n_output=N_RECORDED)
     short = scenario_program(replace(scenario, workload=few, drafter=Drafter()))
@@ -99,8 +99,9 @@ def flat_request(scenario: Scenario) -> FlatRequest:
         stored_weight_bytes=short.stored_weight_bytes
         + drafter_bytes(scenario.model, drafter, scenario.precision),
     )  # fmt: skip
-    flat = flatten(scenario_program(scenario)) if drafter.beam_width else flatten(short, n_grown)
-    return _request(whole, flat, n_later)
+    if drafter.beam_width:
+        return _request(whole, program_columns(scenario_program(scenario)), n_later)
+    return _request(whole, program_columns(short, n_grown), n_later)
 
 
 def is_exact(scenario: Scenario) -> bool:
@@ -110,6 +111,8 @@ def is_exact(scenario: Scenario) -> bool:
     )
 
 
-def _request(program: Program, flat: FlatProgram, n_later: int) -> FlatRequest:
+def _request(program: Program, columns: ProgramColumns, n_later: int) -> RequestColumns:
     stored = program.stored_weight_bytes + program.stored_kv_bytes
-    return FlatRequest(program=program, flat=flat, n_later_tokens=n_later, stored_bytes=stored)
+    return RequestColumns(
+        program=program, columns=columns, n_later_tokens=n_later, stored_bytes=stored
+    )

@@ -19,7 +19,7 @@ from npu_sim.program.description import Description, describe
 from npu_sim.program.precision import Precision
 from npu_sim.speculate.drafter import Drafter
 from npu_sim.units import GB
-from npu_sim.whatif.measure import measure
+from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.scenario import Scenario, Workload
 
 __all__ = [
@@ -104,7 +104,7 @@ def speedup(
         Speed-up of decoding, milliseconds of a plain step and of a drafting one.
     """
     plain, drafted = (
-        measure(_scenario(description, chip, d, precision=precision))["tpot_ms"]
+        evaluate(_scenario(description, chip, d, precision=precision))["tpot_ms"]
         for d in (Drafter(), drafter)
     )
     return plain / drafted, plain, drafted * drafter.tokens_per_step
@@ -172,7 +172,7 @@ def table3() -> list[Cell]:
                 packed_share=1.0 if width == 1 else 0.75 if width < 5 else 0.5,
             )  # fmt: skip
             try:
-                simulated = measure(_scenario(vicuna_7b, chip, drafter, batch))["decode_tok_per_s"]
+                simulated = evaluate(_scenario(vicuna_7b, chip, drafter, batch))["decode_tok_per_s"]
             except CapacityError:
                 simulated = None
             cells.append(

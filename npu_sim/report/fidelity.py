@@ -1,7 +1,6 @@
 """Simulate a program on a chip at the fidelity that is asked for. Chapter: `docs/04_npu.md`."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import check_choice
@@ -12,14 +11,13 @@ from npu_sim.hardware.presets import npu as find_npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 from npu_sim.program.request import record_request
-from npu_sim.report.phases import phase_report
+from npu_sim.report.phases import phase_reports, roofline_calls, tile_calls
 from npu_sim.report.report import Report
-from npu_sim.roofline.formula import op_cost
 
 __all__ = ["BUDGET_MS", "FIDELITIES", "simulate", "simulate_request"]
 
 
-FIDELITIES = ("tile", "roofline")
+FIDELITIES = ("tile", "roofline")  # from the closest to the quickest
 
 BUDGET_MS = 500.0  # Microsoft, June 2025: the Settings agent answers in < 500 ms
 
@@ -58,42 +56,27 @@ def simulate(
             raise WorkloadError(f"{name} must be a positive number of {unit}, got {budget}")
     for phase in cycle_budgets or {}:
         check_choice("phase of a budget", phase, program.phases, WorkloadError)
-    budgets: dict[str, Any] = {
-        "budget_ms": budget_ms, "budget_mb": budget_mb, "cycle_budgets": dict(cycle_budgets or {}),
-    }  # fmt: skip
+    run = None
     if fidelity == "tile":
-        from npu_sim.report.tile_phases import tile_phases
+        # compiled code, which a roofline does without
         from npu_sim.tile.rows import program_table
         from npu_sim.tile.simulate import simulate_tiles
 
         run = simulate_tiles(program_table(program), npu)
-        first_runs = run.calls[: program.n_first_calls]
-        return Report(
-            npu=npu, program=program, phases=tile_phases(run), fidelity=fidelity, tiles=run,
-            ttft_cycles=sum(call.cycles + call.overhead_cycles for call in first_runs),
-            **budgets,
-        )  # fmt: skip
-    check_supported(program, npu)
-    check_capacity(program, npu)
-    calls = [[op_cost(op, npu) for op in call.ops] for call in program.calls]
-    overheads = [
-        npu.call_overhead_cycles(program.runtime, call.n_positions) for call in program.calls
-    ]
-    n_first = program.n_first_calls
-    ttft_cycles = sum(cost.cycles for call in calls[:n_first] for cost in call)
-    ttft_cycles += sum(overheads[:n_first])
-    phases = []
-    for name in program.phases:
-        those = [i for i, call in enumerate(program.calls) if call.phase == name]
-        overhead = sum(overheads[i] for i in those)
-        phases.append(phase_report(name, [calls[i] for i in those], npu, overhead))
+        calls = tile_calls(run)
+    else:
+        check_supported(program, npu)
+        check_capacity(program, npu)
+        calls = roofline_calls(program, npu)
     return Report(
-        npu=npu, program=program, phases=tuple(phases), ttft_cycles=ttft_cycles, **budgets
-    )
+        npu=npu, program=program, phases=phase_reports(calls, npu), fidelity=fidelity, tiles=run,
+        ttft_cycles=sum(call.cycles for call in calls[: program.n_first_calls]),
+        budget_ms=budget_ms, budget_mb=budget_mb, cycle_budgets=dict(cycle_budgets or {}),
+    )  # fmt: skip
 
 
 def simulate_request(
-    config: ModelConfig,
+    model: ModelConfig,
     npu_name: str,
     n_input: int,
     n_output: int,
@@ -108,7 +91,7 @@ def simulate_request(
     """Record a request of a model and price it on a named NPU.
 
     Args:
-        config: the model.
+        model: the model.
         npu_name: one of `npu_sim.hardware.NPUS`, or a TOML file.
         n_input: tokens read, at least 1.
         n_output: tokens written, at least 1.
@@ -126,7 +109,7 @@ def simulate_request(
         NpuSimError: an unknown NPU, a length below 1, or a model that does not fit.
     """
     npu = find_npu(npu_name)
-    program = record_request(config, n_input, n_output, precision, batch)
+    program = record_request(model, n_input, n_output, precision, batch)
     return simulate(
         program, npu, budget_ms,
         fidelity=fidelity, budget_mb=budget_mb, cycle_budgets=cycle_budgets,

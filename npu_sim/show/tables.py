@@ -7,7 +7,7 @@ from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.report.phases import PhaseReport
-from npu_sim.report.report import Report
+from npu_sim.report.report import Report, tile_run
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.units import format_bytes, format_count, format_ms, ms_from_cycles
 
@@ -72,10 +72,9 @@ def share_table(report: Report, by: str) -> Table:
     Raises:
         WorkloadError: a roofline's report, or no such division.
     """
-    check_choice("by", by, ("layer", "kind", "site"), WorkloadError)
-    from npu_sim.report.report import tile_run
-    from npu_sim.report.tile_phases import shares
+    from npu_sim.report.shares import DIVISIONS, shares
 
+    check_choice("by", by, DIVISIONS, WorkloadError)
     run = tile_run(report, "a division by layer, kind or site")
     table = Table(box=None, pad_edge=False)
     table.add_column(by, no_wrap=True)

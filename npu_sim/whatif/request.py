@@ -11,21 +11,21 @@ from npu_sim.errors import check_at_most
 from npu_sim.program.call import call_program
 from npu_sim.program.program import Call, Program
 from npu_sim.program.request import MAX_OUTPUT_TOKENS, request_program
-from npu_sim.roofline.columns import FlatProgram, flatten
+from npu_sim.roofline.columns import ProgramColumns, program_columns
 from npu_sim.speculate.drafter import Drafter, draft_program
 from npu_sim.whatif.scenario import Scenario
 
-__all__ = ["FlatRequest", "flat_request", "is_exact", "scenario_program"]
+__all__ = ["RequestColumns", "is_exact", "request_columns", "scenario_program"]
 
 N_RECORDED = 3  # a prefill and two steps, or three steps: what the steps after them follow from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FlatRequest:
+class RequestColumns:
     """A request as columns, and what is needed to say whether it fits."""
 
     program: Program  # what must fit and be supported; of later steps only what they store
-    flat: FlatProgram
+    columns: ProgramColumns
     n_later_tokens: int  # tokens written after the first
     stored_bytes: int  # weights and cache in DRAM
 
@@ -76,7 +76,7 @@ def _step(scenario: Scenario) -> Program:
     return replace(draft, calls=(Call(phase="verify", ops=(*draft.ops, *verify.ops)),))
 
 
-def flat_request(scenario: Scenario) -> FlatRequest:
+def request_columns(scenario: Scenario) -> RequestColumns:
     """Record a scenario as columns.
 
     Args:
@@ -92,7 +92,7 @@ def flat_request(scenario: Scenario) -> FlatRequest:
     n_later = w.n_output - 1
     if not is_exact(scenario) or w.n_output <= N_RECORDED:
         program = scenario_program(scenario)
-        return _request(program, flatten(program), n_later)
+        return _request(program, program_columns(program), n_later)
     check_at_most("n_output", w.n_output, MAX_OUTPUT_TOKENS)
     few = replace(w, n_output=N_RECORDED)
     short = scenario_program(replace(scenario, workload=few, drafter=Drafter()))
@@ -102,10 +102,10 @@ def flat_request(scenario: Scenario) -> FlatRequest:
     later = (Call(phase=short.calls[-1].phase, ops=writes),) * n_grown
     whole = replace(short, n_output=w.n_output, calls=short.calls + later)
     if not scenario.drafter.beam_width:
-        return _request(whole, flatten(short, n_grown), n_later)
+        return _request(whole, program_columns(short, n_grown), n_later)
     drafted = scenario_program(scenario)
     whole = replace(whole, stored_weight_bytes=drafted.stored_weight_bytes)
-    return _request(whole, flatten(drafted), n_later)
+    return _request(whole, program_columns(drafted), n_later)
 
 
 def is_exact(scenario: Scenario) -> bool:
@@ -115,6 +115,8 @@ def is_exact(scenario: Scenario) -> bool:
     )
 
 
-def _request(program: Program, flat: FlatProgram, n_later: int) -> FlatRequest:
+def _request(program: Program, columns: ProgramColumns, n_later: int) -> RequestColumns:
     stored = program.stored_weight_bytes + program.stored_kv_bytes
-    return FlatRequest(program=program, flat=flat, n_later_tokens=n_later, stored_bytes=stored)
+    return RequestColumns(
+        program=program, columns=columns, n_later_tokens=n_later, stored_bytes=stored
+    )

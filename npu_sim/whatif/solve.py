@@ -5,7 +5,7 @@ from typing import Any
 
 from mu_ref.errors import check_choice
 from npu_sim.errors import SweepError
-from npu_sim.whatif.measure import METRICS, _metric, measure
+from npu_sim.whatif.metrics import METRICS, evaluate, evaluate_changed
 from npu_sim.whatif.scenario import Scenario, full_path
 
 __all__ = ["Answer", "solve"]
@@ -42,7 +42,7 @@ def solve(
         name: field, by path or alias.
         metric: one of `METRICS`; more is better for decode_tok_per_s, less for the others.
         target: value of the metric to reach.
-        fidelity: "roofline" or "tile".
+        fidelity: one of `FIDELITIES`.
 
     Returns:
         The answer.
@@ -62,14 +62,14 @@ def solve(
 
     def reached(value: float) -> float | None:
         at = max(1, round(value)) if whole else value
-        return _metric(scenario, {path: at}, metric, fidelity)
+        return evaluate_changed(scenario, {path: at}, metric, fidelity)
 
     def enough(value: float) -> bool:
         got = reached(value)
         more_is_better = metric == "decode_tok_per_s"
         return got is not None and (got >= target if more_is_better else got <= target)
 
-    base = measure(scenario, fidelity)[metric]
+    base = evaluate(scenario, fidelity)[metric]
     found = _edge(float(now), enough)
     best = reached(found if found is not None else _extreme(float(now), reached, metric))
     return Answer(

@@ -57,11 +57,6 @@ def test_the_rate_depends_on_both_widths_and_int4_multiplies_like_int8():
     assert matrix.macs_per_cycle(16, 8) == 256
 
 
-def test_narrow_elements_fill_more_lanes():
-    vector = npu("teaching-npu").vector
-    assert [vector.lanes(bits) for bits in (4, 8, 16, 32)] == [64, 64, 32, 16]
-
-
 def test_changing_one_number_changes_its_source_and_nothing_else():
     chip = npu("teaching-npu")
     faster = chip.with_value("dma.bytes_per_s", 15_000_000_000)

@@ -67,6 +67,41 @@ def test_totals_are_the_sums_over_operations_and_calls():
     assert 0 < found.utilization < 1
 
 
+@pytest.mark.parametrize("fidelity", ["roofline", "tile"])
+def test_an_llm_runtime_adds_its_work_per_call_and_per_position(fidelity):
+    chip = npu("teaching-npu").with_changes(  # microseconds are thousands of cycles here
+        {"geniex_overhead_us": 3.0, "geniex_position_us": 2.0}
+    )
+    program = record_request(DECODER_ONLY, 6, 4, Precision())
+    native, hosted = (
+        simulate(replace(program, runtime=runtime), chip, fidelity=fidelity)
+        for runtime in ("native", "geniex")
+    )
+    prefill, steps = 3_000 + 6 * 2_000, 3 * (3_000 + 2_000)  # six positions, then one a step
+    assert hosted.latency_cycles - native.latency_cycles == prefill + steps
+    assert hosted.ttft_cycles - native.ttft_cycles == prefill
+    more = [b.limit_cycles["overhead"] - a.limit_cycles["overhead"]
+            for a, b in zip(native.phases, hosted.phases, strict=True)]  # fmt: skip
+    assert more == [prefill, steps]
+
+
+@pytest.mark.parametrize("fidelity", ["roofline", "tile"])
+def test_a_phase_is_the_sum_of_its_calls_and_its_limits(fidelity):
+    found = report(n_output=3, fidelity=fidelity)
+    assert [phase.phase for phase in found.phases] == ["encode", "decode"]
+    assert found.ttft_cycles + found.phases[1].cycles * 2 / 3 == pytest.approx(
+        found.latency_cycles, rel=0.01
+    )  # two of three steps come after the first token, and steps differ little
+    for phase in found.phases:
+        ops = [op for op in found.program.ops if op.phase == phase.phase]
+        assert phase.macs == sum(op.macs for op in ops)
+        assert phase.cycles == sum(phase.limit_cycles.values())
+        assert phase.to_json()["energy_mj"] == pytest.approx(1000 * phase.energy_joules)
+    idle_w, seconds = found.npu.energy.idle_watts, found.latency_ms / 1000
+    assert found.to_json()["energy_mj"] / 1000 == pytest.approx(found.energy_joules)
+    assert found.energy_joules > idle_w * seconds > 0
+
+
 def test_a_budget_is_met_or_missed_with_its_margin():
     met = report(budget_ms=1000.0).budget
     assert met.met

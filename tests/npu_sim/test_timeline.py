@@ -10,7 +10,7 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
 from npu_sim.report.fidelity import simulate
-from npu_sim.report.tile_phases import shares
+from npu_sim.report.shares import shares
 from npu_sim.show.csv_file import write_csv
 from npu_sim.show.gantt import draw_gantt
 from npu_sim.show.pictures import draw_breakdown, draw_roofline

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import check_choice
+from mu_ref.presets import preset
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.fits import check_capacity, check_supported
+from npu_sim.hardware.presets import NPUS
 from npu_sim.hardware.presets import npu as find_npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
@@ -14,15 +16,16 @@ from npu_sim.program.request import record_request
 from npu_sim.report.phases import phase_reports, roofline_calls, tile_calls
 from npu_sim.report.report import Report
 
-__all__ = ["BUDGET_MS", "FIDELITIES", "simulate", "simulate_request"]
+__all__ = ["BUDGET_MS", "FIDELITIES", "simulate", "simulate_program"]
 
 
 FIDELITIES = ("tile", "roofline")  # from the closest to the quickest
 
+W8A16 = Precision()
 BUDGET_MS = 500.0  # Microsoft, June 2025: the Settings agent answers in < 500 ms
 
 
-def simulate(
+def simulate_program(
     program: Program,
     npu: Npu,
     budget_ms: float = BUDGET_MS,
@@ -75,24 +78,29 @@ def simulate(
     )  # fmt: skip
 
 
-def simulate_request(
-    model: ModelConfig,
-    npu_name: str,
-    n_input: int,
-    n_output: int,
-    precision: Precision,
+def simulate(
+    model: ModelConfig | str,
+    npu_name: str = NPUS[0],
+    n_input: int = 64,
+    n_output: int = 32,
+    precision: Precision = W8A16,
     *,
     batch: int = 1,
     budget_ms: float = BUDGET_MS,
     budget_mb: float | None = None,
-    fidelity: str = "tile",
+    fidelity: str = FIDELITIES[0],
     cycle_budgets: Mapping[str, int] | None = None,
 ) -> Report:
-    """Record a request of a model and price it on a named NPU.
+    """Simulate a request of a model on a named NPU.
+
+        >>> import npu_sim
+        >>> report = npu_sim.simulate("mu-nano", "teaching-npu", n_input=16, n_output=4)
+        >>> report.budget.met, report.latency_ms == report.to_json()["latency_ms"]
+        (True, True)
 
     Args:
-        model: the model.
-        npu_name: one of `npu_sim.hardware.NPUS`, or a TOML file.
+        model: the model, or the name of a preset.
+        npu_name: one of `npu_sim.hardware.presets.NPUS`, or a TOML file.
         n_input: tokens read, at least 1.
         n_output: tokens written, at least 1.
         precision: stored widths.
@@ -103,14 +111,16 @@ def simulate_request(
         cycle_budgets: {phase: cycles} that phases must keep.
 
     Returns:
-        The report.
+        The report: latencies in ms, traffic in bytes, energy in J, budgets; all simulated.
 
     Raises:
+        MuRefError: an unknown preset.
         NpuSimError: an unknown NPU, a length below 1, or a model that does not fit.
     """
     npu = find_npu(npu_name)
+    model = preset(model) if isinstance(model, str) else model
     program = record_request(model, n_input, n_output, precision, batch)
-    return simulate(
+    return simulate_program(
         program, npu, budget_ms,
         fidelity=fidelity, budget_mb=budget_mb, cycle_budgets=cycle_budgets,
     )  # fmt: skip

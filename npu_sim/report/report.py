@@ -190,7 +190,7 @@ def tile_run(report: Report, what: str) -> "TileRun":
     """Return the run behind a report.
 
     Args:
-        report: from `simulate`.
+        report: from `simulate_program`.
         what: is asked for, for the message.
 
     Raises:

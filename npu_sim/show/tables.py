@@ -18,7 +18,7 @@ def phase_table(report: Report) -> Table:
     """Show each phase: what it computes and moves, how long it takes, and why.
 
     Args:
-        report: from `simulate`.
+        report: from `simulate_program`.
 
     Returns:
         One row per phase and one for the request; all times are simulated.
@@ -63,7 +63,7 @@ def share_table(report: Report, by: str) -> Table:
     """Show what each layer, kind of operation or site takes.
 
     Args:
-        report: from `simulate` at `tile` fidelity.
+        report: from `simulate_program` at `tile` fidelity.
         by: "layer", "kind" or "site".
 
     Returns:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.units import ms_from_cycles
 from npu_sim.whatif.request import scenario_program
@@ -47,7 +47,13 @@ class Comparison:
 
 
 def compare(a: Scenario, b: Scenario) -> Comparison:
-    """Compare two scenarios.
+    """Compare two scenarios: which fields differ, and what each cause costs in each phase.
+
+        >>> import npu_sim
+        >>> a, b = (npu_sim.base_scenario({"model": "mu-nano", "precision": {"weight_bits": bits}})
+        ...         for bits in (8, 4))
+        >>> npu_sim.compare(a, b).fields
+        {'precision.weight_bits': (8, 4)}
 
     Args:
         a: the first.
@@ -74,7 +80,7 @@ def compare(a: Scenario, b: Scenario) -> Comparison:
 
 
 def _costs(scenario: Scenario) -> Costs:
-    report = simulate(scenario_program(scenario), scenario.npu, fidelity="roofline")
+    report = simulate_program(scenario_program(scenario), scenario.npu, fidelity="roofline")
     return {
         (phase.phase, cause): ms_from_cycles(phase.limit_cycles[cause], scenario.npu.clock_hz)
         for phase in report.phases

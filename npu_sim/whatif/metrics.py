@@ -12,7 +12,7 @@ import numpy as np
 from mu_ref.errors import check_choice
 from npu_sim.errors import NpuSimError, WorkloadError
 from npu_sim.hardware.fits import check_capacity, check_supported
-from npu_sim.report.fidelity import FIDELITIES, simulate
+from npu_sim.report.fidelity import FIDELITIES, simulate_program
 from npu_sim.roofline.columns import price
 from npu_sim.whatif.request import RequestColumns, request_columns, scenario_program
 from npu_sim.whatif.scenario import Scenario
@@ -26,6 +26,10 @@ METRICS = ("ttft_ms", "tpot_ms", "decode_tok_per_s", "latency_ms", "dram_bytes")
 def evaluate(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]:
     """Simulate one scenario.
 
+        >>> import npu_sim
+        >>> sorted(npu_sim.evaluate(npu_sim.base_scenario({"model": "mu-nano"})))
+        ['decode_tok_per_s', 'dram_bytes', 'latency_ms', 'tpot_ms', 'ttft_ms']
+
     Args:
         scenario: what is asked of which NPU.
         fidelity: one of `FIDELITIES`.
@@ -38,7 +42,7 @@ def evaluate(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]
     """
     check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
     if fidelity == "tile":
-        report = simulate(scenario_program(scenario), scenario.npu, fidelity="tile")
+        report = simulate_program(scenario_program(scenario), scenario.npu, fidelity="tile")
         n_later = scenario.workload.n_output - 1
         tpot_ms = (report.latency_ms - report.ttft_ms) / n_later if n_later else float("nan")
         numbers = (report.ttft_ms, tpot_ms, 1000 / tpot_ms, report.latency_ms, report.dram_bytes)

@@ -56,7 +56,14 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scenario:
-    """Everything that a simulated request depends on."""
+    """Everything that a simulated request depends on.
+
+    >>> import npu_sim
+    >>> now = npu_sim.base_scenario({"model": "mu-nano", "npu": "teaching-npu"})
+    >>> twice = now.with_fields({"npu.dma.bytes_per_s": 2 * now.npu.dma.bytes_per_s})
+    >>> npu_sim.evaluate(twice)["latency_ms"] < npu_sim.evaluate(now)["latency_ms"]
+    True
+    """
 
     description: Description  # of the model; its fields have paths "model.*"
     npu: Npu

@@ -46,6 +46,12 @@ def sensitivity(
 ) -> tuple[float, list[Swing]]:
     """Move one field at a time down and up.
 
+        >>> import npu_sim
+        >>> mu = npu_sim.base_scenario({"model": "mu-330m"})
+        >>> _, swings = npu_sim.sensitivity(mu, "decode_tok_per_s")
+        >>> [swing.path for swing in swings[:2]]  # what decoding waits for
+        ['precision.weight_bits', 'npu.dma.bytes_per_s']
+
     Args:
         scenario: the base.
         metric: one of `METRICS`.

@@ -35,6 +35,12 @@ def solve(
 ) -> Answer:
     """Search the value of one field that reaches a target.
 
+        >>> import npu_sim
+        >>> mu = npu_sim.base_scenario({"model": "mu-330m"})
+        >>> answer = npu_sim.solve(mu, "dma_bandwidth", "decode_tok_per_s", 400)
+        >>> answer.needed > answer.now
+        True
+
     The metric must be monotonic in the field, as rates, bandwidths and overheads are.
 
     Args:

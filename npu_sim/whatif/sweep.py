@@ -27,10 +27,34 @@ from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.sweep_points import evaluate_points
 from npu_sim.whatif.sweep_toml import SweepSpec, spec_from
 
-__all__ = ["dask_executor", "evaluate_chunk", "local_executor", "run_sweep"]
+__all__ = ["dask_executor", "evaluate_chunk", "local_executor", "run_sweep", "sweep"]
 
 LEAST_CHUNK, MOST_CHUNK, N_CHUNKS = 500, 20_000, 20  # points per task, tasks
 Progress = Callable[[int, int], None]  # points done, points in all
+
+
+def sweep(text: str) -> list[dict[str, Any]]:
+    """Simulate every point of a small sweep in this process; `run_sweep` writes large ones.
+
+        >>> import npu_sim
+        >>> rows = npu_sim.sweep("model = 'mu-nano'\\nvary.weight_bits = [4, 8]")
+        >>> [row["precision.weight_bits"] for row in rows]
+        [4, 8]
+        >>> rows[0]["dram_bytes"] < rows[1]["dram_bytes"]
+        True
+
+    Args:
+        text: of a sweep's TOML file, see `docs/whatif.md`.
+
+    Returns:
+        A row for each point: the varied fields, the metrics, and the reason where there are none.
+
+    Raises:
+        NpuSimError: not TOML, or a key that is wrong; names it.
+    """
+    spec = spec_from(text)
+    rows = evaluate_points(spec, 0, spec.n_points)
+    return [{**changes, **(metrics or {}), "reason": why} for _, changes, metrics, why in rows]
 
 
 def run_sweep(

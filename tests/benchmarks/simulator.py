@@ -13,7 +13,7 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
 from npu_sim.whatif.sweep import evaluate_chunk
 from tests.benchmarks import systolic
 
@@ -31,7 +31,7 @@ npu = "hexagon-x-elite"
 def main() -> None:
     chip = npu("hexagon-x-elite")
     started = time.perf_counter()
-    simulate(record_request(preset("tiny"), 4, 2, Precision()), chip)
+    simulate_program(record_request(preset("tiny"), 4, 2, Precision()), chip)
     print(f"first use, compiling or reading compiled kernels: {seconds(started):.1f} s")
     whole, core = min(one_request(chip) for _ in range(5))
     print(
@@ -56,14 +56,14 @@ def one_request(chip: Npu) -> tuple[float, float]:
     """Seconds of the clock, and of one core."""
     started, core = time.perf_counter(), time.process_time()
     program = record_request(preset("mu-330m"), 64, 32, Precision())
-    simulate(program, chip)
+    simulate_program(program, chip)
     return seconds(started), time.process_time() - core
 
 
 def one_roofline(program: Program, chip: Npu) -> float:
     """Seconds of one core."""
     core = time.process_time()
-    simulate(program, chip, fidelity="roofline")
+    simulate_program(program, chip, fidelity="roofline")
     return time.process_time() - core
 
 

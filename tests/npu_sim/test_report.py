@@ -8,14 +8,14 @@ from npu_sim.errors import HardwareError, WorkloadError
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate, simulate_request
+from npu_sim.report.fidelity import simulate, simulate_program
 from npu_sim.roofline.formula import op_cost
 
 DECODER_ONLY = replace(tiny(), encoder=None)
 
 
 def report(config=None, n_input=6, n_output=4, **options):
-    return simulate_request(
+    return simulate(
         config or tiny(),
         "teaching-npu",
         n_input,
@@ -57,7 +57,7 @@ def test_the_first_token_of_a_decoder_only_model_needs_the_prefill_alone():
 def test_totals_are_the_sums_over_operations_and_calls():
     program = record_request(tiny(), 6, 4, Precision())
     chip = npu("teaching-npu")
-    found = simulate(program, chip, fidelity="roofline")
+    found = simulate_program(program, chip, fidelity="roofline")
     costs = [op_cost(op, chip) for op in program.ops]
     calls_cycles = len(program.calls) * 100_000  # 100 us at 1 GHz
     assert found.latency_cycles == sum(cost.cycles for cost in costs) + calls_cycles
@@ -74,7 +74,7 @@ def test_an_llm_runtime_adds_its_work_per_call_and_per_position(fidelity):
     )
     program = record_request(DECODER_ONLY, 6, 4, Precision())
     native, hosted = (
-        simulate(replace(program, runtime=runtime), chip, fidelity=fidelity)
+        simulate_program(replace(program, runtime=runtime), chip, fidelity=fidelity)
         for runtime in ("native", "geniex")
     )
     prefill, steps = 3_000 + 6 * 2_000, 3 * (3_000 + 2_000)  # six positions, then one a step
@@ -145,6 +145,6 @@ def test_json_says_that_it_is_simulated_and_adds_up():
 
 def test_an_unknown_npu_or_a_senseless_budget_is_refused():
     with pytest.raises(HardwareError, match="NPU must be one of"):
-        simulate_request(tiny(), "abacus", 1, 1, Precision())
+        simulate(tiny(), "abacus", 1, 1, Precision())
     with pytest.raises(WorkloadError, match="budget_ms must be a positive number"):
         report(budget_ms=0)

@@ -11,7 +11,7 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import VECTOR_WORK, Gemm, Op, Tensor
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.formula import (
     Work,
     compute_cycles,
@@ -103,15 +103,17 @@ def test_a_model_larger_than_dram_is_refused_with_the_bytes_over():
     small = TEACHING.with_value("dram.capacity_bytes", 300_000_000)
     program = record_request(preset("mu-330m"), 8, 1, Precision())
     with pytest.raises(CapacityError, match=r"mu-330m must fit the 300 MB DRAM .* too much; use"):
-        simulate(program, small)
+        simulate_program(program, small)
 
 
 def test_a_model_that_fills_dram_to_the_last_byte_fits():
     program = record_request(tiny(), 3, 2, Precision())
     needed = program.stored_weight_bytes + program.stored_kv_bytes
-    simulate(program, TEACHING.with_value("dram.capacity_bytes", needed), fidelity="roofline")
+    simulate_program(
+        program, TEACHING.with_value("dram.capacity_bytes", needed), fidelity="roofline"
+    )
     with pytest.raises(CapacityError, match="1 B too much"):
-        simulate(
+        simulate_program(
             program, TEACHING.with_value("dram.capacity_bytes", needed - 1), fidelity="roofline"
         )
 

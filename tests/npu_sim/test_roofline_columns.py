@@ -15,7 +15,7 @@ from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES
 from npu_sim.program.request import record_request, request_program
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.columns import price, program_columns
 from npu_sim.speculate.drafter import Drafter
 from npu_sim.whatif.input_lengths import columns_by_length
@@ -56,7 +56,7 @@ def test_prices_of_many_npus_are_those_of_single_simulations(
     values["dma.bytes_per_s"] = [c.dma.bytes_per_s for c in chips]
     values["per_op_overhead_cycles"] = [c.per_op_overhead_cycles for c in chips]
     priced = price(request.columns, values)
-    reports = [simulate(program, c, fidelity="roofline") for c in chips]
+    reports = [simulate_program(program, c, fidelity="roofline") for c in chips]
     assert priced.latency_cycles == pytest.approx(
         [r.latency_cycles for r in reports], rel=1e-9, abs=len(program.calls)
     )
@@ -75,7 +75,7 @@ def test_columns_give_the_cycles_of_the_operations_one_by_one(model, request, pr
         for sram in (2000, npu(name).sram.capacity_bytes):
             chip = npu(name).with_value("sram.capacity_bytes", sram)
             if chip.matrix.w16a16_macs_per_cycle:
-                report = simulate(program, chip, fidelity="roofline")
+                report = simulate_program(program, chip, fidelity="roofline")
                 priced = price(columns, chip.values(), runtime)
                 assert priced.latency_cycles.tolist() == [report.latency_cycles]
                 assert priced.ttft_cycles.tolist() == [report.ttft_cycles]
@@ -97,7 +97,7 @@ def test_steps_that_grow_are_those_that_are_recorded(name):
 
 def test_a_metric_is_that_of_the_report():
     base = scenario(preset("tiny"), n_input=5, n_output=4)
-    report = simulate(scenario_program(base), base.npu, fidelity="roofline")
+    report = simulate_program(scenario_program(base), base.npu, fidelity="roofline")
     metrics = evaluate(base)
     for name in METRICS:
         assert metrics[name] == pytest.approx(getattr(report, name), rel=1e-12)

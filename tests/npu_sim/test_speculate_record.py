@@ -16,7 +16,7 @@ from npu_sim.program.call import call_program
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
 from npu_sim.speculate.drafter import draft_program, drafting_ops
 from npu_sim.speculate.request import record_speculation
 
@@ -74,7 +74,7 @@ def test_reading_costs_the_same_with_and_without_drafts_and_weights_are_the_draf
 
 
 def test_a_speculative_request_can_be_priced():
-    report = simulate(record_speculation(tiny(), DRAFTER, 5, 6, W8A16, **SIZES),
+    report = simulate_program(record_speculation(tiny(), DRAFTER, 5, 6, W8A16, **SIZES),
                       npu("hexagon-x-elite"), budget_ms=500.0)  # fmt: skip
     cycles = {phase.phase: phase.cycles for phase in report.phases}
     assert set(cycles) == {"encode", "decode", "draft", "verify"}

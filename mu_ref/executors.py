@@ -103,7 +103,7 @@ def _load_integers(path: Path, scheme: str, executor: str, drafter: Path | None)
         from mu_ref.redrafter.store import load_integer_drafter
 
         small = load_integer_drafter(drafter, model)
-        config, integers = small.config, small.joined(integers)
+        config, integers = small.drafter, small.joined(integers)
     return Loaded(model, integer_executor(integers, executor), config)
 
 

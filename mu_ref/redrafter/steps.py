@@ -48,20 +48,32 @@ class Statistics:
         total = self.draft_s + self.verify_s
         return self.draft_s / total if total else 0.0
 
-    def count(self, step: SpeculativeStep, n_accepted: np.ndarray, beams: int, tree: Tree) -> None:
+    def count(
+        self,
+        step: SpeculativeStep,
+        n_accepted: np.ndarray,
+        n_drafted: int,
+        tree: Tree,
+        draft_s: float,
+        verify_s: float,
+    ) -> None:
         """Take in one step.
 
         Args:
             step: what it wrote.
             n_accepted: [batch] int.
-            beams: tokens of all beams of a row.
+            n_drafted: tokens of all beams of a row.
             tree: what was verified.
+            draft_s: seconds of drafting.
+            verify_s: seconds of everything after it.
         """
         alive = step.n_tokens > 0
         n_rows = int(alive.sum())
         self.n_steps += n_rows
         self.n_tokens += int(step.n_tokens.sum())
-        self.nodes_before += n_rows * beams
+        self.nodes_before += n_rows * n_drafted
         self.nodes_after += int(tree.n_nodes[alive].sum())
         for n in n_accepted[alive].tolist():
             self.accepted[n] = self.accepted.get(n, 0) + 1
+        self.draft_s += draft_s
+        self.verify_s += verify_s

@@ -64,13 +64,13 @@ def distill_queries(
 
 
 def quantize_agent_drafter(
-    agent: Agent, drafter: Path, integers: Path, queries: Sequence[str], draft_len: int
+    agent: Agent, source: Path, integers: Path, queries: Sequence[str], draft_len: int
 ) -> IntegerDrafter:
     """Quantize the agent's drafter for an integer model.
 
     Args:
         agent: in floats, on the reference executor.
-        drafter: float drafter.
+        source: float drafter.
         integers: the integer model that it will work with.
         queries: to calibrate on.
         draft_len: drafted tokens to watch.
@@ -83,21 +83,21 @@ def quantize_agent_drafter(
     """
     if not isinstance(agent.ops, ReferenceOps):
         raise InputError("a drafter must be calibrated in floats on the reference executor")
-    config, weights = load_drafter(drafter, agent.model)
+    drafter, own = load_drafter(source, agent.model)
     hidden, tokens = [], []
     for query in queries:
-        source = np.array([agent.source_tokens(query)])
-        memory = mu.remember(agent.ops, agent.model, source, np.ones(source.shape, bool))
+        asked = np.array([agent.source_tokens(query)])
+        memory = mu.remember(agent.ops, agent.model, asked, np.ones(asked.shape, bool))
         (written,) = agent.write(memory, 1)
         read = np.array([[agent.model.bos_id, *written]])
         valid = np.ones(read.shape, bool)
         hidden.append(decode(agent.ops, read, valid, agent.model, memory)[0])
         tokens.append(read[0])
     made = quantize_drafter(
-        agent.model, agent.ops.weights, config, weights, load_integers(integers), hidden, tokens,
+        agent.model, agent.ops.weights, drafter, own, load_integers(integers), hidden, tokens,
         draft_len,
     )  # fmt: skip
-    notes = {"drafter file": drafter.name, "calibration": f"{len(queries)} queries"}
+    notes = {"drafter file": source.name, "calibration": f"{len(queries)} queries"}
     return replace(made, notes=notes)
 
 

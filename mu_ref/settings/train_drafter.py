@@ -20,7 +20,7 @@ __all__ = ["train_agent_drafter"]
 
 def train_agent_drafter(
     agent: Agent,
-    config: DrafterConfig,
+    drafter: DrafterConfig,
     queries: Sequence[str],
     training: DrafterTraining,
     out: Path,
@@ -32,11 +32,11 @@ def train_agent_drafter(
 
     Args:
         agent: on a float executor.
-        config: of the drafter.
+        drafter: the drafter.
         queries: what the agent answers; its own answers are the labels.
         training: of the run.
         out: drafter file.
-        start: drafter to start from, of the same configuration.
+        start: drafter to start from; its configuration takes the place of `drafter`.
         console: where progress is shown.
 
     Raises:
@@ -45,8 +45,7 @@ def train_agent_drafter(
     """
     before = None
     if start is not None:
-        found, before = load_drafter(start, agent.model)
-        config = found
+        drafter, before = load_drafter(start, agent.model)
     out.parent.mkdir(parents=True, exist_ok=True)
     data = distill_queries(agent, queries, training.draft_len, console)
     console.print(f"{len(queries):,} answers, {len(data.hidden):,} positions")
@@ -60,7 +59,7 @@ def train_agent_drafter(
     with Progress(*columns, console=console) as display:
         task = display.add_task("training", total=None, loss=float("nan"))
         mean = float("nan")
-        for step in train_drafter(config, table, data, training, before):
+        for step in train_drafter(drafter, table, data, training, before):
             mean = step.loss if np.isnan(mean) else 0.95 * mean + 0.05 * step.loss
             display.update(task, completed=step.step, total=step.total_steps, loss=mean)
             weights = step.weights
@@ -70,5 +69,5 @@ def train_agent_drafter(
         "positions": str(len(data.hidden)),
         "loss": f"{mean:.4f}",
     }
-    save_drafter(out, config, weights, notes)
+    save_drafter(out, drafter, weights, notes)
     console.print(f"wrote {out}")

@@ -292,9 +292,9 @@ def record_draft(
     for step in range(draft_len):
         n = 1 if step == 0 else beam_width
         tokens = np.full((batch, n), config.bos_id)
-        state = advance(ops, embed(ops, tokens, config, "decoder"), state, drafter)
+        state = advance(ops, drafter, embed(ops, tokens, config, "decoder"), state)
         each = ops.take_tokens(hidden, np.zeros((batch, n), np.int64), "drafter.hidden")
-        z = scores(ops, each, state, drafter)
+        z = scores(ops, drafter, each, state)
         ops.softmax(z, np.ones((1, 1, 1), bool), "drafter.softmax")
         ops.top_k(z, min(beam_width, drafter.vocab_size), "drafter.top_k")
         source = np.zeros((batch, beam_width), np.int64)

@@ -164,11 +164,11 @@ def draft_one_beam(
     search: Search,
     end: int | None = None,
 ) -> Beams:
-    """Twin of `draft` for one beam without options: the likeliest token each time. Contract: exact.
+    """Twin of `draft` for one beam without options: the likeliest token each time.
 
-    A softmax does not change which token is likeliest and one beam has no rival, so neither
-    probabilities nor scores are computed. Only where two logits differ by less than a rounding of
-    log_p may the twins disagree.
+    One beam has no rival, and a softmax does not change which token is likeliest, so neither
+    probabilities nor scores are computed. Contract: exact in tokens, but where the roundings of
+    `select` make a tie of two logits that are not equal.
 
     Args:
         ops: as for `draft`, like all that follow.
@@ -213,9 +213,7 @@ def proposer(ops: Ops, model: ModelConfig, drafter: DrafterConfig, search: Searc
         way = draft_one_beam if one else partial(draft, choose=_compiled_select)
 
     def propose(hidden: Value, tokens: np.ndarray, longest: int) -> Beams:
-        cut = search
-        if longest < search.draft_len:
-            cut = replace(search, draft_len=longest)
+        cut = replace(search, draft_len=min(search.draft_len, longest))
         return way(ops, model, drafter, hidden, tokens, cut, model.eos_id)
 
     return propose

@@ -47,7 +47,7 @@ def speculate(
     Args:
         ops: the executor.
         model: the configuration.
-        drafts: proposes beams; `beams.proposer` makes one of a drafter.
+        drafts: proposes beams; see `beams.proposer`.
         memory: from `mu.remember`, or None for a decoder-only model.
         prompt: [batch, n_prompt] int, padded on the right; [[bos_id]] * batch for Mu.
         prompt_valid: [batch, n_prompt] bool.
@@ -70,9 +70,8 @@ def speculate(
         raise InputError("every prompt must hold at least one token; one is empty")
     if max_new_tokens < 1:
         return
-    rows, new, scores = _begin(
-        ops, model, memory, prompt, prompt_valid, max_new_tokens, sampling, rng
-    )
+    start = prompt, prompt_valid
+    rows, new, scores = _begin(ops, model, memory, *start, max_new_tokens, sampling, rng)
     yield _write(ops, model, rows, new, scores if with_logits else None, stop_at_eos)
     while rows.alive.any():
         started = time.perf_counter()
@@ -84,8 +83,8 @@ def speculate(
         new = _keep(ops, rows, beams, tree, hidden, accepted)
         step = _write(ops, model, rows, new, scores if with_logits else None, stop_at_eos)
         if statistics is not None:
-            seconds = drafted - started, time.perf_counter() - drafted
-            statistics.count(step, accepted.n_accepted, beams.tokens[0].size, tree, *seconds)
+            times = started, drafted, time.perf_counter()
+            statistics.count(step, accepted.n_accepted, tree, times)
         yield step
 
 
@@ -170,10 +169,11 @@ def _keep(
 ) -> _New:
     """Keep the accepted path and forget all other nodes; the next draft starts at its end."""
     row, drafted = np.arange(len(beams.tokens)), beams.tokens[:, :, 1:]
-    # Along a path of n nodes n tokens are written: what was drafted after all nodes but the last,
-    # and there the model's own. A row that does not go on stays at the root, and writes nothing.
-    n = np.where(rows.alive, accepted.n_accepted + 1, 0)
-    tokens = np.concatenate([drafted[row, accepted.best_beam], rows.token[:, None]], axis=1)
+    # Along a path of n nodes n tokens are written: after each node the next one, which was drafted,
+    # and after the last the model's own. A row that has ended stays at the root.
+    n = np.where(rows.alive, accepted.n_accepted + 1, 0)  # [batch]
+    room = np.zeros((len(row), 1), np.int64)  # for the model's token, if all drafts were right
+    tokens = np.concatenate([drafted[row, accepted.best_beam], room], axis=1)
     tokens[row, accepted.n_accepted] = accepted.next_token
     path = tree.unpacker[row, accepted.best_beam, : max(1, n.max())]  # [batch, n]
     n_past = rows.cache.tokens.shape[1] - tree.nodes.shape[1]
@@ -190,7 +190,7 @@ def _write(
 ) -> SpeculativeStep:
     """Put new tokens out, cut at the end of the text and at the limit, with logits if given."""
     order = np.arange(new.tokens.shape[1])
-    n = np.minimum(new.n_tokens, rows.left)
+    n = np.minimum(new.n_tokens, rows.left)  # [batch], tokens that are put out
     if stop_at_eos:
         is_end = (new.tokens == model.eos_id) & (order < n[:, None])
         ends = is_end.any(axis=1)

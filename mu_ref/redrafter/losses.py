@@ -87,7 +87,7 @@ def total(ops: TapeOps, losses: Sequence[Node]) -> Node:
 def _first(ops: TapeOps, x: Node, n: int) -> Node:
     """The first n rows."""
 
-    def back(grad: np.ndarray) -> tuple[np.ndarray]:
+    def back(grad: np.ndarray) -> tuple[np.ndarray]:  # the other rows had no part in the loss
         dx = np.zeros_like(x.value)
         dx[:n] = grad
         return (dx,)

@@ -51,6 +51,7 @@ def quantize_drafter(
     ops = TracedOps(ReferenceOps({**weights, **own}, np.float32), observed.take)
     for states, read in zip(hidden, tokens, strict=True):
         h = Traced(states[None].astype(np.float32), HIDDEN_SITE)
+        # As in drafting: a state for each place of the text, fed with the tokens that follow it.
         ahead = windows(read[None], draft_len)  # [1, n_tok, draft_len + 1]
         state = None
         for i in range(draft_len):

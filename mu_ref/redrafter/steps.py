@@ -52,28 +52,25 @@ class Statistics:
         self,
         step: SpeculativeStep,
         n_accepted: np.ndarray,
-        n_drafted: int,
         tree: Tree,
-        draft_s: float,
-        verify_s: float,
+        times: tuple[float, float, float],
     ) -> None:
         """Take in one step.
 
         Args:
             step: what it wrote.
             n_accepted: [batch] int.
-            n_drafted: tokens of all beams of a row.
-            tree: what was verified.
-            draft_s: seconds of drafting.
-            verify_s: seconds of everything after it.
+            tree: what was verified, made of all beams.
+            times: seconds at which drafting began and ended, and the step ended.
         """
         alive = step.n_tokens > 0
         n_rows = int(alive.sum())
         self.n_steps += n_rows
         self.n_tokens += int(step.n_tokens.sum())
-        self.nodes_before += n_rows * n_drafted
+        self.nodes_before += n_rows * tree.unpacker[0].size
         self.nodes_after += int(tree.n_nodes[alive].sum())
         for n in n_accepted[alive].tolist():
             self.accepted[n] = self.accepted.get(n, 0) + 1
-        self.draft_s += draft_s
-        self.verify_s += verify_s
+        started, drafted, finished = times
+        self.draft_s += drafted - started
+        self.verify_s += finished - drafted

@@ -67,6 +67,7 @@ def save_drafter(
     """
     shapes = {name: w.shape for name, w in weights.items()}
     check_names("drafter", drafter_shapes(drafter), shapes)
+    # Halves, because drafters ship with the package and a draft need not be exact.
     halves = {name: w.astype(np.float16) for name, w in weights.items()}
     write_safetensors(path, halves, {**notes, "drafter": drafter.to_json()})
 

@@ -49,6 +49,7 @@ def distill_queries(
     Returns:
         Positions of all answers.
     """
+    # Sorted by length, so that texts answered together need little padding.
     rows = sorted((agent.source_tokens(query) for query in queries), key=len)
     parts = []
     for first in track(
@@ -89,7 +90,7 @@ def quantize_agent_drafter(
         asked = np.array([agent.source_tokens(query)])
         memory = mu.remember(agent.ops, agent.model, asked, np.ones(asked.shape, bool))
         (written,) = agent.write(memory, 1)
-        read = np.array([[agent.model.bos_id, *written]])
+        read = np.array([[agent.model.bos_id, *written]])  # the texts that it will draft
         valid = np.ones(read.shape, bool)
         hidden.append(decode(agent.ops, read, valid, agent.model, memory)[0])
         tokens.append(read[0])
@@ -130,12 +131,14 @@ def first_tree(agent: Agent, query: str) -> tuple[Tree, np.ndarray, list[int]]:
     steps = speculate(
         agent.ops, agent.model, noted, memory, start, np.ones((1, 1), bool), MAX_NEW_TOKENS
     )
-    next(steps)
+    next(steps)  # the first token comes without a draft
     written = next(steps, None)
     if written is None:
         raise InputError(f"the answer to {query!r} is a single token; there is no draft")
     tree, beams = pack(seen[0]), seen[0]
     text = written.tokens[0, : written.n_tokens[0]]
+    # What was written shows which drafts were right; its last token is the model's own, and counts
+    # as drafted only where a beam holds it too.
     n = min(len(text), beams.shape[2] - 1)
     right = np.logical_and.accumulate(beams[0, :, 1 : n + 1] == text[:n], axis=1).sum(axis=1)
     best = int(np.argmax(right))

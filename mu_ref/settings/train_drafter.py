@@ -60,6 +60,7 @@ def train_agent_drafter(
         task = display.add_task("training", total=None, loss=float("nan"))
         mean = float("nan")
         for step in train_drafter(drafter, table, data, training, before):
+            # a running mean: a single batch says little
             mean = step.loss if np.isnan(mean) else 0.95 * mean + 0.05 * step.loss
             display.update(task, completed=step.step, total=step.total_steps, loss=mean)
             weights = step.weights

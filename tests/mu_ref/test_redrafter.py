@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import quantized, random_weights, seeds
 
+from mu_ref.config import ModelConfig
 from mu_ref.errors import ConfigError, InputError, WeightsError
 from mu_ref.generate import stream
 from mu_ref.integers.encodings import Encoding
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, LayerCache
+from mu_ref.model.encoder import embed
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
@@ -23,13 +26,15 @@ from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.tape import TapeOps
 from mu_ref.presets import tiny
 from mu_ref.readers.apple_redrafter import read_apple_drafter
+from mu_ref.redrafter import generate
 from mu_ref.redrafter.apple import accept_apple
-from mu_ref.redrafter.beams import Beams, Search, draft
+from mu_ref.redrafter.beams import Beams, Search, draft, draft_one_beam, proposer
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_drafter
 from mu_ref.redrafter.drafter import advance, scores
 from mu_ref.redrafter.draw import plot_tree, tree_text
 from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.quantize import quantize_drafter
+from mu_ref.redrafter.steps import Statistics
 from mu_ref.redrafter.store import (
     load_drafter,
     load_integer_drafter,
@@ -39,7 +44,7 @@ from mu_ref.redrafter.store import (
 from mu_ref.redrafter.train import Distilled, DrafterTraining, distill, token_embeddings
 from mu_ref.redrafter.train import train_drafter as train
 from mu_ref.redrafter.tree import pack
-from mu_ref.redrafter.verify import accept, draft_limit
+from mu_ref.redrafter.verify import accept, draft_limit, verify
 
 DRAFTER = DrafterConfig(d_model=16, vocab_size=61, d_exit=24, n_blocks=1, rnn=True)
 
@@ -177,6 +182,68 @@ def test_drafting_stops_when_the_best_beam_has_ended() -> None:
     assert (cut[0, 0] == end).any()
 
 
+SEARCHES = [draft, draft_one_beam]
+FLOATS = [ReferenceOps, FastOps]
+
+
+def drafting(kind: type[Ops], n_rows: int = 2) -> tuple[ModelConfig, Ops, Any]:
+    """A model, the executor with its drafter, and states of some rows to draft from."""
+    model = tiny()
+    own = initial_drafter(DRAFTER, np.random.default_rng(0))
+    ops = kind({**random_weights(model, 1, np.float32), **own})
+    hidden = np.random.default_rng(2).standard_normal((n_rows, 1, 16)).astype(np.float32)
+    return model, ops, ops._stored(hidden) if isinstance(ops, FastOps) else hidden
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_drafting_goes_on_until_the_best_beam_of_every_row_has_ended(search: Any) -> None:
+    model, ops, hidden = drafting(ReferenceOps)
+    tokens, one = np.array([3, 5]), Search(beam_width=1, draft_len=4)
+    whole = search(ops, model, DRAFTER, hidden, tokens, one).tokens[:, 0]
+    end = int(whole[0, 1])
+    assert end not in whole[1]
+    both = search(ops, model, DRAFTER, hidden, tokens, one, end).tokens
+    np.testing.assert_array_equal(both[:, 0], whole)
+    first = search(ops, model, DRAFTER, hidden[:1], tokens[:1], one, end).tokens
+    np.testing.assert_array_equal(first[:, 0], whole[:1, :2])
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_proposer_stops_at_the_models_end_of_text(kind: type[Ops], width: int) -> None:
+    model, ops, hidden = drafting(kind, 1)
+    tokens, search = np.array([3]), Search(beam_width=width, draft_len=4)
+    whole = proposer(ops, model, DRAFTER, search)(hidden, tokens, 4).tokens
+    assert whole.shape == (1, width, 5)
+    ending = replace(model, eos_id=int(whole[0, 0, 2]))
+    at = whole[0, 0].tolist().index(ending.eos_id)
+    cut = proposer(ops, ending, DRAFTER, search)(hidden, tokens, 4).tokens
+    assert cut.shape[2] <= at + 1  # sooner if the beam that was best by then ended sooner
+    assert ending.eos_id in cut[0, 0]
+    assert proposer(ops, model, DRAFTER, search)(hidden, tokens, 2).tokens.shape[2] == 3
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("width", [1, 2])
+def test_warped_drafts_are_scored_among_the_fifty_likeliest(kind: type[Ops], width: int) -> None:
+    """The score of a first token is its logit less the logarithm of what 50 of 61 add up to."""
+    model, ops, hidden = drafting(kind)
+    tokens = np.array([3, 5])
+    _, plain, h = drafting(ReferenceOps)
+    embedding = embed(plain, tokens[:, None], model, "decoder")
+    z = scores(plain, DRAFTER, h, advance(plain, DRAFTER, embedding, None))[:, 0]
+    best = -np.sort(-z.astype(np.float64), axis=1)
+    assert (np.exp(best[:, 50:]).sum(axis=1) > 0.01 * np.exp(best).sum(axis=1)).all()
+    for warped, n in ((True, 50), (False, 61)):
+        search = Search(beam_width=width, draft_len=1, warp=warped)
+        found = proposer(ops, model, DRAFTER, search)(hidden, tokens, 1).log_p
+        if found is None:  # one beam without options needs no score
+            assert (ops.compiled, width, warped) == (True, 1, False)
+            continue
+        expected = best[:, :width] - np.log(np.exp(best[:, :n]).sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
 # -- acceptance ------------------------------------------------------------------------------------
 
 
@@ -268,6 +335,60 @@ def test_an_end_inside_an_accepted_path_ends_the_text_there() -> None:
 
     steps = run(ending, all_of_it)
     assert steps == [text[:1], text[1 : at + 1]]
+
+
+def test_statistics_of_two_passes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """7 tokens: one without a draft, then two passes of which each keeps both drafted tokens.
+
+    Drafting takes 2 seconds, verification 5. Of two beams of 3 tokens one shares the root only.
+    """
+    model = replace(tiny(), encoder=None)
+    ops = ReferenceOps(random_weights(model, 5))
+    given = (ops, model, None, np.array([[1]]), np.ones((1, 1), bool), 7)
+    plain = stream(given[0], model, *given[2:], stop_at_eos=False)
+    text = [int(step.tokens[0]) for step in plain]
+    now, written = [100.0], [0]
+
+    def drafts(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        now[0] += 2.0
+        right = text[written[0] - 1 : written[0] + 2]
+        wrong = [right[0], *((t + 1) % 61 for t in right[1:])]
+        return Beams(np.array([[wrong, right]]))
+
+    def verifying(*arguments: Any) -> Any:
+        now[0] += 5.0
+        return verify(*arguments)
+
+    monkeypatch.setattr(generate.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(generate, "verify", verifying)
+    seen = Statistics()
+    steps = speculate(given[0], model, drafts, *given[2:], stop_at_eos=False, statistics=seen)
+    for step in steps:
+        written[0] += int(step.n_tokens[0])
+    assert seen == Statistics(
+        n_steps=2, n_tokens=6, accepted={2: 2}, nodes_before=12, nodes_after=10,
+        draft_s=4.0, verify_s=10.0,
+    )  # fmt: skip
+    assert (seen.tokens_per_step, seen.mean_accepted) == (3.0, 2.0)
+    assert seen.draft_share == 4 / 14
+
+
+def test_a_row_that_has_ended_does_not_ask_for_longer_drafts() -> None:
+    """Of 6 tokens the other row may still write 5, 4, 3, 2 and 1, one of which the pass writes."""
+    model = replace(tiny(), encoder=None)
+    ops = ReferenceOps(random_weights(model, 5))
+    given = (np.array([[1], [7]]), np.ones((2, 1), bool), 6)
+    texts = np.stack([s.tokens for s in stream(ops, model, None, *given, stop_at_eos=False)], 1)
+    assert texts[0, 0] not in texts[1]
+    asked: list[int] = []
+
+    def nothing(hidden: object, token: np.ndarray, longest: int) -> Beams:
+        asked.append(longest)
+        return Beams(token[:, None, None])
+
+    steps = list(speculate(ops, replace(model, eos_id=texts[0, 0]), nothing, None, *given))
+    assert [step.n_tokens.tolist() for step in steps] == [[1, 1]] + [[0, 1]] * 5
+    assert asked == [4, 3, 2, 1]
 
 
 def test_speculation_refuses_an_empty_prompt() -> None:

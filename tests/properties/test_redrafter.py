@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -12,12 +13,21 @@ from mu_ref.config import ModelConfig
 from mu_ref.generate import stream
 from mu_ref.kernels import trees
 from mu_ref.model import mu
+from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
-from mu_ref.redrafter.beams import Beams, Search, draft, select
+from mu_ref.redrafter.beams import (
+    Beams,
+    Search,
+    _compiled_select,
+    draft,
+    draft_one_beam,
+    proposer,
+    select,
+)
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.quantize import quantize_drafter
@@ -95,9 +105,10 @@ def test_the_compiled_choice_of_beams_equals_the_reference(
         np.testing.assert_array_equal(ours[1], token)
 
 
-def test_ties_between_candidates_go_to_the_lowest_index() -> None:
+@pytest.mark.parametrize("choose", [select, trees.select])
+def test_ties_between_candidates_go_to_the_lowest_index(choose: Any) -> None:
     log_q = np.log(np.array([[[0.25, 0.25, 0.5], [0.25, 0.5, 0.25]]]))
-    source, token, _ = select(np.zeros((1, 2)), log_q, 4)
+    source, token, _ = choose(np.zeros((1, 2)), log_q, 4)
     assert list(zip(source[0], token[0], strict=True)) == [(0, 2), (1, 1), (0, 0), (0, 1)]
 
 
@@ -166,21 +177,23 @@ def texts_of(steps: list[SpeculativeStep], n_rows: int) -> list[Text]:
     return texts
 
 
-def speculative_texts(case: Any, drafts: Any = None) -> list[Text]:
+def speculative_texts(case: Any, *, to_the_end: bool) -> list[Text]:
+    """Draft as `proposer` does, or on past the end of the text with the plain search."""
     model, drafter, ops, source, prompt, search = case
 
-    def propose(hidden: Any, token: np.ndarray, longest: int) -> Beams:
+    def past_the_end(hidden: Any, token: np.ndarray, longest: int) -> Beams:
         cut = Search(
             beam_width=search.beam_width, draft_len=min(search.draft_len, longest),
             warp=search.warp,
         )  # fmt: skip
         return draft(ops, model, drafter, hidden, token, cut)
 
+    drafts = proposer(ops, model, drafter, search) if to_the_end else past_the_end
     memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
     seen = Statistics()
     steps = list(
         speculate(
-            ops, model, drafts or propose, memory, prompt.tokens, prompt.valid, LIMIT,
+            ops, model, drafts, memory, prompt.tokens, prompt.valid, LIMIT,
             with_logits=True, statistics=seen,
         )
     )  # fmt: skip
@@ -198,10 +211,13 @@ def assert_same(ours: list[Text], expected: list[Text]) -> None:
 
 
 @settings(max_examples=150)
-@given(cases())
-def test_speculative_greedy_equals_plain_greedy_in_tokens_and_in_logits(case: Any) -> None:
+@given(cases(), st.booleans())
+def test_speculative_greedy_equals_plain_greedy_in_tokens_and_in_logits(
+    case: Any, to_the_end: bool
+) -> None:
     model, _, ops, source, prompt, _ = case
-    assert_same(speculative_texts(case), plain_texts(model, ops, source, prompt))
+    ours = speculative_texts(case, to_the_end=to_the_end)
+    assert_same(ours, plain_texts(model, ops, source, prompt))
 
 
 @settings(max_examples=100)
@@ -242,3 +258,38 @@ def test_the_same_holds_for_drafts_that_are_often_right(case: Any, percent: int,
     if percent == 100:
         longest = max(len(text) for text in known)
         event(f"{len(steps) - 1} steps for {longest} tokens")
+
+
+# -- fast ways to draft ----------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(cases(), st.booleans())
+def test_the_fast_ways_draft_the_tokens_of_the_plain_search(case: Any, ends: bool) -> None:
+    """One beam by argmax, several beams with the compiled choice, on every executor."""
+    model, drafter, ops, source, prompt, search = case
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
+    states = decode(ops, prompt.tokens, prompt.valid, model, memory)
+    hidden = ops.take_tokens(states, np.zeros((len(prompt.tokens), 1), np.int64), "first")
+    given = (ops, model, drafter, hidden, prompt.tokens[:, 0])
+    end = model.eos_id if ends else None
+    gaps: list[float] = []
+
+    def watched(log_p: np.ndarray, logits: np.ndarray, width: int) -> Any:
+        """The plain choice; how far the candidates are apart, to the first that is not kept."""
+        scores = select(log_p, logits, width + 1)[2]
+        gaps.append(float(-np.diff(scores).max(initial=-1.0)))
+        return select(log_p, logits, width)
+
+    one = Search(beam_width=1, draft_len=search.draft_len)
+    plain = draft(*given, one, end, watched)
+    if all(gap == 0 or gap > 1e-4 for gap in gaps):  # not close, or a tie, which all break alike
+        event("one beam")
+        np.testing.assert_array_equal(draft_one_beam(*given, one, end).tokens, plain.tokens)
+    gaps.clear()
+    plain = draft(*given, search, end, watched)
+    fast = draft(*given, search, end, _compiled_select)
+    if min(gaps) > 1e-4:
+        event(f"{search.beam_width} beams")
+        np.testing.assert_array_equal(fast.tokens, plain.tokens)
+        np.testing.assert_allclose(fast.log_p, plain.log_p, rtol=0, atol=1e-4)

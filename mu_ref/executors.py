@@ -145,7 +145,7 @@ def _load_integers(path: Path, scheme: str, executor: str, drafter_file: Path | 
         from mu_ref.redrafter.store import load_integer_drafter
 
         found = load_integer_drafter(drafter_file, model)
-        drafter, integers = found.config, found.joined(integers)
+        drafter, integers = found.drafter, found.joined(integers)
     return Loaded(model, integer_executor(integers, executor), drafter)
 
 

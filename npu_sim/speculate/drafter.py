@@ -148,9 +148,9 @@ def record_draft(
     for step in range(draft_len):
         n = 1 if step == 0 else beam_width  # all beams begin with the same token: one row
         word = embed(ops, ops.model, any_tokens(ops.model, batch, n), "decoder")
-        state = advance(ops, word, state, drafter)  # [batch, n, d_model]
+        state = advance(ops, drafter, word, state)  # [batch, n, d_model]
         each = ops.take_tokens(hidden, np.zeros((batch, n), np.int64), "drafter.hidden")
-        z = scores(ops, each, state, drafter)  # [batch, n, vocab_size]
+        z = scores(ops, drafter, each, state)  # [batch, n, vocab_size]
         ops.softmax(z, np.ones((1, 1, 1), bool), "drafter.softmax")
         ops.top_k(z, min(beam_width, drafter.vocab_size), "drafter.top_k")
         # the best beams may all grow from one, so each takes its state along

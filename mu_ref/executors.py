@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mu_ref.integers.store import IntegerModel
     from mu_ref.redrafter.config import DrafterConfig
 
-__all__ = ["EXECUTORS", "SCHEMES", "Loaded", "compile_once", "float_executor", "load_executor"]
+__all__ = ["EXECUTORS", "SCHEMES", "Loaded", "compile_once", "float_executor", "load_model"]
 
 SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
 EXECUTORS = ("reference", "fast")
@@ -40,7 +40,7 @@ class Loaded:
     drafter: "DrafterConfig | None" = None
 
 
-def load_executor(
+def load_model(
     path: Path, scheme: str = "float32", executor: str = "reference", drafter: Path | None = None
 ) -> Loaded:
     """Read a weight file and choose who computes with it.
@@ -63,6 +63,7 @@ def load_executor(
     check_choice("executor", executor, EXECUTORS)
     if executor == "fast" and path.is_file():
         compile_once(Console(stderr=True), "integer" if scheme.startswith("w8") else "float")
+    # The scheme decides the format of the file, the executor what is made of it.
     if scheme == "float32":
         return _load_floats(path, executor, drafter)
     if scheme == "w4a16":
@@ -82,7 +83,7 @@ def _load_int4(path: Path, executor: str, drafter_file: Path | None) -> Loaded:
 
     model, packed, group = load_int4(path)
     drafter, own = _float_drafter(drafter_file, model)
-    if executor == "reference":
+    if executor == "reference":  # int4 is a way to store floats, which the reference knows
         weights = dequantize_weights_int4(model, packed, group)
         return Loaded(model, float_executor(weights | own), drafter)
     if own:
@@ -102,6 +103,7 @@ def _load_integers(path: Path, scheme: str, executor: str, drafter_file: Path | 
     if drafter_file is not None:
         from mu_ref.redrafter.store import load_integer_drafter
 
+        # One executor holds both: the drafter reads the model's states in the model's integers.
         found = load_integer_drafter(drafter_file, model)
         drafter, integers = found.config, found.joined(integers)
     return Loaded(model, integer_executor(integers, executor), drafter)

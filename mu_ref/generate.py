@@ -17,7 +17,9 @@ from mu_ref.model.cache import Cache, Memory, Placement
 from mu_ref.model.decoder import place, run_layers
 from mu_ref.ops import Ops, Value
 
-__all__ = ["GREEDY", "Sampling", "Step", "decode_step", "generate", "sample", "stream"]
+__all__ = [
+    "GREEDY", "Sampling", "Step", "decode_step", "generate", "greedy", "sample", "stream",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,15 +191,15 @@ def stream(
     if not np.all(prompt_valid.any(axis=1)):
         raise InputError("every prompt must hold at least one token; one is empty")
     cache = Cache.empty(len(prompt), model.stacks["decoder"].n_layers)
-    tokens, valid = prompt, prompt_valid
+    tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
     ended = np.zeros(len(prompt), bool)
     for _ in range(max_new_tokens):
         hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
         last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
-        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")
+        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")  # [batch, 1, d_model]
         scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
         new = np.where(ended, model.pad_id, sample(ops, scores, sampling, rng)[:, 0])
-        was_ended = ended
+        was_ended = ended  # the eos itself is read by the next step, what follows it is padding
         if stop_at_eos:
             ended = ended | (new == model.eos_id)
         yield Step(new, ended, ops, scores)
@@ -205,6 +207,32 @@ def stream(
             return
         tokens = new[:, None]
         valid = mu.decoder_valid(model, tokens) & ~was_ended[:, None]
+
+
+def greedy(
+    ops: Ops, model: ModelConfig, source: np.ndarray, source_valid: np.ndarray, max_new_tokens: int
+) -> list[list[int]]:
+    """Decode a batch to the end, always with the likeliest token.
+
+    >>> import numpy as np
+    >>> import mu_ref
+    >>> model, source = mu_ref.preset("tiny"), np.array([[5, 9, 12, 7, 2]])
+    >>> from mu_ref.weights import initial_weights
+    >>> ops = mu_ref.ReferenceOps(initial_weights(model, np.random.default_rng(3), std=0.3))
+    >>> mu_ref.greedy(ops, model, source, source > 0, 4)
+    [[38, 51, 51, 51]]
+
+    Args:
+        ops: the executor.
+        model: the configuration; has an encoder.
+        source: [batch, n_src] int, encoder input.
+        source_valid: [batch, n_src] bool, False at padding.
+        max_new_tokens: limit.
+
+    Returns:
+        For each row the new tokens, without eos or padding.
+    """
+    return generate(ops, model, source, source_valid, max_new_tokens)
 
 
 def generate(

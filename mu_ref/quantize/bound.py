@@ -25,10 +25,10 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
-from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.traced import TracedOps
+from mu_ref.quantize.observe import run_unpadded
 from mu_ref.weights import Weights
 
 __all__ = ["MarginBound", "margin_bound"]
@@ -101,16 +101,12 @@ def margin_bound(
     streams = _streams(model, integers, source, target, sites)
     floats = _Replaced(weights)
 
-    def run() -> np.ndarray:
-        valid = None if source is None else np.ones(source.shape, bool)
-        return mu.forward(floats, model, source, valid, target, np.ones(target.shape, bool))
-
-    before = run()
+    before = run_unpadded(floats, model, source, target)
     best = np.argmax(before, axis=-1)  # [batch, n_tgt]
     result = MarginBound(best, _over(before, best), np.zeros(before.shape))
     for site in sites:
         floats.given[site] = streams[site]
-        after = run()
+        after = run_unpadded(floats, model, source, target)
         result.blocks[site] = np.abs(_over(after, best) - _over(before, best))
         result.bound += result.blocks[site]
         before = after
@@ -137,9 +133,7 @@ def _streams(
         if site in sites:
             kept[site] = integers.read(value)
 
-    valid = None if source is None else np.ones(source.shape, bool)
-    ops = TracedOps(integers, keep)
-    mu.forward(ops, model, source, valid, target, np.ones(target.shape, bool))
+    run_unpadded(TracedOps(integers, keep), model, source, target)
     return kept
 
 

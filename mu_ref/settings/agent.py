@@ -12,7 +12,7 @@ from rich.progress import track
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import CallError, InputError, check_choice
-from mu_ref.executors import SCHEMES, load_executor
+from mu_ref.executors import SCHEMES, load_model
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.model.cache import Memory
@@ -109,6 +109,11 @@ class Agent:
                 )
             )
         return answers
+
+    def remember(self, query: str) -> Memory:
+        """Read one query: what the decoder needs of it."""
+        source = np.array([self.source_tokens(query)])
+        return mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
 
     def write(
         self, memory: Memory, n_rows: int, statistics: "Statistics | None" = None
@@ -209,7 +214,7 @@ def load_agent(
             "them, --weights FILE reads them"
         )
     path = shipped_weights(scheme) if weights is None else weights
-    loaded = load_executor(path, scheme, executor, drafter)
+    loaded = load_model(path, scheme, executor, drafter)
     model = loaded.model
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
     if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:

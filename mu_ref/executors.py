@@ -88,9 +88,9 @@ def _load_int4(path: Path, executor: str, drafter_file: Path | None) -> Loaded:
         return Loaded(model, float_executor(weights | own), drafter)
     if own:
         raise InputError("a drafter for w4a16 must run on --executor reference")
-    from mu_ref.ops.fast.int4 import FastInt4Ops
+    from mu_ref.ops.fast.floats import FastOps
 
-    return Loaded(model, FastInt4Ops(packed, group), drafter)
+    return Loaded(model, FastOps(packed, group), drafter)
 
 
 def _load_integers(path: Path, scheme: str, executor: str, drafter_file: Path | None) -> Loaded:

@@ -1,4 +1,4 @@
-"""Arrays that start where vectors do, and memory that need not be held."""
+"""Arrays that start where vectors do."""
 
 from math import prod
 from typing import Any
@@ -7,10 +7,7 @@ import numpy as np
 
 __all__ = ["LINE", "aligned"]
 
-
 LINE = 64  # bytes of a cache line, and of a vector
-
-DONTNEED = 4  # of madvise
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

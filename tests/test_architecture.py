@@ -1,12 +1,16 @@
 """The rules of the house, from the code's own imports: `tests/architecture.py` measures them."""
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 from architecture import ROOMS, ROOT, circles, folder_lines, levels, read_modules, upward_imports
+
+from mu_ref.ops import Ops
 
 MODULES = read_modules()
 NAMES = sorted(MODULES)
@@ -136,6 +140,38 @@ def test_an_executor_knows_no_layer_and_only_compiled_ones_know_kernels(name: st
     if not name.startswith("mu_ref.ops.fast"):
         assert "kernels" not in rooms
     assert "model" not in rooms
+
+
+# Executors that another one still derives from; a class leaves this list when that is mended.
+NOT_FINAL_YET = {"IntegerOps", "RecordOps", "TileOps", "DescribedOps"}
+
+
+def executors() -> list[type[Ops]]:
+    """Every subclass of `Ops` in both packages, found in their source and then imported."""
+    bases: dict[str, set[str]] = {"Ops": set()}  # {class: classes it derives from}
+    homes = {}
+    for name in NAMES:
+        for node in ast.walk(tree_of(name)):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = {ast.unparse(base).split(".")[-1] for base in node.bases}
+                homes[node.name] = name
+    found = {"Ops"}
+    while more := {name for name, of in bases.items() if of & found} - found:
+        found |= more
+    return [getattr(importlib.import_module(homes[name]), name) for name in sorted(found - {"Ops"})]
+
+
+def test_an_executor_is_abstract_or_final() -> None:
+    """None is derived from to change its meaning: what varies is a part that it is given."""
+    of_ours = executors()
+    assert len(of_ours) >= 8
+    for executor in of_ours:
+        derived = [other for other in of_ours if executor in other.__bases__]
+        if inspect.isabstract(executor):
+            assert derived, f"{executor.__name__} is abstract, and nothing derives from it"
+        elif executor.__name__ not in NOT_FINAL_YET:
+            assert not derived, f"{derived} must not derive from {executor.__name__}"
+            assert "__final__" in vars(executor), f"{executor.__name__} must be marked `@final`"
 
 
 # -- what an import loads, and keeps ----------------------------------------------------------

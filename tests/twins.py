@@ -2,7 +2,7 @@
 
 A case takes a generator and a size, and returns a `Twin`: the arguments, which of them the kernel
 writes (or none, if it returns its result), the expected values and how far off they may be.
-Integers are expected exactly. References: NumPy in float64 or int64, and `mu_ref/quantize/`.
+Integers are expected exactly. References: NumPy in float64 or int64, and `mu_ref/integers/`.
 """
 
 import math
@@ -15,7 +15,8 @@ import numpy as np
 from mu_ref.integers import fixed_point, nonlinear, tables
 from mu_ref.integers.fixed_point import quantize_multiplier
 from mu_ref.integers.int4 import dequantize_groups, pack_int4
-from mu_ref.kernels import floats, integer_attention, integers, linear, packing, rounding
+from mu_ref.kernels import floats, integers, linear, packing, rounding
+from mu_ref.ops.fast import matrices
 
 __all__ = ["TWINS", "WITHOUT_PYTHON_BODY", "Twin"]
 
@@ -55,6 +56,12 @@ def clipped(x: np.ndarray, low: int = -(2**15), high: int = 2**15 - 1) -> np.nda
 
 
 LOW_HIGH = (-(2**15), 2**15 - 1)
+
+
+def rescaling(m: int, t: int, mode: int = 0) -> tuple[int, ...]:
+    """What `rounding.rescale_row` takes as `by`."""
+    return (*LOW_HIGH, mode, m, t)
+
 
 # -- floats ----------------------------------------------------------------------------------------
 
@@ -124,15 +131,15 @@ def scores_of_floats(rng: np.random.Generator, d: int) -> Twin:
 
 
 def softmax_of_floats(rng: np.random.Generator, d: int) -> Twin:
-    n_heads, n_query, n_key, factor = 2, 3, d, F32(0.5)
+    n_heads, n_query, n_key = 2, 3, d
     x, mask = reals(rng, 2, n_heads, n_query, n_key, scale=9), rng.random((2, n_query, n_key)) < 0.7
     mask[0, 0] = False  # a row of padding
     seen = np.broadcast_to(mask[:, None], x.shape)
-    z = np.where(seen, x.astype(np.float64) * factor, -1e4)
+    z = np.where(seen, x.astype(np.float64), -1e4)
     e = np.where(seen, np.exp(z - z.max(axis=-1, keepdims=True)), 0)
     expected = e / np.maximum(e.sum(axis=-1, keepdims=True), 1e-30)
     out = np.zeros(x.size, F32)
-    args = (x.ravel(), mask.ravel().view(np.uint8), out, factor, n_heads, n_query, n_key)
+    args = (x.ravel(), mask.ravel().view(np.uint8), out, n_heads, n_query, n_key)
     tolerance = (20 + 2 * n_key) * U * expected.ravel() + 1e-37
     return Twin(args=(*args, 0, 12), writes=2, expected=expected.ravel(), tolerance=tolerance)
 
@@ -186,7 +193,7 @@ def rescale_row(rng: np.random.Generator, d: int) -> Twin:
     sums = rng.integers(-(2**31), 2**31, d)
     expected = clipped(fixed_point.requantize(sums, by(m, t), ROUNDINGS[mode]))
     return Twin(
-        args=(sums, m, t, mode, *LOW_HIGH, np.zeros(d, np.int16)), writes=6, expected=expected
+        args=(sums, rescaling(m, t, mode), np.zeros(d, np.int16)), writes=2, expected=expected
     )
 
 
@@ -257,7 +264,7 @@ def norm_of_integers(rng: np.random.Generator, d: int) -> Twin:
     else:
         y = fixed_point.requantize(wide * gain.astype(np.int64), row)
     out, rsqrt = np.zeros(x.size, np.int16), tables.table("rsqrt")
-    args = (x.ravel(), gain, bias, out, rsqrt, d, layer, eps, m, t, *LOW_HIGH, 0, 2)
+    args = (x.ravel(), gain, bias, out, rsqrt, d, layer, eps, rescaling(m, t), 0, 2)
     return Twin(args=args, writes=3, expected=clipped(y).ravel())
 
 
@@ -274,7 +281,7 @@ def rope_of_integers(rng: np.random.Generator, d: int) -> Twin:
     turned = np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
     expected = clipped(fixed_point.requantize(turned, by(m, t)))
     out = np.zeros(x.size, np.int16)
-    args = (x.ravel(), cos.ravel(), sin.ravel(), out, n_heads, 2 * d, m, t, 0, *LOW_HIGH, 0, 3)
+    args = (x.ravel(), cos.ravel(), sin.ravel(), out, n_heads, 2 * d, rescaling(m, t), 0, 3)
     return Twin(args=args, writes=3, expected=expected.ravel())
 
 
@@ -293,7 +300,7 @@ def activation_of_integers(rng: np.random.Generator, d: int) -> Twin:
         y = wide * nonlinear.gate("gelu_tanh", argument)
     expected = clipped(fixed_point.requantize(y, by(m, t)))
     out = np.zeros(d, np.int16)
-    args = (x, out, g, kind, argument_m, argument_t, m, t, 0, *LOW_HIGH, 0, d)
+    args = (x, out, g, kind, argument_m, argument_t, rescaling(m, t), 0, d)
     return Twin(args=args, writes=1, expected=expected)
 
 
@@ -307,7 +314,7 @@ def add(rng: np.random.Generator, d: int) -> Twin:
     t = 31 - quantize_multiplier(max(factors)).shift
     m_x, m_y = (fixed_point.round_half_away(f * 2**t) for f in factors)
     expected = clipped(fixed_point.requantize_sum(x, factors[0], y, factors[1]))
-    args = (x, y, np.zeros(d, np.int16), m_x, m_y, t, *LOW_HIGH, 0, d)
+    args = (x, y, np.zeros(d, np.int16), m_y, rescaling(m_x, t), 0, d)
     return Twin(args=args, writes=2, expected=expected)
 
 
@@ -315,7 +322,7 @@ def mul(rng: np.random.Generator, d: int) -> Twin:
     x, y, (m, t), mode = steps(rng, d), steps(rng, d), multiplier(rng, -18), int(rng.integers(3))
     product = x.astype(np.int64) * y
     expected = clipped(fixed_point.requantize(product, by(m, t), ROUNDINGS[mode]))
-    args = (x, y, np.zeros(d, np.int16), m, t, mode, *LOW_HIGH, 0, d)
+    args = (x, y, np.zeros(d, np.int16), rescaling(m, t, mode), 0, d)
     return Twin(args=args, writes=2, expected=expected)
 
 
@@ -340,7 +347,7 @@ def attention(rng: np.random.Generator, d: int, *, mix: bool) -> Twin:
     given = a.ravel() if mix else a.transpose(0, 2, 1, 3).ravel()
     wanted = expected.transpose(0, 2, 1, 3).ravel() if mix else expected.ravel()
     out = np.zeros(expected.size, np.int16)
-    sizes = (n_heads, n_kv, n_query, n_key, room, d, narrow, m, t, 0, *LOW_HIGH)
+    sizes = (n_heads, n_kv, n_query, n_key, room, d, narrow, rescaling(m, t))
     rows = (0, 2 * n_heads * n_query)
     return Twin(args=(given, memory, head_of, out, *sizes, *rows), writes=3, expected=wanted)
 
@@ -353,7 +360,7 @@ def probabilities(rng: np.random.Generator, d: int) -> Twin:
     weights = nonlinear.exp2_weights(x.astype(np.int64), mask[:, None], by(m, t))
     expected = clipped(nonlinear.probabilities(weights, bits)).ravel()
     out, exp2 = np.zeros(x.size, np.int16), tables.table("exp2")
-    args = (x.ravel(), mask.ravel().view(np.uint8), out, exp2, m, t, bits, *LOW_HIGH)
+    args = (x.ravel(), mask.ravel().view(np.uint8), out, exp2, bits, rescaling(m, t))
     return Twin(args=(*args, n_heads, n_query, d, 0, 12), writes=2, expected=expected)
 
 
@@ -415,7 +422,7 @@ def products_i4(rng: np.random.Generator, d: int) -> Twin:
     first = 32 * int(rng.integers(len(weights) // 32))
     expected = x.astype(np.float64) @ weights[first:].T
     size = np.abs(x.astype(np.float64)) @ np.abs(weights[first:].T)
-    w, scales = packing.blocks_of(pack_int4(q), scale)
+    w, scales = matrices.blocks_of(pack_int4(q), scale)
     out = np.zeros(expected.size, F32)
     arrays = (halves, starts, w.ravel(), scales.ravel(), out)
     args = (*arrays, n_rows, n_groups, first, len(weights))
@@ -467,10 +474,10 @@ TWINS: dict[tuple[Any, str], Case] = {
     (floats, "scores"): scores_of_floats,
     (floats, "softmax"): softmax_of_floats,
     (floats, "total"): total,
-    (integer_attention, "mix"): lambda rng, d: attention(rng, d, mix=True),
-    (integer_attention, "probabilities"): probabilities,
-    (integer_attention, "scores"): lambda rng, d: attention(rng, d, mix=False),
-    (integer_attention, "split_bytes"): split_bytes,
+    (integers, "mix"): lambda rng, d: attention(rng, d, mix=True),
+    (integers, "probabilities"): probabilities,
+    (integers, "scores"): lambda rng, d: attention(rng, d, mix=False),
+    (integers, "split_bytes"): split_bytes,
     (integers, "activation"): activation_of_integers,
     (integers, "add"): add,
     (integers, "center"): center,
@@ -495,6 +502,6 @@ TWINS: dict[tuple[Any, str], Case] = {
 }
 # made of vector intrinsics, which have no body that Python could run
 WITHOUT_PYTHON_BODY = {
-    (floats, "mix"), (floats, "scores"), (integer_attention, "mix"), (integer_attention, "scores"),
+    (floats, "mix"), (floats, "scores"), (integers, "mix"), (integers, "scores"),
     (linear, "products_f32"), (linear, "products_i4"), (linear, "products_i8"),
 }  # fmt: skip

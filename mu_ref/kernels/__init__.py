@@ -1,8 +1,9 @@
 """Numba kernels, each the twin of a reference function; compiled once and kept on disk.
 
-Imports configurations and memory, nothing above. Read `linear.py` first. Numba notices a changed
-kernel, but not a changed function that the kernel calls; so the folder of the compiled code is
-named after all sources here, and after the instructions that were asked for.
+Imports configurations and memory, nothing above. Read `linear.py` first: it says what a product
+is; `float_program.py` and `integer_program.py` say who calls it. Numba notices a changed kernel,
+but not a changed function that the kernel calls; so the folder of the compiled code is named after
+all sources here, and after the instructions that were asked for.
 """
 
 import hashlib

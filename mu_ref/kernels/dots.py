@@ -27,6 +27,7 @@ def dot(builder, total, a, b):
     """total[lane] + sum over m = 0..3 of a[4 lane + m] * b[4 lane + m]; a is uint8, b int8."""
     if HAS_VNNI:
         return _instruction("vpdpbusd", builder, total, a, b)
+    # Two bytes lie in each 16 bits: the lower is masked, or shifted up and down for its sign.
     a, b = builder.bitcast(a, PAIRS), builder.bitcast(b, PAIRS)
     eight = everywhere(PAIRS, 8)
     low_a, high_a = builder.and_(a, everywhere(PAIRS, 255)), builder.lshr(a, eight)

@@ -1,7 +1,9 @@
 """The float machine: which kernel each row of a program calls, and with which arrays.
 
-Weights may be float32, or int4 and int8 with scales; then the input of a product is rounded to
-steps of its own largest number, row by row, and the rest is float32 as well.
+Activations are float32. Weights may be float32, or int4 and int8 with scales; then the input of a
+product is rounded to steps of its own largest number, row by row, and the rest is float32 as well.
+Each function says what stands in its rows from row[1] on; who writes them:
+`mu_ref/ops/fast/floats.py`.
 """
 
 import numba
@@ -10,15 +12,15 @@ import numpy as np
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import floats
 from mu_ref.kernels.linear import products_f32, products_i4, products_i8
-from mu_ref.kernels.machine import array_at, share, wait
+from mu_ref.kernels.machine import COPY, TAKE, array_at, move, share, wait
 from mu_ref.kernels.packing import TOGETHER, bytes_of, halves_of, steps_of
 
 __all__ = ["run"]
 
 F32 = np.float32
-EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(13)
+EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(2, 13)
 LINEAR4, LINEAR8, EMBED8 = range(13, 16)
-CHUNK = 256  # outputs that wait for the scale of their row
+CHUNK = 256  # outputs that wait for the scale of their row; they stay in the nearest cache
 
 
 @numba.njit(cache=True, nogil=True)
@@ -32,12 +34,12 @@ def run(program, n_rows, scalars, counter, thread, n_threads):
             _linear(row, thread, n_threads)
         elif op in (LINEAR4, LINEAR8):
             _rounded_linear(row, thread, n_threads)
-        elif op == EMBED8:
-            _embed8(row, thread, n_threads)
+        elif op in (EMBED, EMBED8):
+            _embed(row, thread, n_threads)
         elif op in (SCORES, SOFTMAX, MIX):
-            _attention(row, scalars[line], thread, n_threads)
-        elif op in (EMBED, COPY, TAKE):
-            _move(row, thread, n_threads)
+            _attention(row, thread, n_threads)
+        elif op in (COPY, TAKE):
+            move(row, thread, n_threads, F32)
         elif op in (NORM, ROPE):
             _by_token(row, scalars[line], thread, n_threads)
         else:
@@ -50,6 +52,7 @@ def _linear(row, thread, n_threads):
     n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
     x = array_at(row[2], n_rows * d_in, F32)
     if d != d_in:
+        # Zeros fill the last vector. Each thread copies all of x: cheaper than another meeting.
         packed = np.zeros(n_rows * d, F32)
         for r in range(n_rows):
             packed[r * d : r * d + d_in] = x[r * d_in : r * d_in + d_in]
@@ -66,23 +69,20 @@ def _linear(row, thread, n_threads):
 
 @numba.njit(cache=True, nogil=True)
 def _rounded_linear(row, thread, n_threads):
-    """out, x, w, scales, bias (0: none), rows, d_in, d_out.
-
-    Then, LINEAR4: groups; LINEAR8: d in whole vectors, sums of the rows of w.
-    """
-    n_rows, d_in, d_out = row[6], row[7], row[8]
+    """As _linear (LINEAR4: d_in in whole groups), then scales of w; LINEAR8: sums of rows of w."""
+    n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
     x, out = array_at(row[2], n_rows * d_in, F32), array_at(row[1], n_rows * d_out, F32)
-    d = row[9] * INT4_GROUP if row[0] == LINEAR4 else row[9]
+    bias = array_at(row[4], d_out if row[4] else 0, F32)
     steps, packed = np.zeros(d, np.int16), np.zeros(2 * TOGETHER * d, np.int8)
     starts = np.zeros(2 * TOGETHER * (d // INT4_GROUP), np.int32)
     products, scales = np.empty(TOGETHER * CHUNK, F32), np.empty(TOGETHER, F32)
-    bias = array_at(row[5], d_out if row[5] else 0, F32)
     padded = -(-d_out // 32) * 32  # int4 weights lie in pairs of blocks of 16 outputs
     first, last = share(padded, thread, n_threads, 32)
     for top in range(0, n_rows, TOGETHER):
         n = min(TOGETHER, n_rows - top)
         for r in range(n):
             given = x[(top + r) * d_in : (top + r + 1) * d_in]
+            # 15 bits are two halves of 7 bits and a sign; 16 bits are two bytes.
             if row[0] == LINEAR4:
                 scales[r] = steps_of(given, steps, 2**14 - 1)
                 halves_of(steps, packed, starts, r, 2 if n <= 2 else TOGETHER)
@@ -92,9 +92,10 @@ def _rounded_linear(row, thread, n_threads):
         for c in range(first, last, CHUNK):
             width = min(CHUNK, last - c)
             if row[0] == LINEAR4:
+                n_groups = d // INT4_GROUP
                 w = array_at(row[3], padded * d // 2, np.uint8)
-                weight_scales = array_at(row[4], padded * row[9], F32)
-                products_i4(packed, starts, w, weight_scales, products, n, row[9], c, c + width)
+                weight_scales = array_at(row[9], padded * n_groups, F32)
+                products_i4(packed, starts, w, weight_scales, products, n, n_groups, c, c + width)
             else:
                 _products_8(row, packed.view(np.uint8), products, n, c, width)
             for r in range(n):
@@ -102,7 +103,7 @@ def _rounded_linear(row, thread, n_threads):
                 of_row, scale = products[r * width : (r + 1) * width], scales[r]
                 for i in range(len(y)):
                     y[i] = of_row[i] * scale
-                if row[5]:
+                if row[4]:
                     added = bias[c : c + len(y)]
                     for i in range(len(y)):
                         y[i] += added[i]
@@ -111,9 +112,9 @@ def _rounded_linear(row, thread, n_threads):
 @numba.njit(cache=True, nogil=True)
 def _products_8(row, x, out, n_rows, first, width):
     """Products with int8; high bytes of x have 128 added, which the sums of w take away."""
-    d_out, d = row[8], row[9]
+    d, d_out = row[7], row[8]
     w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
-    scales, w_sums = array_at(row[4], d_out, F32), array_at(row[10], d_out, np.int32)
+    scales, w_sums = array_at(row[9], d_out, F32), array_at(row[10], d_out, np.int32)
     sums, n = np.empty(2 * TOGETHER * CHUNK, np.int32), min(width, d_out - first)
     products_i8(x, w, sums, 2 * n_rows, d, first, first + n, width)
     for r in range(n_rows):
@@ -124,31 +125,33 @@ def _products_8(row, x, out, n_rows, first, width):
 
 
 @numba.njit(cache=True, nogil=True)
-def _embed8(row, thread, n_threads):
-    """out, table, tokens, scales, tokens of x, d, d in whole vectors, rows of the table."""
-    n, d = row[5], row[6]
-    table, tokens = array_at(row[2], row[8] * row[7], np.int8), array_at(row[3], n, np.int64)
-    scales, out = array_at(row[4], row[8], F32), array_at(row[1], n * d, F32)
+def _embed(row, thread, n_threads):
+    """out, table, tokens, scales (EMBED8), n tokens, d, d in whole vectors, rows of the table."""
+    n, d, width = row[5], row[6], row[7]
+    tokens, out = array_at(row[3], n, np.int64), array_at(row[1], n * d, F32)
     first, last = share(n, thread, n_threads)
+    if row[0] == EMBED:
+        table = array_at(row[2], row[8] * width, F32)
+        for i in range(first, last):
+            out[i * d : i * d + d] = table[tokens[i] * width : tokens[i] * width + d]
+        return
+    steps, scales = array_at(row[2], row[8] * width, np.int8), array_at(row[4], row[8], F32)
     for i in range(first, last):
         for k in range(d):
-            out[i * d + k] = F32(table[tokens[i] * row[7] + k]) * scales[tokens[i]]
+            out[i * d + k] = F32(steps[tokens[i] * width + k]) * scales[tokens[i]]
 
 
 @numba.njit(cache=True, nogil=True)
-def _attention(row, scalar, thread, n_threads):
+def _attention(row, thread, n_threads):
     """out, a, b (k, v or mask), head_of, batch, heads, kv heads, queries, keys, room, d_head."""
     batch, n_heads, n_kv, n_query, n_key = row[5], row[6], row[7], row[8], row[9]
     room, d_head = row[10], row[11]
     first, last = share(batch * n_heads * n_query, thread, n_threads)
     n_scores, n_mixed = batch * n_heads * n_query * n_key, batch * n_heads * n_query * d_head
     if row[0] == SOFTMAX:
-        x, mask = (
-            array_at(row[2], n_scores, F32),
-            array_at(row[3], batch * n_query * n_key, np.uint8),
-        )
-        out = array_at(row[1], n_scores, F32)
-        floats.softmax(x, mask, out, F32(scalar), n_heads, n_query, n_key, first, last)
+        x, out = array_at(row[2], n_scores, F32), array_at(row[1], n_scores, F32)
+        mask = array_at(row[3], batch * n_query * n_key, np.uint8)
+        floats.softmax(x, mask, out, n_heads, n_query, n_key, first, last)
         return
     head_of = array_at(row[4], n_heads, np.int64)
     memory = array_at(row[3], batch * room * n_kv * d_head, F32)
@@ -159,26 +162,6 @@ def _attention(row, scalar, thread, n_threads):
     else:
         p, out = array_at(row[2], n_scores, F32), array_at(row[1], n_mixed, F32)
         floats.mix(p, memory, head_of, out, *sizes)
-
-
-@numba.njit(cache=True, nogil=True)
-def _move(row, thread, n_threads):
-    """out, x, index, batch, tokens of x, tokens of out, d; COPY: see `Recorded.append`."""
-    batch, n_x, n_out, d = row[4], row[5], row[6], row[7]
-    if row[0] == COPY:  # tokens of x to place row[8] of out, which has room for n_out
-        n, at = row[9], row[8]
-        x, out = array_at(row[2], batch * n_x * d, F32), array_at(row[1], batch * n_out * d, F32)
-        first, last = share(batch * n, thread, n_threads)
-        for i in range(first, last):
-            to, source = (i // n * n_out + at + i % n) * d, (i // n * n_x + i % n) * d
-            out[to : to + d] = x[source : source + d]
-        return
-    index = array_at(row[3], batch * n_out, np.int64)
-    x, out = array_at(row[2], batch * n_x * d, F32), array_at(row[1], batch * n_out * d, F32)
-    first, last = share(batch * n_out, thread, n_threads)
-    for i in range(first, last):
-        source = index[i] if row[0] == EMBED else i // n_out * n_x + index[i]
-        out[i * d : i * d + d] = x[source * d : source * d + d]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -193,12 +176,9 @@ def _by_token(row, scalar, thread, n_threads):
         floats.norm(x, gain, bias, out, d, row[7], F32(scalar), first, last)
     else:
         n_heads, d_head = row[6], row[7]
-        d = n_heads * d_head
+        d, n_turns = n_heads * d_head, n_tok * d_head // 2
         x, out = array_at(row[2], n_tok * d, F32), array_at(row[1], n_tok * d, F32)
-        cos, sin = (
-            array_at(row[3], n_tok * d_head // 2, F32),
-            array_at(row[4], n_tok * d_head // 2, F32),
-        )
+        cos, sin = array_at(row[3], n_turns, F32), array_at(row[4], n_turns, F32)
         floats.rope(x, cos, sin, out, n_heads, d_head, first, last)
 
 
@@ -206,18 +186,18 @@ def _by_token(row, scalar, thread, n_threads):
 def _elementwise(row, scalar, thread, n_threads):
     """out, x, y or kind, n."""
     op, n = row[0], row[5]
-    first, last = share(n, thread, n_threads, 16)
+    first, last = share(n, thread, n_threads, 16)  # a cache line: no two threads write to one
     x, out = array_at(row[2], n, F32), array_at(row[1], n, F32)
     if op == ACTIVATION:
         floats.activation(x, out, row[4], F32(scalar), first, last)
     elif op == SCALE:
         for i in range(first, last):
             out[i] = x[i] * F32(scalar)
-    elif op == ADD:
-        y = array_at(row[3], n, F32)
-        for i in range(first, last):
-            out[i] = x[i] + y[i]
     else:
         y = array_at(row[3], n, F32)
-        for i in range(first, last):
-            out[i] = x[i] * y[i]
+        if op == ADD:
+            for i in range(first, last):
+                out[i] = x[i] + y[i]
+        else:
+            for i in range(first, last):
+                out[i] = x[i] * y[i]

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from mu_ref.kernels.linear import FLOATS
+from mu_ref.kernels.machine import places
 from mu_ref.kernels.packing import BIG
 from mu_ref.kernels.simd import fma4, mix_f32, store4, sums4, zeros4
 
@@ -31,7 +32,7 @@ def norm(x, gain, bias, out, d, kind, eps, first, last):
     work, sums = np.empty(d, np.float32), np.empty(FLOATS)
     for row in range(first, last):
         given, to = x[row * d : (row + 1) * d], out[row * d : (row + 1) * d]
-        mean = np.float32(total(given, sums) / d) if kind == 2 else np.float32(0)
+        mean = np.float32(total(given, sums) / d) if kind == 2 else np.float32(0)  # 2: "layer"
         for k in range(d):
             work[k] = (given[k] - mean) * (given[k] - mean)
         root = np.sqrt(np.float32(total(work, sums) / d) + eps)
@@ -84,9 +85,7 @@ def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, firs
     """
     dots = np.empty(n_key + 3, np.float32)
     for row in range(first, last):
-        batch, head, query = row // (n_heads * n_query), row // n_query % n_heads, row % n_query
-        at = ((batch * n_query + query) * n_heads + head) * d_head
-        start, stride = (batch * room * n_kv + head_of[head]) * d_head, n_kv * d_head
+        at, start, stride = places(row, head_of, n_heads, n_kv, n_query, room, d_head)
         if d_head % FLOATS == 0:
             for j in range(0, n_key, 4):
                 step = stride if j + 4 <= n_key else 0  # fewer than four left: one by one
@@ -97,7 +96,7 @@ def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, firs
                     sums4(dots, i, total)
             out[row * n_key : (row + 1) * n_key] = dots[:n_key]
         else:
-            for j in range(n_key):
+            for j in range(n_key):  # a vector would take in numbers of the next key
                 dot = np.float32(0)
                 for c in range(d_head):
                     dot += q[at + c] * k[start + j * stride + c]
@@ -136,8 +135,8 @@ def exp(x, powers):
 
 
 @numba.njit(cache=True, nogil=True)
-def softmax(x, mask, out, factor, n_heads, n_query, n_key, first, last):
-    """Softmax of factor * x where mask [batch, query, key] is not 0; else 0.
+def softmax(x, mask, out, n_heads, n_query, n_key, first, last):
+    """Softmax of x where mask [batch, query, key] is not 0; else 0.
 
     Contract: bound. 2.8 ns an element.
     """
@@ -148,14 +147,14 @@ def softmax(x, mask, out, factor, n_heads, n_query, n_key, first, last):
         seen = mask[at : at + n_key]
         given, weights = x[row * n_key : (row + 1) * n_key], out[row * n_key : (row + 1) * n_key]
         for j in range(n_key):
-            weights[j] = given[j] * factor if seen[j] else UNSEEN
+            weights[j] = given[j] if seen[j] else UNSEEN
         largest = np.float32(0.5) * UNSEEN  # more than what is not seen, which so becomes 0
         for j in range(n_key):
             largest = max(largest, weights[j])
         for j in range(n_key):
             weights[j] = weights[j] - largest
         exp(weights, powers)
-        whole = max(np.float32(total(weights, sums)), np.float32(1e-30))
+        whole = max(np.float32(total(weights, sums)), np.float32(1e-30))  # 0: sees nothing
         for j in range(n_key):
             weights[j] = weights[j] / whole
 
@@ -170,9 +169,7 @@ def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, first, 
     """
     features = np.empty(4 * FLOATS, np.float32)
     for row in range(first, last):
-        batch, head, query = row // (n_heads * n_query), row // n_query % n_heads, row % n_query
-        to = ((batch * n_query + query) * n_heads + head) * d_head
-        start, stride = (batch * room * n_kv + head_of[head]) * d_head, n_kv * d_head
+        to, start, stride = places(row, head_of, n_heads, n_kv, n_query, room, d_head)
         for c in range(0, d_head, len(features)):
             total = zeros4(np.float32(0))
             for j in range(n_key):

@@ -1,24 +1,24 @@
 """The integer machine: which kernel each row of a program calls, and with which arrays.
 
 What a site needs beside arrays and sizes (multipliers, limits) stands in a table of constants,
-whose address is part of the row; `mu_ref/ops/fast/integers.py` writes it once per site.
+whose address is part of the row; `mu_ref/ops/fast/sites.py` makes it once per site. Each function
+says what stands in its rows from row[1] on; who writes them: `mu_ref/ops/fast/integers.py`.
 """
 
 import numba
 import numpy as np
 
-from mu_ref.kernels import integer_attention, integers
+from mu_ref.kernels import integers
 from mu_ref.kernels.linear import products_i8
-from mu_ref.kernels.machine import array_at, share, wait
+from mu_ref.kernels.machine import COPY, TAKE, array_at, move, share, wait
 from mu_ref.kernels.packing import bytes_of
 from mu_ref.kernels.rounding import rescale, rescale_channels
 
 __all__ = ["run", "scratch_bytes"]
 
 I16, I64 = np.int16, np.int64
-EMBED, LINEAR, NORM, ROPE, COPY, TAKE, SCORES = range(7)
-SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(7, 13)
-CHUNK = 64  # outputs whose sums wait to be rescaled
+EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(2, 13)
+CHUNK = 64  # outputs whose sums wait to be rescaled; they stay in the nearest cache
 MANY = 64  # rows of bytes that pass over the weights together
 
 
@@ -36,14 +36,22 @@ def run(program, n_rows, scalars, counter, thread, n_threads):
         op = row[0]
         if op == LINEAR:
             _linear(row, thread, n_threads)
+        elif op == EMBED:
+            _embed(row, thread, n_threads)
         elif op in (SCORES, SOFTMAX, MIX):
             _attention(row, thread, n_threads)
-        elif op in (EMBED, COPY, TAKE):
-            _move(row, thread, n_threads)
+        elif op in (COPY, TAKE):
+            move(row, thread, n_threads, I16)
         elif op in (NORM, ROPE):
             _by_token(row, thread, n_threads)
         else:
             _elementwise(row, thread, n_threads)
+
+
+@numba.njit(cache=True, nogil=True)
+def _rescaling(constants):
+    """low, high, mode, m, t, as `rounding.rescale_row` takes them."""
+    return constants[0], constants[1], constants[2], constants[3], constants[4]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -61,6 +69,7 @@ def _linear(row, thread, n_threads):
     ts, starts = constants[4 : 4 + d_out], constants[4 + d_out : 4 + 2 * d_out]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
     w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
+    # Memory that stays: so large an array made anew would be mapped page by page each time.
     mine = row[10] + thread * MANY * (d + 4 * CHUNK)
     bytes_ = array_at(mine, MANY * d, np.uint8)
     sums = array_at(mine + MANY * d, MANY * CHUNK, np.int32)
@@ -83,7 +92,7 @@ def _linear(row, thread, n_threads):
                     for i in range(end - c):
                         wide_accs[i] = begin[i] + lows[i] + (np.int64(highs[i]) << 8)
                     rescale_channels(wide_accs, ms[c:end], ts[c:end], mode, low, high, y)
-                else:
+                else:  # 32 bits are enough here, and twice as many fit a vector
                     for i in range(end - c):
                         accs[i] = np.int32(begin[i] + lows[i])
                     rescale_channels(accs, ms[c:end], ts[c:end], mode, low, high, y)
@@ -100,66 +109,42 @@ def _attention(row, thread, n_threads):
     batch, n_heads, n_kv, n_query, n_key = row[6], row[7], row[8], row[9], row[10]
     room, d_head = row[11], row[12]
     constants = array_at(row[4], 7, I64)
-    low, high, mode, m, t = constants[0], constants[1], constants[2], constants[3], constants[4]
+    by = _rescaling(constants)
     first, last = share(batch * n_heads * n_query, thread, n_threads)
     n_scores, n_mixed = batch * n_heads * n_query * n_key, batch * n_heads * n_query * d_head
     if row[0] == SOFTMAX:
         x, out = array_at(row[2], n_scores, I16), array_at(row[1], n_scores, I16)
-        mask, exp2 = (
-            array_at(row[3], batch * n_query * n_key, np.uint8),
-            array_at(row[5], constants[6], I64),
-        )
-        bits = constants[5]
-        integer_attention.probabilities(
-            x, mask, out, exp2, m, t, bits, low, high, n_heads, n_query, n_key, first, last
-        )
+        mask = array_at(row[3], batch * n_query * n_key, np.uint8)
+        exp2, bits = array_at(row[5], constants[6], I64), constants[5]
+        sizes = (n_heads, n_query, n_key, first, last)
+        integers.probabilities(x, mask, out, exp2, bits, by, *sizes)
         return
     head_of, narrow = array_at(row[5], n_heads, I64), constants[5] == 1
     memory = array_at(row[3], batch * room * n_kv * d_head, I16)
+    sizes = (n_heads, n_kv, n_query, n_key, room, d_head)
     if row[0] == SCORES:
         q, out = array_at(row[2], n_mixed, I16), array_at(row[1], n_scores, I16)
-        integer_attention.scores(
-            q, memory, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
-            m, t, mode, low, high, first, last,
-        )  # fmt: skip
+        integers.scores(q, memory, head_of, out, *sizes, narrow, by, first, last)
     else:
         p, out = array_at(row[2], n_scores, I16), array_at(row[1], n_mixed, I16)
-        integer_attention.mix(
-            p, memory, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
-            m, t, mode, low, high, first, last,
-        )  # fmt: skip
+        integers.mix(p, memory, head_of, out, *sizes, narrow, by, first, last)
 
 
 @numba.njit(cache=True, nogil=True)
-def _move(row, thread, n_threads):
-    """out, x, index, batch, tokens of x, tokens of out, d; COPY: see `Recorded.append`.
+def _embed(row, thread, n_threads):
+    """out, table, tokens, constants, n tokens, d, d in whole vectors, rows of the table.
 
-    EMBED has constants in row[8]: low, high, mode, then m and t for each token of the vocabulary.
+    Constants: low, high, mode, then m and t for each row of the table, as each has its own scale.
     """
-    batch, n_x, n_out, d = row[4], row[5], row[6], row[7]
-    if row[0] == EMBED:
-        table, tokens = array_at(row[2], n_x * row[9], np.int8), array_at(row[3], n_out, I64)
-        constants, out = array_at(row[8], 3 + 2 * n_x, I64), array_at(row[1], n_out * d, I16)
-        first, last = share(n_out, thread, n_threads)
-        for i in range(first, last):
-            m, t = constants[3 + tokens[i]], constants[3 + n_x + tokens[i]]
-            for k in range(d):
-                y = rescale(np.int64(table[tokens[i] * row[9] + k]), m, t, constants[2])
-                out[i * d + k] = min(max(y, constants[0]), constants[1])
-        return
-    x, out = array_at(row[2], batch * n_x * d, I16), array_at(row[1], batch * n_out * d, I16)
-    if row[0] == COPY:
-        n, at = row[9], row[8]
-        first, last = share(batch * n, thread, n_threads)
-        for i in range(first, last):
-            to, source = (i // n * n_out + at + i % n) * d, (i // n * n_x + i % n) * d
-            out[to : to + d] = x[source : source + d]
-        return
-    index = array_at(row[3], batch * n_out, I64)
-    first, last = share(batch * n_out, thread, n_threads)
+    n, d, width, n_rows = row[5], row[6], row[7], row[8]
+    table, tokens = array_at(row[2], n_rows * width, np.int8), array_at(row[3], n, I64)
+    constants, out = array_at(row[4], 3 + 2 * n_rows, I64), array_at(row[1], n * d, I16)
+    first, last = share(n, thread, n_threads)
     for i in range(first, last):
-        source = i // n_out * n_x + index[i]
-        out[i * d : i * d + d] = x[source * d : source * d + d]
+        m, t = constants[3 + tokens[i]], constants[3 + n_rows + tokens[i]]
+        for k in range(d):
+            y = rescale(np.int64(table[tokens[i] * width + k]), m, t, constants[2])
+            out[i * d + k] = min(max(y, constants[0]), constants[1])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -171,23 +156,20 @@ def _by_token(row, thread, n_threads):
     n_tok = row[4]
     first, last = share(n_tok, thread, n_threads)
     constants = array_at(row[3], 8, I64)
-    low, high, mode, m, t = constants[0], constants[1], constants[2], constants[3], constants[4]
+    by = _rescaling(constants)
     if row[0] == NORM:
         d = row[5]
         x, out = array_at(row[2], n_tok * d, I16), array_at(row[1], n_tok * d, I16)
         gain, rsqrt = array_at(row[6], d, I16), array_at(row[8], constants[7], I64)
         bias = array_at(row[7], d if row[7] else 0, np.int32)
         layer, eps = constants[5] == 1, constants[6]
-        integers.norm(x, gain, bias, out, rsqrt, d, layer, eps, m, t, low, high, first, last)
+        integers.norm(x, gain, bias, out, rsqrt, d, layer, eps, by, first, last)
     else:
         n_heads, d_head = row[5], row[6]
-        d = n_heads * d_head
+        d, n_turns = n_heads * d_head, n_tok * d_head // 2
         x, out = array_at(row[2], n_tok * d, I16), array_at(row[1], n_tok * d, I16)
-        cos, sin = (
-            array_at(row[7], n_tok * d_head // 2, I64),
-            array_at(row[8], n_tok * d_head // 2, I64),
-        )
-        integers.rope(x, cos, sin, out, n_heads, d_head, m, t, mode, low, high, first, last)
+        cos, sin = array_at(row[7], n_turns, I64), array_at(row[8], n_turns, I64)
+        integers.rope(x, cos, sin, out, n_heads, d_head, by, first, last)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -199,18 +181,16 @@ def _elementwise(row, thread, n_threads):
     """
     n = row[5]
     constants = array_at(row[4], 9, I64)
-    low, high, mode, m, t = constants[0], constants[1], constants[2], constants[3], constants[4]
+    by = _rescaling(constants)
     x, out = array_at(row[2], n, I16), array_at(row[1], n, I16)
-    first, last = share(n, thread, n_threads, 32)
+    first, last = share(n, thread, n_threads, 32)  # a cache line: no two threads write to one
     if row[0] == ADD:
-        integers.add(x, array_at(row[3], n, I16), out, m, constants[5], t, low, high, first, last)
+        integers.add(x, array_at(row[3], n, I16), out, constants[5], by, first, last)
     elif row[0] == MUL:
-        integers.mul(x, array_at(row[3], n, I16), out, m, t, mode, low, high, first, last)
+        integers.mul(x, array_at(row[3], n, I16), out, by, first, last)
     elif row[0] == LOOKUP:
         integers.lookup(x, array_at(row[3], 511, I16), out, first, last)
     else:
         points = array_at(row[3], constants[8], I64)
-        integers.activation(
-            x, out, points, constants[5], constants[6], constants[7],
-            m, t, mode, low, high, first, last,
-        )  # fmt: skip
+        kind, argument_m, argument_t = constants[5], constants[6], constants[7]
+        integers.activation(x, out, points, kind, argument_m, argument_t, by, first, last)

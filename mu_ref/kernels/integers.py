@@ -1,12 +1,14 @@
-"""Integer twins of `mu_ref/integers/nonlinear.py` and, attention apart, `mu_ref/ops/integer.py`.
+"""Integer twins of `mu_ref/integers/nonlinear.py` and `mu_ref/ops/integer.py`, on flat arrays.
 
 Values are int16 steps q - z. Tensors lie as in `floats.py`, and the functions work on ranges in the
-same way. Everything is exact: the integers are those of the reference executor.
+same way. Everything is exact: the integers are those of the reference executor. `by` is how sums
+become the steps of a site, (low, high, mode, m, t); see `rounding.rescale_row`.
 """
 
 import numba
 import numpy as np
 
+from mu_ref.kernels.machine import places
 from mu_ref.kernels.rounding import (
     ARGUMENT_BITS,
     ONE,
@@ -18,19 +20,27 @@ from mu_ref.kernels.rounding import (
     rescale_row,
     shifted,
 )
+from mu_ref.kernels.simd import mix_i16, pairs4, store4, sums4, zeros4
 
-__all__ = ["activation", "add", "center", "lookup", "mul", "norm", "rope"]
+__all__ = [
+    "activation", "add", "center", "lookup", "mix", "mul", "norm", "probabilities", "rope",
+    "scores", "split_bytes",
+]  # fmt: skip
+
+SHORTS = 32  # int16 in a vector
+FEATURES = 64  # that are mixed together
 
 
 # -- rows ------------------------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, nogil=True)
-def norm(x, gain, bias, out, rsqrt, d, layer, eps, m, t, low, high, first, last):
+def norm(x, gain, bias, out, rsqrt, d, layer, eps, by, first, last):
     """Normalise rows first..last-1.
 
     Contract: exact. 1.5 ns an element. bias is empty where there is none.
     """
+    low, high, _, m, t = by
     steps = np.empty(d, np.int64)
     for row in range(first, last):
         at = row * d
@@ -44,6 +54,7 @@ def norm(x, gain, bias, out, rsqrt, d, layer, eps, m, t, low, high, first, last)
         for k in range(d):
             squares += steps[k] * steps[k]
         squares += eps >> (2 * shift)
+        # 1 / sqrt(r) from a table of mantissas in [2^30, 2^32), so r loses an even number of bits.
         r = max(squares, ONE)
         half = (bit_length(r) - 31) >> 1
         mantissa = r >> (2 * half) if half > 0 else r << (-2 * half)
@@ -52,7 +63,7 @@ def norm(x, gain, bias, out, rsqrt, d, layer, eps, m, t, low, high, first, last)
         row_t = t + 15 + half
         if layer:
             row_t = max(row_t - 8, ONE)  # the bias is in 2^-8 steps of the output
-        if row_t > 62:
+        if row_t > 62:  # all that is left of so small a number is 0; int64 shifts no further
             row_m, row_t = np.int64(0), np.int64(62)
         for k in range(d):
             steps[k] = shifted(steps[k] * gain[k] * row_m, row_t)
@@ -80,7 +91,7 @@ def center(steps, d):
 
 
 @numba.njit(cache=True, nogil=True)
-def rope(x, cos, sin, out, n_heads, d_head, m, t, mode, low, high, first, last):
+def rope(x, cos, sin, out, n_heads, d_head, by, first, last):
     """Turn the pairs of tokens first..last-1; cos and sin in 2^-15.
 
     Contract: exact. 0.7 ns an element.
@@ -96,21 +107,137 @@ def rope(x, cos, sin, out, n_heads, d_head, m, t, mode, low, high, first, last):
                 a, b = np.int64(left[i]), np.int64(right[i])
                 turned[i] = a * c[i] - b * s[i]
                 turned[half + i] = b * c[i] + a * s[i]
-            rescale_row(turned, m, t, mode, low, high, out[at : at + d_head])
+            rescale_row(turned, by, out[at : at + d_head])
+
+
+# -- attention: a row is (batch, head, query) ------------------------------------------------------
+
+
+@numba.njit(cache=True, nogil=True)
+def split_bytes(x, high, low):
+    """Write x >> 8 and x & 255, so that products with 16 bits fit int32. Contract: exact."""
+    for i in range(len(x)):
+        high[i] = x[i] >> 8
+        low[i] = x[i] & 255
+
+
+@numba.njit(cache=True, nogil=True)
+def scores(
+    q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow, by, first, last
+):
+    """Write q · k for each key. Contract: exact. 26 ns an element.
+
+    With narrow, q and k have 8 bits. q is filled up with zeros to whole vectors, so up to 31
+    elements behind a key are read and count nothing: k must go on that far.
+    """
+    d = -(-d_head // SHORTS) * SHORTS
+    tops, rests = np.zeros(d, np.int16), np.zeros(d, np.int16)
+    dots = np.empty(n_key, np.int64)
+    of_tops, of_rests = np.zeros(n_key + 3, np.int32), np.zeros(n_key + 3, np.int32)
+    for row in range(first, last):
+        at, start, stride = places(row, head_of, n_heads, n_kv, n_query, room, d_head)
+        if narrow:
+            rests[:d_head] = q[at : at + d_head]
+        else:
+            split_bytes(q[at : at + d_head], tops, rests)
+        dots[:] = 0
+        for some in range(0, d, PART):  # int32 holds the products of one part
+            for j in range(0, n_key, 4):
+                step = stride if j + 4 <= n_key else 0  # fewer than four left: one by one
+                for i in range(j, min(j + 4, n_key), 4 if step else 1):
+                    top = rest = zeros4(np.int32(0))
+                    for c in range(some, min(some + PART, d), SHORTS):
+                        if not narrow:
+                            top = pairs4(top, tops, c, k, start + i * stride + c, step)
+                        rest = pairs4(rest, rests, c, k, start + i * stride + c, step)
+                    sums4(of_tops, i, top)
+                    sums4(of_rests, i, rest)
+            for j in range(n_key):
+                dots[j] += (np.int64(of_tops[j]) << 8) + of_rests[j]
+        rescale_row(dots, by, out[row * n_key : (row + 1) * n_key])
+
+
+@numba.njit(cache=True, nogil=True)
+def probabilities(x, mask, out, exp2, bits, by, n_heads, n_query, n_key, first, last):
+    """Twin of nonlinear.exp2_weights and nonlinear.probabilities.
+
+    Contract: exact. 3.0 ns an element.
+
+    The quotient is taken in float64: numerator and sum are below 2^53 and the quotient below 2^16,
+    so its rounding (2^-53 of it) is less than its distance to the next integer (1 / sum).
+    """
+    low, high, _, m, t = by
+    weights, shifts = np.empty(n_key, np.int64), np.empty(n_key, np.int64)
+    ends = np.empty(2 * n_key, np.int64)
+    for row in range(first, last):
+        batch, query = row // (n_heads * n_query), row % n_query
+        at = (batch * n_query + query) * n_key
+        seen = mask[at : at + n_key]
+        given, to = x[row * n_key : (row + 1) * n_key], out[row * n_key : (row + 1) * n_key]
+        largest = np.int64(-(2**16))
+        for j in range(n_key):
+            largest = max(largest, np.int64(given[j]) if seen[j] else np.int64(-(2**16)))
+        for j in range(n_key):
+            below = largest - given[j] if seen[j] else np.int64(0)
+            u = min(shifted(below * m, t), np.int64(31 << ARGUMENT_BITS))
+            shifts[j] = u >> ARGUMENT_BITS
+            weights[j] = u & ((1 << ARGUMENT_BITS) - 1)
+        interpolate_row(exp2, weights, ends, ARGUMENT_BITS - 8, 0)
+        total = np.int64(0)
+        for j in range(n_key):
+            weights[j] = weights[j] >> shifts[j] if seen[j] else np.int64(0)
+            total += weights[j]
+        divisor = np.float64(max(total, ONE))  # a row of padding sees no key
+        for j in range(n_key):
+            numerator = np.float64((weights[j] << bits) + (total >> 1))
+            to[j] = clip(np.int64(numerator / divisor), low, high)
+
+
+@numba.njit(cache=True, nogil=True)
+def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow, by, first, last):
+    """Sum p_j v_j. Contract: exact. 2.2 ns an element.
+
+    With narrow, p and v have 8 bits. Up to 63 elements behind a value are read and count nothing.
+    """
+    n_pairs = -(-n_key // 2) * 2  # a last key without partner meets a weight of 0
+    tops, rests = np.zeros(n_pairs, np.int16), np.zeros(n_pairs, np.int16)
+    part, sums = np.empty(FEATURES, np.int32), np.empty(FEATURES, np.int64)
+    for row in range(first, last):
+        to, start, stride = places(row, head_of, n_heads, n_kv, n_query, room, d_head)
+        if narrow:
+            rests[:n_key] = p[row * n_key : (row + 1) * n_key]
+        else:
+            split_bytes(p[row * n_key : (row + 1) * n_key], tops, rests)
+        for c in range(0, d_head, FEATURES):
+            sums[:] = 0
+            for some in range(0, n_key, PART):  # int32 holds the products of one part
+                top = rest = zeros4(np.int32(0))
+                for j in range(some, min(some + PART, n_key), 2):
+                    at, other = start + j * stride + c, start + min(j + 1, n_key - 1) * stride + c
+                    if not narrow:
+                        top = mix_i16(top, tops, j, v, at, other)
+                    rest = mix_i16(rest, rests, j, v, at, other)
+                store4(part, 0, 16, top)
+                for i in range(FEATURES):
+                    sums[i] += np.int64(part[i]) << 8
+                store4(part, 0, 16, rest)
+                for i in range(FEATURES):
+                    sums[i] += part[i]
+            n = min(FEATURES, d_head - c)
+            rescale_row(sums[:n], by, out[to + c : to + c + n])
 
 
 # -- elements --------------------------------------------------------------------------------------
 
 
 @numba.njit(cache=True, nogil=True)
-def activation(x, out, points, kind, argument_m, argument_t, m, t, mode, low, high, first, last):
+def activation(x, out, points, kind, argument_m, argument_t, by, first, last):
     """Twin of nonlinear.gate: x g(x) for kind 0, tanh for 1; relu for 2.
 
     Contract: exact. 3.0 ns an element.
     """
-    room, sizes_room, ends = (
-        np.empty(PART, np.int64), np.empty(PART, np.int64), np.empty(2 * PART, np.int64),
-    )  # fmt: skip
+    room, sizes_room = np.empty(PART, np.int64), np.empty(PART, np.int64)
+    ends = np.empty(2 * PART, np.int64)
     turn = np.int64(0) if kind == 1 else ONE << 15  # g(-x) is turn - g(x)
     for start in range(first, last, PART):
         given, to = x[start : min(start + PART, last)], out[start : min(start + PART, last)]
@@ -121,12 +248,12 @@ def activation(x, out, points, kind, argument_m, argument_t, m, t, mode, low, hi
         else:
             for i in range(len(to)):
                 part[i] = shifted(np.int64(given[i]) * argument_m, argument_t)
-                g[i] = min(abs(part[i]), np.int64(16 << ARGUMENT_BITS))
+                g[i] = min(abs(part[i]), np.int64(16 << ARGUMENT_BITS))  # the table ends at 16
             interpolate_row(points, g, ends, ARGUMENT_BITS - 7, 1)
             for i in range(len(to)):
                 of_sign = g[i] if part[i] >= 0 else turn - g[i]
                 part[i] = of_sign if kind == 1 else given[i] * of_sign
-        rescale_row(part, m, t, mode, low, high, to)
+        rescale_row(part, by, to)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -141,8 +268,12 @@ def lookup(x, values, out, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def add(x, y, out, m_x, m_y, t, low, high, first, last):
-    """Twin of fixed_point.requantize_sum. Contract: exact. 1.0 ns an element."""
+def add(x, y, out, m_y, by, first, last):
+    """Twin of fixed_point.requantize_sum; m of `by` is that of x.
+
+    Contract: exact. 1.0 ns an element.
+    """
+    low, high, _, m_x, t = by
     a, b, to = x[first:last], y[first:last], out[first:last]
     for i in range(len(to)):
         total = np.int64(a[i]) * m_x + np.int64(b[i]) * m_y
@@ -150,7 +281,7 @@ def add(x, y, out, m_x, m_y, t, low, high, first, last):
 
 
 @numba.njit(cache=True, nogil=True)
-def mul(x, y, out, m, t, mode, low, high, first, last):
+def mul(x, y, out, by, first, last):
     """Multiply elements and rescale. Contract: exact. 1.2 ns an element."""
     part = np.empty(PART, np.int64)
     for start in range(first, last, PART):
@@ -158,4 +289,4 @@ def mul(x, y, out, m, t, mode, low, high, first, last):
         a, b = x[start : start + n], y[start : start + n]
         for i in range(n):
             part[i] = np.int64(a[i]) * np.int64(b[i])
-        rescale_row(part, m, t, mode, low, high, out[start : start + n])
+        rescale_row(part, by, out[start : start + n])

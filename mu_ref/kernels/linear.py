@@ -2,9 +2,9 @@
 
 Weights of 8 and 32 bits stay row by row as in the file, padded with zeros to whole vectors and to
 four rows; lanes are features, and are summed at the end. Weights of 4 bits lie in blocks of 16
-outputs (`packing.blocks_of`), and lanes are outputs. An output's sum does not depend on what is
-computed beside it, so one row or sixty-four, one thread or two, give the same bits. How x is laid
-out: `packing.py`.
+outputs, and lanes are outputs. An output's sum does not depend on what is computed beside it, so
+one row or sixty-four, one thread or two, give the same bits. How weights are laid out:
+`mu_ref/ops/fast/matrices.py`; how x is: `packing.py`.
 """
 
 import numba
@@ -43,7 +43,7 @@ def products_f32(x, w, out, n_rows, d, d_out, first, last):
     for n in range(first, last, 4):
         at, whole = n * d, n + 4 <= last
         for r in range(0, n_rows, 2):
-            a, b = zeros4(np.float32(0)), zeros4(np.float32(0))
+            a = b = zeros4(np.float32(0))
             other = min(r + 1, n_rows - 1)  # a last row without partner is computed twice
             for k in range(0, d, FLOATS):
                 if r == 0:
@@ -70,11 +70,12 @@ def products_i8(x, w, out, n_rows, d, first, last, width):
     x is uint8, w int8, out int32 with rows of `width`, room for whole fours. Rows of x and w have d
     bytes, a multiple of 64; w has four rows or a multiple, and is read once for all rows of x.
     """
+    # Many rows of x pass over the same weights, so each four of them ask for a share of the next.
     share = -(-d // (-(-n_rows // 4) * BYTES)) * BYTES
     for n in range(first, last, 4):
         at, to = n * d, n - first
-        if n_rows <= 2:
-            a, b = zeros4(np.int32(0)), zeros4(np.int32(0))
+        if n_rows <= 2:  # the time is that of reading w; more rows than asked for would cost some
+            a = b = zeros4(np.int32(0))
             for k in range(0, d, BYTES):
                 fetch4(w, at + AHEAD * d + k, d)
                 a = dot4(a, x, k, w, at + k, d)
@@ -85,11 +86,10 @@ def products_i8(x, w, out, n_rows, d, first, last, width):
                 sums4(out, to + width, b)
             continue
         for r in range(0, n_rows, 4):
-            a, b, c, e = (
-                zeros4(np.int32(0)), zeros4(np.int32(0)), zeros4(np.int32(0)), zeros4(np.int32(0)),
-            )  # fmt: skip
+            # Sixteen sums are on their way at a time, so none waits for the product before it.
+            a = b = c = e = zeros4(np.int32(0))
             r1, r2, r3 = min(r + 1, n_rows - 1), min(r + 2, n_rows - 1), min(r + 3, n_rows - 1)
-            ask, enough = r // 4 * share, (r // 4 + 1) * share  # each four rows ask for a part
+            ask, enough = r // 4 * share, (r // 4 + 1) * share
             for k in range(0, d, BYTES):
                 if ask <= k < enough:
                     fetch4(w, at + AHEAD * d + k, d)
@@ -110,7 +110,7 @@ def products_i4(x, starts, w, scales, out, n_rows, n_groups, first, last):
     Contract: bound. 27 GB/s of weights with one row; 150 G multiply-adds a second with eight.
 
     x and starts are from `packing.halves_of`, of two rows or, with n_rows above two, of eight; out
-    has eight rows of last - first. w and scales are from `packing.blocks_of`; first and last are
+    has eight rows of last - first. w and scales are from `matrices.blocks_of`; first and last are
     multiples of 32.
     """
     if n_rows <= 2:
@@ -125,7 +125,7 @@ def _two_rows(x, starts, w, scales, out, n_groups, first, last):
     d, width = n_groups * INT4_GROUP, last - first
     for n in range(first, last, 32):
         at, other = n * d // 2, (n + 16) * d // 2
-        t, u = zeros4(np.float32(0)), zeros4(np.float32(0))
+        t = u = zeros4(np.float32(0))
         for g in range(n_groups):
             a = b = each4(starts, g, n_groups)
             for part in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 32):
@@ -148,7 +148,7 @@ def _eight_rows(x, starts, w, scales, out, n_groups, first, last):
     d, width = n_groups * INT4_GROUP, last - first
     for n in range(first, last, 16):
         at = n * d // 2
-        t, u = zeros4(np.float32(0)), zeros4(np.float32(0))
+        t = u = zeros4(np.float32(0))
         for g in range(n_groups):
             a, b = each4(starts, g, n_groups), each4(starts, g + 4 * n_groups, n_groups)
             c, e = (

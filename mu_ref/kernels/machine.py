@@ -1,22 +1,33 @@
-"""Runs a recorded program: one call for a whole step, on one thread or several.
+"""What the two machines share; a machine runs a program of deferred operations in one call.
 
 A program is a table of integers, a row for each operation: its code, the addresses of its arrays,
 its sizes. All threads walk through the same rows, take their share of each, and wait for each
-other before a row that reads what another thread wrote. A share never splits a sum.
+other before a row that reads what another thread wrote. A share never splits a sum. Who writes the
+rows: `mu_ref/ops/fast/deferred.py`; who runs them: `float_program.py` and `integer_program.py`.
 """
 
 import os
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["WIDTH", "array_at", "share", "wait"]
+__all__ = ["COPY", "TAKE", "WIDTH", "array_at", "move", "places", "share", "wait"]
 
 WIDTH = 16  # integers in a row of the program
+COPY, TAKE = range(2)  # operations of both machines; each goes on counting for its own
 PATIENCE = 2000  # looks at the counter before another thread may have the core
-_give_way = types.ExternalFunction("sched_yield", types.int32()) if os.name == "posix" else None
+
+if os.name == "posix":
+    # With more threads than free cores, spinning would starve the thread that is waited for.
+    _give_way = types.ExternalFunction("sched_yield", types.int32())
+else:
+
+    @numba.njit(cache=True, nogil=True)
+    def _give_way():
+        """Nothing: the scheduler takes the core away by itself."""
 
 
 @intrinsic
@@ -62,28 +73,49 @@ def _read(typingctx, address):
     return types.int64(types.int64), codegen
 
 
-if os.name == "posix":
-
-    @numba.njit(cache=True, nogil=True)
-    def yield_core():
-        """Let another thread run: with more threads than free cores, spinning would starve it."""
-        _give_way()
-
-else:
-
-    @numba.njit(cache=True, nogil=True)
-    def yield_core():
-        """Nothing: the scheduler takes the core away by itself."""
-
-
 @numba.njit(cache=True, nogil=True)
 def wait(counter, meeting, n_threads):
     """Return when every thread has called this `meeting` times."""
     if n_threads == 1:
         return
-    _add_one(counter)
+    _add_one(counter)  # it only grows: setting it back would need a meeting of its own
     looks = 0
     while _read(counter) < meeting * n_threads:
         looks += 1
         if looks > PATIENCE:
-            yield_core()
+            _give_way()
+
+
+@numba.njit(cache=True, nogil=True)
+def move(row, thread, n_threads, dtype):
+    """out, x, index, batch, tokens of x, tokens of out, d; COPY: first place in out, and how many.
+
+    TAKE picks the tokens of x that index names, for each row of the batch by itself.
+    """
+    batch, n_x, n_out, d = row[4], row[5], row[6], row[7]
+    x, out = array_at(row[2], batch * n_x * d, dtype), array_at(row[1], batch * n_out * d, dtype)
+    if row[0] == COPY:
+        at, n = row[8], row[9]  # out may have room for more tokens than come
+        first, last = share(batch * n, thread, n_threads)
+        for i in range(first, last):
+            to, source = (i // n * n_out + at + i % n) * d, (i // n * n_x + i % n) * d
+            out[to : to + d] = x[source : source + d]
+        return
+    index = array_at(row[3], batch * n_out, np.int64)
+    first, last = share(batch * n_out, thread, n_threads)
+    for i in range(first, last):
+        source = (i // n_out * n_x + index[i]) * d
+        out[i * d : i * d + d] = x[source : source + d]
+
+
+@numba.njit(cache=True, nogil=True)
+def places(row, head_of, n_heads, n_kv, n_query, room, d_head):
+    """Where attention finds what a row (batch, head, query) reads.
+
+    Returns:
+        The place of its query (and of its result), of its first key or value, and how far it is
+        from one key to the next: heads lie beside each other, token by token.
+    """
+    batch, head, query = row // (n_heads * n_query), row // n_query % n_heads, row % n_query
+    at = ((batch * n_query + query) * n_heads + head) * d_head
+    return at, (batch * room * n_kv + head_of[head]) * d_head, n_kv * d_head

@@ -1,4 +1,4 @@
-"""How a product finds its input, as bytes or as halves of steps, and int4 weights, in blocks.
+"""How a product finds its input: as bytes, or as halves of steps.
 
 Loops are kept free of branches and of 64-bit numbers, so that the compiler can use vectors.
 """
@@ -7,9 +7,8 @@ import numba
 import numpy as np
 
 from mu_ref.config import INT4_GROUP
-from mu_ref.memory import aligned
 
-__all__ = ["BIG", "TOGETHER", "blocks_of", "bytes_of", "halves_of", "steps_of"]
+__all__ = ["BIG", "TOGETHER", "bytes_of", "halves_of", "steps_of"]
 
 TOGETHER = 8  # rows of x that pass over int4 weights together
 BIG = np.float32(12582912)  # 1.5 * 2^23: adding it rounds a float32 to an integer, half to even
@@ -42,8 +41,10 @@ def steps_of(x, out, high):
 
     A row is measured by itself, so its steps do not depend on the rows beside it.
     """
+    # Without its sign a float32 is ordered like the integer of its bits; a largest float would be
+    # found one by one, as the compiler must think of NaN.
     bits, largest = x.view(np.int32), np.int32(0)
-    for k in range(len(x)):  # without its sign a float32 is ordered like the integer of its bits
+    for k in range(len(x)):
         largest = max(largest, bits[k] & np.int32(0x7FFFFFFF))
     one = np.empty(1, np.int32)
     one[0] = largest
@@ -68,6 +69,7 @@ def halves_of(steps, out, starts, row, n_rows):
         high[k] = np.int8(steps[k] >> 7)
     for k in range(d):
         low[k] = np.int8(steps[k] & 127)
+    # Eight bytes move as one word.
     highs, lows, words = high.view(np.int64), low.view(np.int64), out.view(np.int64)
     for c in range(d // 8):
         at = 2 * (c * n_rows + row)
@@ -78,29 +80,3 @@ def halves_of(steps, out, starts, row, n_rows):
             total += np.int32(steps[k])
         starts[2 * row * n_groups + g] = 0
         starts[(2 * row + 1) * n_groups + g] = np.int32(-8 * total)
-
-
-def blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lay out int4 weights and their scales in blocks of 16 outputs, for `products_i4`.
-
-    Args:
-        w: uint8 [d_out, d_in / 2], two weights in each, the even one in the low nibble.
-        scale: [d_out, groups].
-
-    Returns:
-        uint8 [blocks, d / 8, 16, 4], 8 added to each weight: byte m of an output holds weight 8 c +
-        m, and in its high nibble weight 8 c + 4 + m; float32 scales [blocks, groups, 16]. Blocks
-        are even in number.
-    """
-    (d_out, n_bytes), n_groups = w.shape, scale.shape[1]
-    n_blocks = -(-d_out // 32) * 2
-    packed = aligned((n_blocks, n_groups * INT4_GROUP // 8, 16, 4), np.uint8)
-    scales = aligned((n_blocks, n_groups, 16), np.float32)
-    for block in range(n_blocks):
-        rows = np.full((16, n_groups * INT4_GROUP // 2), 0x88, np.uint8)  # two weights of 0
-        given = w[16 * block : 16 * block + 16]
-        rows[: len(given), :n_bytes] ^= given
-        both = np.stack([rows & 15, rows >> 4], axis=-1).reshape(16, -1, 2, 4)
-        packed[block] = (both[:, :, 0] | both[:, :, 1] << 4).swapaxes(0, 1)
-        scales[block, :, : len(given)] = scale[16 * block : 16 * block + 16].T
-    return packed, scales

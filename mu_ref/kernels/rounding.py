@@ -8,21 +8,9 @@ import numba
 import numpy as np
 
 __all__ = [
-    "ARGUMENT_BITS",
-    "DOUBLE",
-    "EVEN",
-    "ONE",
-    "PART",
-    "SINGLE",
-    "bit_length",
-    "clip",
-    "interpolate",
-    "interpolate_row",
-    "rescale",
-    "rescale_channels",
-    "rescale_row",
-    "shifted",
-]
+    "ARGUMENT_BITS", "DOUBLE", "EVEN", "ONE", "PART", "SINGLE", "bit_length", "clip", "interpolate",
+    "interpolate_row", "rescale", "rescale_channels", "rescale_row", "shifted",
+]  # fmt: skip
 
 SINGLE, DOUBLE, EVEN = range(3)
 ARGUMENT_BITS = 16
@@ -56,6 +44,7 @@ def rescale(acc, m, t, mode):
         twice_rest, unit = (product - (floor << t)) << ONE, ONE << t
         up = twice_rest > unit or (twice_rest == unit and (floor & 1) == 1)
         return floor + ONE if up else floor
+    # "tflite_double" rounds to 32 bits first, ties up, and then shifts, ties away from zero.
     shift = 31 - t
     low, high = np.int64(-(2**31)), np.int64(2**31 - 1)
     left = clip(acc << max(shift, 0), low, high)
@@ -65,9 +54,13 @@ def rescale(acc, m, t, mode):
 
 
 @numba.njit(cache=True, nogil=True)
-def rescale_row(sums, m, t, mode, low, high, out):
-    """Write rescaled sums, with one multiplier. Contract: exact. 1.2 ns an element."""
-    if mode == SINGLE:
+def rescale_row(sums, by, out):
+    """Write sums as the steps of a site. Contract: exact. 1.2 ns an element.
+
+    by = (low, high, mode, m, t): the limits of a step, how is rounded, and the site's multiplier.
+    """
+    low, high, mode, m, t = by
+    if mode == SINGLE:  # a loop of its own, without the branches that vectors cannot take
         for i in range(len(out)):
             out[i] = clip(shifted(sums[i] * m, t), low, high)
     else:

@@ -17,7 +17,9 @@ from mu_ref.kernels.vectors import BYTES, F32, F32_4, I8, I16, I32, I32_4, LANES
 @intrinsic
 def zeros4(typingctx, zero):
     """total[row][lane] = 0, as float32 or int32, the type of zero."""
-    return vec.zeros(zero, F32_4 if zero == types.float32 else I32_4)
+    kind = F32_4 if zero == types.float32 else I32_4
+    rows = [ir.Constant(kind.dtype.llvm, None)] * ROWS
+    return kind(zero), lambda context, builder, s, args: context.make_tuple(builder, kind, rows)
 
 
 @intrinsic
@@ -63,6 +65,7 @@ def mix_i16(typingctx, total, p, i, v, j, other):
         weights = vec.repeated(builder, weights, 2 * LANES)
         place = context, builder, signature.args[3], v
         one, two = (vec.loads(*place, at, LANES, I16, LANES) for at in (j, other))
+        # A pair is two keys of one feature, so the vectors of two keys are put together like a zip.
         in_turn = [lane + LANES * key for lane in range(LANES) for key in (0, 1)]
         keys = [vec.lanes(builder, *of_row, in_turn) for of_row in zip(one, two, strict=True)]
         sums = zip(unpack_tuple(builder, total, ROWS), keys, strict=True)
@@ -106,6 +109,7 @@ def scaled4(typingctx, total, a, b, scales, s):
     def codegen(context, builder, signature, args):
         sums, a, b = (unpack_tuple(builder, x, ROWS) for x in args[:3])
         scale = vec.load(context, builder, signature.args[3], *args[3:], F32, LANES)
+        # Shifted and added as integers: so the sum of a group is rounded once, and not twice.
         highs = (builder.shl(x, vec.everywhere(WIDE, 7)) for x in (*a[::2], *b[::2]))
         steps = (builder.add(*x) for x in zip(highs, (*a[1::2], *b[1::2]), strict=True))
         reals = zip(sums, (builder.sitofp(x, scale.type) for x in steps), strict=True)
@@ -121,6 +125,7 @@ def fetch4(typingctx, w, j, stride):
     def codegen(context, builder, signature, args):
         for place in vec.rows(builder, *args[1:]):
             at = vec.pointer(context, builder, signature.args[0], args[0], place, I8)
+            # to read (0), to be kept in all caches (3), as data (1)
             vec.call(builder, "llvm.prefetch.p0", ir.VoidType(), at, I32(0), I32(3), I32(1))
         return context.get_dummy_value()
 

@@ -14,12 +14,11 @@ import numpy as np
 
 from mu_ref.errors import InputError
 from mu_ref.kernels.machine import WIDTH
-from mu_ref.memory import DONTNEED
 
 __all__ = ["load_kernels", "n_threads", "release_code", "run_on"]
 
-
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
+DONTNEED = 4  # the advice of madvise that a page may be dropped
 
 
 def n_threads(weight_bytes: int) -> int:
@@ -59,6 +58,8 @@ def load_kernels(run: Callable[..., Any]) -> None:
 
 @cache
 def _workers(n: int) -> ThreadPoolExecutor:
+    # Threads of Python's own: kernels give up the interpreter lock, and a new thread for every
+    # program would take longer than many a program does.
     return ThreadPoolExecutor(n, thread_name_prefix="mu-ref")
 
 

@@ -7,32 +7,13 @@ from numba.extending import models, register_model
 from numba.np.arrayobj import make_array
 
 __all__ = [
-    "BYTES",
-    "F32",
-    "F32_4",
-    "I8",
-    "I16",
-    "I32",
-    "I32_4",
-    "LANES",
-    "PAIRS",
-    "ROWS",
-    "WIDE",
-    "call",
-    "everywhere",
-    "lanes",
-    "load",
-    "loads",
-    "pointer",
-    "repeated",
-    "rows",
-    "rowwise",
-    "spread",
-    "store",
-    "tree",
-    "zeros",
-]
+    "BYTES", "F32", "F32_4", "I8", "I16", "I32", "I32_4", "LANES", "PAIRS", "ROWS", "WIDE", "call",
+    "everywhere", "lanes", "load", "loads", "pointer", "repeated", "rows", "rowwise", "spread",
+    "store", "tree",
+]  # fmt: skip
 
+# 16 lanes of 32 bits are a register of 512 bits; where those are missing, LLVM takes two or four.
+# Four rows at a time: one vector of x is loaded once for four of w.
 LANES, ROWS = 16, 4
 F32, I8, I16, I32 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32)
 WIDE, PAIRS = ir.VectorType(I32, LANES), ir.VectorType(I16, 2 * LANES)
@@ -82,7 +63,7 @@ def pointer(context, builder, kind, array, index, content):
 def load(context, builder, kind, array, index, lane, count):
     """`count` neighbours of a flat array from `index` on, at any alignment."""
     at = pointer(context, builder, kind, array, index, ir.VectorType(lane, count))
-    return builder.load(at, align=1)
+    return builder.load(at, align=1)  # weights start at a line, but heads in a cache anywhere
 
 
 def loads(context, builder, kind, array, index, stride, lane, count, n=ROWS):
@@ -148,12 +129,6 @@ def store(context, builder, kind, array, index, stride, vectors):
         to = pointer(context, builder, kind, array, at, vector.type)
         builder.store(vector, to, align=1)
     return context.get_dummy_value()
-
-
-def zeros(zero, kind):
-    """The intrinsic that gives four rows of zeros."""
-    lanes_ = [ir.Constant(kind.dtype.llvm, None)] * ROWS
-    return kind(zero), lambda context, b, s, a: context.make_tuple(b, kind, lanes_)
 
 
 def tree(builder, add, vectors):

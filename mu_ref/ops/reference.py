@@ -13,6 +13,7 @@ No BLAS: `X[:1] @ W.T` and `(X @ W.T)[:1]` differ in the last bit. Chapter: `doc
 
 import math
 from collections.abc import Mapping
+from typing import final
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from mu_ref.ops.rotation import Rotation
 __all__ = ["ReferenceOps"]
 
 
+@final
 class ReferenceOps(Ops):
     """Computes each operation by its formula; a value is a NumPy array of `dtype`.
 

@@ -1,12 +1,13 @@
 """The training executor: the same operations, each remembering how to pass a gradient back.
 
 A value is a `Node`: an array, and a rule from the gradient of the result to the gradients of what
-it was made from. `Tape.backward` runs the rules in reverse order. Unlike the reference it may use
-BLAS, so a row's last bits may depend on its neighbours. Chapter: `docs/03_training.md`.
+it was made from. `backward` runs the rules in reverse order. Unlike the reference it may use BLAS,
+so a row's last bits may depend on its neighbours. Chapter: `docs/03_training.md`.
 """
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any, final
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class Node:
         self.grad = grad if self.grad is None else self.grad + grad
 
 
+@final
 class TapeOps(Ops):
     """Computes forward and remembers the way back; a value is a `Node`.
 
@@ -117,13 +119,9 @@ class TapeOps(Ops):
     def embed(self, tokens: Array, site: str) -> Node:
         """Rows of the table; the gradient adds up over repeated tokens."""
         table = self.weights[f"{site}.weight"]
-
-        def back(grad: Array) -> Gradients:
-            d_table = np.zeros_like(table.value)
-            np.add.at(d_table, tokens.reshape(-1), grad.reshape(-1, grad.shape[-1]))
-            return (d_table,)
-
-        return self.record(table.value[tokens], (table,), back)
+        return self.record(
+            table.value[tokens], (table,), lambda grad: (_added_up(table, tokens, grad),)
+        )
 
     def linear(self, x: Node, site: str, weight_site: str | None = None) -> Node:
         """Compute y = x Wᵀ + b; dx = dy W, dW = dyᵀ x, db = Σ dy."""
@@ -310,26 +308,15 @@ class TapeOps(Ops):
 
     def take_tokens(self, x: Node, index: Array, site: str) -> Node:
         """Pick tokens; the gradient adds up over repeated picks."""
-        rows = np.arange(len(index))[:, None]
-
-        def back(grad: Array) -> Gradients:
-            dx = np.zeros_like(x.value)
-            np.add.at(dx, (rows, index), grad)
-            return (dx,)
-
-        return self.record(x.value[rows, index], (x,), back)
+        at = (np.arange(len(index))[:, None], index)
+        return self.record(x.value[at], (x,), lambda grad: (_added_up(x, at, grad),))
 
     def keep_slots(self, x: Node, n_kept: int, index: Array, site: str) -> Node:
         """Pick slots; the gradient adds up over repeated picks."""
         first = np.broadcast_to(np.arange(n_kept), (len(index), n_kept))
         at = (np.arange(len(index))[:, None], slice(None), np.concatenate([first, index], axis=1))
-
-        def back(grad: Array) -> Gradients:
-            dx = np.zeros_like(x.value)
-            np.add.at(dx, at, grad.swapaxes(1, 2))  # type: ignore[arg-type]  # a slice is fine
-            return (dx,)
-
-        return self.record(x.value[at].swapaxes(1, 2), (x,), back)
+        picked = x.value[at].swapaxes(1, 2)  # a slice between indices comes behind them
+        return self.record(picked, (x,), lambda grad: (_added_up(x, at, grad.swapaxes(1, 2)),))
 
     # -- decisions -------------------------------------------------------------------------------
 
@@ -344,6 +331,13 @@ class TapeOps(Ops):
     def read(self, x: Node) -> Array:
         """The node's array."""
         return x.value
+
+
+def _added_up(x: Node, at: Any, grad: Array) -> Array:
+    """Gradient of x given that of x[at]; a place that was picked twice gets both."""
+    dx = np.zeros_like(x.value)
+    np.add.at(dx, at, grad)
+    return dx
 
 
 def _row_dot(x: Array, y: Array) -> Array:

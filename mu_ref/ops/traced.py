@@ -1,13 +1,14 @@
 """An executor around another one, which tells what every site computed, and from which sites.
 
-It computes nothing itself. Calibration watches ranges with it, reports compare two executors, and
-a port can list the first tensor that differs.
+It computes nothing itself. Calibration watches ranges with it, reports compare two executors, the
+bound of `mu_ref/quantize/bound.py` puts other values in place of some, and a port can list the
+first tensor that differs.
 """
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Traced:
         return self.value.shape
 
 
-Watcher = Callable[[str, str, tuple[Traced, ...], Any], None]
+Watcher = Callable[[str, str, tuple[Traced, ...], Any], Any]
 
 
 def _passed_on(name: str) -> Callable[..., Any]:
@@ -62,18 +63,20 @@ def _passed_on(name: str) -> Callable[..., Any]:
         if name in LAYOUT:
             factor = given["factor"] if name == "scale" else 1.0
             return Traced(result, inputs[-1].site, inputs[-1].factor * factor)
-        self.watch(given["site"], name, inputs, result)
-        return Traced(result, given["site"])
+        instead = self.watch(given["site"], name, inputs, result)
+        return Traced(result if instead is None else instead, given["site"])
 
     return call
 
 
+@final
 class TracedOps(Ops):
     """Hands every operation on, and the result of those that compute to `watch`.
 
     Args:
         inner: who computes.
-        watch: called with (site, operation, inputs, the inner executor's value).
+        watch: called with (site, operation, inputs, the inner executor's value); a value that it
+            returns takes the place of that one, None leaves it.
     """
 
     def __init__(self, inner: Ops, watch: Watcher) -> None:

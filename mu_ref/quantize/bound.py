@@ -50,22 +50,6 @@ class MarginBound:
         return np.all(~others | (self.margin > self.bound), axis=-1)
 
 
-class _Replaced(ReferenceOps):
-    """Computes in float64, but returns given values at given sites."""
-
-    def __init__(self, weights: Weights) -> None:
-        super().__init__(weights, np.float64)
-        self.given: dict[str, np.ndarray] = {}
-
-    def add(self, x: np.ndarray, y: np.ndarray, site: str) -> np.ndarray:
-        """Compute x + y, or return what was given."""
-        return self.given[site] if site in self.given else super().add(x, y, site)
-
-    def norm(self, x: np.ndarray, site: str, kind: str, eps: float) -> np.ndarray:
-        """Normalise, or return what was given."""
-        return self.given[site] if site in self.given else super().norm(x, site, kind, eps)
-
-
 def margin_bound(
     model: ModelConfig,
     weights: Weights,
@@ -99,14 +83,19 @@ def margin_bound(
     sites = [*(b for b in blocks if b.startswith("encoder")), *last,
              *(b for b in blocks if b.startswith("decoder")), "decoder.final_norm"]  # fmt: skip
     streams = _streams(model, integers, source, target, sites)
-    floats = _Replaced(weights)
+    floats = ReferenceOps(weights, np.float64)
+    given: dict[str, np.ndarray] = {}  # streams of the integer model, from the first block on
+    replaced = TracedOps(floats, lambda site, op, inputs, value: given.get(site))
 
-    before = run_unpadded(floats, model, source, target)
+    def run() -> np.ndarray:
+        return replaced.read(run_unpadded(replaced, model, source, target))
+
+    before = run()
     best = np.argmax(before, axis=-1)  # [batch, n_tgt]
     result = MarginBound(best, _over(before, best), np.zeros(before.shape))
     for site in sites:
-        floats.given[site] = streams[site]
-        after = run_unpadded(floats, model, source, target)
+        given[site] = streams[site]
+        after = run()
         result.blocks[site] = np.abs(_over(after, best) - _over(before, best))
         result.bound += result.blocks[site]
         before = after

@@ -17,7 +17,8 @@ from mu_ref.kernels.threads import run_on
 from mu_ref.memory import aligned
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache
-from mu_ref.ops.fast.deferred import Recorded
+from mu_ref.ops.fast.deferred import DeferredOps
+from mu_ref.ops.fast.floats import FastOps
 from mu_ref.weights import Weights, initial_weights
 
 __all__ = ["SCHEMES", "Clock", "Ours", "read_bandwidth"]
@@ -28,36 +29,32 @@ SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
 
 
 @cache
-def _weights(config: ModelConfig) -> Weights:
-    return initial_weights(config, np.random.default_rng(0))
+def _weights(model: ModelConfig) -> Weights:
+    return initial_weights(model, np.random.default_rng(0))
 
 
-def _executor(config: ModelConfig, scheme: str) -> Recorded:
+def _executor(model: ModelConfig, scheme: str) -> DeferredOps:
     if scheme == "float32":
-        from mu_ref.ops.fast.floats import FastOps
-
-        return FastOps(_weights(config))
+        return FastOps(_weights(model))
     if scheme == "w4a16":
-        from mu_ref.config import INT4_GROUP
         from mu_ref.integers.int4 import quantize_weights_int4
-        from mu_ref.ops.fast.int4 import FastInt4Ops
 
-        return FastInt4Ops(quantize_weights_int4(config, _weights(config)), INT4_GROUP)
+        return FastOps(quantize_weights_int4(model, _weights(model)))
     from mu_ref.ops.fast.integers import FastIntegerOps
     from mu_ref.quantize.calibrate import Options, calibrate
     from mu_ref.quantize.observe import observe
 
-    ranges = observe(config, _weights(config), [(np.arange(5, 21), np.arange(3, 11))])
-    return FastIntegerOps(calibrate(config, _weights(config), ranges, Options(scheme=scheme)))
+    ranges = observe(model, _weights(model), [(np.arange(5, 21), np.arange(3, 11))])
+    return FastIntegerOps(calibrate(model, _weights(model), ranges, Options(scheme=scheme)))
 
 
-def _decode_bytes(config: ModelConfig, scheme: str) -> int:
+def _decode_bytes(model: ModelConfig, scheme: str) -> int:
     """Bytes of matrices that a decoded token reads: the decoder's, but for K and V of the input."""
     from mu_ref.weights import weight_shapes
 
     layer, head = {"float32": (32, 32), "w4a16": (4.25, 8)}.get(scheme, (8, 8))
-    bits = config.vocab_size * config.stacks["decoder"].d_model * head
-    for name, shape in weight_shapes(config).items():
+    bits = model.vocab_size * model.stacks["decoder"].d_model * head
+    for name, shape in weight_shapes(model).items():
         read = name.startswith("decoder.") and "cross_attention.k" not in name
         if len(shape) == 2 and read and "cross_attention.v" not in name:
             bits += shape[0] * shape[1] * layer
@@ -68,13 +65,13 @@ def _decode_bytes(config: ModelConfig, scheme: str) -> int:
 class Ours:
     """One of our executors."""
 
-    config: ModelConfig
+    model: ModelConfig
     scheme: str
     threads: int
-    ops: Recorded = None  # type: ignore[assignment]
+    ops: DeferredOps = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        self.ops = self.ops or _executor(self.config, self.scheme)
+        self.ops = self.ops or _executor(self.model, self.scheme)
 
     @property
     def name(self) -> str:
@@ -82,31 +79,31 @@ class Ours:
 
     @property
     def decode_bytes(self) -> int:
-        return _decode_bytes(self.config, self.scheme)
+        return _decode_bytes(self.model, self.scheme)
 
     def run(self, source: np.ndarray, n_output: int, clock: Clock) -> list[float]:
         """Return the moments of the encoder's end and of every token."""
         self.ops.n_threads = self.threads
         start = clock()
-        memory = mu.remember(self.ops, self.config, source, np.ones(source.shape, bool))
+        memory = mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
         self.ops.flush()
         moments = [clock() - start]
-        begin = np.array([[self.config.bos_id]]), np.ones((1, 1), bool)
-        steps = stream(self.ops, self.config, memory, *begin, n_output, stop_at_eos=False)
+        begin = np.array([[self.model.bos_id]]), np.ones((1, 1), bool)
+        steps = stream(self.ops, self.model, memory, *begin, n_output, stop_at_eos=False)
         return moments + [clock() - start for _ in steps]
 
     def passes(self, source: np.ndarray, rows: tuple[int, ...], clock: Clock) -> list[float]:
         """Return the seconds of one decoder pass over each number of rows, behind eight tokens."""
         self.ops.n_threads = self.threads
-        memory = mu.remember(self.ops, self.config, source, np.ones(source.shape, bool))
+        memory = mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
         seconds = []
         for n in rows:
-            cache = Cache.empty(1, self.config.stacks["decoder"].n_layers)
+            cache = Cache.empty(1, self.model.stacks["decoder"].n_layers)
             for n_tokens in (8, n):
                 tokens = np.arange(3, 3 + n_tokens)[None]
                 start = clock()
-                hidden = decode_step(self.ops, self.config, tokens, tokens > 0, memory, cache)
-                self.ops.argmax(mu.logits(self.ops, self.config, hidden), "head.argmax")
+                hidden = decode_step(self.ops, self.model, tokens, tokens > 0, memory, cache)
+                self.ops.argmax(mu.logits(self.ops, self.model, hidden), "head.argmax")
             seconds.append(clock() - start)
         return seconds
 

@@ -29,14 +29,14 @@ Figures = dict[str, dict[str, float]]
 
 
 def engines(threads: int, folder: Path, *, alone: bool) -> list[Any]:
-    config = preset("mu-330m")
-    ours = [Ours(config, scheme, threads) for scheme in SCHEMES]
+    model = preset("mu-330m")
+    ours = [Ours(model, scheme, threads) for scheme in SCHEMES]
     if alone:
         return ours
     from tests.benchmarks.peers import save_t5gemma
 
     if not (folder / "config.json").is_file():
-        save_t5gemma(config, folder)
+        save_t5gemma(model, folder)
     return [*ours, *(peer(name, folder) for name in peers(threads))]
 
 
@@ -100,7 +100,7 @@ def print_bandwidth(ours: list[Ours], figures: Figures, threads: int, clock: Clo
 
 
 def print_passes(ours: list[Ours], rounds: int, clock: Clock) -> None:
-    """Medians over twice the rounds after two, in which passes are recorded; see `replay.py`."""
+    """Medians over twice the rounds after two, in which passes are captured; see `replay.py`."""
     rows, source = (1, 4, 8, 16), np.arange(100, 100 + N_INPUT)[None]
     times: dict[str, list[list[float]]] = {engine.name: [] for engine in ours}
     for _ in range(2 * rounds + 2):
@@ -138,7 +138,7 @@ def digest(threads: int) -> None:
     engine = Ours(preset("mu-330m"), "w8a8", threads)
     figures = measured([engine], 3, time.process_time)
     source, target = np.arange(100, 164)[None], np.arange(3, 12)[None]
-    logits = mu.forward(engine.ops, engine.config, source, source > 0, target)
+    logits = mu.forward(engine.ops, engine.model, source, source > 0, target)
     integers = engine.ops.read(logits).tobytes()
     print(figures[engine.name]["tok/s"], hashlib.sha256(integers).hexdigest())
 
@@ -156,9 +156,9 @@ def memory(name: str, folder: Path) -> None:
         from mu_ref.ops.fast.integers import FastIntegerOps
 
         compile_once(Console(stderr=True), "integer")  # before weights are read, as the agent does
-        model = load_integers(folder / f"{name}.safetensors")
-        size = sum(t.nbytes for t in model.tensors.values()) / 2**20
-        engine: Any = Ours(model.model, name, 1, FastIntegerOps(model))
+        integers = load_integers(folder / f"{name}.safetensors")
+        size = sum(t.nbytes for t in integers.tensors.values()) / 2**20
+        engine: Any = Ours(integers.model, name, 1, FastIntegerOps(integers))
     else:
         engine = peer(name, folder)
     engine.run(np.arange(100, 164)[None], N_OUTPUT, time.perf_counter)

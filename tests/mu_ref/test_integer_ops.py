@@ -212,3 +212,42 @@ def test_errors_say_what_is_wrong() -> None:
     tiny_steps = value([[1, 2]], Encoding(16, 1e-20))
     with pytest.raises(QuantizationError, match="eps"):
         executor(Encoding(16, 1.0), **gain).norm(tiny_steps, SITE, "rms", 1e-6)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_what_an_accumulator_may_not_hold_is_refused(fast: bool) -> None:
+    """255 * 255 * 33,026 and 255 * 128 + a bias leave int32; eps is of 2^62 squared steps."""
+    from mu_ref.ops.fast.sites import Sites
+
+    byte, out = Encoding(8, 1.0), Encoding(8, 1.0)
+
+    def products(n: int) -> Any:
+        ops = executor(out)
+        a = value(np.zeros((1, n)), byte)
+        if fast:
+            return Sites(ops.model).matmul(SITE, byte, byte, n)
+        return ops.matmul(a, a, SITE, transpose_b=True)
+
+    def biased(bias: int) -> Any:
+        layer = {"weight": np.ones((1, 1), np.int8), "weight_scale": np.ones(1, np.float32)}
+        ops = executor(out, **layer, bias=np.array([bias], np.int32))
+        if fast:
+            return Sites(ops.model).linear(SITE, SITE, byte)
+        return ops.linear(value([[0]], byte), SITE)
+
+    def normed(eps: float) -> Any:
+        gain = {"weight": np.ones(1, np.int16), "weight_scale": np.ones(1, np.float32)}
+        ops, steps = executor(Encoding(16, 1.0), **gain), Encoding(16, 2.0**-31)
+        if fast:
+            return Sites(ops.model).norm(SITE, steps, 1, "rms", eps)
+        return ops.norm(value([[0]], steps), SITE, "rms", eps)
+
+    products(33025)
+    with pytest.raises(QuantizationError, match="must stay below 2147483648"):
+        products(33026)
+    biased(2**31 - 1 - 255 * 128)
+    with pytest.raises(QuantizationError, match="must stay below 2147483648"):
+        biased(2**31 - 255 * 128)
+    normed(0.4)
+    with pytest.raises(QuantizationError, match=r"eps 1\.0 must stay below 2"):
+        normed(1.0)

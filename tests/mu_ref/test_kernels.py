@@ -14,9 +14,9 @@ from numba.core.dispatcher import Dispatcher
 from strategies import seeds
 from twins import TWINS, WITHOUT_PYTHON_BODY
 
-from mu_ref.kernels import floats, integer_attention, integers, linear, packing, rounding
+from mu_ref.kernels import floats, integers, linear, packing, rounding
 
-MODULES = (floats, integer_attention, integers, linear, packing, rounding)
+MODULES = (floats, integers, linear, packing, rounding)
 IDS = [f"{module.__name__.rpartition('.')[2]}.{name}" for module, name in TWINS]
 CONTRACTS = ("Contract: exact.", "Contract: bound.")
 

@@ -25,7 +25,6 @@ from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.deferred import MOST_ROWS
 from mu_ref.ops.fast.floats import FastOps
-from mu_ref.ops.fast.int4 import FastInt4Ops
 from mu_ref.ops.fast.integers import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
@@ -39,20 +38,20 @@ WIDTHS: list[dict[str, Any]] = [{}, {"d_model": 64, "d_head": 32, "d_ff": 80}, {
 @st.composite
 def cases(draw: Any, **fixed: Any) -> tuple[ModelConfig, Weights, Rows | None, Rows, int]:
     widths = draw(st.sampled_from(WIDTHS))
-    config = draw(model_configs(DECODERS, **(fixed | widths)))
+    model = draw(model_configs(DECODERS, **(fixed | widths)))
     n_rows = draw(st.integers(1, 4))
-    source = draw(rows_of(config.encoder_vocab_size, n_rows)) if config.encoder else None
-    target = draw(rows_of(config.vocab_size, n_rows))
+    source = draw(rows_of(model.encoder_vocab_size, n_rows)) if model.encoder else None
+    target = draw(rows_of(model.vocab_size, n_rows))
     seed = draw(seeds)
-    return config, random_weights(config, seed, np.float32), source, target, seed
+    return model, random_weights(model, seed, np.float32), source, target, seed
 
 
-def logits(config: ModelConfig, ops: Ops, source: Rows | None, target: Rows) -> np.ndarray:
+def logits(model: ModelConfig, ops: Ops, source: Rows | None, target: Rows) -> np.ndarray:
     memory = None
     if source is not None:
-        memory = mu.remember(ops, config, source.tokens, source.valid)
-    hidden = decode(ops, config, target.tokens, target.valid, memory)
-    return ops.read(mu.logits(ops, config, hidden))
+        memory = mu.remember(ops, model, source.tokens, source.valid)
+    hidden = decode(ops, model, target.tokens, target.valid, memory)
+    return ops.read(mu.logits(ops, model, hidden))
 
 
 def rows(source: Rows | None, index: Any) -> Rows | None:
@@ -62,16 +61,14 @@ def rows(source: Rows | None, index: Any) -> Rows | None:
     return Rows(source.tokens[index, :n], source.valid[index, :n])
 
 
-def executors(config: ModelConfig, weights: Weights, seed: int, scheme: str) -> tuple[Ops, Ops]:
+def executors(model: ModelConfig, weights: Weights, seed: int, scheme: str) -> tuple[Ops, Ops]:
     if scheme == "float32":
         return ReferenceOps(weights), FastOps(weights)
     if scheme == "w4a16":
-        tensors = quantize_weights_int4(config, weights, INT4_GROUP)
-        return ReferenceOps(dequantize_weights_int4(config, tensors, INT4_GROUP)), FastInt4Ops(
-            tensors, INT4_GROUP
-        )
-    model = quantized(config, weights, seed, scheme=scheme)
-    return IntegerOps(model), FastIntegerOps(model)
+        tensors = quantize_weights_int4(model, weights, INT4_GROUP)
+        return ReferenceOps(dequantize_weights_int4(model, tensors, INT4_GROUP)), FastOps(tensors)
+    integers = quantized(model, weights, seed, scheme=scheme)
+    return IntegerOps(integers), FastIntegerOps(integers)
 
 
 schemes = st.sampled_from(["float32", "w8a16", "w8a8", "w4a16"])
@@ -82,20 +79,20 @@ roundings = st.sampled_from(["tflite_single", "tflite_double", "half_even"])
 def test_fast_integers_are_those_of_the_integer_executor(
     case: Any, scheme: str, rounding: str, threads: int
 ) -> None:
-    config, weights, source, target, seed = case
-    model = quantized(config, weights, seed, scheme=scheme, rounding=rounding)
-    fast = FastIntegerOps(model)
+    model, weights, source, target, seed = case
+    integers = quantized(model, weights, seed, scheme=scheme, rounding=rounding)
+    fast = FastIntegerOps(integers)
     fast.n_threads = threads
-    expected = logits(config, IntegerOps(model), source, target)
-    np.testing.assert_array_equal(logits(config, fast, source, target), expected)
+    expected = logits(model, IntegerOps(integers), source, target)
+    np.testing.assert_array_equal(logits(model, fast, source, target), expected)
 
 
 @given(cases())
 def test_fast_floats_differ_from_the_reference_by_rounding_only(case: Any) -> None:
-    config, weights, source, target, _ = case
-    exact = logits(config, ReferenceOps(weights, np.float64), source, target)
-    reference = logits(config, ReferenceOps(weights), source, target)
-    fast = logits(config, FastOps(weights), source, target)
+    model, weights, source, target, _ = case
+    exact = logits(model, ReferenceOps(weights, np.float64), source, target)
+    reference = logits(model, ReferenceOps(weights), source, target)
+    fast = logits(model, FastOps(weights), source, target)
     assert fast.dtype == np.float32
     # as far from float64 as the reference is, up to a factor: both round at every operation
     allowed = 1e-4 * max(1.0, np.abs(exact).max()) + 10 * np.abs(reference - exact).max()
@@ -107,12 +104,11 @@ def test_int4_products_round_only_their_input(d_in: int, d_out: int, n: int, see
     rng = np.random.default_rng(seed)
     q, scale = quantize_groups(rng.standard_normal((d_out, d_in)), INT4_GROUP)
     table, row_scale = quantize_rows(rng.standard_normal((d_out, d_in)))
-    fast = FastInt4Ops(
+    fast = FastOps(
         {
             "x.weight": pack_int4(q), "x.weight_scale": scale,
             "head.weight": table, "head.weight_scale": row_scale,
-        },
-        INT4_GROUP,
+        }
     )  # fmt: skip
     x = rng.standard_normal((1, n, d_in)).astype(np.float32)
     weights = {
@@ -130,21 +126,21 @@ def test_int4_products_round_only_their_input(d_in: int, d_out: int, n: int, see
 
 def test_int4_in_other_groups_is_refused() -> None:
     with pytest.raises(QuantizationError, match="groups of 128, got 64"):
-        FastInt4Ops({}, 64)
+        FastOps({}, 64)
 
 
 @given(cases(rope_length="row"), schemes, st.integers(1, 3))
 def test_a_row_of_a_batch_gives_the_bits_of_the_row_alone(
     case: Any, scheme: str, threads: int
 ) -> None:
-    config, weights, source, target, seed = case
-    _, ops = executors(config, weights, seed, scheme)
+    model, weights, source, target, seed = case
+    _, ops = executors(model, weights, seed, scheme)
     ops.n_threads = threads  # type: ignore[attr-defined]
-    batch = logits(config, ops, source, target)
+    batch = logits(model, ops, source, target)
     ops.n_threads = 1  # type: ignore[attr-defined]
     for row, n in enumerate(target.lengths):
         alone = Rows(target.tokens[[row], :n], target.valid[[row], :n])
-        one = logits(config, ops, rows(source, [row]), alone)
+        one = logits(model, ops, rows(source, [row]), alone)
         np.testing.assert_array_equal(one[0], batch[row, :n])
 
 
@@ -152,52 +148,51 @@ def test_a_row_of_a_batch_gives_the_bits_of_the_row_alone(
 def test_cached_decoding_gives_the_bits_of_full_recomputation(
     case: Any, scheme: str, chunks: list[int]
 ) -> None:
-    config, weights, source, target, seed = case
-    _, ops = executors(config, weights, seed, scheme)
-    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
-    cache = Cache.empty(len(target.tokens), config.stacks["decoder"].n_layers)
+    model, weights, source, target, seed = case
+    _, ops = executors(model, weights, seed, scheme)
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
+    cache = Cache.empty(len(target.tokens), model.stacks["decoder"].n_layers)
     done = 0
     for chunk in chunks:
         end = min(done + chunk, target.tokens.shape[1])
         if end == done:
             break
         new = (target.tokens[:, done:end], target.valid[:, done:end])
-        step = ops.read(mu.logits(ops, config, decode_step(ops, config, *new, memory, cache)))
-        full = logits(config, ops, source, Rows(target.tokens[:, :end], target.valid[:, :end]))
+        step = ops.read(mu.logits(ops, model, decode_step(ops, model, *new, memory, cache)))
+        full = logits(model, ops, source, Rows(target.tokens[:, :end], target.valid[:, :end]))
         np.testing.assert_array_equal(step, full[:, done:end])
         done = end
 
 
 @given(cases(), schemes, st.integers(1, 2), st.integers(0, 3))
-def test_steps_that_are_replayed_give_the_bits_of_recorded_ones(
+def test_steps_that_are_replayed_give_the_bits_of_captured_ones(
     case: Any, scheme: str, n_new: int, switch: int
 ) -> None:
     """Many equal steps, with one of another length among them, and an answer that is read late."""
-    config, weights, source, target, seed = case
-    _, ops = executors(config, weights, seed, scheme)
+    model, weights, source, target, seed = case
+    _, ops = executors(model, weights, seed, scheme)
     ops.n_threads = 1  # type: ignore[attr-defined]
-    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
     rng = np.random.default_rng(seed)
     sizes = [n_new] * 7 + [switch] * (switch > 0) + [n_new] * 60
-    tokens = rng.integers(0, config.vocab_size, (len(target.tokens), sum(sizes)))
+    tokens = rng.integers(0, model.vocab_size, (len(target.tokens), sum(sizes)))
     valid = rng.random(tokens.shape) < 0.9
     valid[:, 0] = True
-    cache = Cache.empty(len(tokens), config.stacks["decoder"].n_layers)
+    cache = Cache.empty(len(tokens), model.stacks["decoder"].n_layers)
     waiting, done = [], 0
     for number, size in enumerate(sizes):
         new = slice(done, done + size)
-        waiting.append(decode_step(ops, config, tokens[:, new], valid[:, new], memory, cache))
+        waiting.append(decode_step(ops, model, tokens[:, new], valid[:, new], memory, cache))
         if number % 3 == 0:
             ops.read(waiting[-1])
         done += size
     got = np.concatenate([ops.read(x) for x in waiting], axis=1)
-    if config.stacks["decoder"].rope_ntk_factor == 1:  # else theta grows, and earlier keys with it
-        full = decode(ops, config, tokens, valid, memory)
+    if model.stacks["decoder"].rope_ntk_factor == 1:  # else theta grows, and earlier keys with it
+        full = decode(ops, model, tokens, valid, memory)
         np.testing.assert_array_equal(got[valid], ops.read(full)[valid])
     replayed = sum(s.n_replayed for s in ops._scripts.known.values())  # type: ignore[attr-defined]
-    if scheme != "float32" or config.decoder.d_model % 16 == 0:  # type: ignore[union-attr]
-        few = tokens[:, :n_new].size <= MOST_ROWS and not _theta_moves(config)
-        assert (replayed > 40) == few
+    few = tokens[:, :n_new].size <= MOST_ROWS and not _theta_moves(model)
+    assert (replayed > 40) == few
 
 
 @settings(max_examples=25)
@@ -206,39 +201,39 @@ def test_requests_in_turn_share_what_is_known_and_nothing_else(
     case: Any, scheme: str, lengths: list[int]
 ) -> None:
     """Inputs of several lengths, a step of each in turn: a step is replayed on another's cache."""
-    config, weights, _, _, seed = case
-    _, ops = executors(config, weights, seed, scheme)
+    model, weights, _, _, seed = case
+    _, ops = executors(model, weights, seed, scheme)
     rng = np.random.default_rng(seed)
-    n_layers, n_steps = config.stacks["decoder"].n_layers, 9
+    n_layers, n_steps = model.stacks["decoder"].n_layers, 9
 
     def start(length: int) -> tuple[Any, Cache]:
-        tokens = np.arange(length)[None] % config.encoder_vocab_size
-        memory = mu.remember(ops, config, tokens, tokens >= 0) if config.encoder else None
+        tokens = np.arange(length)[None] % model.encoder_vocab_size
+        memory = mu.remember(ops, model, tokens, tokens >= 0) if model.encoder else None
         return memory, Cache.empty(1, n_layers)
 
     requests = [start(length) for length in lengths]
-    tokens = rng.integers(0, config.vocab_size, (len(lengths), n_steps))
+    tokens = rng.integers(0, model.vocab_size, (len(lengths), n_steps))
     full = np.ones((1, 1), bool)
     got = [
         [
-            ops.read(decode_step(ops, config, tokens[[i], step : step + 1], full, memory, cache))
+            ops.read(decode_step(ops, model, tokens[[i], step : step + 1], full, memory, cache))
             for i, (memory, cache) in enumerate(requests)
         ]
         for step in range(n_steps)
     ]
-    _, alone = executors(config, weights, seed, scheme)
+    _, alone = executors(model, weights, seed, scheme)
     ops = alone  # `start` encodes with it
     for i, length in enumerate(lengths):
         memory, cache = start(length)
         for step in range(n_steps):
-            alone._scripts.known.clear()  # type: ignore[attr-defined]  # it records every step
+            alone._scripts.known.clear()  # type: ignore[attr-defined]  # it captures every step
             new = tokens[[i], step : step + 1]
-            expected = alone.read(decode_step(alone, config, new, full, memory, cache))
+            expected = alone.read(decode_step(alone, model, new, full, memory, cache))
             np.testing.assert_array_equal(got[step][i], expected)
 
 
-def _theta_moves(config: ModelConfig) -> bool:
-    return config.stacks["decoder"].rope_ntk_factor > 1
+def _theta_moves(model: ModelConfig) -> bool:
+    return model.stacks["decoder"].rope_ntk_factor > 1
 
 
 @settings(max_examples=20)
@@ -246,19 +241,19 @@ def _theta_moves(config: ModelConfig) -> bool:
 def test_two_caches_that_share_a_beginning_do_not_disturb_each_other(
     case: Any, scheme: str
 ) -> None:
-    config, weights, source, target, seed = case
-    _, ops = executors(config, weights, seed, scheme)
-    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
-    n_layers = config.stacks["decoder"].n_layers
+    model, weights, source, target, seed = case
+    _, ops = executors(model, weights, seed, scheme)
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
+    n_layers = model.stacks["decoder"].n_layers
     tokens, valid = target.tokens, np.ones(target.tokens.shape, bool)
 
     def step(cache: Cache, new: np.ndarray) -> np.ndarray:
         full = np.ones(new.shape, bool)
-        return ops.read(decode_step(ops, config, new, full, memory, cache))
+        return ops.read(decode_step(ops, model, new, full, memory, cache))
 
     start = Cache.empty(len(tokens), n_layers)
     step(start, tokens)
-    ends = [(tokens[:, :1] + shift) % config.vocab_size for shift in (0, 1)]
+    ends = [(tokens[:, :1] + shift) % model.vocab_size for shift in (0, 1)]
     results = []
     for end in ends:
         branch = Cache.empty(len(tokens), n_layers)
@@ -271,7 +266,7 @@ def test_two_caches_that_share_a_beginning_do_not_disturb_each_other(
             np.concatenate([tokens, end], axis=1),
             np.pad(valid, ((0, 0), (0, 1)), constant_values=True),
         )
-        hidden = decode(ops, config, whole.tokens, whole.valid, memory)
+        hidden = decode(ops, model, whole.tokens, whole.valid, memory)
         np.testing.assert_array_equal(ops.read(hidden)[:, -1:], got)
 
 
@@ -279,12 +274,12 @@ def test_two_caches_that_share_a_beginning_do_not_disturb_each_other(
 def test_a_program_longer_than_its_limit_runs_in_parts(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mu_ref.ops.fast import deferred as recorded
+    from mu_ref.ops.fast import deferred
     from mu_ref.presets import tiny
 
-    config = tiny()
-    _, ops = executors(config, random_weights(config, 1, np.float32), 1, scheme)
+    model = tiny()
+    _, ops = executors(model, random_weights(model, 1, np.float32), 1, scheme)
     tokens = Rows(np.array([[1, 2, 3]]), np.ones((1, 3), bool))
-    whole = logits(config, ops, tokens, tokens)
-    monkeypatch.setattr(recorded, "MOST_OPERATIONS", 3)
-    np.testing.assert_array_equal(logits(config, ops, tokens, tokens), whole)
+    whole = logits(model, ops, tokens, tokens)
+    monkeypatch.setattr(deferred, "MOST_OPERATIONS", 3)
+    np.testing.assert_array_equal(logits(model, ops, tokens, tokens), whole)

@@ -1,9 +1,17 @@
-"""What both fast executors share: values are places in memory, operations are written down.
+"""What both fast executors share: operations are deferred, and values are places in memory.
 
-Nothing is computed when an operation is called. Its row is added to a program, and the program runs
-in one call when somebody wants to see a number (`argmax`, `read`). So a step of decoding costs one
-call into compiled code, whatever the number of layers, and its time is that of reading the weights
-(9.1).
+An operation that the model calls computes nothing yet. What becomes of `ops.linear(x, site)`:
+
+1. `floats.py` or `integers.py` finds out where the weight lies, takes memory for the result, and
+   **defers** the operation: a row of integers, its code, addresses and sizes, joins the program.
+2. When somebody wants to see a number (`argmax`, `read`), the program is **flushed**: given to
+   compiled code in one call, which several threads share (`mu_ref/kernels/threads.py`).
+3. A machine (`mu_ref/kernels/float_program.py`, `integer_program.py`) walks through the rows,
+   makes arrays of the addresses, and calls the kernel, here one of `mu_ref/kernels/linear.py`.
+
+So a step of decoding costs one call into compiled code, whatever the number of layers, and its time
+is that of reading the weights (9.1). A stretch of operations that comes again is not even written
+down anew: its rows are **captured**, and **replayed** (`replay.py`).
 """
 
 from array import array
@@ -13,36 +21,38 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.kernels.machine import WIDTH
+from mu_ref.kernels.machine import COPY, TAKE, WIDTH
 from mu_ref.kernels.threads import load_kernels, n_threads, run_on
 from mu_ref.ops import Cached, Ops
 from mu_ref.ops.fast.memory import Pool, Tensor, as_integers
 from mu_ref.ops.fast.replay import Make, Script, Scripts, Sizes
 
-__all__ = ["Recorded"]
-
+__all__ = ["DeferredOps"]
 
 MOST_OPERATIONS = 4096  # a longer program runs in parts
-
 MOST_ROWS = 16  # tokens of a step that is worth replaying; with more, the kernels take the time
 
 
-class Recorded(Ops):
-    """An executor that writes operations down; `FastOps` and `FastIntegerOps` say which."""
+class DeferredOps(Ops):
+    """An executor that defers operations; a subclass says which row stands for each.
+
+    Args:
+        dtype: of the numbers of a value.
+        run: the machine, `run` of `float_program` or `integer_program`.
+        weight_bytes: size of the model, for the number of threads.
+    """
 
     compiled = True
-    COPY: int
-    TAKE: int
 
-    def __init__(self, dtype: type, run: Any, weight_bytes: int) -> None:
+    def __init__(self, dtype: type, run: Callable[..., Any], weight_bytes: int) -> None:
         self.pool = Pool(dtype)
         self.n_threads = n_threads(weight_bytes)
         self._run = run
-        self._program, self._scalars = array("q"), array("d")
+        self._program, self._scalars = array("q"), array("d")  # rows, and a real number for each
         self._alive: list[np.ndarray] = []  # arrays that the program reads
         self._head_maps: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
         self._made: dict[tuple[int, str], tuple[Any, int]] = {}  # inputs of this program
-        self._script: Script | None = None  # of the stretch that is being recorded
+        self._script: Script | None = None  # of the stretch that is being captured
         self._scripts = Scripts()
         self._n_flushes = 0
         self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
@@ -50,14 +60,15 @@ class Recorded(Ops):
 
     # -- the program -------------------------------------------------------------------------------
 
-    def _record(self, *fields: int, scalar: float = 0.0) -> None:
+    def _defer(self, *fields: int, scalar: float = 0.0) -> None:
+        """Write an operation down: its code, then what its kernel wants to know."""
         self._program.extend(fields + (0,) * (WIDTH - len(fields)))
         self._scalars.append(scalar)
         if len(self._scalars) == MOST_OPERATIONS:
             self.flush()
 
     def flush(self) -> None:
-        """Compute everything that was written down."""
+        """Compute everything that was deferred."""
         if self._script is not None:  # what follows depends on numbers, which a replay cannot know
             self._script.broken = True
         if not self._scalars:
@@ -71,12 +82,8 @@ class Recorded(Ops):
         self._n_flushes += 1
 
     def _new(self, shape: tuple[int, ...], meaning: Any = None, room: int = 0) -> Tensor:
-        if not room:
-            n = 1
-            for size in shape:
-                n *= size
-        else:
-            n = shape[0] * shape[1] * room * shape[3]
+        """Take memory for a value; with room, for as many tokens (see `Tensor`)."""
+        n = shape[0] * shape[1] * room * shape[3] if room else prod(shape)
         if self._script is not None:
             block = self._script.block(self._scripts.blocks, self.pool, shape, n)
             return Tensor(block, shape, meaning, room)
@@ -84,7 +91,7 @@ class Recorded(Ops):
 
     def _input(self, source: Any, what: str, make: Make) -> int:
         """Address of an array made of what the model passed; made once for all who ask."""
-        key = (id(source), what)
+        key = (id(source), what)  # the source is kept below, so nobody else gets its id
         if key not in self._made:
             address = None if self._script is None else self._script.buffer(source, make)
             if address is None:
@@ -104,10 +111,12 @@ class Recorded(Ops):
         inputs: Sequence[Any],
         compute: Callable[..., Any],
     ) -> Any:
-        """Record a stretch twice, then replay it; see `replay.py`."""
+        """Capture a stretch until its rows are known for any size, then replay it."""
         caches = [x for layer in grown for x in (layer.k, layer.v) if x is not None]
         n_slots = (inputs[0].shape[1] if grown else 0) + (caches[0].shape[2] if caches else 0)
         room = caches[0].room if caches else 0
+        # A cache that must move to larger memory, or of which there is a newer version, would be
+        # copied: other operations than those of the steps before.
         fits = all(x.block.used == x.shape[2] and n_slots <= x.room == room for x in caches)
         if inputs[0].size > MOST_ROWS or not fits or self._script is not None:
             return compute(*inputs)
@@ -124,12 +133,12 @@ class Recorded(Ops):
             script.n_replayed += 1
             self._grow(grown, script, n_slots)
         else:
-            result = self._learn(script, grown, read, inputs, sizes, compute)
+            result = self._capture(script, grown, read, inputs, sizes, compute)
             if script.broken:
                 return result
-        return self._emit(script, grown, read, sizes)
+        return self._replay(script, grown, read, sizes)
 
-    def _learn(
+    def _capture(
         self,
         script: Script,
         grown: Sequence[Cached],
@@ -138,9 +147,13 @@ class Recorded(Ops):
         sizes: Sizes,
         compute: Callable[..., Any],
     ) -> Any:
-        """Record a stretch, and take it out of the program again."""
+        """Let a stretch defer its operations, and move their rows from the program to the script.
+
+        They come back with `_replay`, which gives the results memory of their own: the script's
+        will be written to again.
+        """
         at, first, before = len(self._program), len(self._scalars), script.sizes
-        self._made.clear()
+        self._made.clear()  # inputs of the stretch lie in buffers of its own
         self._script = script
         try:
             script.begin(inputs, sizes)
@@ -175,10 +188,10 @@ class Recorded(Ops):
                 block.used, shape = n_slots, (batch, heads, n_slots, d_head)
                 setattr(layer, name, Tensor(block, shape, meaning, room))
 
-    def _emit(
+    def _replay(
         self, script: Script, grown: Sequence[Cached], read: Sequence[Tensor], sizes: Sizes
     ) -> Any:
-        """Write a script's rows down; its results get memory that no later replay will write to."""
+        """Add a script's rows to the program, for these caches and for results of their own."""
         results = tuple(
             Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
             for x in script.results
@@ -193,8 +206,10 @@ class Recorded(Ops):
         self._scalars.frombytes(script.scalars)
         return results if len(results) > 1 else results[0]
 
+    # -- numbers in and out ------------------------------------------------------------------------
+
     def _numbers(self, x: Tensor) -> np.ndarray:
-        """What is in the memory of a value, in the order of its shape; a view."""
+        """Compute, and return what is in a value's memory, in the order of its shape; a view."""
         self.flush()
         if not x.room:
             return x.block.memory[: prod(x.shape)].reshape(x.shape)
@@ -243,6 +258,7 @@ class Recorded(Ops):
         n_past = 0 if past is None else past.shape[2]
         n_tok = n_past + n_new
         joined = past
+        # Two versions may share a beginning; only the newest can go on where it lies.
         if past is None or past.block.used != n_past or n_tok > past.room:
             room = room or max(64, 1 << (n_tok * 5 // 4).bit_length())
             block = self.pool.block(batch * heads * room * d_head)  # outlives a step
@@ -256,9 +272,10 @@ class Recorded(Ops):
         return joined
 
     def _copy(self, to: Tensor, source: Tensor, at: int) -> None:
+        """Defer copying all tokens of a value to place `at` of another."""
         batch, heads, n_tok, d_head = source.shape
-        self._record(
-            self.COPY, to.block.address, source.block.address, 0,
+        self._defer(
+            COPY, to.block.address, source.block.address, 0,
             batch, source.room, to.room, heads * d_head, at, n_tok,
         )  # fmt: skip
 
@@ -267,21 +284,24 @@ class Recorded(Ops):
         batch, n_tok, d = x.shape
         n = index.shape[1]
         taken = self._new((batch, n, d), x.meaning)
-        self._record(
-            self.TAKE, taken.block.address, x.block.address,
+        self._defer(
+            TAKE, taken.block.address, x.block.address,
             self._input(index, "index", as_integers), batch, n_tok, n, d,
         )  # fmt: skip
         return taken
 
     def _join(self, x: Tensor, y: Tensor, meaning: Any) -> Tensor:
-        """Join along the last axis: rows are cut into pieces that divide both widths."""
+        """Join along the last axis: rows are cut into pieces that divide both widths.
+
+        So joining is copying of tokens of `piece` numbers, which the machines know already.
+        """
         (*lead, d), e = x.shape, y.shape[-1]
         piece, n_rows = gcd(d, e), prod(lead)
         joined = self._new((*lead, d + e), meaning)
         for part, width, at in ((x, d, 0), (y, e, d)):
             n = width // piece
-            self._record(
-                self.COPY, joined.block.address, part.block.address, 0,
+            self._defer(
+                COPY, joined.block.address, part.block.address, 0,
                 n_rows, n, (d + e) // piece, piece, at // piece, n,
             )  # fmt: skip
         return joined
@@ -297,8 +317,8 @@ class Recorded(Ops):
         if moved is not None:
             self._alive.append(moved)
             chosen = self._new((batch, heads, n, d_head), x.meaning, n)
-            self._record(
-                self.TAKE, chosen.block.address, x.block.address, moved.ctypes.data,
+            self._defer(
+                TAKE, chosen.block.address, x.block.address, moved.ctypes.data,
                 batch, x.room, n, heads * d_head,
             )  # fmt: skip
             self._copy(kept, chosen, n_kept)

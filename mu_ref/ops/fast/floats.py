@@ -1,89 +1,100 @@
-"""The fast float executor: the reference's operations, recorded and run by Numba kernels."""
+"""The fast float executor: the reference's operations, deferred and run by Numba kernels.
+
+Between two matrices everything is float32. How a matrix is stored, and so which kernel multiplies
+with it, its `Matrix` says (`matrices.py`); one executor serves float32 and int4 files.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from math import prod
+from typing import Any, TypeVar, final
 
 import numpy as np
 
-from mu_ref.errors import WeightsError
+from mu_ref.config import INT4_GROUP
+from mu_ref.errors import QuantizationError, WeightsError
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.floats import KINDS, NORMS
-from mu_ref.kernels.linear import FLOATS
 from mu_ref.memory import aligned
-from mu_ref.ops.fast.deferred import Recorded
+from mu_ref.ops.fast.deferred import DeferredOps
+from mu_ref.ops.fast.matrices import matrix_of
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.rotation import Rotation
 
 __all__ = ["FastOps"]
 
+Stored = TypeVar("Stored")
 
-class FastOps(Recorded):
+
+@final
+class FastOps(DeferredOps):
     """Computes in float32 at the speed of the machine; a value is a `Tensor`.
 
     A row's bits do not depend on the batch, on the cache or on the number of threads. They differ
-    from the reference's in the order of sums over features.
+    from those of the reference executor in the order of sums over features, and where a matrix is
+    int4 or int8 in the rounding of its input too (see `Matrix`).
 
     Args:
-        weights: {"site.weight" or "site.bias": array}.
+        tensors: of a float file, {"site.weight" or "site.bias": array}, or of an int4 file, see
+            `mu_ref/integers/int4.py`.
+        group: inputs of an int4 matrix that share a scale; only 128.
+
+    Raises:
+        QuantizationError: another group.
     """
 
-    COPY, TAKE = machine.COPY, machine.TAKE
-
-    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        self.weights = {name: _whole_vectors(w) for name, w in weights.items()}
-        super().__init__(np.float32, machine.run, sum(w.nbytes for w in self.weights.values()))
+    def __init__(self, tensors: Mapping[str, np.ndarray], group: int = INT4_GROUP) -> None:
+        if group != INT4_GROUP:
+            raise QuantizationError(
+                f"the fast executor must have int4 groups of {INT4_GROUP}, got {group}; "
+                "use the reference executor, or quantize again"
+            )
+        weights = {name: w for name, w in tensors.items() if not name.endswith("_scale")}
+        self._matrices = {n: matrix_of(n, tensors) for n, w in weights.items() if w.ndim == 2}
+        self._vectors = {n: _vector(w) for n, w in weights.items() if w.ndim == 1}
+        self._addresses = {name: w.ctypes.data for name, w in self._vectors.items()}
+        arrays = [array for matrix in self._matrices.values() for array in matrix.arrays]
+        n_bytes = sum(array.nbytes for array in (*arrays, *self._vectors.values()))
+        super().__init__(np.float32, machine.run, n_bytes)
         self._numpy = ReferenceOps({})
-        self.shapes = {name: w.shape for name, w in weights.items()}
-        self._addresses = {name: w.ctypes.data for name, w in self.weights.items()}
-
-    def _weight(self, name: str) -> int:
-        if name not in self._addresses:
-            raise WeightsError(f"weights must contain {name!r}; they do not")
-        return self._addresses[name]
 
     # -- operations that read a weight -------------------------------------------------------------
 
     def embed(self, tokens: np.ndarray, site: str) -> Tensor:
         """[batch, n_tok] int -> [batch, n_tok, d_model]."""
-        name = f"{site}.weight"
-        table = self._weight(name)
-        n_rows, d = self.shapes[name]
+        table = _held(self._matrices, f"{site}.weight")
+        assert table.look_up is not None  # int4 files keep what is looked up in int8
+        n_rows, d = table.shape
+        values, scales, _ = table.addresses
         check_tokens(tokens, n_rows, site)
-        if self.weights[name].shape[1] != d:
-            return self._stored(self.weights[name][tokens][..., :d])
-        x = self._new((*tokens.shape, d))
         at = self._input(tokens, "tokens", lambda t: as_integers(check_tokens(t, n_rows, site)))
-        self._record(machine.EMBED, x.block.address, table, at, 1, n_rows, tokens.size, d)
+        x = self._new((*tokens.shape, d))
+        self._defer(
+            table.look_up, x.block.address, values, at, scales,
+            tokens.size, d, table.width, n_rows,
+        )  # fmt: skip
         return x
 
     def linear(self, x: Tensor, site: str, weight_site: str | None = None) -> Tensor:
-        """Compute y_n = sum_k x_k W_nk + b_n."""
-        name = f"{weight_site or site}.weight"
-        weight = self._weight(name)
-        d_out, d_in = self.shapes[name]
-        n_rows = 1
-        for size in x.shape[:-1]:
-            n_rows *= size
-        y = self._new((*x.shape[:-1], d_out))
-        bias = self._addresses.get(f"{site}.bias", 0)
-        self._record(
-            machine.LINEAR, y.block.address, x.block.address, weight, bias,
-            n_rows, d_in, self.weights[name].shape[1], d_out,
+        """Compute y_n = sum_k x_k W_nk + b_n; int4 and int8 matrices round x first."""
+        w = _held(self._matrices, f"{weight_site or site}.weight")
+        values, scales, sums = w.addresses
+        y = self._new((*x.shape[:-1], w.shape[0]))
+        self._defer(
+            w.multiply, y.block.address, x.block.address, values,
+            self._addresses.get(f"{site}.bias", 0),
+            prod(x.shape[:-1]), x.shape[-1], w.width, w.shape[0], scales, sums,
         )  # fmt: skip
         return y
 
     def norm(self, x: Tensor, site: str, kind: str, eps: float) -> Tensor:
         """RMSNorm or LayerNorm over the last axis."""
-        gain = self._weight(f"{site}.weight")
-        bias = self._weight(f"{site}.bias") if kind == "layer" else gain
-        n_rows = 1
-        for size in x.shape[:-1]:
-            n_rows *= size
+        gain = _held(self._addresses, f"{site}.weight")
+        bias = _held(self._addresses, f"{site}.bias") if kind == "layer" else gain
         y = self._new(x.shape)
-        self._record(
+        self._defer(
             machine.NORM, y.block.address, x.block.address, gain, bias,
-            n_rows, x.shape[-1], NORMS.index(kind), scalar=eps,
+            prod(x.shape[:-1]), x.shape[-1], NORMS.index(kind), scalar=eps,
         )  # fmt: skip
         return y
 
@@ -100,8 +111,8 @@ class FastOps(Recorded):
             return np.stack(both).astype(np.float32, order="C")
 
         cos = self._input(rotation, f"turns of {d_head}", turns)
-        sin = cos + batch * n_tok * (d_head // 2) * 4
-        self._record(
+        sin = cos + batch * n_tok * (d_head // 2) * 4  # bytes; one array, so that one replay fills
+        self._defer(
             machine.ROPE, y.block.address, x.block.address, cos, sin, batch * n_tok, heads, d_head
         )
         return y
@@ -120,7 +131,7 @@ class FastOps(Recorded):
             op, y = machine.SCORES, self._new((batch, n_heads, n_query, n_key))
         else:
             op, y = machine.MIX, self._new((batch, n_heads, n_query, d_head), room=n_query)
-        self._record(
+        self._defer(
             op, y.block.address, a.block.address, b.block.address, head_of,
             batch, n_heads, n_kv, n_query, n_key, b.room, d_head,
         )  # fmt: skip
@@ -133,9 +144,9 @@ class FastOps(Recorded):
         batch, n_heads, n_query, n_key = x.shape
         seen = self._input(mask, f"seen by {n_query}", lambda m: as_marks(m, n_query))
         y = self._new(x.shape)
-        self._record(
+        self._defer(
             machine.SOFTMAX, y.block.address, x.block.address, seen, 0,
-            batch, n_heads, 0, n_query, n_key, scalar=1.0 if x.meaning is None else x.meaning,
+            batch, n_heads, 0, n_query, n_key,
         )  # fmt: skip
         return y
 
@@ -167,10 +178,7 @@ class FastOps(Recorded):
         self, op: int, x: Tensor, kind: int, scalar: float = 0.0, y: int = 0
     ) -> Tensor:
         out = self._new(x.shape, room=x.room)
-        n = 1
-        for size in x.shape:
-            n *= size
-        self._record(op, out.block.address, x.block.address, y, kind, n, scalar=scalar)
+        self._defer(op, out.block.address, x.block.address, y, kind, prod(x.shape), scalar=scalar)
         return out
 
     def read(self, x: Tensor) -> np.ndarray:
@@ -178,12 +186,15 @@ class FastOps(Recorded):
         return self._numbers(x).copy()
 
 
-def _whole_vectors(w: np.ndarray) -> np.ndarray:
-    """A copy that starts at a cache line; matrices get whole vectors of zeros and four rows."""
-    if w.ndim == 1:
-        shape: tuple[int, ...] = w.shape
-    else:
-        shape = (-(-w.shape[0] // 4) * 4, -(-w.shape[1] // FLOATS) * FLOATS)
-    copy = aligned(shape, np.float32)
-    copy[tuple(slice(n) for n in w.shape)] = w
+def _held(weights: Mapping[str, Stored], name: str) -> Stored:
+    """One weight; whoever asks for another is told its name."""
+    if name not in weights:
+        raise WeightsError(f"weights must contain {name!r}; they do not")
+    return weights[name]
+
+
+def _vector(w: np.ndarray) -> np.ndarray:
+    """A gain or a bias, as float32 from a cache line on."""
+    copy = aligned(w.shape, np.float32)
+    copy[:] = w
     return copy

@@ -9,7 +9,6 @@ from mu_ref.memory import LINE, aligned
 
 __all__ = ["Block", "Pool", "Tensor", "as_integers", "as_marks", "check_tokens"]
 
-
 LEAST = 1024  # elements of the smallest block
 
 
@@ -22,6 +21,7 @@ class Pool:
 
     def block(self, n: int) -> "Block":
         """Return memory for n elements."""
+        # Few sizes, so that the blocks of one step fit the next, whose values are a little longer.
         size = max(LEAST, 1 << (n - 1).bit_length())
         if self.free[size]:
             return Block(self, *self.free[size].pop())
@@ -55,7 +55,7 @@ class Tensor:
     of the head map, and how many kv heads the memory holds.
     """
 
-    __slots__ = ("block", "meaning", "room", "shape", "shared")
+    __slots__ = ("block", "meaning", "room", "shape", "shared")  # made at every operation
 
     def __init__(
         self,

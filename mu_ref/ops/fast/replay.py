@@ -1,11 +1,11 @@
-"""The same stretch again: a program that was recorded before runs on without asking the model.
+"""The same stretch again: rows that were captured before are replayed, without asking the model.
 
-Recordings of one stretch differ only in where its values come from and go to (the cache, the
-encoder's keys, the result), whose places are known, and in two sizes, in which the rest is linear:
-the keys in the cache, and those of the encoder. So the program for any other cache and input is
-known. What the stretch reads of the model (tokens, masks, rotation) lies in buffers of its own,
-which are filled anew. Whenever something does not fit, the stretch is recorded again; the answer is
-the same.
+The rows of one stretch, captured twice, differ only in where its values come from and go to (the
+cache, the encoder's keys, the result), whose places are known, and in two sizes, in which the rest
+is linear: the keys in the cache, and those of the encoder. So the rows for any other cache and
+input are known. What the stretch reads of the model (tokens, masks, rotation) lies in buffers of
+its own, which are filled anew. Whenever something does not fit, the stretch is captured again; the
+answer is the same. Who captures and replays: `DeferredOps.repeat` in `deferred.py`.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -48,31 +48,31 @@ class Script:
 
     blocks: list[Any] = field(default_factory=list)  # memory of its values, in order of use
     buffers: list[Buffer] = field(default_factory=list)  # in order of use
-    inputs: Sequence[Any] = ()  # of the last recording
-    rows: np.ndarray | None = None  # the last program
+    inputs: Sequence[Any] = ()  # of the last capture
+    rows: np.ndarray | None = None  # of the program, as last captured or replayed
     slopes: list[np.ndarray | None] = field(default_factory=lambda: [None, None])  # of each size
     scalars: bytes = b""
-    sizes: Sizes = (0, 0)  # of the last program
+    sizes: Sizes = (0, 0)  # that the rows are for
     most: list[int] = field(default_factory=list)  # for which the blocks have room
     where: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # addresses in rows
     which: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of which value
     results: tuple[Any, ...] = ()  # values that it returned
     kept: tuple[Any, ...] = ()  # shape, room and meaning of keys and values of a cache after it
     read: tuple[Any, ...] = ()  # what else it read; kept so that no other gets their names
-    n_replayed: int = 0  # times that needed no recording
-    n_blocks: int = 0  # used in this recording
+    n_replayed: int = 0  # times that needed no capture
+    n_blocks: int = 0  # used in this capture
     n_buffers: int = 0
     broken: bool = False  # something happened that a replay would not repeat
-    program: int = -1  # number of the program that it is part of
+    program: int = -1  # number of the program that its rows joined last
 
     def begin(self, inputs: Sequence[Any], sizes: Sizes) -> None:
-        """Start a recording."""
+        """Start a capture."""
         self.inputs, self.sizes = inputs, sizes
         self.n_blocks = self.n_buffers = 0
         self.most, self.broken = [2**62, 2**62], False
 
     def block(self, shared: list[Any], pool: Any, shape: tuple[int, ...], n: int) -> Any:
-        """Return the next value's block, that of the last recording if it is large enough.
+        """Return the next value's block, that of the last capture if it is large enough.
 
         Scripts run one after the other and leave nothing behind in their values, so the n-th value
         of all of them lies in one place, `shared`.
@@ -80,6 +80,7 @@ class Script:
         i = self.n_blocks
         self.n_blocks += 1
         scores = len(shape) == 4  # one number for each key
+        # A width that equals a size by chance asks for more memory than it needs, and that is all.
         grows = [i for i, size in enumerate(self.sizes) if scores and shape[-1] == size]
         if i == len(self.blocks) or len(self.blocks[i].memory) < n:
             least = SPARE * n if grows else n
@@ -108,7 +109,7 @@ class Script:
         return self.buffers[i].memory.ctypes.data
 
     def end(self, rows: np.ndarray, scalars: bytes, before: Sizes, bound: Sequence[int]) -> None:
-        """Compare a recording with the one before it, which had other sizes.
+        """Compare the captured rows with those before them, which were for other sizes.
 
         `bound` are the addresses of values that will lie elsewhere next time.
         """
@@ -119,19 +120,19 @@ class Script:
         if earlier is None or not same or earlier.shape != rows.shape:
             self.slopes = [None, None]
         else:
-            earlier.flat[where] = rows.flat[where]
-            self._learn(
-                rows - earlier, rows, [a - b for a, b in zip(self.sizes, before, strict=True)]
-            )
+            earlier.flat[where] = rows.flat[where]  # these places say nothing about sizes
+            growth = [a - b for a, b in zip(self.sizes, before, strict=True)]
+            self._find_slope(rows - earlier, rows, growth)
         self.rows, self.scalars, self.where = rows, scalars, where
         self.which = np.repeat(np.arange(len(places)), [len(found) for found in places])
 
-    def _learn(self, difference: np.ndarray, rows: np.ndarray, growth: Sequence[int]) -> None:
+    def _find_slope(self, difference: np.ndarray, rows: np.ndarray, growth: Sequence[int]) -> None:
         """Find the slope of the size that has grown, if only one is not known yet."""
         unknown = [i for i in (0, 1) if growth[i] and self.slopes[i] is None]
         for i, slope in enumerate(self.slopes):
             if growth[i] and slope is not None:
                 difference = difference - slope * growth[i]
+        # An address that differs belongs to a value that lies elsewhere, not to a size.
         only_sizes = ((difference == 0) | (rows < LEAST_ADDRESS)).all()
         if not only_sizes or len(unknown) != 1 or (difference % growth[unknown[0]]).any():
             if not only_sizes or (not unknown and difference.any()):

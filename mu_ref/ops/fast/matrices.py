@@ -1,0 +1,121 @@
+"""How a weight matrix lies in memory, and which operation of the float machine multiplies with it.
+
+A weight file stores matrices in float32, or in int4 with tables in int8 beside them. Each is laid
+out once, when an executor is made, in the order in which its kernel reads it. What differs between
+float32 and int4 ends here: `floats.py` asks its matrices, and knows no format.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mu_ref.config import INT4_GROUP
+from mu_ref.kernels import float_program as machine
+from mu_ref.kernels.linear import BYTES, FLOATS
+from mu_ref.memory import LINE, aligned
+
+__all__ = ["Matrix", "blocks_of", "matrix_of", "whole_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight of two axes, as its kernels read it.
+
+    float32 multiplies x as it is. int4 rounds x to steps of max |x| / 16383 first and int8 to steps
+    of max |x| / 32767, each row of x by itself, so a row's bits do not depend on the others.
+    """
+
+    shape: tuple[int, int]  # d_out, d_in; int4 counts an odd d_in as one more
+    width: int  # d_in in whole vectors, or in whole groups
+    multiply: int  # operation of `linear`
+    look_up: int | None  # operation of `embed`
+    arrays: tuple[np.ndarray, ...]  # values, scales, sums of rows; kept alive for the addresses
+    addresses: tuple[int, int, int]  # of the arrays, 0 for one that is not there
+
+
+def matrix_of(name: str, tensors: Mapping[str, np.ndarray]) -> Matrix:
+    """Lay out a weight of a float file or of an int4 file; its dtype says how it is stored.
+
+    Args:
+        name: key of the weight; its scales, if it has any, are `name` + "_scale".
+        tensors: of the file, see `mu_ref/integers/int4_store.py`.
+
+    Returns:
+        The matrix.
+    """
+    w = tensors[name]
+    d_out, d_in = w.shape
+    if w.dtype == np.uint8:  # two weights in each byte; int4 files keep what is looked up in int8
+        scale = tensors[f"{name}_scale"]
+        width, shape = scale.shape[1] * INT4_GROUP, (d_out, 2 * d_in)
+        return _matrix(shape, width, machine.LINEAR4, None, blocks_of(w, scale))
+    shape = d_out, d_in
+    if w.dtype == np.int8:
+        values = whole_rows(w, BYTES, copy=False)
+        scales = np.ascontiguousarray(tensors[f"{name}_scale"][:, 0], np.float32)
+        sums = w.sum(axis=1, dtype=np.int32)  # x as bytes has 128 added, times these too much
+        arrays = values, scales, sums
+        return _matrix(shape, values.shape[1], machine.LINEAR8, machine.EMBED8, arrays)
+    values = whole_rows(np.asarray(w, np.float32), FLOATS)
+    return _matrix(shape, values.shape[1], machine.LINEAR, machine.EMBED, (values,))
+
+
+def _matrix(
+    shape: tuple[int, int],
+    width: int,
+    multiply: int,
+    look_up: int | None,
+    arrays: tuple[np.ndarray, ...],
+) -> Matrix:
+    values, scales, sums = [*(array.ctypes.data for array in arrays), 0, 0][:3]
+    return Matrix(shape, width, multiply, look_up, arrays, (values, scales, sums))
+
+
+def whole_rows(w: np.ndarray, n: int, *, copy: bool = True) -> np.ndarray:
+    """Pad rows with zeros to whole vectors of n numbers, and add rows of zeros to whole fours.
+
+    Kernels take four rows of whole vectors at a time; a rest of its own would cost them a branch.
+
+    Args:
+        w: [d_out, d_in].
+        n: numbers in a vector.
+        copy: False if nobody changes w: then w itself is used where it lies like this already, as
+            in files that `mu-ref` wrote, and is not held twice.
+
+    Returns:
+        The padded matrix, from a cache line on.
+    """
+    whole = -(-w.shape[0] // 4) * 4, -(-w.shape[1] // n) * n
+    in_place = w.shape == whole and w.flags.c_contiguous and w.ctypes.data % LINE == 0
+    if in_place and not copy:
+        return w
+    padded = aligned(whole, w.dtype)
+    padded[: w.shape[0], : w.shape[1]] = w
+    return padded
+
+
+def blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay out int4 weights and their scales in blocks of 16 outputs, for `products_i4`.
+
+    Args:
+        w: uint8 [d_out, d_in / 2], two weights in each, the even one in the low nibble.
+        scale: [d_out, groups].
+
+    Returns:
+        uint8 [blocks, d / 8, 16, 4], 8 added to each weight: byte m of an output holds weight 8 c +
+        m, and in its high nibble weight 8 c + 4 + m; float32 scales [blocks, groups, 16]. Blocks
+        are even in number.
+    """
+    (d_out, n_bytes), n_groups = w.shape, scale.shape[1]
+    n_blocks = -(-d_out // 32) * 2
+    packed = aligned((n_blocks, n_groups * INT4_GROUP // 8, 16, 4), np.uint8)
+    scales = aligned((n_blocks, n_groups, 16), np.float32)
+    for block in range(n_blocks):
+        rows = np.full((16, n_groups * INT4_GROUP // 2), 0x88, np.uint8)  # two weights of 0
+        given = w[16 * block : 16 * block + 16]
+        rows[: len(given), :n_bytes] ^= given  # a nibble n becomes n + 8, as -8..-1 are 8..15
+        both = np.stack([rows & 15, rows >> 4], axis=-1).reshape(16, -1, 2, 4)
+        packed[block] = (both[:, :, 0] | both[:, :, 1] << 4).swapaxes(0, 1)
+        scales[block, :, : len(given)] = scale[16 * block : 16 * block + 16].T
+    return packed, scales

@@ -2,7 +2,7 @@
 
 `StackConfig` describes one stack of layers (an encoder or a decoder), `ModelConfig` puts one or two
 stacks, the embeddings and the head together. There are no defaults: `presets.py` gives complete
-sets, `readers.py` makes them from other projects' `config.json`. A configuration travels as JSON in
+sets, `readers/` makes them from other projects' `config.json`. A configuration travels as JSON in
 the metadata of its weight file. Chapter: `docs/01_mu.md`.
 """
 

@@ -100,6 +100,7 @@ def load_model(
     path = shipped_weights(scheme) if weights is None else weights
     if executor == "fast" and path.exists():
         compile_once(Console(stderr=True), "integer" if scheme.startswith("w8") else "float")
+    # The scheme decides the format of the file, the executor what is made of it.
     if scheme == "float32":
         return _load_floats(path, executor, drafter)
     if scheme == "w4a16":
@@ -124,7 +125,7 @@ def _load_int4(path: Path, executor: str, drafter_file: Path | None) -> Loaded:
 
     model, packed, group = load_int4(path)
     drafter, own = _float_drafter(drafter_file, model)
-    if executor == "reference":
+    if executor == "reference":  # int4 is a way to store floats, which the reference knows
         weights = dequantize_weights_int4(model, packed, group)
         return Loaded(model, float_executor(weights | own), drafter)
     if own:
@@ -144,6 +145,7 @@ def _load_integers(path: Path, scheme: str, executor: str, drafter_file: Path | 
     if drafter_file is not None:
         from mu_ref.redrafter.store import load_integer_drafter
 
+        # One executor holds both: the drafter reads the model's states in the model's integers.
         found = load_integer_drafter(drafter_file, model)
         drafter, integers = found.drafter, found.joined(integers)
     return Loaded(model, integer_executor(integers, executor), drafter)

@@ -189,15 +189,15 @@ def stream(
     if not np.all(prompt_valid.any(axis=1)):
         raise InputError("every prompt must hold at least one token; one is empty")
     cache = Cache.empty(len(prompt), model.stacks["decoder"].n_layers)
-    tokens, valid = prompt, prompt_valid
+    tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
     ended = np.zeros(len(prompt), bool)
     for _ in range(max_new_tokens):
         hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
         last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
-        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")
+        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")  # [batch, 1, d_model]
         scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
         new = np.where(ended, model.pad_id, sample(ops, scores, sampling, rng)[:, 0])
-        was_ended = ended
+        was_ended = ended  # the eos itself is read by the next step, what follows it is padding
         if stop_at_eos:
             ended = ended | (new == model.eos_id)
         yield Step(new, ended, ops, scores)

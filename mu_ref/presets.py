@@ -79,7 +79,7 @@ def _mu_stack(n_layers: int, *, encoder: bool, **changes: Any) -> StackConfig:
         activation="gelu_tanh",
         gated=False,
         rope_theta=10000.0,
-        rope_origin="centre" if encoder else "start",
+        rope_origin="centre" if encoder else "start",  # a centre would move while text grows
         rope_ntk_factor=1.0,
         rope_base_len=1024,
         rope_length="row",

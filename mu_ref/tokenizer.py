@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mu_ref.errors import InputError
-from mu_ref.files import DATA, written_whole
+from mu_ref.files import DATA, write_text
 
 __all__ = ["BOS", "EOS", "PAD", "Tokenizer", "train_tokenizer"]
 
@@ -137,8 +137,7 @@ class Tokenizer:
         Args:
             path: file to write; replaced as a whole if it exists.
         """
-        with written_whole(path) as part:
-            part.write_text(self._backend.to_str(pretty=False) + "\n", encoding="utf-8")
+        write_text(path, self._backend.to_str(pretty=False) + "\n")
 
     def split_tokens(
         self, tokens: Sequence[int], rate: float, rng: np.random.Generator

@@ -46,7 +46,7 @@ def weight_shapes(model: ModelConfig) -> dict[str, Shape]:
         {"site.weight" or "site.bias": shape}, embeddings first, then layers in order.
     """
     shapes: dict[str, Shape] = {}
-    for name, stack in model.stacks.items():
+    for name, stack in model.stacks.items():  # a shared table is named, and listed, once
         alone = model.decoder is None
         rows = model.encoder_vocab_size if name == "encoder" and not alone else model.vocab_size
         shapes[f"{model.embedding_site(name)}.weight"] = (rows, stack.d_model)
@@ -93,7 +93,7 @@ def _around(site: str, stack: StackConfig) -> Iterator[tuple[str, Shape]]:
 
 
 def _norm(site: str, stack: StackConfig) -> dict[str, Shape]:
-    names = ("weight", "bias") if stack.norm_kind == "layer" else ("weight",)
+    names = ("weight", "bias") if stack.norm_kind == "layer" else ("weight",)  # RMS has no bias
     return {f"{site}.{name}": (stack.d_model,) for name in names}
 
 
@@ -144,11 +144,12 @@ def initial_weights(
     for name, shape in weight_shapes(model).items():
         if len(shape) == 2:
             table = name.endswith("embedding.weight")
+            # the stream starts as an embedding: its size is a choice of its own
             size = embedding_std if table and embedding_std is not None else std
             weights[name] = (rng.standard_normal(shape) * size).astype(dtype)
         elif name.endswith("norm.weight"):
             gain = post_norm_gain if name.endswith("post_norm.weight") else 1.0
-            offset = 1 if name.split(".")[0] in plus_one else 0
+            offset = 1 if name.split(".")[0] in plus_one else 0  # these norms add 1 themselves
             weights[name] = np.full(shape, gain - offset, dtype)
         else:
             weights[name] = np.zeros(shape, dtype)

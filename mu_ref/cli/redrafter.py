@@ -43,16 +43,11 @@ def generate(
     tree: Annotated[Path | None, typer.Option(help="Also draw the first tree of drafts.")] = None,
 ) -> None:
     """Write the answer to one query, with drafts if asked for, and say how drafting went."""
-    import numpy as np
-
-    from mu_ref.model import mu
     from mu_ref.redrafter.steps import Statistics
 
     agent = drafting(weights, scheme, executor, drafter, beam_width, draft_len)
-    source = np.array([agent.source_tokens(query)])
-    memory = mu.remember(agent.ops, agent.model, source, np.ones(source.shape, bool))
     seen = Statistics()
-    (tokens,) = agent.write(memory, 1, seen)
+    (tokens,) = agent.write(agent.remember(query), 1, seen)
     typer.echo(agent.tokenizer.decode([t for t in tokens if t != agent.model.eos_id]))
     if drafter is None:
         typer.echo(f"  {len(tokens)} tokens in {len(tokens)} passes")

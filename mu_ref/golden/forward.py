@@ -21,7 +21,7 @@ def forward_file(
     """Write `encoder_output`, `logits` and `greedy_ids` for given token ids.
 
     Args:
-        folder: holds `config.json` and `model.safetensors` of a family `readers.py` knows.
+        folder: holds `config.json` and `model.safetensors` of a family that `readers/` knows.
         inputs: npz with `encoder_input_ids` [batch, n_src], `decoder_input_ids` [batch, n_tgt] and,
             if present, `encoder_attention_mask` [batch, n_src]; without it pad ids are masked.
         out: npz to write; appears whole or not at all.

@@ -2,7 +2,7 @@ r"""Integer tables of the functions that arithmetic alone does not give, and how
 
 Each table holds $\mathrm{round\_half\_even}(2^{b} f(i / n))$ for equally spaced points, computed
 with 50 decimal digits. The integers ship in `tables.json`, so that a port copies them instead of
-trusting another machine's `tanh`; `python -m mu_ref.quantize.tables` makes the file anew, and a
+trusting another machine's `tanh`; `python -m mu_ref.integers.tables` makes the file anew, and a
 test compares. Between two points a straight line is drawn. Chapter: `docs/integer.md`.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_ref.files import written_whole
+from mu_ref.files import write_text
 
 __all__ = ["TABLES", "TableSpec", "interpolate", "make_tables", "table", "turn_steps"]
 
@@ -167,5 +167,4 @@ def turn_steps(theta: float, d_head: int) -> np.ndarray:
 
 if __name__ == "__main__":
     rows = (f'"{name}": {json.dumps(values)}' for name, values in make_tables().items())
-    with written_whole(PATH) as part:
-        part.write_text("{" + ",\n".join(rows) + "}\n", encoding="utf-8")
+    write_text(PATH, "{" + ",\n".join(rows) + "}\n")

@@ -32,12 +32,12 @@ def positions_of(stack: StackConfig, valid: np.ndarray) -> np.ndarray:
         length. Attention sees differences of positions only, so scores agree up to rounding.
     """
     if stack.rope_length == "padded":
-        index = np.broadcast_to(np.arange(valid.shape[1]), valid.shape)
+        index = np.broadcast_to(np.arange(valid.shape[1]), valid.shape)  # a pad counts as a token
     else:
         index = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
     if stack.rope_origin == "start":
         return index
-    length = rope_lengths(stack, valid)
+    length = rope_lengths(stack, valid)  # [batch]
     return index - (length[:, None] - 1) // 2
 
 
@@ -70,5 +70,6 @@ def rope_theta(stack: StackConfig, lengths: np.ndarray) -> np.ndarray:
     s, base_len, d = stack.rope_ntk_factor, stack.rope_base_len, stack.d_head
     if s <= 1:
         return theta
+    # Below L_0 the stretch is exactly 1: a short text turns as in training.
     stretch = s * np.maximum(lengths, base_len) / base_len - (s - 1)
     return theta * stretch ** (d / (d - 2))

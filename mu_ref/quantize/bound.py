@@ -25,10 +25,10 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
-from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.traced import TracedOps
+from mu_ref.quantize.observe import run_unpadded
 from mu_ref.weights import Weights
 
 __all__ = ["MarginBound", "margin_bound"]
@@ -88,10 +88,7 @@ def margin_bound(
     replaced = TracedOps(floats, lambda site, op, inputs, value: given.get(site))
 
     def run() -> np.ndarray:
-        valid = None if source is None else np.ones(source.shape, bool)
-        valid_target = np.ones(target.shape, bool)
-        logits = mu.forward(replaced, model, source, valid, target, valid_target)
-        return replaced.read(logits)
+        return replaced.read(run_unpadded(replaced, model, source, target))
 
     before = run()
     best = np.argmax(before, axis=-1)  # [batch, n_tgt]
@@ -125,9 +122,7 @@ def _streams(
         if site in sites:
             kept[site] = integers.read(value)
 
-    valid = None if source is None else np.ones(source.shape, bool)
-    ops = TracedOps(integers, keep)
-    mu.forward(ops, model, source, valid, target, np.ones(target.shape, bool))
+    run_unpadded(TracedOps(integers, keep), model, source, target)
     return kept
 
 

@@ -14,14 +14,15 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError
-from mu_ref.files import written_whole
+from mu_ref.files import write_text
 from mu_ref.integers.fixed_point import round_half_even
 from mu_ref.model import mu
+from mu_ref.ops import Ops, Value
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.traced import Traced, TracedOps
 from mu_ref.weights import Weights
 
-__all__ = ["OBSERVERS", "Observed", "SiteRange", "observe", "observed_range"]
+__all__ = ["OBSERVERS", "Observed", "SiteRange", "observe", "observed_range", "run_unpadded"]
 
 OBSERVERS = ("minmax", "percentile", "mse")
 SAMPLE = 16384  # values kept per site, evenly spread over what was seen
@@ -45,6 +46,7 @@ class SiteRange:
         if self.op == "norm":
             known = self.channel_max
             self.channel_max = largest if known is None else np.maximum(known, largest)
+        # few values of each tensor, of many tensors: a sample of all of them fits in memory
         self.sample.append(x.ravel()[:: max(1, x.size // 64)].astype(np.float32))
 
     def values(self) -> np.ndarray:
@@ -77,8 +79,7 @@ class Observed:
             site: {"op": r.op, "low": r.low, "high": r.high, "reads": self.inputs.get(site)}
             for site, r in self.ranges.items()
         }
-        with written_whole(path) as part:
-            part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(data, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path, sites: Iterable[str]) -> "Observed":
@@ -143,13 +144,29 @@ def observe(
     ops = TracedOps(ReferenceOps(weights), observed.take)
     n_examples = 0
     for source, target in examples:
-        row = None if source is None else source[None]
-        valid = None if row is None else np.ones(row.shape, bool)
-        mu.forward(ops, model, row, valid, target[None], np.ones((1, len(target)), bool))
+        run_unpadded(ops, model, None if source is None else source[None], target[None])
         n_examples += 1
     if not n_examples:
         raise QuantizationError("calibration must have at least one example, got none")
     return observed
+
+
+def run_unpadded(
+    ops: Ops, model: ModelConfig, source: np.ndarray | None, target: np.ndarray
+) -> Value:
+    """Run the forward pass on rows without padding.
+
+    Args:
+        ops: the executor.
+        model: the configuration.
+        source: [batch, n_src] int, or None for a decoder-only model.
+        target: [batch, n_tgt] int.
+
+    Returns:
+        [batch, n_tgt, vocab_size] logits.
+    """
+    valid = None if source is None else np.ones(source.shape, bool)
+    return mu.forward(ops, model, source, valid, target, np.ones(target.shape, bool))
 
 
 def observed_range(site: SiteRange, observer: str, bits: int) -> tuple[float, float]:
@@ -176,7 +193,7 @@ def observed_range(site: SiteRange, observer: str, bits: int) -> tuple[float, fl
     if observer == "percentile":
         low, high = np.percentile(x, [100 - PERCENTILE, PERCENTILE])
         return float(min(low, 0.0)), float(max(high, 0.0))
-    best = min(_cuts(x, site.low, site.high, bits))
+    best = min(_cuts(x, site.low, site.high, bits))  # by error first
     return best[1], best[2]
 
 

@@ -17,10 +17,10 @@ from mu_ref.config import ModelConfig
 from mu_ref.integers.encodings import Encoding
 from mu_ref.integers.fixed_point import integer_range
 from mu_ref.integers.store import IntegerModel
-from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.traced import Traced, TracedOps
+from mu_ref.quantize.observe import run_unpadded
 from mu_ref.weights import Weights
 
 __all__ = ["SiteReport", "plot_sqnr", "site_reports"]
@@ -88,9 +88,8 @@ def site_reports(
     watched = TracedOps(IntegerOps(integers), compare)
     for source, target in examples:
         row = None if source is None else source[None]
-        valid = None if row is None else np.ones(row.shape, bool)
-        for ops in (floats, watched):
-            mu.forward(ops, model, row, valid, target[None], np.ones((1, len(target)), bool))
+        for ops in (floats, watched):  # first the real numbers, then what stands for them
+            run_unpadded(ops, model, row, target[None])
     return list(rows.values())
 
 

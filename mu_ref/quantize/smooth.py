@@ -57,6 +57,7 @@ def smooth(model: ModelConfig, weights: Weights, observed: Observed, strength: f
 
 
 def _factor(channel_max: np.ndarray, matrices: list[np.ndarray], strength: float) -> np.ndarray:
+    # [d]: of each feature, the largest weight of all matrices that read it
     columns = np.max([np.abs(w).max(axis=0) for w in matrices], axis=0)
     tiny = np.float32(1e-5)
     factor = np.maximum(channel_max, tiny) ** strength / np.maximum(columns, tiny) ** (1 - strength)

@@ -92,6 +92,7 @@ def _renamed(
     weights: Weights = {}
     for name, tensor in tensors.items():
         ours = rename(name)
+        # A tied head has no weight of its own here; the file may hold a copy under its name.
         if ours is not None and not (ours == "head.weight" and model.tied_head):
             weights[ours] = tensor
             continue

@@ -93,7 +93,7 @@ def _stack_of(f: Fields, n_layers: int, origin: Literal["start", "centre"]) -> S
         rope_origin=origin,
         rope_ntk_factor=f["rope_factor"],
         rope_base_len=f["block_size"],
-        rope_length="padded",
+        rope_length="padded",  # the original asks for the tensor's length, padding included
     )
 
 

@@ -33,13 +33,15 @@ _DEFAULTS: Fields = {  # T5GemmaModuleConfig, transformers 5.23
     "final_logit_softcapping": 30.0,
     "attn_logit_softcapping": 50.0,
 }
-_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu",
-                   "silu": "silu", "swish": "silu", "relu": "relu"}  # fmt: skip
+_ACTIVATIONS = {
+    "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu", "silu": "silu",
+    "swish": "silu", "relu": "relu",
+}  # fmt: skip
 
 
-def _stack(fields: Fields) -> StackConfig:
-    f = {**_DEFAULTS, **fields}
+def _stack(f: Fields) -> StackConfig:
     n_layers = f["num_hidden_layers"]
+    # By default the first layer sees a window, the second everything, and so on in turn.
     kinds = f["layer_types"] or [
         "full_attention" if i % 2 else "sliding_attention" for i in range(n_layers)
     ]
@@ -48,7 +50,7 @@ def _stack(fields: Fields) -> StackConfig:
     activation = check_choice(
         "hidden_activation", f["hidden_activation"], _ACTIVATIONS, ConfigError
     )
-    rope = f["rope_parameters"] or f.get("rope_scaling") or {}
+    rope: Fields = f["rope_parameters"] or f.get("rope_scaling") or {}
     check_choice("rope_type", rope.get("rope_type", "default"), ("default",), ConfigError)
     return StackConfig(
         n_layers=n_layers,
@@ -66,7 +68,7 @@ def _stack(fields: Fields) -> StackConfig:
         windowed_layers=tuple(
             kind == "sliding_attention" and f["sliding_window"] is not None for kind in kinds
         ),
-        norm_kind="rms_plus_one",
+        norm_kind="rms_plus_one",  # its gains are stored without the 1
         norm_placement="dual",
         norm_eps=f["rms_norm_eps"],
         embed_norm=False,
@@ -77,7 +79,7 @@ def _stack(fields: Fields) -> StackConfig:
         rope_origin="start",
         rope_ntk_factor=1.0,
         rope_base_len=f["max_position_embeddings"],
-        rope_length="padded",
+        rope_length="padded",  # its positions are slots of the tensor
     )
 
 
@@ -118,8 +120,11 @@ def config_of(fields: Fields) -> ModelConfig:
     )
 
 
-_SUBLAYERS = {"self_attn": "self_attention", "cross_attn": "cross_attention",
-                      "feedforward": "mlp", "mlp": "mlp"}  # fmt: skip
+# Norms say "feedforward" where linears say "mlp".
+_SUBLAYERS = {
+    "self_attn": "self_attention", "cross_attn": "cross_attention", "feedforward": "mlp",
+    "mlp": "mlp",
+}  # fmt: skip
 
 
 def name_of(name: str) -> str | None:

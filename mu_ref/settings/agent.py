@@ -110,6 +110,11 @@ class Agent:
             )
         return answers
 
+    def remember(self, query: str) -> Memory:
+        """Read one query: what the decoder needs of it."""
+        source = np.array([self.source_tokens(query)])
+        return mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
+
     def write(
         self, memory: Memory, n_rows: int, statistics: "Statistics | None" = None
     ) -> list[list[int]]:

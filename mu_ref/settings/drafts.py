@@ -10,7 +10,6 @@ from rich.progress import track
 
 from mu_ref.errors import InputError
 from mu_ref.integers.store import load_integers
-from mu_ref.model import mu
 from mu_ref.model.decoder import decode
 from mu_ref.ops import Value
 from mu_ref.ops.reference import ReferenceOps
@@ -79,8 +78,7 @@ def quantize_agent_drafter(
     drafter, own = load_drafter(source, agent.model)
     hidden, tokens = [], []
     for query in queries:
-        asked = np.array([agent.source_tokens(query)])
-        memory = mu.remember(agent.ops, agent.model, asked, np.ones(asked.shape, bool))
+        memory = agent.remember(query)
         (written,) = agent.write(memory, 1)
         read = np.array([[agent.model.bos_id, *written]])  # the texts that it will draft
         valid = np.ones(read.shape, bool)
@@ -109,8 +107,7 @@ def first_tree(agent: Agent, query: str) -> tuple[Tree, np.ndarray, list[int]]:
     """
     if agent.drafter is None or agent.search is None:
         raise InputError("a tree must be drafted; give a drafter")
-    source = np.array([agent.source_tokens(query)])
-    memory = mu.remember(agent.ops, agent.model, source, np.ones(source.shape, bool))
+    memory = agent.remember(query)
     drafts = proposer(agent.ops, agent.model, agent.drafter, agent.search)
     seen: list[np.ndarray] = []
 

@@ -34,12 +34,12 @@ def cross_entropy(
     """
     vocab_size = logits.shape[-1]
     scores = logits.value[counted]  # [N, V]
-    y = targets[counted]
+    y = targets[counted]  # [N]
     n = len(y)
-    scores = scores - scores.max(axis=-1, keepdims=True)
+    scores = scores - scores.max(axis=-1, keepdims=True)  # so that exp cannot overflow
     log_p = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
     epsilon = ops.dtype(label_smoothing)
-    hit = log_p[np.arange(n), y]
+    hit = log_p[np.arange(n), y]  # [N], of the target token
     loss = -((1 - epsilon) * hit + epsilon * log_p.mean(axis=-1)).mean()
 
     def back(grad: np.ndarray) -> Gradients:

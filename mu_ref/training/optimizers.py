@@ -34,11 +34,12 @@ def orthogonalize(gradient: np.ndarray, n_steps: int = 5) -> np.ndarray:
         float32 instead of bfloat16.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
+    # X X^T on the short side: the same singular values, fewer products.
     tall = gradient.shape[0] > gradient.shape[1]
     x = gradient.T if tall else gradient
-    x = x / (np.linalg.norm(x) + 1e-7)
+    x = x / (np.linalg.norm(x) + 1e-7)  # no singular value above 1, or the iteration diverges
     for _ in range(n_steps):
-        gram = x @ x.T
+        gram = x @ x.T  # [short, short], A
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     return x.T if tall else x
 
@@ -66,7 +67,7 @@ class Muon:
         m = state.setdefault("momentum", np.zeros_like(weight))
         m *= self.momentum
         m += grad
-        step = orthogonalize(grad + self.momentum * m)
+        step = orthogonalize(grad + self.momentum * m)  # Nesterov: one step of momentum ahead
         weight *= 1 - rate * self.weight_decay
         weight -= (rate * 0.2 * max(weight.shape) ** 0.5) * step
 
@@ -88,6 +89,7 @@ class AdamW:
         v = state.setdefault("square", np.zeros_like(weight))
         m += (1 - self.beta1) * (grad - m)
         v += (1 - self.beta2) * (grad * grad - v)
+        # Both means start at 0; divided by what they have seen of the whole, they are unbiased.
         m_hat, v_hat = m / (1 - self.beta1**step), v / (1 - self.beta2**step)
         if weight.ndim == 2:
             weight *= 1 - rate * self.weight_decay

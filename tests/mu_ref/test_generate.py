@@ -10,7 +10,7 @@ from strategies import model_configs, random_weights, rows_of, seeds
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
-from mu_ref.generate import Sampling, generate, sample, stream, token_probabilities
+from mu_ref.generate import Sampling, generate, greedy, sample, stream, token_probabilities
 from mu_ref.model import mu
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.reference import ReferenceOps
@@ -278,6 +278,13 @@ def test_the_logits_of_a_step_can_be_read_when_later_steps_are_done() -> None:
     assert n_replayed(ops) == 6  # all but the prompt, the step after it, and one on a longer cache
     for step, logits in zip(steps, at_once, strict=True):
         np.testing.assert_array_equal(step.logits, logits)
+
+
+def test_greedy_is_generate_without_sampling() -> None:
+    model = tiny()
+    source = np.array([[5, 9, 2, 0], [7, 7, 7, 7]])
+    asked = (small(model, 4), model, source, source > 0, 6)
+    assert greedy(*asked) == generate(*asked)
 
 
 def test_passes_that_verify_drafts_are_replayed() -> None:

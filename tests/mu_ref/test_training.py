@@ -295,14 +295,17 @@ def test_two_steps_by_hand() -> None:
         np.testing.assert_array_equal(run.weights[name], weight, err_msg=name)
 
 
-def test_elements_drop_behind_each_embedding_and_each_sub_layer() -> None:
-    class Noting(TapeOps):
-        def dropout(self, x, site):
-            sites.append(site)
-            return super().dropout(x, site)
-
+def test_elements_drop_behind_each_embedding_and_each_sub_layer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sites: list[str] = []
-    ops = Noting(initial_weights(MODEL, np.random.default_rng(0)))
+
+    def dropout(x, site):
+        sites.append(site)
+        return x
+
+    ops = TapeOps(initial_weights(MODEL, np.random.default_rng(0)))
+    monkeypatch.setattr(ops, "dropout", dropout)
     tokens = np.array([[1, 5, 9]])
     mu.forward(ops, MODEL, tokens, tokens > 0, tokens)
     expected = ["encoder.embed_dropout"]

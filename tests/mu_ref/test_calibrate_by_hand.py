@@ -7,6 +7,7 @@ import pytest
 
 from mu_ref.errors import QuantizationError
 from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.store import IntegerModel
 from mu_ref.presets import tiny
 from mu_ref.quantize.calibrate import Options, calibrate, site_encoding, weight_scales
 from mu_ref.quantize.observe import Observed, SiteRange
@@ -117,7 +118,9 @@ def test_a_matrix_and_its_bias_by_hand() -> None:
     assert model.bias(UP).dtype == np.int32
     assert model.activations == {NORM: Encoding(8, 0.04), UP: Encoding(8, 1 / 127)}
     assert set(model.tensors) == {f"{UP}.weight", f"{UP}.weight_scale", f"{UP}.bias"}
-    assert (model.scheme, model.rounding, model.config) == ("w8a8", "tflite_single", tiny())
+    assert model == IntegerModel(
+        tiny(), "w8a8", "tflite_single", model.tensors, model.activations
+    )  # fmt: skip
 
 
 def test_a_bias_beyond_2_to_the_30_steps_widens_its_channel_only() -> None:

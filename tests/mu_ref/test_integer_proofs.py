@@ -30,8 +30,8 @@ def value(rows: Any, encoding: Encoding) -> Quantized:
 
 
 def same(q: int, n: int, bits: int = 8, zero_point: int = 0) -> Quantized:
-    """A row of n equal integers, without room for more than one."""
-    array = np.broadcast_to(np.array(q, f"i{bits // 8}"), (1, n))
+    """A row [1, 1, n] of equal integers, without room for more than one."""
+    array = np.broadcast_to(np.array(q, f"i{bits // 8}"), (1, 1, n))
     return Quantized(array, Encoding(bits, 1.0, zero_point))
 
 
@@ -50,7 +50,7 @@ def linear(n: int, bits: int, bias: int) -> Quantized:
 def test_a_linear_s_sum_starts_from_the_magnitude_of_its_bias(sign: int) -> None:
     # 3 products of at most 255 * 128 (an 8-bit input may lie 255 steps from its zero point)
     room = 2**31 - 3 * 255 * 128
-    assert linear(3, 8, sign * (room - 1)).q.tolist() == [[sign * 32767]]  # in steps of 2^16
+    assert linear(3, 8, sign * (room - 1)).q.tolist() == [[[sign * 32767]]]  # in steps of 2^16
     with pytest.raises(QuantizationError, match=r"site: .* products of up to 255 x 128"):
         linear(3, 8, sign * room)
 
@@ -129,6 +129,13 @@ def test_eps_shrinks_with_a_row_that_is_shifted_to_fit() -> None:
     assert y.q.tolist() == [[-1000, -500, 500, 1000]]
 
 
+def test_eps_is_rounded_to_whole_squared_steps() -> None:
+    """4 * 0.15 = 0.6 counts as 1: x = (1, 0, 0, 0) over sqrt((1 + 1) / 4)."""
+    x = value([[1, 0, 0, 0]], Encoding(16, 1.0))
+    y = executor(THOUSANDTHS, **ONES).norm(x, SITE, "rms", 0.15)
+    assert y.q.tolist() == [[1414, 0, 0, 0]]
+
+
 def test_a_norm_s_gain_has_its_scale_and_its_features() -> None:
     gain = {"weight": np.array([1000, -2000, 500, 4000], np.int16),
             "weight_scale": np.array([1e-3], "f4")}  # fmt: skip
@@ -194,7 +201,8 @@ def test_a_turn_keeps_the_size_at_every_position() -> None:
 
 def test_a_scale_of_zero_is_refused_and_a_zero_point_survives() -> None:
     x = value([[3]], Encoding(8, 0.5, 7))
-    assert executor(THOUSANDTHS).scale(x, 3.0, SITE).encoding == Encoding(8, 1.5, 7)
+    for factor in (3.0, 0.25):
+        assert executor(THOUSANDTHS).scale(x, factor, SITE).encoding == Encoding(8, factor / 2, 7)
     with pytest.raises(QuantizationError, match="must be positive, got 0"):
         executor(THOUSANDTHS).scale(x, 0.0, SITE)
     assert executor(THOUSANDTHS).read(x).tolist() == [[-2.0]]

@@ -212,6 +212,22 @@ def test_the_best_and_the_k_best_of_each_row(name: str) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_ties_of_a_long_row_keep_their_order(name: str) -> None:
+    x = np.tile([0.25, 0.5], (2, 50))
+    order = [*range(1, 100, 2), *range(0, 100, 2)]
+    assert made(name).top_k(value(name, x), 100, "").tolist() == [order] * 2
+
+
+@pytest.mark.parametrize("name", ["reference", "tape"])
+def test_each_row_of_a_softmax_has_its_own_largest_score(name: str) -> None:
+    """exp(1000) is no number, and exp(-2000) is 0; rows without a key are 0."""
+    ops, x = made(name), np.array([[1000.0, 1000.0], [-1000.0, -1001.0], [7.0, 8.0]])
+    p = ops.read(ops.softmax(value(name, x), np.array([[1, 1], [1, 1], [0, 0]], bool), "y"))
+    q = 1 / (1 + math.exp(-1))
+    np.testing.assert_allclose(p, [[0.5, 0.5], [q, 1 - q], [0, 0]], rtol=1e-12)
+
+
 # -- single precision ------------------------------------------------------------------------------
 
 

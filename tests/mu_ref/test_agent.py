@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from mu_ref.errors import InputError
+from mu_ref.executors import shipped_weights
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import preset, tiny
 from mu_ref.redrafter import beams
@@ -22,7 +23,6 @@ from mu_ref.settings.agent import (
     answer_all,
     load_agent,
     score,
-    shipped_weights,
 )
 from mu_ref.settings.calls import Call, parse_call
 from mu_ref.settings.catalog import DATA, load_catalog
@@ -224,9 +224,9 @@ def test_an_agent_is_loaded_with_the_executor_and_drafter_that_are_asked_for(mon
         asked.append(args)
         return SimpleNamespace(model=preset("mu-nano"), ops=OPS, drafter="small")
 
-    monkeypatch.setattr(module, "load_executor", load)
+    monkeypatch.setattr(module, "load_model", load)
     loaded = load_agent(scheme="w8a8", executor="fast", drafter=DATA / "d")
-    assert asked == [(shipped_weights("w8a8"), "w8a8", "fast", DATA / "d")]
+    assert asked == [(None, "w8a8", "fast", DATA / "d")]
     assert (loaded.ops, loaded.drafter, loaded.search) == (OPS, "small", None)
     assert (len(loaded.catalog), loaded.tokenizer.vocab_size) == (183, 1536)
     load_agent(DATA / "w", "w4a16")
@@ -242,7 +242,7 @@ def test_an_agent_is_loaded_with_the_executor_and_drafter_that_are_asked_for(mon
 )  # fmt: skip
 def test_a_model_that_does_not_fit_the_tokenizer_is_refused(monkeypatch, model) -> None:
     loaded = SimpleNamespace(model=model, ops=OPS, drafter=None)
-    monkeypatch.setattr(module, "load_executor", lambda *args: loaded)
+    monkeypatch.setattr(module, "load_model", lambda *args: loaded)
     with pytest.raises(InputError, match="encoder-decoder with the 1536 tokens"):
         load_agent(DATA / "w")
 

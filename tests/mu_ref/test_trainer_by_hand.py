@@ -59,7 +59,7 @@ def forward(ops: TapeOps, batch: Batch) -> Node:
 
 def gradients_by_formula(weights: Arrays, batch: Batch, run: TrainConfig, step: int) -> Arrays:
     """Gradients of the smoothed loss, (p - q) / N at the logits, with the masks of one step."""
-    ops = TapeOps(weights, np.random.default_rng([run.seed, 2, step]))
+    ops = TapeOps(weights, MODEL.dropout, np.random.default_rng([run.seed, 2, step]))
     logits = forward(ops, batch)
     p = np.exp(logits.value)
     p /= p.sum(axis=-1, keepdims=True)
@@ -134,7 +134,7 @@ def test_two_steps_are_those_of_the_formulas(two_steps) -> None:
 def test_the_loss_of_a_step_is_that_before_it(two_steps) -> None:
     seen, made, losses = two_steps
     for step, loss in enumerate(losses):
-        ops = TapeOps(seen[step], np.random.default_rng([7, 2, step]))
+        ops = TapeOps(seen[step], MODEL.dropout, np.random.default_rng([7, 2, step]))
         batch = made[step]
         z = forward(ops, batch).value
         log_p = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
@@ -150,9 +150,9 @@ def test_every_sublayer_and_both_embeddings_drop_at_the_model_s_rate(monkeypatch
     seen: list[tuple[str, float]] = []
     real = TapeOps.dropout
 
-    def watched(self, x, rate, site):
-        seen.append((site, rate))
-        return real(self, x, rate, site)
+    def watched(self, x, site):
+        seen.append((site, self.dropout_rate))
+        return real(self, x, site)
 
     monkeypatch.setattr(TapeOps, "dropout", watched)
     run = trainer()

@@ -15,7 +15,8 @@ from npu_sim.program.program import Gemm, Op, Tensor
 from npu_sim.program.request import record_request
 from npu_sim.report.budget import Budget
 from npu_sim.report.energy import energy_joules, mac_pj
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
+from npu_sim.roofline.formula import Work, vector_cycles
 from npu_sim.units import (
     GB,
     GIB,
@@ -96,10 +97,19 @@ def test_each_pair_of_widths_has_a_rate_and_a_share_of_its_own() -> None:
 
 
 def test_lanes_are_counted_in_stored_bytes_and_are_never_none() -> None:
-    vector = replace(CHIP.vector, width_bytes=64)
-    assert [vector.lanes(b) for b in (1, 8, 9, 16, 17, 32)] == [64, 64, 32, 32, 16, 16]
-    assert replace(vector, width_bytes=3).lanes(32) == 1
-    assert replace(vector, width_bytes=3).lanes(16) == 1
+    """640 elements of one simple operation each, on vectors of 64 bytes and of 3."""
+    free = dict.fromkeys(Work._fields, 0) | {"elements": 640, "simple_operations": 1}
+    cycles = {
+        width: [
+            vector_cycles(Work(**free | {"element_bytes": n}), {
+                "vector.width_bytes": width, "vector.efficiency": 1.0,
+                "vector.special_function_cycles": 8,
+            })
+            for n in (1, 2, 4)
+        ]
+        for width in (64, 3)
+    }  # fmt: skip
+    assert cycles == {64: [10, 20, 40], 3: [214, 640, 640]}
 
 
 def test_rates_and_overheads_of_a_chip() -> None:
@@ -314,7 +324,7 @@ def test_a_wide_operand_makes_a_product_dearer(widths, price) -> None:
 def test_millijoules_are_a_thousandth_of_a_joule_everywhere() -> None:
     """Half a watt at 1 GHz is 0.5 mJ in each million cycles, and all else is free here."""
     free = {p: 0 for p in PRICES.values() if p.endswith("_pj")}
-    found = simulate(
+    found = simulate_program(
         record_request(tiny(), 6, 4, Precision()), PRICES.with_changes(free), fidelity="roofline"
     )
     expected = 0.5 * found.latency_cycles / 1e6

@@ -89,19 +89,19 @@ class Validation:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers; errors are fractions, a phase without rows is null."""
-        phases = self.by(lambda row: row.case.phase)
-        errors = self.errors
+        errors, groups = self.errors, self.groupings()
+        mapes = {
+            key: {name: group["mape"] for name, group in groups[key].items()} for key in groups
+        }
         return {
             "n": len(self.rows),
             "mape": float(errors.mean()),
             "median_ape": float(np.median(errors)),
             "max_ape": float(errors.max()),
             "roofline_mape": float(np.mean([abs(row.roofline_error) for row in self.rows])),
-            "by_phase": {
-                name: phases[name]["mape"] if name in phases else None for name in PHASES
-            },
-            "by_precision": {k: v["mape"] for k, v in self.groupings()["precision"].items()},
-            "by_npu": {k: v["mape"] for k, v in self.groupings()["npu"].items()},
+            "by_phase": {name: mapes["phase"].get(name) for name in PHASES},
+            "by_precision": mapes["precision"],
+            "by_npu": mapes["npu"],
             "rows": [
                 {
                     "case": row.case.name, "npu": row.npu, "phase": row.case.phase,

@@ -16,7 +16,7 @@ from typing import Any
 __version__ = "0.2.0"
 
 __all__ = [
-    "ModelConfig", "MuRefError", "ReferenceOps", "Tokenizer", "forward", "generate", "greedy",
+    "ModelConfig", "MuRefError", "ReferenceOps", "Tokenizer", "forward", "greedy",
     "load_agent", "load_model", "preset", "quantize_model", "speculate",
 ]  # fmt: skip
 
@@ -26,7 +26,6 @@ HOMES = {
     "ReferenceOps": "ops.reference",
     "Tokenizer": "tokenizer",
     "forward": "model.mu",
-    "generate": "generate",
     "greedy": "generate",
     "load_agent": "settings.agent",
     "load_model": "executors",

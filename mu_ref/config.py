@@ -120,6 +120,12 @@ class StackConfig:
 class ModelConfig:
     """A whole model: encoder-decoder (both stacks), decoder-only or encoder-only (one of them).
 
+        >>> from dataclasses import replace
+        >>> import mu_ref
+        >>> model = replace(mu_ref.preset("mu-nano"), max_len=512)
+        >>> mu_ref.ModelConfig.from_json(model.to_json()) == model
+        True
+
     Raises:
         ConfigError: two fields contradict each other.
     """

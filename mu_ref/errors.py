@@ -13,10 +13,8 @@ __all__ = [
     "InputError",
     "MuRefError",
     "QuantizationError",
-    "ShapeError",
     "WeightsError",
     "check_choice",
-    "check_shape",
 ]
 
 
@@ -24,11 +22,15 @@ T = TypeVar("T")
 
 
 class MuRefError(ValueError):
-    """Base of every error that `mu_ref` raises on purpose."""
+    """Base of every error that `mu_ref` and `npu_sim` raise on purpose; its text is for the user.
 
-
-class ShapeError(MuRefError):
-    """An array has another shape than the model needs."""
+    >>> import mu_ref
+    >>> try:
+    ...     mu_ref.preset("mu-331m")
+    ... except mu_ref.MuRefError as error:
+    ...     print(str(error)[:26])
+    preset must be one of mu-3
+    """
 
 
 class ConfigError(MuRefError):
@@ -49,33 +51,6 @@ class QuantizationError(MuRefError):
 
 class CallError(MuRefError):
     """A text is not a call of the Settings grammar, or not one the catalog allows."""
-
-
-def check_shape(what: str, shape: tuple[int, ...], axes: str, **known: int) -> dict[str, int]:
-    """Check a shape against named axes and return the size of each.
-
-    Args:
-        what: name of the array, for the message.
-        shape: its shape.
-        axes: axis names, in order, separated by blanks: `"batch n_tok d_model"`.
-        **known: sizes that are already fixed.
-
-    Returns:
-        {axis: size} for every axis.
-
-    Raises:
-        ShapeError: another number of axes, or an axis of another size.
-    """
-    names = axes.split()
-    sizes = dict(known)
-    fits = len(names) == len(shape) and all(
-        sizes.setdefault(name, size) == size for name, size in zip(names, shape, strict=True)
-    )
-    if not fits:
-        fixed = ", ".join(f"{name}={size}" for name, size in known.items())
-        rule = f"[{axes}]" + (f" with {fixed}" if fixed else "")
-        raise ShapeError(f"{what} must have shape {rule}, got {tuple(shape)}")
-    return sizes
 
 
 def check_choice(

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError, check_choice
+from mu_ref.files import DATA
 from mu_ref.model import mu
 from mu_ref.ops import Ops
 from mu_ref.presets import tiny
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from mu_ref.integers.store import IntegerModel
     from mu_ref.redrafter.config import DrafterConfig
 
-__all__ = ["EXECUTORS", "SCHEMES", "Loaded", "compile_once", "float_executor", "load_model"]
+__all__ = [
+    "EXECUTORS", "SCHEMES", "Loaded", "compile_once", "float_executor", "load_model",
+    "shipped_drafter", "shipped_weights",
+]  # fmt: skip
 
 SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
 EXECUTORS = ("reference", "fast")
@@ -40,13 +44,45 @@ class Loaded:
     drafter: "DrafterConfig | None" = None
 
 
+def shipped_weights(scheme: str) -> Path:
+    """Return the weights of mu-nano that ship for a scheme; w4a16 has none.
+
+    Raises:
+        InputError: the scheme is w4a16.
+    """
+    if scheme == "w4a16":
+        raise InputError(
+            "w4a16 must be given weights; `mu-ref quantize --scheme w4a16 --out FILE` makes "
+            "them, --weights FILE reads them"
+        )
+    return DATA / f"mu-nano{_suffix(scheme)}.safetensors"
+
+
+def shipped_drafter(scheme: str) -> Path:
+    """Return the drafter that ships for a scheme; w4a16 has that of float32."""
+    return DATA / f"mu-nano-drafter{_suffix(scheme)}.safetensors"
+
+
+def _suffix(scheme: str) -> str:
+    return f"-{scheme}" if scheme.startswith("w8") else ""
+
+
 def load_model(
-    path: Path, scheme: str = "float32", executor: str = "reference", drafter: Path | None = None
+    weights: Path | None = None,
+    scheme: str = "float32",
+    executor: str = "reference",
+    drafter: Path | None = None,
 ) -> Loaded:
     """Read a weight file and choose who computes with it.
 
+        >>> import mu_ref
+        >>> loaded = mu_ref.load_model(scheme="w8a16")
+        >>> loaded.model.name, loaded.model.vocab_size, type(loaded.ops).__name__
+        ('mu-nano', 1536, 'IntegerOps')
+
     Args:
-        path: a file written by `mu-ref train` or `mu-ref quantize`.
+        weights: a file written by `mu-ref train` or `mu-ref quantize`, or the folder of another
+            project's checkpoint, in floats; the shipped mu-nano of the scheme by default.
         scheme: one of `SCHEMES`; must be that of the file.
         executor: one of `EXECUTORS`: NumPy, or compiled kernels that give the same answers.
         drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`; must be of
@@ -61,7 +97,8 @@ def load_model(
     """
     check_choice("scheme", scheme, SCHEMES)
     check_choice("executor", executor, EXECUTORS)
-    if executor == "fast" and path.is_file():
+    path = shipped_weights(scheme) if weights is None else weights
+    if executor == "fast" and path.exists():
         compile_once(Console(stderr=True), "integer" if scheme.startswith("w8") else "float")
     # The scheme decides the format of the file, the executor what is made of it.
     if scheme == "float32":
@@ -72,7 +109,12 @@ def load_model(
 
 
 def _load_floats(path: Path, executor: str, drafter_file: Path | None) -> Loaded:
-    model, weights = load_weights(path)
+    if path.is_dir():
+        from mu_ref.readers import read_checkpoint
+
+        model, weights = read_checkpoint(path)
+    else:
+        model, weights = load_weights(path)
     drafter, own = _float_drafter(drafter_file, model)
     return Loaded(model, float_executor(weights | own, executor), drafter)
 
@@ -105,7 +147,7 @@ def _load_integers(path: Path, scheme: str, executor: str, drafter_file: Path | 
 
         # One executor holds both: the drafter reads the model's states in the model's integers.
         found = load_integer_drafter(drafter_file, model)
-        drafter, integers = found.config, found.joined(integers)
+        drafter, integers = found.drafter, found.joined(integers)
     return Loaded(model, integer_executor(integers, executor), drafter)
 
 
@@ -203,10 +245,9 @@ def _tiny_floats() -> Ops:
 
 
 def _tiny_integers() -> Ops:
-    from mu_ref.quantize.calibrate import Options, calibrate
-    from mu_ref.quantize.observe import observe
+    from mu_ref.quantize.calibrate import Options
+    from mu_ref.quantize.model import quantize_model
 
     model, weights = tiny(), initial_weights(tiny(), np.random.default_rng(0))
     tokens = np.array([1, 2, 3])
-    ranges = observe(model, weights, [(tokens, tokens)])
-    return integer_executor(calibrate(model, weights, ranges, Options()), "fast")
+    return integer_executor(quantize_model(model, weights, [(tokens, tokens)], Options()), "fast")

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["write_text", "written_whole"]
+__all__ = ["DATA", "write_text", "written_whole"]
+
+DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
 
 @contextmanager

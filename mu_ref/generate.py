@@ -17,9 +17,7 @@ from mu_ref.model.cache import Cache, Memory, Placement
 from mu_ref.model.decoder import place, run_layers
 from mu_ref.ops import Ops, Value
 
-__all__ = [
-    "GREEDY", "Sampling", "Step", "decode_step", "generate", "greedy", "sample", "stream",
-]  # fmt: skip
+__all__ = ["GREEDY", "Sampling", "Step", "decode_step", "generate", "greedy", "sample", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,25 +210,29 @@ def stream(
 def greedy(
     ops: Ops, model: ModelConfig, source: np.ndarray, source_valid: np.ndarray, max_new_tokens: int
 ) -> list[list[int]]:
-    """Decode a batch to the end, always with the likeliest token.
+    """Decode a batch of an encoder-decoder, always taking the likeliest token.
 
-    >>> import numpy as np
-    >>> import mu_ref
-    >>> model, source = mu_ref.preset("tiny"), np.array([[5, 9, 12, 7, 2]])
-    >>> from mu_ref.weights import initial_weights
-    >>> ops = mu_ref.ReferenceOps(initial_weights(model, np.random.default_rng(3), std=0.3))
-    >>> mu_ref.greedy(ops, model, source, source > 0, 4)
-    [[38, 51, 51, 51]]
+        >>> import numpy as np
+        >>> import mu_ref
+        >>> loaded = mu_ref.load_model()
+        >>> tokenizer = mu_ref.Tokenizer.load()
+        >>> source = np.array([[*tokenizer.encode(" dark mode please"), loaded.model.eos_id]])
+        >>> rows = mu_ref.greedy(loaded.ops, loaded.model, source, source > 0, 20)
+        >>> tokenizer.decode(rows[0])
+        'set(theme.mode, dark)'
 
     Args:
         ops: the executor.
-        model: the configuration; has an encoder.
+        model: the configuration.
         source: [batch, n_src] int, encoder input.
         source_valid: [batch, n_src] bool, False at padding.
         max_new_tokens: limit.
 
     Returns:
-        For each row the new tokens, without eos or padding.
+        For each row the new tokens, without eos or padding; on ties the lowest token.
+
+    Raises:
+        InputError: see `stream`.
     """
     return generate(ops, model, source, source_valid, max_new_tokens)
 
@@ -246,7 +248,7 @@ def generate(
     prompt: np.ndarray | None = None,
     prompt_valid: np.ndarray | None = None,
 ) -> list[list[int]]:
-    """Decode a batch to the end.
+    """Decode a batch to the end, greedily or by drawing tokens.
 
     Args:
         ops: the executor.

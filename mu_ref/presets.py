@@ -185,6 +185,11 @@ PRESETS = {
 def preset(name: str) -> ModelConfig:
     """Return a named configuration.
 
+        >>> import mu_ref
+        >>> model = mu_ref.preset("mu-330m")
+        >>> model.encoder.n_layers, model.decoder.n_layers, model.decoder.d_model
+        (32, 12, 768)
+
     Args:
         name: one of `PRESETS`.
 

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mu_ref.errors import InputError
-from mu_ref.files import write_text
+from mu_ref.files import DATA, write_text
 
 __all__ = ["BOS", "EOS", "PAD", "Tokenizer", "train_tokenizer"]
 
@@ -25,7 +25,14 @@ _NONE = -1  # marks a token that no merge made
 
 
 class Tokenizer:
-    """Encode and decode text; immutable, so threads may share one."""
+    """Encode and decode text; immutable, so threads may share one.
+
+    >>> import mu_ref
+    >>> tokenizer = mu_ref.Tokenizer.load()
+    >>> tokens = tokenizer.encode(" Wi-Fi at 40 %")
+    >>> tokenizer.decode(tokens)
+    ' wi-fi at 40 %'
+    """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         backend.no_padding()
@@ -34,8 +41,8 @@ class Tokenizer:
         self._backend = backend
 
     @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
-        """Read a `tokenizer.json`.
+    def load(cls, path: Path = DATA / "tokenizer.json") -> "Tokenizer":
+        """Read a `tokenizer.json`; the one that ships with mu-nano by default.
 
         Args:
             path: file written by `save`, or by `tokenizers` with the same special tokens.

@@ -19,7 +19,15 @@ __all__ = [
 
 
 class NpuSimError(MuRefError):
-    """Base of every error that `npu_sim` raises on purpose."""
+    """Base of every error that `npu_sim` raises on purpose; its text is for the user.
+
+    >>> import npu_sim
+    >>> try:
+    ...     npu_sim.npu("abacus")
+    ... except npu_sim.NpuSimError as error:
+    ...     print(str(error)[-12:])
+    got 'abacus'
+    """
 
 
 class HardwareError(NpuSimError):

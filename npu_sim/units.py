@@ -13,6 +13,7 @@ __all__ = [
     "MILLION",
     "ceil_div",
     "cycles_from_us",
+    "element_bytes",
     "format_bytes",
     "format_count",
     "format_ms",
@@ -38,6 +39,18 @@ def ceil_div(amount: int, per: int) -> int:
         The smallest n with n * per >= amount.
     """
     return -(-amount // per)
+
+
+def element_bytes(bits: int) -> int:
+    """Return the bytes that an element takes while it is worked on.
+
+    Args:
+        bits: its width, at most 32.
+
+    Returns:
+        1, 2 or 4: lanes of vector engines hold whole 8-, 16- or 32-bit elements.
+    """
+    return 1 if bits <= 8 else 2 if bits <= 16 else 4
 
 
 def ms_from_cycles(cycles: int, clock_hz: int) -> float:

@@ -4,12 +4,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Two cores are shared with whatever else runs there: time says nothing about a test case.
 settings.register_profile(
     "tests", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
+# For `python -m tests.mutants`: the same examples every time, and no search for a smaller one.
+settings.register_profile(
+    "mutants", parent=settings.get_profile("tests"), derandomize=True, database=None,
+    phases=(Phase.explicit, Phase.generate),
+)  # fmt: skip
 settings.load_profile("tests")
 
 

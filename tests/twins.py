@@ -2,7 +2,8 @@
 
 A case takes a generator and a size, and returns a `Twin`: the arguments, which of them the kernel
 writes (or none, if it returns its result), the expected values and how far off they may be.
-Integers are expected exactly. References: NumPy in float64 or int64, and `mu_ref/integers/`.
+Integers are expected exactly. References: NumPy in float64 or int64, `mu_ref/integers/` and
+`mu_ref/redrafter/`.
 """
 
 import math
@@ -15,8 +16,9 @@ import numpy as np
 from mu_ref.integers import fixed_point, nonlinear, tables
 from mu_ref.integers.fixed_point import quantize_multiplier
 from mu_ref.integers.int4 import dequantize_groups, pack_int4
-from mu_ref.kernels import floats, integers, linear, packing, rounding
+from mu_ref.kernels import floats, integers, linear, packing, rounding, trees
 from mu_ref.ops.fast import matrices
+from mu_ref.redrafter import beams, tree
 
 __all__ = ["TWINS", "WITHOUT_PYTHON_BODY", "Twin"]
 
@@ -32,6 +34,7 @@ class Twin:
     writes: int | None  # place of the array that is written
     expected: np.ndarray
     tolerance: np.ndarray | float = 0.0
+    part: int | None = None  # which array of the result, if it returns several
 
 
 def reals(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> np.ndarray:
@@ -464,6 +467,30 @@ def halves_of(rng: np.random.Generator, d: int) -> Twin:
     return Twin(args=args, writes=2 if starts else 1, expected=expected)
 
 
+# -- drafts ----------------------------------------------------------------------------------------
+
+
+def pack(rng: np.random.Generator, d: int) -> Twin:
+    drafted, part = rng.integers(0, 2, (2, 3, min(d, 24))), int(rng.integers(4))
+    plain = tree.pack(drafted)
+    parts = (plain.nodes, plain.unpacker, plain.n_nodes, plain.sees)
+    return Twin(args=(drafted,), writes=None, expected=parts[part], part=part)
+
+
+def select(rng: np.random.Generator, d: int) -> Twin:
+    n, part, dtype = 3, int(rng.integers(3)), rng.choice([np.float32, np.float64])
+    width, gap = min(4, n * d), 0.0
+    while gap < 1e-4:  # what rounding may turn around is not promised
+        log_p = rng.uniform(-9, 0, (2, n)).astype(dtype)
+        logits = (3 * rng.standard_normal((2, n, d))).astype(dtype)
+        wide = log_p.astype(np.float64), logits.astype(np.float64)
+        gap = -np.diff(beams.select(*wide, n * d)[2][:, : width + 1]).max(initial=-1)
+    expected = beams.select(*wide, width)[part]
+    tolerance = 1e-5 if part == 2 else 0.0
+    args = (log_p, logits, width)
+    return Twin(args=args, writes=None, expected=expected, part=part, tolerance=tolerance)
+
+
 Case = Callable[[np.random.Generator, int], Twin]
 TWINS: dict[tuple[Any, str], Case] = {
     (floats, "activation"): activation_of_floats,
@@ -499,6 +526,8 @@ TWINS: dict[tuple[Any, str], Case] = {
     (rounding, "rescale_channels"): rescale_channels,
     (rounding, "rescale_row"): rescale_row,
     (rounding, "shifted"): shifted,
+    (trees, "pack"): pack,
+    (trees, "select"): select,
 }
 # made of vector intrinsics, which have no body that Python could run
 WITHOUT_PYTHON_BODY = {

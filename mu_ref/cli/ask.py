@@ -59,10 +59,10 @@ def ask(
     report = executed = None
     if npu is not None and answer.n_output:  # a query that was not read costs the NPU nothing
         from npu_sim.program.precision import Precision
-        from npu_sim.report.fidelity import simulate_request
+        from npu_sim.report.fidelity import simulate
 
         lengths = answer.n_input, answer.n_output
-        report = simulate_request(shape, npu, *lengths, Precision(), budget_ms=budget_ms)
+        report = simulate(shape, npu, *lengths, Precision(), budget_ms=budget_ms)
         executed = _execute(agent, query, answer, npu) if execute else None
     if as_json:
         facts = _facts(agent, answer)

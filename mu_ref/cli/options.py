@@ -70,8 +70,8 @@ def drafting(
 
     if drafter is None:
         return load_agent(weights, scheme, executor)
+    from mu_ref.executors import shipped_drafter
     from mu_ref.redrafter.beams import Search
-    from mu_ref.settings.drafts import shipped_drafter
 
     path = shipped_drafter(scheme) if drafter == "shipped" else Path(drafter)
     agent = load_agent(weights, scheme, executor, path)

@@ -140,17 +140,18 @@ def quantize_drafter(
     draft_len: LengthOption = 6,
 ) -> None:
     """Turn a float drafter into integers, for an integer model."""
+    from mu_ref.executors import shipped_drafter, shipped_weights
     from mu_ref.redrafter.store import save_integer_drafter
     from mu_ref.settings.agent import load_agent
     from mu_ref.settings.catalog import DATA
-    from mu_ref.settings.drafts import quantize_agent_drafter, shipped_drafter
+    from mu_ref.settings.drafts import quantize_agent_drafter
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
 
     check_choice("scheme", scheme, ["w8a16", "w8a8"])
     items = evenly_spread(read_queries(DATA / "train.jsonl"), examples)
     texts = [item.query for item in items]
     agent = load_agent(weights)
-    integers = DATA / f"mu-nano-{scheme}.safetensors" if integers is None else integers
+    integers = shipped_weights(scheme) if integers is None else integers
     source = shipped_drafter("float32") if drafter is None else drafter
     made = quantize_agent_drafter(agent, source, integers, texts, draft_len)
     if made.scheme != scheme:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from mu_ref.errors import InputError
+from mu_ref.executors import float_executor
 from mu_ref.files import written_whole
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.model.decoder import decode
-from mu_ref.ops.reference import ReferenceOps
 from mu_ref.readers import read_checkpoint
 
 __all__ = ["forward_file", "read_arrays", "write_arrays"]
@@ -53,7 +53,7 @@ def forward_file(
         )
     if not valid.any(axis=1).all():
         raise InputError(f"{inputs}: every row must hold a token that is not masked; one does not")
-    ops = ReferenceOps(weights, dtype)
+    ops = float_executor(weights, dtype=dtype)
     memory = mu.remember(ops, model, source, valid)
     hidden = decode(ops, model, target, mu.decoder_valid(model, target), memory)
     start = np.full((len(source), 1), model.bos_id)

@@ -58,7 +58,7 @@ def _linear(row, thread, n_threads):
             packed[r * d : r * d + d_in] = x[r * d_in : r * d_in + d_in]
         x = packed
     w, out = array_at(row[3], -(-d_out // 4) * 4 * d, F32), array_at(row[1], n_rows * d_out, F32)
-    first, last = share(d_out, thread, n_threads, 4)
+    first, last = share(d_out, thread, n_threads, 4)  # a kernel takes four outputs together
     products_f32(x, w, out, n_rows, d, d_out, first, last)
     if row[4]:
         bias = array_at(row[4], d_out, F32)
@@ -77,7 +77,7 @@ def _rounded_linear(row, thread, n_threads):
     starts = np.zeros(2 * TOGETHER * (d // INT4_GROUP), np.int32)
     products, scales = np.empty(TOGETHER * CHUNK, F32), np.empty(TOGETHER, F32)
     padded = -(-d_out // 32) * 32  # int4 weights lie in pairs of blocks of 16 outputs
-    first, last = share(padded, thread, n_threads, 32)
+    first, last = share(padded, thread, n_threads, 32)  # outputs, so each thread reads its own w
     for top in range(0, n_rows, TOGETHER):
         n = min(TOGETHER, n_rows - top)
         for r in range(n):

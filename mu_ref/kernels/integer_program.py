@@ -74,8 +74,8 @@ def _linear(row, thread, n_threads):
     bytes_ = array_at(mine, MANY * d, np.uint8)
     sums = array_at(mine + MANY * d, MANY * CHUNK, np.int32)
     accs, wide_accs = np.empty(CHUNK, np.int32), np.empty(CHUNK, I64)
-    first, last = share(d_out, thread, n_threads, 4)
-    block = MANY // 2 if wide else MANY
+    first, last = share(d_out, thread, n_threads, 4)  # outputs, so each thread reads its own w
+    block = MANY // 2 if wide else MANY  # a row of 16 bits is two rows of bytes (9.3)
     for top in range(0, n_rows, block):
         n = min(block, n_rows - top)
         n_bytes = 2 * n if wide else n

@@ -12,7 +12,7 @@ __all__ = ["pack", "select"]
 
 @numba.njit(cache=True, nogil=True)
 def pack(beams):
-    """Twin of `mu_ref/redrafter/tree.py`: nodes, unpacker, n_nodes, sees. Contract: exact."""
+    """Twin of `pack` in `mu_ref/redrafter/tree.py`: a Tree's fields in order. Contract: exact."""
     batch, width, n = beams.shape
     unpacker = np.empty((batch, width, n), np.int64)
     n_nodes, met = np.zeros(batch, np.int64), np.empty(batch * width * n, np.int64)
@@ -32,6 +32,7 @@ def pack(beams):
                 n_nodes[b] += 1
                 met[total] = (b * width + i) * n + k
                 total += 1
+    # Rows are padded to the longest, with nodes of the rows that follow, as in the reference.
     n_packed = n_nodes.max()
     nodes = np.empty((batch, n_packed), np.int64)
     sees = np.zeros((batch, n_packed, n_packed), np.bool_)
@@ -39,7 +40,7 @@ def pack(beams):
     for b in range(batch):
         for p in range(n_packed):
             nodes[b, p] = met[min(first + p, total - 1)]
-            beam, depth = nodes[b, p] // n % width, nodes[b, p] % n
+            beam, depth = nodes[b, p] // n % width, nodes[b, p] % n  # where it is met first
             for k in range(depth + 1):
                 sees[b, p, unpacker[b, beam, k]] = True
         first += n_nodes[b]
@@ -48,10 +49,11 @@ def pack(beams):
 
 @numba.njit(cache=True, nogil=True)
 def select(log_p, logits, beam_width):
-    """Twin of `select` after `log_softmax` in `mu_ref/redrafter/beams.py`. Contract: bound.
+    """Twin of `select` in `mu_ref/redrafter/beams.py`: source, token, score. Contract: bound.
 
-    Sums are in float32: scores of one beam shift together by up to 1e-5. log_p is [batch, n],
-    logits [batch, n, vocab_size]; n * vocab_size is at least beam_width.
+    Sums are in float32: scores of one beam shift together by up to 1e-5, so tokens are the same but
+    for candidates closer than that. log_p is [batch, n], logits [batch, n, vocab_size]; n *
+    vocab_size is at least beam_width.
     """
     batch, n, vocab_size = logits.shape
     source = np.empty((batch, beam_width), np.int64)
@@ -67,12 +69,12 @@ def select(log_p, logits, beam_width):
                 largest = max(largest, z[v])
             for v in range(vocab_size):
                 below[v] = np.float32(z[v] - largest)
-            exp(below, powers)
+            exp(below, powers)  # in place
             base = log_p[b, w] - largest - math.log(np.sum(below))
             for v in range(vocab_size):
                 s = log_p.dtype.type(base + z[v])
                 if found == beam_width and s <= score[b, found - 1]:
-                    continue
+                    continue  # on a tie the earlier candidate stays, which has the lower index
                 at = min(found, beam_width - 1)
                 while at > 0 and score[b, at - 1] < s:
                     score[b, at] = score[b, at - 1]

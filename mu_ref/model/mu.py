@@ -32,6 +32,13 @@ def forward(
 ) -> Value:
     """Score the next token after each target token, all at once.
 
+        >>> import numpy as np
+        >>> import mu_ref
+        >>> loaded = mu_ref.load_model()
+        >>> source, target = np.array([[9, 20, 7, 2]]), np.array([[1, 30]])
+        >>> mu_ref.forward(loaded.ops, loaded.model, source, source > 0, target).shape
+        (1, 2, 1536)
+
     Args:
         ops: the executor.
         model: the configuration.

@@ -28,6 +28,12 @@ __all__ = ["ReferenceOps"]
 class ReferenceOps(Ops):
     """Computes each operation by its formula; a value is a NumPy array of `dtype`.
 
+        >>> import numpy as np
+        >>> import mu_ref
+        >>> ops = mu_ref.ReferenceOps({"norm.weight": np.ones(2)}, np.float64)
+        >>> ops.norm(np.array([3.0, 4.0]), "norm", "rms", 0.0) ** 2  # squares sum to n
+        array([0.72, 1.28])
+
     Args:
         weights: {"site.weight" or "site.bias": array}.
         dtype: np.float32 or np.float64; weights are converted once.

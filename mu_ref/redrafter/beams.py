@@ -1,11 +1,14 @@
 """Beam search with the drafter: the likeliest continuations of one token the model has chosen.
 
-Choosing beams is bookkeeping on the host, in floats, on every executor: what is drafted decides how
-fast the model writes, never what it writes. Chapter: `docs/06_redrafter.md`.
+`draft` is the search. `draft_one_beam`, and `draft` with a compiled `select`, find the same beams
+faster; `proposer` says which one is used. Choosing beams is bookkeeping on the host, in floats, on
+every executor: what is drafted decides how fast the model writes, never what it writes.
+Chapter: `docs/06_redrafter.md`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -16,10 +19,14 @@ from mu_ref.ops import Ops, Value
 from mu_ref.redrafter.config import DrafterConfig
 from mu_ref.redrafter.drafter import advance, scores
 
-__all__ = ["Beams", "Drafts", "Search", "draft", "log_softmax", "proposer", "select", "warp"]
+__all__ = ["Beams", "Drafts", "Search", "draft", "draft_one_beam", "log_softmax", "proposer",
+           "select", "warp"]  # fmt: skip
 
 Drafts = Callable[[Value, np.ndarray, int], "Beams"]
 """(hidden [batch, 1, d_model], tokens [batch], longest draft) -> beams."""
+
+Select = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""(log_p [batch, n], logits [batch, n, vocab_size], beam_width) -> source, token, score."""
 
 DEAD = -50000.0  # score of a beam that does not exist yet, and of a masked token
 WARP_TOP = 50
@@ -50,7 +57,7 @@ class Beams:
     """Drafted sequences, the likeliest first."""
 
     tokens: np.ndarray  # [batch, beam_width, draft_len + 1] int; the first one is the model's own
-    log_p: np.ndarray | None = None  # [batch, beam_width], score of the whole beam; not of one
+    log_p: np.ndarray | None = None  # [batch, beam_width], score of the whole beam, if computed
     log_probs: np.ndarray | None = None  # [batch, beam_width, draft_len, vocab_size], if asked for
 
 
@@ -71,23 +78,26 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def select(
-    log_p: np.ndarray, log_q: np.ndarray, beam_width: int
+    log_p: np.ndarray, logits: np.ndarray, beam_width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""Keep the best continuations of all beams.
 
     $$S_{wv} = \log p_w + \log q_{wv}$$                                                (6.3)
 
+    with q the softmax of the logits of beam w.
+
     Args:
         log_p: [batch, n], scores of the beams so far.
-        log_q: [batch, n, vocab_size], log-probabilities of the next token.
+        logits: [batch, n, vocab_size], of the next token.
         beam_width: how many pairs (w, v) to keep.
 
     Returns:
         Source beam w, token v and score, each [batch, beam_width], best first; on ties the lowest
         w * vocab_size + v first.
     """
-    batch, _, vocab_size = log_q.shape
-    total = (log_p[:, :, None] + log_q).reshape(batch, -1)
+    batch, _, vocab_size = logits.shape
+    total = (log_p[:, :, None] + log_softmax(logits)).reshape(batch, -1)  # [batch, n * vocab_size]
+    # A stable sort, because an unstable one may put the higher of two equal indices first.
     best = np.argsort(-total, axis=-1, kind="stable")[:, :beam_width]
     return best // vocab_size, best % vocab_size, np.take_along_axis(total, best, axis=-1)
 
@@ -95,23 +105,25 @@ def select(
 def draft(
     ops: Ops,
     model: ModelConfig,
-    config: DrafterConfig,
+    drafter: DrafterConfig,
     hidden: Value,
     tokens: np.ndarray,
     search: Search,
     end: int | None = None,
+    choose: Select = select,
 ) -> Beams:
     """Draft the likeliest continuations of each row.
 
     Args:
         ops: the executor; it owns the model's embedding and the drafter's weights.
         model: uses the decoder's embedding.
-        config: of the drafter.
+        drafter: the drafter.
         hidden: [batch, 1, d_model], the model's, of the last token before `tokens`.
         tokens: [batch] int, what the model chose from `hidden`; not drafted, so always right.
         search: how.
         end: token behind which nothing counts: drafting stops when the best beam of every row
             holds it. None drafts on, as Apple's code does.
+        choose: `select`, or its compiled twin.
 
     Returns:
         The beams.
@@ -123,63 +135,149 @@ def draft(
         Ties go to the lowest index, where torch.topk leaves the order open. The first step runs
         one row instead of beam_width rows of which all but one are dead, if that is enough.
     """
-    batch, width, vocab_size = len(tokens), search.beam_width, config.vocab_size
-    n = 1 if width <= (min(WARP_TOP, vocab_size) if search.warp else vocab_size) else width
-    beams = np.repeat(tokens[:, None, None], n, axis=1)  # [batch, n, 1]
+    beams, log_p = _first_beams(tokens, search, drafter.vocab_size)
     state: Value | None = None
-    log_p: np.ndarray | None = None
-    kept: list[np.ndarray] = []  # [batch, n, vocab_size] for each drafted token
     source: np.ndarray | None = None  # [batch, n], which beams of the last step live on
-    hiddens = {n: hidden if n == 1 else _repeated(ops, hidden, n)}
+    kept: list[np.ndarray] = []  # [batch, n, vocab_size] for each drafted token
     for _ in range(search.draft_len):
-        n = beams.shape[1]
-        if n not in hiddens:
-            hiddens[n] = _repeated(ops, hidden, n)
-        state, value = _step(ops, model, config, hiddens[n], state, beams[:, :, -1], source)
-        if width == 1 and ops.compiled and not (search.warp or search.keep_log_probs):
-            token = ops.argmax(value, "drafter.argmax")  # [batch, 1], scores decide nothing more
-            beams = np.concatenate([beams, token[:, :, None]], axis=2)
-            if end is not None and (beams[:, 0] == end).any(axis=1).all():
-                break
-            continue
-        z = ops.read(value)  # [batch, n, vocab_size]
-        if log_p is None:
-            log_p = np.full((batch, n), DEAD, z.dtype)
-            log_p[:, 0] = 0
-        if ops.compiled and not (search.warp or search.keep_log_probs):
-            source, token, log_p = _compiled_select(log_p, z, width)
-        else:
-            log_q = log_softmax(warp(z - z.max(axis=-1, keepdims=True)) if search.warp else z)
-            source, token, log_p = select(log_p, log_q, width)
-            if search.keep_log_probs:
-                kept = [_rows(q, source) for q in (*kept, log_q)]
+        hidden = _for_each_beam(ops, hidden, beams.shape[1])
+        state = _followed(ops, state, source)
+        state, value = _step(ops, model, drafter, hidden, state, beams[:, :, -1])
+        logits = ops.read(value)  # [batch, n, vocab_size]
+        if search.warp:
+            logits = warp(logits - logits.max(axis=-1, keepdims=True))
+        source, token, log_p = choose(log_p, logits, search.beam_width)
         beams = np.concatenate([_rows(beams, source), token[:, :, None]], axis=2)
-        if end is not None and (beams[:, 0] == end).any(axis=1).all():
+        if search.keep_log_probs:
+            kept = [_rows(log_q, source) for log_q in (*kept, log_softmax(logits))]
+        if _all_ended(beams, end):
             break
     return Beams(beams, log_p, np.stack(kept, axis=2) if kept else None)
 
 
-def proposer(ops: Ops, model: ModelConfig, config: DrafterConfig, search: Search) -> Drafts:
-    """Return what `generate.speculate` asks for drafts.
+def draft_one_beam(
+    ops: Ops,
+    model: ModelConfig,
+    drafter: DrafterConfig,
+    hidden: Value,
+    tokens: np.ndarray,
+    search: Search,
+    end: int | None = None,
+) -> Beams:
+    """Twin of `draft` for one beam without options: the likeliest token each time.
+
+    One beam has no rival, and a softmax does not change which token is likeliest, so neither
+    probabilities nor scores are computed. Contract: exact in tokens, but where the roundings of
+    `select` make a tie of two logits that are not equal.
+
+    Args:
+        ops: as for `draft`, like all that follow.
+        model: the configuration.
+        drafter: the drafter.
+        hidden: [batch, 1, d_model].
+        tokens: [batch] int.
+        search: uses draft_len.
+        end: token behind which nothing counts, or None.
+
+    Returns:
+        One beam for each row, without scores.
+    """
+    beams = tokens[:, None, None]  # [batch, 1, 1]
+    state: Value | None = None
+    for _ in range(search.draft_len):
+        state, value = _step(ops, model, drafter, hidden, state, beams[:, :, -1])
+        token = ops.argmax(value, "drafter.argmax")  # [batch, 1]
+        beams = np.concatenate([beams, token[:, :, None]], axis=2)
+        if _all_ended(beams, end):
+            break
+    return Beams(beams)
+
+
+def proposer(ops: Ops, model: ModelConfig, drafter: DrafterConfig, search: Search) -> Drafts:
+    """Return what `generate.speculate` asks for drafts: the fastest search that does what is asked.
 
     Args:
         ops: the executor; it owns the drafter's weights too.
         model: the configuration.
-        config: of the drafter; must fit the model.
+        drafter: must fit the model.
         search: how to search.
 
     Returns:
         A function of hidden states, tokens and the longest draft that is of use.
     """
-    config.check_fits(model)
+    drafter.check_fits(model)
+    way: Callable[..., Beams] = draft
+    # Apple's options are there to compare with Apple's numbers, so they take the plain way.
+    if ops.compiled and not (search.warp or search.keep_log_probs):
+        one = search.beam_width == 1
+        way = draft_one_beam if one else partial(draft, choose=_compiled_select)
 
     def propose(hidden: Value, tokens: np.ndarray, longest: int) -> Beams:
-        cut = search
-        if longest < search.draft_len:
-            cut = replace(search, draft_len=longest)
-        return draft(ops, model, config, hidden, tokens, cut, model.eos_id)
+        cut = replace(search, draft_len=min(search.draft_len, longest))
+        return way(ops, model, drafter, hidden, tokens, cut, model.eos_id)
 
     return propose
+
+
+def _first_beams(
+    tokens: np.ndarray, search: Search, vocab_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return beams of one token, [batch, n, 1], and their scores, [batch, n].
+
+    One beam suffices, unless it has fewer continuations than beams are wanted. Then there are
+    beam_width of them, of which all but the first are dead.
+    """
+    n_candidates = min(WARP_TOP, vocab_size) if search.warp else vocab_size
+    n = 1 if search.beam_width <= n_candidates else search.beam_width
+    log_p = np.full((len(tokens), n), DEAD, np.float32)
+    log_p[:, 0] = 0
+    return np.repeat(tokens[:, None, None], n, axis=1), log_p
+
+
+def _for_each_beam(ops: Ops, hidden: Value, n: int) -> Value:
+    """Copy the model's state: [batch, 1 or n, d_model] -> [batch, n, d_model]."""
+    if hidden.shape[1] == n:
+        return hidden
+    return ops.take_tokens(hidden, np.zeros((hidden.shape[0], n), np.int64), "drafter.hidden")
+
+
+def _followed(ops: Ops, state: Value | None, source: np.ndarray | None) -> Value | None:
+    """Give every beam the state of the beam that it continues: [batch, n, d_model]."""
+    if state is None or source is None:
+        return state
+    n_before, n = state.shape[1], source.shape[1]
+    if n_before == n and (source == np.arange(n)).all():
+        return state  # every beam continues itself, as one beam always does
+    return ops.take_tokens(state, source, "drafter.beams")
+
+
+def _step(
+    ops: Ops,
+    model: ModelConfig,
+    drafter: DrafterConfig,
+    hidden: Value,
+    state: Value | None,
+    tokens: np.ndarray,
+) -> tuple[Value, Value]:
+    """Return the state after `tokens` [batch, n], and the scores of the token after them."""
+
+    def compute(tokens: np.ndarray) -> tuple[Value, Value]:
+        after = advance(ops, drafter, embed(ops, model, tokens, "decoder"), state)
+        return after, scores(ops, drafter, hidden, after)
+
+    # The same operations for every drafted token: an executor may do them again without asking.
+    read = [hidden] if state is None else [hidden, state]
+    return ops.repeat(("draft", drafter, model), (), read, (tokens,), compute)
+
+
+def _all_ended(beams: np.ndarray, end: int | None) -> bool:
+    """Does the best beam of every row hold the end of its text?"""
+    return end is not None and bool((beams[:, 0] == end).any(axis=1).all())
+
+
+def _rows(x: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Pick beams: [batch, n, ...], [batch, m] -> [batch, m, ...]."""
+    return x[np.arange(len(x))[:, None], source]
 
 
 def _compiled_select(
@@ -187,41 +285,5 @@ def _compiled_select(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from mu_ref.kernels.trees import select as compiled
 
-    return compiled(log_p, logits, beam_width)
-
-
-def _repeated(ops: Ops, hidden: Value, n: int) -> Value:
-    """[batch, 1, d] -> [batch, n, d]."""
-    return ops.take_tokens(hidden, np.zeros((hidden.shape[0], n), np.int64), "drafter.hidden")
-
-
-def _step(
-    ops: Ops,
-    model: ModelConfig,
-    config: DrafterConfig,
-    hidden: Value,
-    state: Value | None,
-    tokens: np.ndarray,
-    source: np.ndarray | None,
-) -> tuple[Value, Value]:
-    """Return the state after `tokens` [batch, n], of the beams that live on, and the scores."""
-    stays = source is None or (
-        state is not None
-        and state.shape[1] == source.shape[1]
-        and bool((source == np.arange(source.shape[1])).all())
-    )
-
-    def compute(tokens: np.ndarray, source: np.ndarray | None = None) -> tuple[Value, Value]:
-        before = state
-        if source is not None:  # [batch, n of the last step, d] -> [batch, n, d]
-            before = ops.take_tokens(before, source, "drafter.beams")
-        after = advance(ops, embed(ops, model, tokens, "decoder"), before, config)
-        return after, scores(ops, hidden, after, config)
-
-    read = [hidden] if state is None else [hidden, state]
-    inputs = (tokens,) if stays else (tokens, source)
-    return ops.repeat(("draft", config, model), (), read, inputs, compute)
-
-
-def _rows(x: np.ndarray, source: np.ndarray) -> np.ndarray:
-    return x[np.arange(len(x))[:, None], source]
+    # One dtype for both, since every pair of dtypes would be compiled anew.
+    return compiled(log_p.astype(logits.dtype, copy=False), logits, beam_width)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from typing import Self
 
 import numpy as np
@@ -40,6 +41,11 @@ class DrafterConfig:
         """Is there a projection from [h, s] to the blocks?"""
         return self.d_exit != 2 * self.d_model
 
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases: $R (E^2 + E) + E V$ of blocks and head, projection and cell."""
+        return sum(prod(shape) for shape in drafter_shapes(self).values())
+
     def check_fits(self, model: ModelConfig) -> None:
         """Raise ConfigError if the drafter was made for another model."""
         stack = model.stacks.get("decoder")
@@ -75,44 +81,45 @@ class DrafterConfig:
             raise ConfigError(f"a drafter's configuration must be JSON ({error})") from error
 
 
-def drafter_shapes(config: DrafterConfig) -> dict[str, tuple[int, ...]]:
+def drafter_shapes(drafter: DrafterConfig) -> dict[str, tuple[int, ...]]:
     """List every weight of a drafter with its shape.
 
     Args:
-        config: the drafter.
+        drafter: the drafter.
 
     Returns:
         {"drafter.<part>.weight" or "drafter.<part>.bias": shape}.
     """
-    d, exit_ = config.d_model, config.d_exit
+    d, exit_ = drafter.d_model, drafter.d_exit
     shapes: dict[str, tuple[int, ...]] = {}
-    if config.rnn:
+    if drafter.rnn:
         shapes["drafter.rnn_w.weight"] = (d, d)
         shapes["drafter.rnn_w.bias"] = (d,)
         shapes["drafter.rnn_u.weight"] = (d, d)
-    if config.input_proj:
+    if drafter.input_proj:
         shapes["drafter.input_proj.weight"] = (exit_, 2 * d)
         shapes["drafter.input_proj.bias"] = (exit_,)
-    for block in range(config.n_blocks):
+    for block in range(drafter.n_blocks):
         shapes[f"drafter.{block}.weight"] = (exit_, exit_)
         shapes[f"drafter.{block}.bias"] = (exit_,)
-    shapes["drafter.head.weight"] = (config.vocab_size, exit_)
+    shapes["drafter.head.weight"] = (drafter.vocab_size, exit_)
     return shapes
 
 
-def initial_drafter(config: DrafterConfig, rng: np.random.Generator) -> Weights:
+def initial_drafter(drafter: DrafterConfig, rng: np.random.Generator) -> Weights:
     r"""Draw a drafter: every weight and bias uniform in $\pm 1 / \sqrt{d_{in}}$, as PyTorch does.
 
     Args:
-        config: the drafter.
+        drafter: the drafter.
         rng: source of randomness.
 
     Returns:
         float32 weights.
     """
-    shapes = drafter_shapes(config)
+    shapes = drafter_shapes(drafter)
     weights = {}
     for name, shape in shapes.items():
+        # A bias has the range of its weight.
         d_in = shapes[name.replace(".bias", ".weight")][1]
         weights[name] = rng.uniform(-(d_in**-0.5), d_in**-0.5, shape).astype(np.float32)
     return weights

@@ -12,7 +12,7 @@ from mu_ref.redrafter.config import DrafterConfig
 __all__ = ["advance", "scores"]
 
 
-def advance(ops: Ops, embedding: Value, state: Value | None, config: DrafterConfig) -> Value:
+def advance(ops: Ops, drafter: DrafterConfig, embedding: Value, state: Value | None) -> Value:
     r"""Take one token into the recurrent state.
 
     $$s_t = \mathrm{SiLU}(W e_{t-1} + U s_{t-1} + b), \quad s_0 = 0$$                    (6.1)
@@ -21,9 +21,9 @@ def advance(ops: Ops, embedding: Value, state: Value | None, config: DrafterConf
 
     Args:
         ops: the executor.
+        drafter: uses rnn.
         embedding: [..., d_model], e, as the decoder's first layer reads it.
         state: [..., d_model], or None before the first token.
-        config: uses rnn.
 
     Returns:
         [..., d_model].
@@ -35,7 +35,7 @@ def advance(ops: Ops, embedding: Value, state: Value | None, config: DrafterConf
         b is stored with W instead of U: the same sum, and the first token needs no product with
         s_0. The paper keeps s_1 = e_0; the code, and this, pass the first token through the cell.
     """
-    if not config.rnn:
+    if not drafter.rnn:
         return embedding if state is None else ops.add(embedding, state, "drafter.state_sum")
     x = ops.linear(embedding, "drafter.rnn_w")
     if state is not None:
@@ -43,7 +43,7 @@ def advance(ops: Ops, embedding: Value, state: Value | None, config: DrafterConf
     return ops.activation(x, "silu", "drafter.state")
 
 
-def scores(ops: Ops, hidden: Value, state: Value, config: DrafterConfig) -> Value:
+def scores(ops: Ops, drafter: DrafterConfig, hidden: Value, state: Value) -> Value:
     r"""Score the next token.
 
     $$y \leftarrow y + \mathrm{SiLU}(R_i y + r_i), \quad y = P [h, s_t] + p$$            (6.2)
@@ -52,10 +52,10 @@ def scores(ops: Ops, hidden: Value, state: Value, config: DrafterConfig) -> Valu
 
     Args:
         ops: the executor.
+        drafter: uses input_proj and n_blocks.
         hidden: [..., d_model], h: the model's, after its final norm, of the last token before the
             draft.
         state: [..., d_model], of the same leading axes.
-        config: uses input_proj and n_blocks.
 
     Returns:
         [..., vocab_size] logits.
@@ -63,10 +63,10 @@ def scores(ops: Ops, hidden: Value, state: Value, config: DrafterConfig) -> Valu
     Source:
         apple/ml-recurrent-drafter at bd8586b, `modeling_drafter.py`; h comes first in [h, s].
     """
-    y = ops.concat(hidden, state, "drafter.concat")
-    if config.input_proj:
-        y = ops.linear(y, "drafter.input_proj")
-    for block in range(config.n_blocks):
+    y = ops.concat(hidden, state, "drafter.concat")  # [..., 2 * d_model]
+    if drafter.input_proj:
+        y = ops.linear(y, "drafter.input_proj")  # [..., d_exit]
+    for block in range(drafter.n_blocks):
         site = f"drafter.{block}"
         change = ops.activation(ops.linear(y, site), "silu", f"{site}.activation")
         y = ops.add(y, change, f"{site}.residual")

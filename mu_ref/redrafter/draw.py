@@ -1,4 +1,4 @@
-"""Drawings of a tree of drafts, as text and as a picture, and of a sweep."""
+"""Drawings of a tree of drafts, as text and as a picture."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from mu_ref.files import written_whole
 from mu_ref.redrafter.tree import Tree
 
 __all__ = ["plot_tree", "tree_text"]
-
 
 Name = Callable[[int], str]
 
@@ -33,13 +32,14 @@ def tree_text(
     """
     parents = _parents(tree, row)
     tokens = tree.packed(beams)[row]
-    children = {p: [c for c, parent in enumerate(parents) if parent == p] for p in parents}
+    children = _children(parents)
     lines: list[str] = []
 
     def add(node: int, indent: str, branch: str) -> None:
         star = " *" if node in kept else ""
         lines.append(f"{node:>3}  {indent}{branch}{name(int(tokens[node]))}{star}")
         below = children.get(node, [])
+        # below a last child there is nothing left to connect, so its line ends
         deeper = indent + {"├─ ": "│  ", "└─ ": "   ", "": ""}[branch]
         for child in below:
             add(child, deeper, "└─ " if child == below[-1] else "├─ ")
@@ -89,7 +89,7 @@ def plot_tree(
         )  # fmt: skip
     axes.set_xlim(-0.5, depths[: len(parents)].max() + 0.5)
     axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
-    axes.invert_yaxis()
+    axes.invert_yaxis()  # the likeliest beam on top, as in the text
     axes.set_axis_off()
     axes.set_title(title or "tree of drafts; accepted path green", fontsize=10)
     n = len(parents)
@@ -105,15 +105,21 @@ def _parents(tree: Tree, row: int) -> list[int]:
     """For each node the deepest other node that it sees; -1 for a root."""
     n = int(tree.n_nodes[row])
     depths, sees = tree.depths[row], tree.sees[row, :n, :n]
+    # What a node sees beside itself are its ancestors.
     above = [
         [other for other in range(n) if other != node and sees[node, other]] for node in range(n)
     ]
     return [max(nodes, key=lambda other: depths[other]) if nodes else -1 for nodes in above]
 
 
+def _children(parents: Sequence[int]) -> dict[int, list[int]]:
+    """For each node that has any, and for -1, the nodes right below it."""
+    return {p: [c for c, parent in enumerate(parents) if parent == p] for p in parents}
+
+
 def _heights(parents: Sequence[int]) -> list[float]:
     """Leaves stand one below the other, a parent in the middle of its children."""
-    children = {p: [c for c, parent in enumerate(parents) if parent == p] for p in parents}
+    children = _children(parents)
     heights = [0.0] * len(parents)
     n_leaves = 0
 
@@ -125,7 +131,7 @@ def _heights(parents: Sequence[int]) -> list[float]:
         if below:
             heights[node] = (heights[below[0]] + heights[below[-1]]) / 2
         else:
-            heights[node] = n_leaves
+            heights[node] = n_leaves  # a leaf takes the next line
             n_leaves += 1
 
     for root in children[-1]:

@@ -1,4 +1,4 @@
-"""Speculative decoding: draft, verify, keep what the model agrees with, again.
+"""Speculative decoding: draft, pack, verify, keep what the model agrees with, again.
 
 The output is that of `mu_ref/generate.py`, token for token and logit for logit, whatever the
 drafter proposes. Chapter: `docs/06_redrafter.md`.
@@ -6,7 +6,7 @@ drafter proposes. Chapter: `docs/06_redrafter.md`.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from mu_ref.generate import GREEDY, Sampling, decode_step, sample
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.ops import Ops, Value
-from mu_ref.redrafter.beams import Beams, Drafts, log_softmax, warp
+from mu_ref.redrafter.apple import apples_rule
+from mu_ref.redrafter.beams import Beams, Drafts
 from mu_ref.redrafter.steps import SpeculativeStep, Statistics
-from mu_ref.redrafter.tree import Tree, pack, unpack
-from mu_ref.redrafter.verify import Accepted, accept, accept_apple, draft_limit, verify
+from mu_ref.redrafter.tree import Tree, pack
+from mu_ref.redrafter.verify import Accepted, draft_limit, exact_rule, verify
 
 __all__ = ["SpeculativeStep", "Statistics", "speculate"]
 
@@ -45,7 +46,7 @@ def speculate(
     Args:
         ops: the executor.
         model: the configuration.
-        drafts: proposes beams; `beams.draft` with a drafter, or anything else.
+        drafts: proposes beams; see `beams.proposer`.
         memory: from `mu.remember`, or None for a decoder-only model.
         prompt: [batch, n_prompt] int, padded on the right; [[bos_id]] * batch for Mu.
         prompt_valid: [batch, n_prompt] bool.
@@ -54,145 +55,150 @@ def speculate(
         rng: needed unless greedy.
         stop_at_eos: False goes on to the limit whatever comes.
         with_logits: also read the logits.
-        apple_rule: sample as Apple's code does, which is NOT lossless; needs a temperature, and
-            drafts with log-probabilities.
+        apple_rule: sample as Apple's code does, which is NOT lossless; see `apple.apples_rule`.
         statistics: counts along, if given.
 
     Yields:
         Steps; the first one is the model's own first token, without drafts.
 
     Raises:
-        InputError: an empty prompt, sampling without a generator, or Apple's rule without what it
-            needs.
+        InputError: an empty prompt, or a rule without what it needs, such as a generator.
     """
-    if apple_rule and (sampling.temperature == 0 or rng is None):
-        raise InputError("Apple's rule must sample; give a temperature above 0 and a generator")
-    if apple_rule and sampling != Sampling(temperature=sampling.temperature):
-        raise InputError("Apple's rule must sample from all tokens; give no top_k and no top_p")
+    rule = (apples_rule if apple_rule else exact_rule)(ops, sampling, rng)
     if not np.all(prompt_valid.any(axis=1)):
         raise InputError("every prompt must hold at least one token; one is empty")
     if max_new_tokens < 1:
         return
-    run = _Run(
-        ops, model, drafts, memory, max_new_tokens, sampling, rng, stop_at_eos, with_logits,
-        apple_rule,
-    )  # fmt: skip
-    yield run.begin(prompt, prompt_valid)
-    while not run.done:
-        yield run.advance(statistics)
+    start = prompt, prompt_valid
+    rows, new, scores = _begin(ops, model, memory, *start, max_new_tokens, sampling, rng)
+    yield _write(ops, model, rows, new, scores if with_logits else None, stop_at_eos)
+    while rows.alive.any():
+        started = time.perf_counter()
+        beams = _draft(model, drafts, rows)
+        drafted = time.perf_counter()
+        tree = _pack(ops, beams.tokens)
+        hidden, scores = _verify(ops, model, memory, rows, beams, tree)
+        accepted = rule(beams, tree, scores)
+        new = _keep(ops, rows, beams, tree, hidden, accepted)
+        step = _write(ops, model, rows, new, scores if with_logits else None, stop_at_eos)
+        if statistics is not None:
+            times = started, drafted, time.perf_counter()
+            statistics.count(step, accepted.n_accepted, tree, times)
+        yield step
 
 
 @dataclass(slots=True)
-class _Run:
-    """What is remembered between steps."""
+class _Rows:
+    """Where the rows of a batch stand between two passes."""
 
-    ops: Ops
-    model: ModelConfig
-    drafts: Drafts
-    memory: Memory | None
-    limit: int
-    sampling: Sampling
-    rng: np.random.Generator | None
-    stop_at_eos: bool
-    with_logits: bool
-    apple_rule: bool
-    cache: Cache = field(init=False)
-    hidden: Value = field(init=False)  # [batch, 1, d_model], of the last token in the cache
-    token: np.ndarray = field(init=False)  # [batch], chosen from it, not yet in the cache
-    seen: np.ndarray = field(init=False)  # [batch], slots as plain decoding counts them
-    written: np.ndarray = field(init=False)  # [batch], tokens so far
-    ended: np.ndarray = field(init=False)  # [batch]
+    cache: Cache
+    hidden: Value  # [batch, 1, d_model], of the last token in the cache
+    token: np.ndarray  # [batch] int, what the model wrote after it; not yet in the cache
+    seen: np.ndarray  # [batch] int, slots of the cache as plain decoding would count them
+    left: np.ndarray  # [batch] int, tokens that may still be written
+    ended: np.ndarray  # [batch] bool
 
     @property
-    def done(self) -> bool:
-        """Has every row ended or reached the limit?"""
-        return bool(np.all(self.ended | (self.written >= self.limit)))
+    def alive(self) -> np.ndarray:
+        """Which rows go on, [batch] bool."""
+        return ~self.ended & (self.left > 0)
 
-    def begin(self, prompt: np.ndarray, valid: np.ndarray) -> SpeculativeStep:
-        """Read the prompt and write the first token."""
-        batch, n_prompt = prompt.shape
-        self.cache = Cache.empty(batch, self.model.stacks["decoder"].n_layers)
-        hidden = decode_step(self.ops, self.model, prompt, valid, self.memory, self.cache)
-        last = n_prompt - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
-        self.seen = np.full(batch, n_prompt)
-        self.written, self.ended = np.zeros(batch, np.int64), np.zeros(batch, bool)
-        self.hidden = self.ops.take_tokens(hidden, last[:, None], "decoder.last_token")
-        scores = mu.logits(self.ops, self.model, self.hidden)  # [batch, 1, vocab_size]
-        tokens = sample(self.ops, scores, self.sampling, self.rng)
-        return self._write(tokens, np.ones(batch, np.int64), scores, None)
 
-    def advance(self, statistics: Statistics | None) -> SpeculativeStep:
-        """Draft, verify, keep."""
-        started = time.perf_counter()
-        alive = ~self.ended & (self.written < self.limit)
-        longest = int((self.limit - self.written)[alive].max()) - 1
-        room = draft_limit(self.cache, self.seen, self.model.stacks["decoder"]) - 1
-        longest = int(min(longest, room))
-        proposed = Beams(self.token[:, None, None])
-        if longest > 0:
-            proposed = self.drafts(self.hidden, self.token, longest)
-        beams = proposed.tokens
-        drafted = time.perf_counter()
-        tree = self._pack(beams)
-        n_past = self.cache.tokens.shape[1]
-        hidden = verify(
-            self.ops, self.model, self.memory, self.cache, beams, tree, self.seen, alive
-        )
-        scores = mu.logits(self.ops, self.model, hidden)  # [batch, n_packed, vocab_size]
-        rows = np.arange(len(beams))
-        found = self._accept(proposed, tree, scores)
-        n_new = np.where(alive, found.n_accepted + 1, 0)
-        path = tree.unpacker[rows, found.best_beam, : max(1, n_new.max())]  # [batch, n]
-        kept = np.arange(path.shape[1]) < n_new[:, None]
-        self.cache.keep(self.ops, n_past, n_past + path, kept)
-        at = path[rows, found.n_accepted * alive][:, None]
-        self.hidden = self.ops.take_tokens(hidden, at, "decoder.last_token")
-        self.seen = self.seen + n_new
-        tokens = np.concatenate([beams[rows, found.best_beam, 1:], beams[:, 0, :1]], axis=1)
-        tokens[rows, found.n_accepted] = found.next_token
-        step = self._write(tokens[:, : path.shape[1]], n_new, scores, path)
-        if statistics is not None:
-            finished = time.perf_counter()
-            statistics.count(step, found.n_accepted, beams[0].size, tree)
-            statistics.draft_s += drafted - started
-            statistics.verify_s += finished - drafted
-        return step
+@dataclass(frozen=True, slots=True)
+class _New:
+    """What a pass adds to the rows, before it is cut at the end of a text."""
 
-    def _accept(self, beams: Beams, tree: Tree, scores: Value) -> Accepted:
-        if not self.apple_rule or beams.tokens.shape[2] == 1:
-            written = sample(self.ops, scores, self.sampling, self.rng)  # [batch, n_packed]
-            return accept(beams.tokens, unpack(written, tree))
-        if beams.log_probs is None or self.rng is None:
-            raise InputError("Apple's rule must be given drafts with log-probabilities")
-        logits = warp(unpack(self.ops.read(scores), tree)) / self.sampling.temperature
-        uniform = self.rng.random(beams.log_probs.shape[:3])
-        return accept_apple(beams.tokens, log_softmax(logits), beams.log_probs, uniform, self.rng)
+    tokens: np.ndarray  # [batch, n] int
+    n_tokens: np.ndarray  # [batch] int, how many of them count; 0 for rows that do not go on
+    path: np.ndarray  # [batch, n] int, the node after which each of them was written
 
-    def _pack(self, beams: np.ndarray) -> Tree:
-        if not self.ops.compiled:
-            return pack(beams)
-        from mu_ref.kernels.trees import pack as compiled_pack
 
-        return Tree(*compiled_pack(np.ascontiguousarray(beams, np.int64)))
+def _begin(
+    ops: Ops,
+    model: ModelConfig,
+    memory: Memory | None,
+    prompt: np.ndarray,
+    valid: np.ndarray,
+    limit: int,
+    sampling: Sampling,
+    rng: np.random.Generator | None,
+) -> tuple[_Rows, _New, Value]:
+    """Read the prompt and write the first token, which needs no draft; its scores come along."""
+    batch, n_prompt = prompt.shape
+    cache = Cache.empty(batch, model.stacks["decoder"].n_layers)
+    hidden = decode_step(ops, model, prompt, valid, memory, cache)  # [batch, n_prompt, d_model]
+    last = n_prompt - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
+    hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")
+    scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
+    tokens = sample(ops, scores, sampling, rng)  # [batch, 1]
+    seen, left = np.full(batch, n_prompt), np.full(batch, limit)
+    rows = _Rows(cache, hidden, tokens[:, 0], seen, left, np.zeros(batch, bool))
+    return rows, _New(tokens, np.ones(batch, np.int64), np.zeros((batch, 1), np.int64)), scores
 
-    def _write(
-        self, tokens: np.ndarray, n_new: np.ndarray, scores: Value, path: np.ndarray | None
-    ) -> SpeculativeStep:
-        """Cut the new tokens at eos and at the limit, and put them out."""
-        order = np.arange(tokens.shape[1])
-        self.token = tokens[np.arange(len(tokens)), np.maximum(n_new, 1) - 1]
-        n = np.minimum(n_new, self.limit - self.written)
-        if self.stop_at_eos:
-            is_end = (tokens == self.model.eos_id) & (order < n[:, None])
-            ends = is_end.any(axis=1)
-            n = np.where(ends, np.argmax(is_end, axis=1) + 1, n)
-            self.ended = self.ended | ends
-        self.written = self.written + n
-        width = max(1, int(n.max()))
-        tokens = np.where(order < n[:, None], tokens, self.model.pad_id)[:, :width]
-        logits = None
-        if self.with_logits:
-            logits = self.ops.read(scores)
-            if path is not None:
-                logits = np.take_along_axis(logits, path[:, :width, None], axis=1)
-        return SpeculativeStep(tokens, n, logits, self.ended)
+
+def _draft(model: ModelConfig, drafts: Drafts, rows: _Rows) -> Beams:
+    """Ask for drafts, no longer than they can be of use."""
+    # The pass writes a token of the model's own behind the drafted ones, hence one less.
+    room = draft_limit(model.stacks["decoder"], rows.cache, rows.seen)
+    longest = int(min(rows.left[rows.alive].max(), room)) - 1
+    if longest < 1:
+        return Beams(rows.token[:, None, None])  # the known token alone: plain decoding
+    return drafts(rows.hidden, rows.token, longest)
+
+
+def _pack(ops: Ops, beams: np.ndarray) -> Tree:
+    """Share common beginnings; with the compiled twin of `pack` where the executor is compiled."""
+    if not ops.compiled:
+        return pack(beams)
+    from mu_ref.kernels.trees import pack as compiled
+
+    return Tree(*compiled(np.ascontiguousarray(beams, np.int64)))
+
+
+def _verify(
+    ops: Ops, model: ModelConfig, memory: Memory | None, rows: _Rows, beams: Beams, tree: Tree
+) -> tuple[Value, Value]:
+    """Return hidden states and logits of all nodes, [batch, n_packed, ...], from one pass."""
+    hidden = verify(ops, model, memory, rows.cache, beams.tokens, tree, rows.seen, rows.alive)
+    return hidden, mu.logits(ops, model, hidden)
+
+
+def _keep(
+    ops: Ops, rows: _Rows, beams: Beams, tree: Tree, hidden: Value, accepted: Accepted
+) -> _New:
+    """Keep the accepted path and forget all other nodes; the next draft starts at its end."""
+    row, drafted = np.arange(len(beams.tokens)), beams.tokens[:, :, 1:]
+    # Along a path of n nodes n tokens are written: after each node the next one, which was drafted,
+    # and after the last the model's own. A row that has ended stays at the root.
+    n = np.where(rows.alive, accepted.n_accepted + 1, 0)  # [batch]
+    room = np.zeros((len(row), 1), np.int64)  # for the model's token, if all drafts were right
+    tokens = np.concatenate([drafted[row, accepted.best_beam], room], axis=1)
+    tokens[row, accepted.n_accepted] = accepted.next_token
+    path = tree.unpacker[row, accepted.best_beam, : max(1, n.max())]  # [batch, n]
+    n_past = rows.cache.tokens.shape[1] - tree.nodes.shape[1]
+    rows.cache.keep(ops, n_past, n_past + path, np.arange(path.shape[1]) < n[:, None])
+    end = np.maximum(n, 1) - 1  # [batch], place in the path
+    rows.hidden = ops.take_tokens(hidden, path[row, end][:, None], "decoder.last_token")
+    rows.token = tokens[row, end]
+    rows.seen = rows.seen + n
+    return _New(tokens[:, : path.shape[1]], n, path)
+
+
+def _write(
+    ops: Ops, model: ModelConfig, rows: _Rows, new: _New, scores: Value | None, stop_at_eos: bool
+) -> SpeculativeStep:
+    """Put new tokens out, cut at the end of the text and at the limit, with logits if given."""
+    order = np.arange(new.tokens.shape[1])
+    n = np.minimum(new.n_tokens, rows.left)  # [batch], tokens that are put out
+    if stop_at_eos:
+        is_end = (new.tokens == model.eos_id) & (order < n[:, None])
+        ends = is_end.any(axis=1)
+        n = np.where(ends, np.argmax(is_end, axis=1) + 1, n)
+        rows.ended = rows.ended | ends
+    rows.left = rows.left - n
+    width = max(1, int(n.max()))
+    tokens = np.where(order < n[:, None], new.tokens, model.pad_id)[:, :width]
+    logits = None
+    if scores is not None:
+        logits = np.take_along_axis(ops.read(scores), new.path[:, :width, None], axis=1)
+    return SpeculativeStep(tokens, n, logits, rows.ended)

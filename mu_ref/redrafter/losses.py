@@ -24,13 +24,13 @@ def windows(tokens: np.ndarray, draft_len: int) -> np.ndarray:
 
 
 def draft_scores(
-    ops: TapeOps, config: DrafterConfig, hidden: np.ndarray, embeddings: Sequence[np.ndarray]
+    ops: TapeOps, drafter: DrafterConfig, hidden: np.ndarray, embeddings: Sequence[np.ndarray]
 ) -> list[Node]:
     """Run the drafter on known tokens.
 
     Args:
         ops: the tape, with the drafter's weights.
-        config: of the drafter.
+        drafter: the drafter.
         hidden: [rows, d_model], the model's states.
         embeddings: for each drafted token the embeddings of the token before it, [n, d_model],
             for the first n rows; n must not grow.
@@ -41,11 +41,11 @@ def draft_scores(
     state: Node | None = None
     results = []
     for embedding in embeddings:
-        n = len(embedding)
+        n = len(embedding)  # rows whose text goes on that far; they come first
         if state is not None and n < len(state.value):
             state = _first(ops, state, n)
-        state = advance(ops, Node(embedding), state, config)
-        results.append(scores(ops, Node(hidden[:n]), state, config))
+        state = advance(ops, drafter, Node(embedding), state)
+        results.append(scores(ops, drafter, Node(hidden[:n]), state))
     return results
 
 
@@ -87,7 +87,7 @@ def total(ops: TapeOps, losses: Sequence[Node]) -> Node:
 def _first(ops: TapeOps, x: Node, n: int) -> Node:
     """The first n rows."""
 
-    def back(grad: np.ndarray) -> tuple[np.ndarray]:
+    def back(grad: np.ndarray) -> tuple[np.ndarray]:  # the other rows had no part in the loss
         dx = np.zeros_like(x.value)
         dx[:n] = grad
         return (dx,)

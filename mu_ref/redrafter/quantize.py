@@ -25,8 +25,8 @@ HIDDEN_SITE = "decoder.final_norm"
 def quantize_drafter(
     model: ModelConfig,
     weights: Weights,
-    config: DrafterConfig,
-    drafter: Weights,
+    drafter: DrafterConfig,
+    own: Weights,
     integers: IntegerModel,
     hidden: Sequence[np.ndarray],
     tokens: Sequence[np.ndarray],
@@ -37,8 +37,8 @@ def quantize_drafter(
     Args:
         model: the configuration of the model.
         weights: the model's, in floats; its embedding is read.
-        config: of the drafter.
-        drafter: its float weights.
+        drafter: the drafter.
+        own: its float weights.
         integers: the integer model that it will work with.
         hidden: for each text the model's states, [n_tok, d_model].
         tokens: for each text what the model read, [n_tok] int.
@@ -48,18 +48,18 @@ def quantize_drafter(
         The integer drafter, of the model's scheme.
     """
     observed = Observed()
-    ops = TracedOps(ReferenceOps({**weights, **drafter}, np.float32), observed.take)
+    ops = TracedOps(ReferenceOps({**weights, **own}, np.float32), observed.take)
     for states, read in zip(hidden, tokens, strict=True):
         h = Traced(states[None].astype(np.float32), HIDDEN_SITE)
+        # As in drafting: a state for each place of the text, fed with the tokens that follow it.
         ahead = windows(read[None], draft_len)  # [1, n_tok, draft_len + 1]
         state = None
         for i in range(draft_len):
             embedding = embed(ops, model, ahead[:, :, i], "decoder")
-            state = advance(ops, embedding, state, config)
-            scores(ops, h, state, config)
+            state = advance(ops, drafter, embedding, state)
+            scores(ops, drafter, h, state)
     options = Options(scheme=integers.scheme, rounding=integers.rounding)
-    made = calibrate(
-        model, drafter, observed, options, drafter_shapes(config), integers.activations
-    )
-    own = {site: e for site, e in made.activations.items() if site.startswith("drafter.")}
-    return IntegerDrafter(config, integers.scheme, made.tensors, own)
+    # The sites of the model that the drafter reads keep the scales they have there.
+    made = calibrate(model, own, observed, options, drafter_shapes(drafter), integers.activations)
+    sites = {site: e for site, e in made.activations.items() if site.startswith("drafter.")}
+    return IntegerDrafter(drafter, integers.scheme, made.tensors, sites)

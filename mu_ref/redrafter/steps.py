@@ -48,20 +48,29 @@ class Statistics:
         total = self.draft_s + self.verify_s
         return self.draft_s / total if total else 0.0
 
-    def count(self, step: SpeculativeStep, n_accepted: np.ndarray, beams: int, tree: Tree) -> None:
+    def count(
+        self,
+        step: SpeculativeStep,
+        n_accepted: np.ndarray,
+        tree: Tree,
+        times: tuple[float, float, float],
+    ) -> None:
         """Take in one step.
 
         Args:
             step: what it wrote.
             n_accepted: [batch] int.
-            beams: tokens of all beams of a row.
-            tree: what was verified.
+            tree: what was verified, made of all beams.
+            times: seconds at which drafting began and ended, and the step ended.
         """
         alive = step.n_tokens > 0
         n_rows = int(alive.sum())
         self.n_steps += n_rows
         self.n_tokens += int(step.n_tokens.sum())
-        self.nodes_before += n_rows * beams
+        self.nodes_before += n_rows * tree.unpacker[0].size
         self.nodes_after += int(tree.n_nodes[alive].sum())
         for n in n_accepted[alive].tolist():
             self.accepted[n] = self.accepted.get(n, 0) + 1
+        started, drafted, finished = times
+        self.draft_s += drafted - started
+        self.verify_s += finished - drafted

@@ -25,7 +25,7 @@ __all__ = ["IntegerDrafter", "load_drafter", "load_integer_drafter", "save_draft
 class IntegerDrafter:
     """A drafter in integers, made for one integer model."""
 
-    config: DrafterConfig
+    drafter: DrafterConfig
     scheme: str  # of the model too
     tensors: Mapping[str, np.ndarray]  # int8 and int32; scales float32
     activations: Mapping[str, Encoding]  # by site
@@ -55,20 +55,21 @@ class IntegerDrafter:
 
 
 def save_drafter(
-    path: Path, config: DrafterConfig, weights: Weights, notes: Mapping[str, str]
+    path: Path, drafter: DrafterConfig, weights: Weights, notes: Mapping[str, str]
 ) -> None:
     """Write a drafter in float16; the file appears whole or not at all.
 
     Args:
         path: a .safetensors file.
-        config: goes into the metadata.
+        drafter: goes into the metadata.
         weights: exactly those of `drafter_shapes`.
         notes: more metadata, such as how it was trained.
     """
     shapes = {name: w.shape for name, w in weights.items()}
-    check_names("drafter", drafter_shapes(config), shapes)
+    check_names("drafter", drafter_shapes(drafter), shapes)
+    # Halves, because drafters ship with the package and a draft need not be exact.
     halves = {name: w.astype(np.float16) for name, w in weights.items()}
-    write_safetensors(path, halves, {**notes, "drafter": config.to_json()})
+    write_safetensors(path, halves, {**notes, "drafter": drafter.to_json()})
 
 
 def load_drafter(path: Path, model: ModelConfig | None = None) -> tuple[DrafterConfig, Weights]:
@@ -85,24 +86,24 @@ def load_drafter(path: Path, model: ModelConfig | None = None) -> tuple[DrafterC
         WeightsError: not there, damaged, or no drafter in floats.
         ConfigError: made for a model of another width or vocabulary.
     """
-    config, tensors, metadata = _read(path, model)
+    drafter, tensors, metadata = _read(path, model)
     if "scheme" in metadata:
         raise WeightsError(f"{path} must be a float drafter, it holds {metadata['scheme']}")
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    check_names(str(path), drafter_shapes(config), shapes)
-    return config, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    check_names(str(path), drafter_shapes(drafter), shapes)
+    return drafter, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
-def save_integer_drafter(path: Path, drafter: IntegerDrafter) -> None:
+def save_integer_drafter(path: Path, made: IntegerDrafter) -> None:
     """Write an integer drafter; the file appears whole or not at all."""
-    encodings = {site: asdict(encoding) for site, encoding in drafter.activations.items()}
+    encodings = {site: asdict(encoding) for site, encoding in made.activations.items()}
     metadata = {
-        **drafter.notes,
-        "drafter": drafter.config.to_json(),
-        "scheme": drafter.scheme,
+        **made.notes,
+        "drafter": made.drafter.to_json(),
+        "scheme": made.scheme,
         "activations": json.dumps(encodings),
     }
-    write_safetensors(path, drafter.tensors, metadata)
+    write_safetensors(path, made.tensors, metadata)
 
 
 def load_integer_drafter(path: Path, model: ModelConfig | None = None) -> IntegerDrafter:
@@ -119,13 +120,12 @@ def load_integer_drafter(path: Path, model: ModelConfig | None = None) -> Intege
         WeightsError: not there, damaged, or no drafter in integers.
         ConfigError: made for a model of another width or vocabulary.
     """
-    config, tensors, metadata = _read(path, model)
+    drafter, tensors, metadata = _read(path, model)
     if not {"scheme", "activations"} <= set(metadata):
         raise WeightsError(f"{path} must be an integer drafter of `mu-ref train-drafter`")
-    shapes = dict(drafter_shapes(config))
-    for name, shape in drafter_shapes(config).items():
-        if name.endswith(".weight"):
-            shapes[f"{name}_scale"] = shape[:1]
+    shapes = drafter_shapes(drafter)
+    rows = {name: shape[:1] for name, shape in shapes.items() if name.endswith(".weight")}
+    shapes |= {f"{name}_scale": shape for name, shape in rows.items()}  # a scale for each row
     check_names(str(path), shapes, {name: tensor.shape for name, tensor in tensors.items()})
     try:
         read = json.loads(metadata["activations"])
@@ -134,7 +134,7 @@ def load_integer_drafter(path: Path, model: ModelConfig | None = None) -> Intege
         raise WeightsError(f"{path}: encodings must be readable; one is not ({error})") from error
     known = ("drafter", "scheme", "activations")
     notes = {key: text for key, text in metadata.items() if key not in known}
-    return IntegerDrafter(config, metadata["scheme"], tensors, activations, notes)
+    return IntegerDrafter(drafter, metadata["scheme"], tensors, activations, notes)
 
 
 def _read(path: Path, model: ModelConfig | None) -> tuple[DrafterConfig, Weights, dict[str, str]]:
@@ -143,7 +143,7 @@ def _read(path: Path, model: ModelConfig | None) -> tuple[DrafterConfig, Weights
         raise WeightsError(
             f"{path} must be a drafter of `mu-ref train-drafter`; its metadata names none"
         )
-    config = DrafterConfig.from_json(metadata["drafter"])
+    drafter = DrafterConfig.from_json(metadata["drafter"])
     if model is not None:
-        config.check_fits(model)
-    return config, tensors, metadata
+        drafter.check_fits(model)
+    return drafter, tensors, metadata

@@ -128,7 +128,7 @@ def token_embeddings(ops: Ops, model: ModelConfig) -> np.ndarray:
 
 
 def train_drafter(
-    config: DrafterConfig,
+    drafter: DrafterConfig,
     table: np.ndarray,
     data: Distilled,
     training: DrafterTraining,
@@ -137,7 +137,7 @@ def train_drafter(
     """Train a drafter.
 
     Args:
-        config: of the drafter.
+        drafter: the drafter.
         table: [vocab_size, d_model], from `token_embeddings`.
         data: positions to learn from.
         training: of the run.
@@ -152,7 +152,7 @@ def train_drafter(
     size, n_rows = training.batch_size, len(data.hidden)
     if n_rows < size:
         raise InputError(f"training must see at least {size} positions, got {n_rows}")
-    weights = initial_drafter(config, np.random.default_rng([training.seed, 0]))
+    weights = initial_drafter(drafter, np.random.default_rng([training.seed, 0]))
     for name, given in (start or {}).items():
         weights[name] = given.copy()
     states: dict[str, Weights] = {name: {} for name in weights}
@@ -170,7 +170,7 @@ def train_drafter(
         for first in range(0, n_rows - size + 1, size):
             batch = data.longest_first(order[first : first + size])
             ops = TapeOps(weights)
-            loss = _loss(ops, config, table, batch)
+            loss = _loss(ops, drafter, table, batch)
             grads, _ = clip_gradients(ops.backward(loss), training.clip_norm)
             rate = schedule.rate(step)
             step += 1
@@ -180,10 +180,10 @@ def train_drafter(
             yield TrainingStep(weights, float(loss.value) / ahead, step, steps)
 
 
-def _loss(ops: TapeOps, config: DrafterConfig, table: np.ndarray, batch: Distilled) -> Node:
+def _loss(ops: TapeOps, drafter: DrafterConfig, table: np.ndarray, batch: Distilled) -> Node:
     """Loss of positions sorted by how many targets they have, most first."""
     counts = [int((batch.n_targets > i).sum()) for i in range(batch.n_targets.max())]
     embeddings = [table[batch.following[:n, i]] for i, n in enumerate(counts)]
     targets = [batch.following[:n, i + 1] for i, n in enumerate(counts)]
-    logits = draft_scores(ops, config, batch.hidden, embeddings)
+    logits = draft_scores(ops, drafter, batch.hidden, embeddings)
     return total(ops, draft_losses(ops, logits, targets, [np.ones(n, bool) for n in counts]))

@@ -57,7 +57,7 @@ def prefix_owner(beams: np.ndarray) -> np.ndarray:
 
 
 def pack(beams: np.ndarray) -> Tree:
-    """Pack beams into trees; a beam of a forest may begin with another token than its neighbour.
+    """Pack beams into trees, or into a forest where they begin with different tokens.
 
     Args:
         beams: [batch, beam_width, n] int.
@@ -70,16 +70,18 @@ def pack(beams: np.ndarray) -> Tree:
     """
     batch, width, n = beams.shape
     owner = prefix_owner(beams)
-    own = owner == np.arange(width)[:, None]  # is it the first of its kind?
-    n_nodes = own.sum(axis=(1, 2))
-    first_met = np.flatnonzero(own)
+    is_node = owner == np.arange(width)[:, None]  # the first token of its kind
+    n_nodes = is_node.sum(axis=(1, 2))
+    # Nodes are numbered as they are met, beam by beam. A token has the number of the token at the
+    # same depth of its owner, which is a node.
+    number = np.cumsum(is_node.reshape(batch, -1), axis=1) - 1  # [batch, beam_width * n]
+    place = (owner * n + np.arange(n)).reshape(batch, -1)
+    unpacker = np.take_along_axis(number, place, axis=1).reshape(beams.shape)
+    # All nodes of the batch stand in one list; behind its own a row reads on in those of the next.
+    met = np.flatnonzero(is_node)
     at = (np.cumsum(n_nodes) - n_nodes)[:, None] + np.arange(n_nodes.max())
-    nodes = first_met[np.minimum(at, len(first_met) - 1)]  # [batch, n_packed]
-    number = np.cumsum(own.reshape(batch, -1), axis=1) - 1  # of the node at w * n + k
-    unpacker = np.take_along_axis(
-        number, (owner * n + np.arange(n)).reshape(batch, -1), axis=1
-    ).reshape(beams.shape)
-    # the ancestors of a node at (w, k) are the nodes of beam w up to k
+    nodes = met[np.minimum(at, len(met) - 1)]  # [batch, n_packed]
+    # The ancestors of a node at (w, k) are the nodes of beam w up to k.
     path = unpacker[np.arange(batch)[:, None], nodes // n % width]  # [batch, n_packed, n]
     path = np.where(np.arange(n) <= (nodes % n)[..., None], path, -1)
     sees = (path[..., None] == np.arange(nodes.shape[1])).any(axis=2)

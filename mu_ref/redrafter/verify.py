@@ -3,18 +3,23 @@
 Chapter: `docs/06_redrafter.md`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
-from mu_ref.generate import decode_step
+from mu_ref.generate import Sampling, decode_step, sample
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory, Placement
 from mu_ref.ops import Ops, Value
-from mu_ref.redrafter.tree import Tree
+from mu_ref.redrafter.beams import Beams
+from mu_ref.redrafter.tree import Tree, unpack
 
-__all__ = ["Accepted", "accept", "accept_apple", "draft_limit", "verify"]
+__all__ = ["Accepted", "Rule", "accept", "draft_limit", "exact_rule", "first_longest", "verify"]
+
+Rule = Callable[[Beams, Tree, Value], "Accepted"]
+"""(beams, their tree, logits of its nodes [batch, n_packed, vocab_size]) -> what is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Accepted:
     next_token: np.ndarray  # [batch] int
 
 
-def draft_limit(cache: Cache, seen: np.ndarray, config: StackConfig) -> float:
+def draft_limit(stack: StackConfig, cache: Cache, seen: np.ndarray) -> float:
     """Say how many tokens may be verified together.
 
     With NTK scaling the turning speed depends on the length once it passes `rope_base_len`, and
@@ -34,17 +39,17 @@ def draft_limit(cache: Cache, seen: np.ndarray, config: StackConfig) -> float:
     computes the prefix again for each token, as it does without drafts.
 
     Args:
+        stack: the decoder.
         cache: of the decoder.
         seen: [batch] int, slots of each row as plain decoding would count them.
-        config: of the decoder.
 
     Returns:
         Number of tokens; infinity without NTK scaling.
     """
-    if config.rope_ntk_factor <= 1:
+    if stack.rope_ntk_factor <= 1:
         return np.inf
-    lengths = seen if config.rope_length == "padded" else cache.valid.sum(axis=1)
-    return max(1, config.rope_base_len - int(lengths.max()))
+    lengths = seen if stack.rope_length == "padded" else cache.valid.sum(axis=1)
+    return max(1, stack.rope_base_len - int(lengths.max()))
 
 
 def verify(
@@ -72,10 +77,10 @@ def verify(
     Returns:
         [batch, n_packed, d_model].
     """
-    config = model.stacks["decoder"]
     real = mu.decoder_valid(model, beams) & alive[:, None, None]  # [batch, beam_width, n]
     n_valid = cache.valid.sum(axis=1)
-    if config.rope_length == "padded":
+    # Places are those of plain decoding: a token stands behind its ancestors, whatever its slot.
+    if model.stacks["decoder"].rope_length == "padded":
         places = np.broadcast_to(seen[:, None, None] + np.arange(beams.shape[2]), beams.shape)
         lengths = seen + beams.shape[2]
     else:
@@ -107,70 +112,43 @@ def accept(beams: np.ndarray, written: np.ndarray) -> Accepted:
         apple/ml-recurrent-drafter at bd8586b, `modeling_recurrent_drafting.py`, greedy.
 
     Differs from the source:
-        The source's rule for sampling is `accept_apple`, which is not exact.
+        The source's rule for sampling is that of `apple.py`, which is not exact.
     """
     agrees = beams[:, :, 1:] == written[:, :, :-1]
-    return _first_longest(agrees, written)
+    return first_longest(agrees, written)
 
 
-def accept_apple(
-    beams: np.ndarray,
-    log_p: np.ndarray,
-    log_q: np.ndarray,
-    uniform: np.ndarray,
-    rng: np.random.Generator,
-) -> Accepted:
-    r"""Apple's rule for sampling, for comparison: NOT lossless.
-
-    A drafted token x is kept where $u < p(x) / q(x)$. That is exact for drafts drawn from q, but
-    these are the best of a beam search, and the longest of several trials is taken.
+def exact_rule(ops: Ops, sampling: Sampling, rng: np.random.Generator | None) -> Rule:
+    """Return the rule that keeps what the model would have written itself, greedily or sampled.
 
     Args:
-        beams: [batch, beam_width, n] int.
-        log_p: [batch, beam_width, n, vocab_size], the model's log-probabilities.
-        log_q: [batch, beam_width, n - 1, vocab_size], the drafter's.
-        uniform: [batch, beam_width, n - 1], u.
-        rng: draws the next token.
+        ops: the executor.
+        sampling: how the model writes.
+        rng: needed unless greedy.
 
     Returns:
-        The first beam that keeps most, and a next token drawn from `residual`.
-
-    Source:
-        apple/ml-recurrent-drafter at bd8586b, `modeling_recurrent_drafting.py`; the rule is
-        Chen et al. 2023, arXiv:2302.01318.
+        `accept`, of one choice for each node.
     """
-    drafted = beams[:, :, 1:, None]
-    ratio = np.take_along_axis(log_p[:, :, :-1], drafted, 3) - np.take_along_axis(log_q, drafted, 3)
-    keeps = uniform < np.exp(np.minimum(ratio[..., 0], 0))
-    found = _first_longest(keeps, beams)
-    weights = residual(log_p, log_q, found)
-    total = np.cumsum(weights, axis=-1)
-    drawn = rng.random((len(beams), 1)) * total[:, -1:]
-    return Accepted(found.n_accepted, found.best_beam, (total <= drawn).sum(axis=-1))
+
+    def rule(beams: Beams, tree: Tree, scores: Value) -> Accepted:
+        written = sample(ops, scores, sampling, rng)  # [batch, n_packed], once for each node
+        return accept(beams.tokens, unpack(written, tree))
+
+    return rule
 
 
-def residual(log_p: np.ndarray, log_q: np.ndarray, accepted: Accepted) -> np.ndarray:
-    """Apple's weights of the next token: max(p - q, 0) where a draft was refused, else p.
+def first_longest(agrees: np.ndarray, written: np.ndarray) -> Accepted:
+    """Take the first beam of which most is kept.
 
     Args:
-        log_p: [batch, beam_width, n, vocab_size].
-        log_q: [batch, beam_width, n - 1, vocab_size].
-        accepted: how far, on which beam.
+        agrees: [batch, beam_width, n - 1] bool, may each drafted token be kept?
+        written: [batch, beam_width, n] int, the token to write where a beam is left.
 
     Returns:
-        [batch, vocab_size], not normalized; p where p - q leaves nothing.
+        How far, on which beam, and what is written there.
     """
-    rows, n = np.arange(len(log_p)), log_q.shape[2]
-    at = accepted.n_accepted
-    p = np.exp(log_p[rows, accepted.best_beam, at])
-    q = np.exp(log_q[rows, accepted.best_beam, np.minimum(at, n - 1)])
-    rest = np.where((at == n)[:, None], p, np.maximum(p - q, 0))
-    return np.where(rest.sum(axis=-1, keepdims=True) > 0, rest, p)
-
-
-def _first_longest(agrees: np.ndarray, written: np.ndarray) -> Accepted:
     lengths = np.logical_and.accumulate(agrees, axis=2).sum(axis=2)  # [batch, beam_width]
-    best = np.argmax(lengths, axis=1)
+    best = np.argmax(lengths, axis=1)  # the first of equals
     rows = np.arange(len(lengths))
     n = lengths[rows, best]
     return Accepted(n, best, written[rows, best, n])

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import track
 
 from mu_ref.config import ModelConfig
-from mu_ref.errors import CallError, InputError, check_choice
-from mu_ref.executors import SCHEMES, load_model
+from mu_ref.errors import CallError, InputError
+from mu_ref.executors import load_model
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.model.cache import Memory
 from mu_ref.ops import Ops
 from mu_ref.settings.calls import Call, parse_call
-from mu_ref.settings.catalog import DATA, Catalog, load_catalog
+from mu_ref.settings.catalog import Catalog, load_catalog
 from mu_ref.settings.evaluate import Evaluation, evaluate
 from mu_ref.settings.queries.labelled import LabelledQuery, query_tokens
 from mu_ref.tokenizer import Tokenizer
@@ -178,12 +178,6 @@ def _unread(query: str) -> Answer:
     )
 
 
-def shipped_weights(scheme: str) -> Path:
-    """Return the weights of mu-nano that ship for a scheme."""
-    suffix = "" if scheme == "float32" else f"-{scheme}"
-    return DATA / f"mu-nano{suffix}.safetensors"
-
-
 def load_agent(
     weights: Path | None = None,
     scheme: str = "float32",
@@ -191,6 +185,11 @@ def load_agent(
     drafter: Path | None = None,
 ) -> Agent:
     """Load the agent that ships with the package, or one with other weights.
+
+        >>> import mu_ref
+        >>> agent = mu_ref.load_agent(scheme="w8a16")
+        >>> [str(answer.call) for answer in agent.ask(["turn on bluetooth", "tell me a joke"])]
+        ['set(bluetooth, on)', 'none()']
 
     Args:
         weights: a file written by `mu-ref train` or `mu-ref quantize`; the shipped mu-nano of the
@@ -207,19 +206,12 @@ def load_agent(
         WeightsError: the file is not there, damaged or foreign.
         InputError: the model does not fit the shipped tokenizer, or the file is of another scheme.
     """
-    check_choice("scheme", scheme, SCHEMES)
-    if weights is None and scheme == "w4a16":
-        raise InputError(
-            "w4a16 must be given weights; `mu-ref quantize --scheme w4a16 --out FILE` makes "
-            "them, --weights FILE reads them"
-        )
-    path = shipped_weights(scheme) if weights is None else weights
-    loaded = load_model(path, scheme, executor, drafter)
+    loaded = load_model(weights, scheme, executor, drafter)
     model = loaded.model
-    tokenizer = Tokenizer.load(DATA / "tokenizer.json")
+    tokenizer = Tokenizer.load()
     if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:
         raise InputError(
-            f"{path} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
+            f"{weights} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
             f"shipped tokenizer, got {model.name} with {model.vocab_size}"
         )
     return Agent(model, loaded.ops, tokenizer, load_catalog(), loaded.drafter)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from mu_ref.errors import CallError, InputError, check_choice
+from mu_ref.files import DATA
 
 __all__ = ["DATA", "NONE_ID", "Catalog", "Kind", "Setting", "load_catalog"]
 
 Kind = Literal["toggle", "level", "choice", "page"]
 
-DATA = Path(__file__).with_name("data")  # catalog, queries and tokenizer shipped in the package
 NONE_ID = "none"  # stands for a setting id in the call none(), so no setting may have it
 
 _ID = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")

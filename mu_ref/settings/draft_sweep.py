@@ -154,7 +154,7 @@ def sweep_table(points: Sequence[Point], title: str) -> Table:
     return table
 
 
-def plot_sweep(points: "Sequence[Point]", title: str, path: Path) -> None:
+def plot_sweep(points: Sequence[Point], title: str, path: Path) -> None:
     """Draw tokens per step and speed-up over draft length, a line for each beam width.
 
     Args:

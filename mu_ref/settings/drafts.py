@@ -20,17 +20,9 @@ from mu_ref.redrafter.store import IntegerDrafter, load_drafter
 from mu_ref.redrafter.train import Distilled, distill
 from mu_ref.redrafter.tree import Tree, pack
 from mu_ref.settings.agent import MAX_NEW_TOKENS, Agent
-from mu_ref.settings.catalog import DATA
 from mu_ref.training.datasets import pad
 
-__all__ = ["distill_queries", "first_tree", "quantize_agent_drafter", "shipped_drafter"]
-
-
-def shipped_drafter(scheme: str) -> Path:
-    """Return the drafter that ships for a scheme; w4a16 has that of float32."""
-    integers = scheme in ("w8a16", "w8a8")
-    return DATA / (f"mu-nano-drafter-{scheme}.safetensors" if integers
-                   else "mu-nano-drafter.safetensors")  # fmt: skip
+__all__ = ["distill_queries", "first_tree", "quantize_agent_drafter"]
 
 
 def distill_queries(
@@ -48,6 +40,7 @@ def distill_queries(
     Returns:
         Positions of all answers.
     """
+    # Sorted by length, so that texts answered together need little padding.
     rows = sorted((agent.source_tokens(query) for query in queries), key=len)
     parts = []
     for first in track(
@@ -63,14 +56,14 @@ def distill_queries(
 
 
 def quantize_agent_drafter(
-    agent: Agent, drafter_file: Path, integers_file: Path, queries: Sequence[str], draft_len: int
+    agent: Agent, source: Path, integers: Path, queries: Sequence[str], draft_len: int
 ) -> IntegerDrafter:
     """Quantize the agent's drafter for an integer model.
 
     Args:
         agent: in floats, on the reference executor.
-        drafter_file: float drafter.
-        integers_file: the integer model that it will work with.
+        source: float drafter.
+        integers: the integer model that it will work with.
         queries: to calibrate on.
         draft_len: drafted tokens to watch.
 
@@ -82,20 +75,20 @@ def quantize_agent_drafter(
     """
     if not isinstance(agent.ops, ReferenceOps):
         raise InputError("a drafter must be calibrated in floats on the reference executor")
-    drafter, weights = load_drafter(drafter_file, agent.model)
+    drafter, own = load_drafter(source, agent.model)
     hidden, tokens = [], []
     for query in queries:
         memory = agent.remember(query)
         (written,) = agent.write(memory, 1)
-        read = np.array([[agent.model.bos_id, *written]])
+        read = np.array([[agent.model.bos_id, *written]])  # the texts that it will draft
         valid = np.ones(read.shape, bool)
         hidden.append(decode(agent.ops, agent.model, read, valid, memory)[0])
         tokens.append(read[0])
     made = quantize_drafter(
-        agent.model, agent.ops.weights, drafter, weights, load_integers(integers_file), hidden,
-        tokens, draft_len,
+        agent.model, agent.ops.weights, drafter, own, load_integers(integers), hidden, tokens,
+        draft_len,
     )  # fmt: skip
-    notes = {"drafter file": drafter_file.name, "calibration": f"{len(queries)} queries"}
+    notes = {"drafter file": source.name, "calibration": f"{len(queries)} queries"}
     return replace(made, notes=notes)
 
 
@@ -127,12 +120,14 @@ def first_tree(agent: Agent, query: str) -> tuple[Tree, np.ndarray, list[int]]:
     steps = speculate(
         agent.ops, agent.model, noted, memory, start, np.ones((1, 1), bool), MAX_NEW_TOKENS
     )
-    next(steps)
+    next(steps)  # the first token comes without a draft
     written = next(steps, None)
     if written is None:
         raise InputError(f"the answer to {query!r} is a single token; there is no draft")
     tree, beams = pack(seen[0]), seen[0]
     text = written.tokens[0, : written.n_tokens[0]]
+    # What was written shows which drafts were right; its last token is the model's own, and counts
+    # as drafted only where a beam holds it too.
     n = min(len(text), beams.shape[2] - 1)
     right = np.logical_and.accumulate(beams[0, :, 1 : n + 1] == text[:n], axis=1).sum(axis=1)
     best = int(np.argmax(right))

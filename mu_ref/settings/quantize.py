@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,13 @@ from mu_ref.ops import Ops
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.quantize.calibrate import Options, calibrate
+from mu_ref.quantize.model import Example, watch
 from mu_ref.quantize.observe import Observed, observe
-from mu_ref.quantize.smooth import smooth
 from mu_ref.settings.agent import Agent, Answer, answer_all, score
 from mu_ref.settings.evaluate import Evaluation
 from mu_ref.settings.queries.labelled import LabelledQuery, evenly_spread, read_queries
 
 __all__ = ["Comparison", "compare", "examples_of", "quantize_agent", "token_agreement"]
-
-Example = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +93,8 @@ def quantize_agent(
         mu.forward(IntegerOps(integers), agent.model, probe[None], full, probe[None])
         return replace(integers, notes=_notes(options, calibration, 0)), []
     examples = examples_of(agent, read_queries(calibration), n_examples)
-
-    def watch() -> Observed:
-        shown = track(examples, "observing", console=console, transient=True)
-        return observe(agent.model, weights, shown)
-
-    observed = watch()
-    if options.smooth is not None:
-        weights = smooth(agent.model, weights, observed, options.smooth)
-        observed = watch()
+    shown = partial(track, examples, "observing", console=console, transient=True)
+    weights, observed = watch(agent.model, weights, shown, options)
     if observed_out is not None:
         observed.save(observed_out)
     integers = calibrate(agent.model, weights, observed, options)

@@ -32,11 +32,11 @@ def train_agent_drafter(
 
     Args:
         agent: on a float executor.
-        drafter: the configuration.
+        drafter: the drafter.
         queries: what the agent answers; its own answers are the labels.
         training: of the run.
         out: drafter file.
-        start: drafter to start from, of the same configuration.
+        start: drafter to start from; its configuration takes the place of `drafter`.
         console: where progress is shown.
 
     Raises:
@@ -60,6 +60,7 @@ def train_agent_drafter(
         task = display.add_task("training", total=None, loss=float("nan"))
         mean = float("nan")
         for step in train_drafter(drafter, table, data, training, before):
+            # a running mean: a single batch says little
             mean = step.loss if np.isnan(mean) else 0.95 * mean + 0.05 * step.loss
             display.update(task, completed=step.step, total=step.total_steps, loss=mean)
             weights = step.weights

@@ -26,7 +26,7 @@ from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.models.find import named_description
 from npu_sim.program.program import RUNTIMES
 from npu_sim.program.request import described_program
-from npu_sim.report.fidelity import BUDGET_MS, simulate
+from npu_sim.report.fidelity import BUDGET_MS, simulate_program
 from npu_sim.report.report import Report, tile_run
 from npu_sim.show.csv_file import write_csv
 from npu_sim.show.tables import phase_table, share_table
@@ -84,7 +84,7 @@ def run(
         named_description(model, model_json, hf_config), n_input, n_output, precision, batch,
         static_context=context, runtime=runtime,
     )  # fmt: skip
-    report = simulate(
+    report = simulate_program(
         program, npu(npu_name), budget_ms, budget_mb=budget_mb, fidelity=fidelity,
         cycle_budgets=cycles,
     )  # fmt: skip

@@ -1,6 +1,8 @@
 """`npu-sim speculate`: what drafting would bring on an NPU, for some beams and lengths."""
 
 import json
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mu_ref.command_line import JsonOption
+from mu_ref.config import ModelConfig
 from mu_ref.presets import preset
 from npu_sim.cli.options import (
     ActivationBitsOption,
@@ -22,6 +25,7 @@ from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import NPUS, npu
 
 if TYPE_CHECKING:
+    from mu_ref.redrafter.config import DrafterConfig
     from npu_sim.speculate.acceptance import Acceptance
 
 __all__ = ["read_acceptance", "speculate"]
@@ -60,44 +64,64 @@ def speculate(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate drafting, verifying and keeping, in one graph call and with the host between."""
-    from npu_sim.speculate.acceptance import Acceptance
-    from npu_sim.speculate.drafter import DrafterShape
     from npu_sim.speculate.step import speculate as simulate_steps
 
-    config, chip = preset(model), npu(npu_name)
-    if config.decoder is None:
-        raise WorkloadError(f"a model that drafts must have a decoder, {config.name} has none")
+    drafter = _drafter(preset(model), exit_dim, n_blocks, rnn)
     precision = precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
-    d_model = config.decoder.d_model
-    drafter = DrafterShape(
-        d_model=d_model, exit_dim=exit_dim or 2 * d_model, n_blocks=n_blocks,
-        vocab_size=config.vocab_size, rnn=rnn,
-    )  # fmt: skip
-    if not 0 <= nodes_saved < 1:
-        raise WorkloadError(f"nodes_saved must lie in [0, 1), got {nodes_saved}")
     found = []
-    for width in _numbers("beam_width", beam_widths):
-        for length in _numbers("draft_len", draft_lens):
-            nodes = max(1 + length, 1 + round(width * length * (1 - nodes_saved)))
-            accepted = (
-                Acceptance.chain(accept_rate, length, nodes)
-                if acceptance is None
-                else read_acceptance(acceptance, nodes)
-            )
-            cost = simulate_steps(
-                config, drafter, width, length, accepted, chip, precision,
-                n_input=n_input, n_context=n_context, host_us=host_us,
-            )  # fmt: skip
-            found.append(
-                {"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json()
-            )
+    for width, length, nodes in _trees(beam_widths, draft_lens, nodes_saved):
+        accepted = _accepted(acceptance, accept_rate, length, nodes)
+        cost = simulate_steps(
+            preset(model), drafter, width, length, accepted, npu(npu_name), precision,
+            n_input=n_input, n_context=n_context, host_us=host_us,
+        )  # fmt: skip
+        found.append({"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json())
     if as_json:
         typer.echo(json.dumps({"simulated": True, "model": model, "npu": npu_name, "steps": found}))
         return
+    title = f"{model} on {npu_name}, drafter of {drafter.n_parameters / 1e6:.1f} M parameters"
+    _print(f"{title}, {precision.label()}", found)
+
+
+def _drafter(
+    model: ModelConfig, exit_dim: int | None, n_blocks: int, rnn: bool
+) -> "DrafterConfig":  # fmt: skip
+    from mu_ref.redrafter.config import DrafterConfig
+
+    if model.decoder is None:
+        raise WorkloadError(f"a model that drafts must have a decoder, {model.name} has none")
+    d_model = model.decoder.d_model
+    return DrafterConfig(
+        d_model=d_model, vocab_size=model.vocab_size,
+        d_exit=exit_dim or 2 * d_model,  # [h, s] side by side, which needs no projection
+        n_blocks=n_blocks, rnn=rnn,
+    )  # fmt: skip
+
+
+def _trees(
+    beam_widths: str, draft_lens: str, nodes_saved: float
+) -> Iterator[tuple[int, int, int]]:  # fmt: skip
+    """Yield each width and length with the nodes that are left where beams share prefixes."""
+    if not 0 <= nodes_saved < 1:
+        raise WorkloadError(f"nodes_saved must lie in [0, 1), got {nodes_saved}")
+    widths, lengths = _numbers("beam_width", beam_widths), _numbers("draft_len", draft_lens)
+    for width, length in product(widths, lengths):
+        # a single path cannot share anything with itself
+        yield width, length, max(1 + length, 1 + round(width * length * (1 - nodes_saved)))
+
+
+def _accepted(path: Path | None, accept_rate: float, draft_len: int, nodes: int) -> "Acceptance":
+    from npu_sim.speculate.acceptance import Acceptance
+
+    if path is not None:
+        return read_acceptance(path, nodes)
+    return Acceptance.chain(accept_rate, draft_len, nodes)
+
+
+def _print(title: str, found: list[dict[str, float]]) -> None:
     console = Console(highlight=False)
     console.print(
-        f"{model} on {npu_name}, drafter of {drafter.n_parameters / 1e6:.1f} M parameters, "
-        f"{precision.label()}; milliseconds, simulated (tile); acceptance is given.\n"
+        f"{title}; milliseconds, simulated (tile); acceptance is given.\n"
         "gain: one graph call per step against plain decoding; on host: draft and verify are two "
         "calls and the host packs and accepts; pays at: tokens per step where the gain is 1\n",
         soft_wrap=True,

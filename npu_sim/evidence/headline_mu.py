@@ -30,12 +30,12 @@ Costs = dict[str, float]  # cause -> ms
 
 
 def call_causes(
-    model: Description, phase: str, lengths: tuple[int, int, int], chip: Npu
+    description: Description, phase: str, lengths: tuple[int, int, int], chip: Npu
 ) -> Costs:  # fmt: skip
     """Divide the time of one call among its causes.
 
     Args:
-        model: the description.
+        description: the model.
         phase: of the call.
         lengths: tokens computed, slots of self-attention, slots of cross-attention.
         chip: the NPU.
@@ -45,7 +45,7 @@ def call_causes(
         with its cached keys and values; norms, activations and sums; the head over the vocabulary;
         overheads of operations and of the call.
     """
-    program = call_program(model, phase, *lengths, W8A16)
+    program = call_program(description, phase, *lengths, W8A16)
     run = simulate_tiles(program_table(program), chip).calls[0]
     return _causes(run, chip)
 
@@ -54,6 +54,7 @@ def _causes(run: CallRun, chip: Npu) -> Costs:
     costs = dict.fromkeys(CAUSES, 0.0)
     costs["call overhead"] = ms_from_cycles(run.overhead_cycles, chip.clock_hz)
     for op, limits in zip(run.table.ops, row_limits(run).tolist(), strict=True):
+        # time of engines belongs to what the operation is for; its start is a cause of its own
         *engines, overhead = limits
         costs[_cause(op)] += ms_from_cycles(sum(engines), chip.clock_hz)
         costs["op overhead"] += ms_from_cycles(overhead, chip.clock_hz)
@@ -65,6 +66,7 @@ def _cause(op: Op) -> str:
         return "head"
     if op.kind == "linear":
         return "layers"
+    # scores are scaled, capped and weighted between the two products of attention
     attention = ".scale" in op.site or op.kind in ("matmul", "softmax", "append", "softcap")
     return "attention" if attention else "vector"
 
@@ -81,10 +83,10 @@ def mu_times(n_input: int = 64, n_output: int = 32, chip: Npu | None = None) -> 
         {"first_token_ms", "total_ms", "tok_per_s"}.
     """
     chip = chip or npu(NPU)
-    model = describe(preset(MU))
-    encode = sum(call_causes(model, "encode", (n_input, n_input, 0), chip).values())
+    mu = describe(preset(MU))
+    encode = sum(call_causes(mu, "encode", (n_input, n_input, 0), chip).values())
     first, last = (
-        sum(call_causes(model, "decode", (1, n, n_input), chip).values()) for n in (1, n_output)
+        sum(call_causes(mu, "decode", (1, n, n_input), chip).values()) for n in (1, n_output)
     )
     step = (first + last) / 2  # a step grows evenly with its context
     return {
@@ -110,11 +112,6 @@ class Twin:
     def decode_ratio_last(self) -> float:
         """Decode speed, encoder-decoder over decoder-only."""
         return _total(self.twin_step) / _total(self.mu_step)
-
-    @property
-    def decode_ratio_all(self) -> float:
-        """The same: the head scores one position in a decode step."""
-        return self.decode_ratio_last
 
     @property
     def decode_ratio_static(self) -> float:
@@ -159,9 +156,9 @@ def twins(lengths: tuple[int, ...] = LENGTHS, chip: Npu | None = None) -> list[T
     mu, twin = describe(preset(MU)), describe(preset(TWIN))
     every = replace(twin, lm_head="all")
 
-    def total(model: Description, phase: str, *sizes: int) -> float:
+    def total(description: Description, phase: str, *sizes: int) -> float:
         n, context, memory = sizes
-        return _total(call_causes(model, phase, (n, context, memory), chip))
+        return _total(call_causes(description, phase, (n, context, memory), chip))
 
     static = {
         "mu_first": total(mu, "encode", STATIC, STATIC, 0) + total(mu, "decode", 1, STATIC, STATIC),

@@ -6,6 +6,7 @@ Chapter: `docs/headline.md`. Source of the figures: arXiv:2403.09919v5, Tables 1
 """
 
 from dataclasses import dataclass
+from functools import partial
 from math import log2
 from typing import Any
 
@@ -18,7 +19,7 @@ from npu_sim.program.description import Description, describe
 from npu_sim.program.precision import Precision
 from npu_sim.speculate.drafter import Drafter
 from npu_sim.units import GB
-from npu_sim.whatif.measure import measure
+from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.scenario import Scenario, Workload
 
 __all__ = [
@@ -76,21 +77,25 @@ class Speedup:
 
 
 def _scenario(
-    model: Description, chip: Npu, drafter: Drafter, batch: int = 1, precision: Precision = FP16
+    description: Description,
+    chip: Npu,
+    drafter: Drafter,
+    batch: int = 1,
+    precision: Precision = FP16,
 ) -> Scenario:
     workload = Workload(n_input=N_INPUT, n_output=N_OUTPUT, batch=batch)
     return Scenario(
-        model=model, npu=chip, precision=precision, workload=workload, drafter=drafter
-    )  # fmt: skip
+        description=description, npu=chip, precision=precision, workload=workload, drafter=drafter
+    )
 
 
 def speedup(
-    model: Description, chip: Npu, drafter: Drafter, precision: Precision = FP16
+    description: Description, chip: Npu, drafter: Drafter, precision: Precision = FP16
 ) -> tuple[float, float, float]:
     """Simulate a request with and without a drafter.
 
     Args:
-        model: the description.
+        description: the model.
         chip: the NPU or GPU.
         drafter: with its tokens per step.
         precision: stored widths.
@@ -99,7 +104,7 @@ def speedup(
         Speed-up of decoding, milliseconds of a plain step and of a drafting one.
     """
     plain, drafted = (
-        measure(_scenario(model, chip, d, precision=precision))["tpot_ms"]
+        evaluate(_scenario(description, chip, d, precision=precision))["tpot_ms"]
         for d in (Drafter(), drafter)
     )
     return plain / drafted, plain, drafted * drafter.tokens_per_step
@@ -114,25 +119,25 @@ def speedups() -> list[Speedup]:
     """Simulate every speed-up that the paper and its TensorRT-LLM integration publish."""
     h100, m1, m2 = npu("h100"), npu("m1-max"), npu("m2-ultra")
     large = m2.with_value("dram.capacity_bytes", 192 * GB)  # the largest configuration
-    tree = {"draft_len": 4, "packed_share": 0.5}  # Figure 6: packing removes 30-60 %
-    mlx = {"draft_len": 3, "packed_share": 1.0}  # MLX verifies all beams unpacked
-    wide = Drafter(beam_width=16, tokens_per_step=4.20, **tree)  # type: ignore[arg-type]
+    tree = partial(Drafter, draft_len=4, packed_share=0.5)  # Figure 6: packing removes 30-60 %
+    mlx = partial(Drafter, draft_len=3, packed_share=1.0)  # MLX verifies all beams unpacked
+    wide = tree(beam_width=16, tokens_per_step=4.20)
     rows: list[tuple[str, str, Npu, Drafter, float, str]] = [
         ("H100, PyTorch, Vicuna 7B", "7b", _issued_by_a_framework(h100), wide, 2.8,
          "beam width not published, 16 assumed; 10 us per operation assumed"),
         ("H100, one compiled graph, Vicuna 7B", "7b", h100, wide, 2.8,
          "the same without a framework between operations"),
         ("H100, TensorRT-LLM", "33b", h100,
-         Drafter(beam_width=16, tokens_per_step=3.87, **tree), 2.7,  # type: ignore[arg-type]
+         tree(beam_width=16, tokens_per_step=3.87), 2.7,
          "a production model of tens of billions, unknown; shape and tokens of Vicuna 33B"),
         ("M1 Max, MLX, 7B, beam width 1", "7b", m1,
-         Drafter(beam_width=1, tokens_per_step=2.15, **mlx), 1.32, ""),  # type: ignore[arg-type]
+         mlx(beam_width=1, tokens_per_step=2.15), 1.32, ""),
         ("M2 Ultra, MLX, 7B, beam width 3", "7b", m2,
-         Drafter(beam_width=3, tokens_per_step=2.44, **mlx), 1.52, ""),  # type: ignore[arg-type]
+         mlx(beam_width=3, tokens_per_step=2.44), 1.52, ""),
         ("M2 Ultra, MLX, 13B, beam width 2", "13b", large,
-         Drafter(beam_width=2, tokens_per_step=2.82, **mlx), 1.94, ""),  # type: ignore[arg-type]
+         mlx(beam_width=2, tokens_per_step=2.82), 1.94, ""),
         ("M2 Ultra, MLX, 33B, beam width 4", "33b", large,
-         Drafter(beam_width=4, tokens_per_step=2.56, **mlx), 2.28,  # type: ignore[arg-type]
+         mlx(beam_width=4, tokens_per_step=2.56), 2.28,
          "published at 1.3 tok/s: memory was swapped, which is not simulated"),
     ]  # fmt: skip
     found = []
@@ -157,16 +162,17 @@ class Cell:
 
 def table3() -> list[Cell]:
     """Simulate Table 3: Vicuna 7B on H100, PyTorch, over batch sizes and beam widths."""
-    model, chip = vicuna("7b"), _issued_by_a_framework(npu("h100"))
+    vicuna_7b, chip = vicuna("7b"), _issued_by_a_framework(npu("h100"))
     cells = []
     for batch in BATCHES:
         for width, published in zip(WIDTHS, TABLE3[batch], strict=True):
             drafter = Drafter(
                 beam_width=width, draft_len=4, tokens_per_step=tokens_per_step(width),
+                # one beam shares nothing with itself, few beams share less than many
                 packed_share=1.0 if width == 1 else 0.75 if width < 5 else 0.5,
             )  # fmt: skip
             try:
-                simulated = measure(_scenario(model, chip, drafter, batch))["decode_tok_per_s"]
+                simulated = evaluate(_scenario(vicuna_7b, chip, drafter, batch))["decode_tok_per_s"]
             except CapacityError:
                 simulated = None
             cells.append(
@@ -201,11 +207,11 @@ def mu_speedups(tokens: dict[int, float]) -> list[dict[str, Any]]:
     Returns:
         For each width: speed-up, and the tokens per step from which drafting pays.
     """
-    model, chip = describe(preset("mu-330m")), npu("hexagon-x-elite")
+    mu, chip = describe(preset("mu-330m")), npu("hexagon-x-elite")
     rows = []
     for width, per_step in tokens.items():
         drafter = Drafter(beam_width=width, draft_len=4, tokens_per_step=per_step, n_layers=1)
-        ratio, plain, step = speedup(model, chip, drafter, Precision())
+        ratio, plain, step = speedup(mu, chip, drafter, Precision())
         rows.append(
             {"beam_width": width, "tokens_per_step": per_step, "speedup": ratio, "plain_ms": plain,
              "step_ms": step, "pays_from_tokens_per_step": step / plain}

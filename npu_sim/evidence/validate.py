@@ -1,8 +1,8 @@
 """Predicted against measured: one row per measured graph call, and the errors by what they share.
 
 Errors are absolute percentage errors, |predicted / measured - 1|, given as fractions. Beside the
-`tile` fidelity stands the bare roofline: data-sheet peaks and no overheads. Chapter:
-`docs/validation.md`.
+`tile` fidelity stands the bare roofline: the same formula as everywhere, on a chip that keeps its
+data-sheet peaks and has no overheads (`bare_npu`). Chapter: `docs/validation.md`.
 """
 
 import csv
@@ -18,12 +18,9 @@ from npu_sim.evidence.cases import Case
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
 from npu_sim.program.description import Description
-from npu_sim.roofline.formula import op_cost
-from npu_sim.tile.rows import program_table
-from npu_sim.tile.simulate import simulate_tiles
-from npu_sim.units import ms_from_cycles
+from npu_sim.report.fidelity import simulate_program
 
-__all__ = ["Prediction", "Validation", "bare_npu", "predict_ms", "validate", "write_rows"]
+__all__ = ["Prediction", "Validation", "bare_npu", "validate", "write_rows"]
 
 
 PHASES = ("encode", "prefill", "decode")
@@ -92,19 +89,19 @@ class Validation:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers; errors are fractions, a phase without rows is null."""
-        phases = self.by(lambda row: row.case.phase)
-        errors = self.errors
+        errors, groups = self.errors, self.groupings()
+        mapes = {
+            key: {name: group["mape"] for name, group in groups[key].items()} for key in groups
+        }
         return {
             "n": len(self.rows),
             "mape": float(errors.mean()),
             "median_ape": float(np.median(errors)),
             "max_ape": float(errors.max()),
             "roofline_mape": float(np.mean([abs(row.roofline_error) for row in self.rows])),
-            "by_phase": {
-                name: phases[name]["mape"] if name in phases else None for name in PHASES
-            },
-            "by_precision": {k: v["mape"] for k, v in self.groupings()["precision"].items()},
-            "by_npu": {k: v["mape"] for k, v in self.groupings()["npu"].items()},
+            "by_phase": {name: mapes["phase"].get(name) for name in PHASES},
+            "by_precision": mapes["precision"],
+            "by_npu": mapes["npu"],
             "rows": [
                 {
                     "case": row.case.name, "npu": row.npu, "phase": row.case.phase,
@@ -121,7 +118,14 @@ def validate(
     models: Mapping[str, Description],
     npu_name: str | None = None,
 ) -> Validation:
-    """Predict every case.
+    """Predict measured calls, and say how far off each prediction is.
+
+        >>> import npu_sim
+        >>> from npu_sim.evidence.cases import calibration_cases
+        >>> cases, models = calibration_cases()
+        >>> found = npu_sim.validate(cases[:2], models)
+        >>> [abs(row.error) < 0.3 for row in found.rows]
+        [True, True]
 
     Args:
         cases: measured calls.
@@ -140,25 +144,18 @@ def validate(
         name = npu_name or case.npu
         if name not in chips:
             chips[name] = npu(name)
-        chip = chips[name]
-        program = case.program(models)
-        bare = bare_npu(chip)
-        roofline_cycles = sum(op_cost(op, bare).cycles for op in program.ops)
+        chip, program = chips[name], case.program(models)
         rows.append(
             Prediction(
                 case=case,
                 npu=chip.name,
-                predicted_ms=predict_ms(case, models, chip),
-                roofline_ms=ms_from_cycles(roofline_cycles, bare.clock_hz),
+                predicted_ms=simulate_program(program, chip).latency_ms,
+                roofline_ms=simulate_program(
+                    program, bare_npu(chip), fidelity="roofline"
+                ).latency_ms,
             )
         )
     return Validation(rows=tuple(rows))
-
-
-def predict_ms(case: Case, models: Mapping[str, Description], chip: Npu) -> float:
-    """Predict one case at `tile` fidelity, in simulated milliseconds."""
-    run = simulate_tiles(program_table(case.program(models)), chip)
-    return ms_from_cycles(run.cycles, chip.clock_hz)
 
 
 def write_rows(found: Validation, path: Path) -> None:

@@ -3,8 +3,8 @@
 Every value has a path such as `dma.bytes_per_s`, and `Npu.sources` says for each path where it
 comes from: `public` (a vendor's document), `third party` (somebody's measurement), `derived`
 (arithmetic on those), `assumed`, or `fitted` (to measured latencies that the source names). An
-`Npu` is read from and written to TOML by `hardware_files.py`; presets are in `npu_sim/presets/`.
-Not here: how an operation uses the engines (`roofline.py`, `tiling.py`). Chapters:
+`Npu` is read from and written to TOML by `presets.py`; the files are in `npu_sim/presets/`. Not
+here: how an operation uses the engines (`roofline/formula.py`, `tile/tiling.py`). Chapters:
 `docs/04_npu.md`, `docs/07_npu_tiles.md`; every number is also in `docs/hardware_sources.md`.
 """
 
@@ -19,7 +19,7 @@ from npu_sim.hardware.engines import Dma, Dram, Energy, MatrixEngine, Sram, Vect
 from npu_sim.program.program import RUNTIMES
 from npu_sim.units import cycles_from_us
 
-__all__ = ["Npu", "build_npu"]
+__all__ = ["Npu", "build_npu", "call_overhead_us"]
 
 
 Number = int | float
@@ -97,10 +97,7 @@ class Npu:
             HardwareError: no such runtime.
         """
         check_choice("runtime", runtime, RUNTIMES, HardwareError)
-        extra_us = 0.0
-        if runtime == "geniex":
-            extra_us = self.geniex_overhead_us + n_positions * self.geniex_position_us
-        return cycles_from_us(self.per_inference_overhead_us + extra_us, self.clock_hz)
+        return cycles_from_us(call_overhead_us(self.values(), runtime, n_positions), self.clock_hz)
 
     def values(self) -> dict[str, FieldValue]:
         """List every value by its path, in the order of the fields.
@@ -171,6 +168,23 @@ PARTS: Mapping[str, type] = MappingProxyType(
         "energy": Energy,
     }
 )  # fmt: skip
+
+
+def call_overhead_us(values: Mapping[str, Any], runtime: str, n_positions: Any) -> Any:
+    """Return what the host adds to one graph call, in microseconds.
+
+    Args:
+        values: {path: value} of an NPU, or columns [N, 1] of many.
+        runtime: one of `RUNTIMES`.
+        n_positions: that the call computes, or [n_calls] of many calls.
+
+    Returns:
+        A number, or [N, n_calls].
+    """
+    more_us = 0 * n_positions  # of the right shape
+    if runtime == "geniex":
+        more_us = values["geniex_overhead_us"] + n_positions * values["geniex_position_us"]
+    return values["per_inference_overhead_us"] + more_us
 
 
 def build_npu(

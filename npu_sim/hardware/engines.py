@@ -1,4 +1,4 @@
-"""The parts of an NPU: what each engine and memory is described by; see `hardware.py`.
+"""The parts of an NPU: what each engine and memory is described by; see `chip.py`.
 
 Frozen and keyword-only; the unit is the last word of each name.
 """
@@ -16,7 +16,7 @@ class MatrixEngine:
 
     `dataflow` "blocks" multiplies whole blocks of tile_m x tile_n x tile_k without filling or
     draining between them; "os", "ws" and "is" are systolic arrays of rows x columns cells, which
-    fill and drain for every fold (`tiling.py`). A rate of 0: it cannot multiply these widths.
+    fill and drain for every fold (`tile/tiling.py`). A rate of 0: it cannot multiply these widths.
     """
 
     rows: int  # of the array of multipliers
@@ -73,23 +73,11 @@ class MatrixEngine:
 class VectorEngine:
     """Works element by element: sums, products, and functions such as exp."""
 
-    width_bytes: int  # of all vector units together, per cycle
+    width_bytes: int  # of all vector units together, per cycle: narrower elements, more lanes
     special_function_cycles: float  # one exp, tanh or erf in one lane, against 1 for a sum
     efficiency: float  # share of its lanes that real code keeps busy
     float_efficiency: float  # the same where activations are 16-bit floats
     unpack_elements_per_cycle: int  # 4-bit weights widened to 8 bits
-
-    def lanes(self, element_bits: int) -> int:
-        """Return the elements processed per cycle: narrower elements, more lanes.
-
-        Args:
-            element_bits: width of an element; stored in 8, 16 or 32 bits.
-
-        Returns:
-            Elements per cycle.
-        """
-        stored_bytes = 1 if element_bits <= 8 else 2 if element_bits <= 16 else 4
-        return max(1, self.width_bytes // stored_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

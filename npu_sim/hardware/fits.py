@@ -1,8 +1,12 @@
-"""What an NPU cannot run: operations without an engine, widths that it does not multiply."""
+"""Whether an NPU can run a program: an engine for each operation and width, room in DRAM.
+
+Checked before anything is priced, at either fidelity. Not here: whether a tensor fits SRAM
+(`tile/plan.py`).
+"""
 
 from npu_sim.errors import CapacityError, UnsupportedError
 from npu_sim.hardware.chip import Npu
-from npu_sim.program.precision import precision_name
+from npu_sim.program.precision import PRECISIONS, precision_name
 from npu_sim.program.program import Op, Program
 from npu_sim.units import format_bytes
 
@@ -31,8 +35,7 @@ def check_supported(program: Program, npu: Npu) -> None:
 
 
 def _widths(op: Op, npu: Npu) -> str:
-    names = ("w4a8", "w4a16", "w8a8", "w8a16", "w16a16")
-    known = [name for name in names if getattr(npu.matrix, f"{name}_macs_per_cycle")]
+    known = [name for name in PRECISIONS if getattr(npu.matrix, f"{name}_macs_per_cycle")]
     hint = "use narrower activations and cached keys" if op.kind == "matmul" else "use other widths"
     return (
         f"{op.site} must multiply widths that {npu.name} supports ({', '.join(known)}), "

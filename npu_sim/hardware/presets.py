@@ -206,6 +206,11 @@ def convert_unit(path: str, value: Any, unit: Any, where: str) -> FieldValue:
 def npu(name: str) -> Npu:
     """Return a named NPU, or one described by a TOML file.
 
+        >>> import npu_sim
+        >>> chip = npu_sim.npu("teaching-npu")
+        >>> chip.clock_hz, chip.with_value("clock_hz", 2_000_000_000).clock_hz
+        (1000000000, 2000000000)
+
     Args:
         name: one of `NPUS`, or a path that ends in ".toml".
 

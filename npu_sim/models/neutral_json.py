@@ -13,7 +13,7 @@ from typing import Any
 
 from mu_ref.errors import MuRefError, check_choice
 from npu_sim.errors import WorkloadError
-from npu_sim.models.shorthand import model, stack
+from npu_sim.models.shorthand import model_of, stack_of
 from npu_sim.program.description import HEADS, Description
 
 __all__ = ["description_of", "read_model", "read_models"]
@@ -114,11 +114,11 @@ def _described(name: str, fields: Mapping[str, Any]) -> Description:
     widths = {"n_kv_heads": fields["n_kv_heads"], "d_head": fields["d_head"]}
     try:
         encoder, decoder = (
-            stack(n, fields["d_model"], fields["d_ff"], fields["n_heads"], **widths,
-                  gated=fields["gated"], **more) if n else None
+            stack_of(n, fields["d_model"], fields["d_ff"], fields["n_heads"], **widths,
+                     gated=fields["gated"], **more) if n else None
             for n in (fields["n_enc_layers"], fields["n_dec_layers"])
         )  # fmt: skip
-        config = model(name, encoder, decoder, fields["vocab_size"], tied_head=fields["tied"])
+        model = model_of(name, encoder, decoder, fields["vocab_size"], tied_head=fields["tied"])
     except MuRefError as error:
         raise WorkloadError(f"model {name}: {error}") from error
     if ("encoder" in fields["family"]) != (encoder is not None) or (
@@ -129,7 +129,7 @@ def _described(name: str, fields: Mapping[str, Any]) -> Description:
             f"{fields['n_enc_layers']} and {fields['n_dec_layers']}"
         )
     return Description(
-        config=config,
+        model=model,
         lm_head=fields["lm_head"],
         positions=positions,  # type: ignore[arg-type]
     )

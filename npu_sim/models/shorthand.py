@@ -8,7 +8,7 @@ from typing import Any
 
 from mu_ref.config import ModelConfig, StackConfig
 
-__all__ = ["model", "stack"]
+__all__ = ["model_of", "stack_of"]
 
 ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
@@ -17,7 +17,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-def stack(
+def stack_of(
     n_layers: int, d_model: int, d_ff: int, n_heads: int, *, n_kv_heads: int | None = None,
     d_head: int | None = None, **changes: Any,
 ) -> StackConfig:  # fmt: skip
@@ -52,7 +52,7 @@ def stack(
     return StackConfig(**(fields | changes))
 
 
-def model(
+def model_of(
     name: str, encoder: StackConfig | None, decoder: StackConfig | None, vocab_size: int,
     *, tied_head: bool, max_len: int = 512, **changes: Any,
 ) -> ModelConfig:  # fmt: skip

@@ -1,28 +1,27 @@
-"""Programs of described models: one graph call, or a whole request, with static or exact lengths.
+"""The program of one graph call, and what a request is recorded from: reading, and writing tokens.
 
-Descriptions come from `model_json.py` and `hf_configs.py`; the forward pass of `mu_ref` is what is
-recorded (`described.py`). Chapter: `docs/04_npu.md`.
+Descriptions come from `npu_sim/models/`; what is recorded is the forward pass of `mu_ref`.
+`request.py` and `npu_sim/speculate/request.py` put the same parts together for a whole request.
+Chapter: `docs/04_npu.md`.
 """
-
-from dataclasses import replace
 
 import numpy as np
 
+from mu_ref.config import ModelConfig
 from mu_ref.errors import check_choice
-from mu_ref.generate import GREEDY, sample
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory
 from mu_ref.model.decoder import decode
 from mu_ref.model.encoder import encode
 from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from npu_sim.errors import WorkloadError, check_at_least, check_at_most
-from npu_sim.program.description import DescribedOps, Description
-from npu_sim.program.log import Shaped
+from npu_sim.program.description import Description
+from npu_sim.program.log import Shaped, stored
 from npu_sim.program.precision import Precision
-from npu_sim.program.program import Call, Program, Tensor
+from npu_sim.program.program import Program, Tensor
 from npu_sim.program.recorder import RecordOps
 
-__all__ = ["PHASES", "call_program", "remember"]
+__all__ = ["PHASES", "any_tokens", "call_program", "record_decode", "remember"]
 
 
 # A recording keeps the masks of attention in memory.
@@ -32,7 +31,7 @@ PHASES = ("encode", "prefill", "decode", "verify")
 
 
 def call_program(
-    model: Description,
+    description: Description,
     phase: str,
     n_tokens: int,
     n_context: int,
@@ -43,7 +42,7 @@ def call_program(
     """Record one graph call with everything that came before it already in the cache.
 
     Args:
-        model: the description.
+        description: the model.
         phase: "encode" (and K and V of cross-attention, with a decoder), "prefill", "decode", or
             "verify": drafted tokens, all of which the head scores.
         n_tokens: positions computed in this call.
@@ -64,98 +63,37 @@ def call_program(
     check_at_most("n_context", max(n_context, n_tokens), MAX_CONTEXT)
     n_scores = batch * n_tokens * max(n_context, n_tokens)
     check_at_most("batch x n_tokens x n_context", n_scores, MAX_SCORES)
-    if phase == "verify":
-        model = replace(model, lm_head="all")
-    ops = DescribedOps(model, precision)
-    tokens = np.full((batch, n_tokens), model.config.bos_id)
+    ops = RecordOps(description, precision)
+    tokens = any_tokens(ops.model, batch, n_tokens)
     if phase == "encode":
         _record_encode(ops, tokens)
     else:
+        _check_decode(ops.model, n_tokens, n_context, n_memory)
         ops.log.begin(phase)
-        _record_decode(ops, tokens, n_context, n_memory)
-    return _program(ops, (n_tokens, 1, batch), ops.log.calls())
+        memory = _memory(ops, batch, n_memory) if n_memory else None
+        cache = _past(ops, batch, n_context - n_tokens, n_context)
+        record_decode(ops, tokens, memory, cache, "all" if phase == "verify" else None)
+    return ops.log.program(n_tokens, 1, batch)
 
 
-def _program(ops: DescribedOps, lengths: tuple[int, int, int], calls: tuple[Call, ...]) -> Program:
-    stored = sum(tensor.n_bytes for tensor in ops.log.weights(*ops.log.shapes))
-    n_input, n_output, batch = lengths
-    return Program(
-        model=ops.config.name, precision=ops.log.precision, n_input=n_input, n_output=n_output,
-        batch=batch, stored_weight_bytes=stored, calls=calls,
-    )  # fmt: skip
+def any_tokens(model: ModelConfig, batch: int, n_tokens: int) -> np.ndarray:
+    """Return [batch, n_tokens] int: tokens to record with, since no cost depends on which."""
+    return np.full((batch, n_tokens), model.bos_id)
 
 
-def _record_encode(ops: DescribedOps, tokens: np.ndarray) -> None:
+def _record_encode(ops: RecordOps, tokens: np.ndarray) -> None:
     """Record the encoder, and what the decoder keeps of it or the head makes of it."""
-    config, valid = ops.config, np.ones(tokens.shape, bool)
-    if config.encoder is None:
-        raise WorkloadError(f"phase encode must have an encoder, {config.name} has none")
-    if config.decoder is not None:
+    model, valid = ops.model, np.ones(tokens.shape, bool)
+    if model.encoder is None:
+        raise WorkloadError(f"phase encode must have an encoder, {model.name} has none")
+    if model.decoder is not None:
         remember(ops, tokens, valid)
         return
     ops.log.begin("encode")
-    hidden = encode(ops, config, tokens, valid)
-    if ops.model.lm_head != "none":
-        hidden = _scored(ops, hidden)
-        ops.linear(hidden, "head", config.embedding_site("encoder"))
-
-
-def _scored(ops: DescribedOps, hidden: Shaped) -> Shaped:
-    """Keep the positions that the head scores."""
-    batch, n_tokens, _ = hidden.shape
-    if ops.model.lm_head == "all":
-        return hidden
-    return ops.take_tokens(hidden, np.full((batch, 1), n_tokens - 1), "decoder.last_token")
-
-
-def _record_decode(ops: DescribedOps, tokens: np.ndarray, n_context: int, n_memory: int) -> None:
-    """Record `n_tokens` new positions behind `n_context - n_tokens` cached ones."""
-    config = ops.config
-    if config.decoder is None:
-        raise WorkloadError(f"phases but encode must have a decoder, {config.name} has none")
-    if (config.encoder is not None) != (n_memory > 0):
-        rule = "at least 1 with an encoder, 0 without"
-        raise WorkloadError(f"n_memory must be {rule}, got {n_memory} for {config.name}")
-    batch, n_tokens = tokens.shape
-    check_at_least("n_context", n_context, n_tokens)
-    memory = None
-    if config.encoder is not None:
-        kept = _cached(ops, "cross_attention", batch, n_memory)
-        hidden = ops.log.activation("encoder.final_norm", (batch, n_memory, config.encoder.d_model))
-        mask = np.ones((batch, 1, 1, n_memory), bool)
-        layers = [LayerMemory(layer.k, layer.v, mask) for layer in kept]
-        memory = Memory(Shaped(shape=hidden.shape, tensor=hidden), layers)
-    hidden = decode(
-        ops, config, tokens, np.ones(tokens.shape, bool), memory,
-        _past(ops, batch, n_context - n_tokens, n_context),
-    )  # fmt: skip
-    if ops.model.lm_head != "none":
-        sample(ops, mu.logits(ops, config, _scored(ops, hidden)), GREEDY, None)
-
-
-def _past(ops: DescribedOps, batch: int, n_past: int, n_total: int) -> Cache:
-    """Return a cache as `n_past` earlier tokens have left it."""
-    stack = ops.config.stacks["decoder"]
-    cache = Cache.empty(batch, stack.n_layers)
-    if n_past:
-        cache.layers = _cached(ops, "self_attention", batch, n_past)
-        cache.tokens = np.full((batch, n_past), ops.config.bos_id)
-        cache.valid = np.ones((batch, n_past), bool)
-        cache.positions = positions_of(stack, cache.valid)
-        lengths = rope_lengths(stack, np.ones((batch, n_total), bool))
-        cache.theta = rope_theta(stack, lengths)
-    return cache
-
-
-def _cached(ops: DescribedOps, attention: str, batch: int, n_slots: int) -> list[LayerCache]:
-    stack, bits = ops.config.stacks["decoder"], ops.log.precision.kv_bits
-    shape = (batch, stack.n_kv_heads, n_slots, stack.d_head)
-
-    def kept(layer: int, name: str) -> Shaped:
-        site = f"decoder.{layer}.{attention}.{name}_cache"
-        return Shaped(shape=shape, tensor=Tensor(name=site, shape=shape, bits=bits, role="kv"))
-
-    return [LayerCache(kept(layer, "k"), kept(layer, "v")) for layer in range(stack.n_layers)]
+    hidden = encode(ops, model, tokens, valid)
+    if ops.description.lm_head != "none":
+        hidden = _scored(ops, hidden, ops.description.lm_head)
+        ops.linear(hidden, "head", model.embedding_site("encoder"))
 
 
 def remember(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
@@ -170,9 +108,89 @@ def remember(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
         The memory.
     """
     ops.log.begin("encode")
-    memory = mu.remember(ops, ops.config, tokens, valid)
+    memory = mu.remember(ops, ops.model, tokens, valid)
     for layer, kept in enumerate(memory.layers):
         site = f"decoder.{layer}.cross_attention"
         for name in ("k", "v"):
             setattr(kept, name, ops.append(None, getattr(kept, name), f"{site}.{name}_cache"))
     return memory
+
+
+def record_decode(
+    ops: RecordOps,
+    tokens: np.ndarray,
+    memory: Memory | None,
+    cache: Cache,
+    lm_head: str | None = None,
+) -> Shaped:
+    """Record new tokens behind the cached ones, and the choice of those that follow them.
+
+    Args:
+        ops: the recorder, in a call that has begun.
+        tokens: [batch, n_tokens] int.
+        memory: of the encoder, or None.
+        cache: grows by the new tokens.
+        lm_head: positions that the head scores, one of `HEADS`; as described by default.
+
+    Returns:
+        Hidden states [batch, n, d_model] of the scored positions.
+    """
+    scored = lm_head or ops.description.lm_head
+    hidden = decode(ops, ops.model, tokens, np.ones(tokens.shape, bool), memory, cache)
+    if scored == "none":
+        return hidden
+    hidden = _scored(ops, hidden, scored)
+    ops.argmax(mu.logits(ops, ops.model, hidden), "head.argmax")
+    return hidden
+
+
+def _scored(ops: RecordOps, hidden: Shaped, lm_head: str) -> Shaped:
+    """Keep the positions that the head scores."""
+    batch, n_tokens, _ = hidden.shape
+    if lm_head == "all":
+        return hidden
+    return ops.take_tokens(hidden, np.full((batch, 1), n_tokens - 1), "decoder.last_token")
+
+
+def _check_decode(model: ModelConfig, n_tokens: int, n_context: int, n_memory: int) -> None:
+    if model.decoder is None:
+        raise WorkloadError(f"phases but encode must have a decoder, {model.name} has none")
+    if (model.encoder is not None) != (n_memory > 0):
+        rule = "at least 1 with an encoder, 0 without"
+        raise WorkloadError(f"n_memory must be {rule}, got {n_memory} for {model.name}")
+    check_at_least("n_context", n_context, n_tokens)
+
+
+def _memory(ops: RecordOps, batch: int, n_slots: int) -> Memory:
+    """Return what an earlier call has left of `n_slots` encoded tokens."""
+    shape = (batch, n_slots, ops.model.stacks["encoder"].d_model)
+    hidden = stored(ops.log.activation("encoder.final_norm", shape))
+    mask = np.ones((batch, 1, 1, n_slots), bool)
+    layers = _cached(ops, "cross_attention", batch, n_slots)
+    return Memory(hidden, [LayerMemory(layer.k, layer.v, mask) for layer in layers])
+
+
+def _past(ops: RecordOps, batch: int, n_past: int, n_total: int) -> Cache:
+    """Return a cache as `n_past` earlier tokens have left it."""
+    stack = ops.model.stacks["decoder"]
+    cache = Cache.empty(batch, stack.n_layers)
+    if n_past:
+        cache.layers = _cached(ops, "self_attention", batch, n_past)
+        cache.tokens = any_tokens(ops.model, batch, n_past)
+        cache.valid = np.ones((batch, n_past), bool)
+        cache.positions = positions_of(stack, cache.valid)
+        # turned as this call will turn them: with another theta all of it would be computed again
+        lengths = rope_lengths(stack, np.ones((batch, n_total), bool))
+        cache.theta = rope_theta(stack, lengths)
+    return cache
+
+
+def _cached(ops: RecordOps, attention: str, batch: int, n_slots: int) -> list[LayerCache]:
+    stack, bits = ops.model.stacks["decoder"], ops.log.precision.kv_bits
+    shape = (batch, stack.n_kv_heads, n_slots, stack.d_head)
+
+    def kept(layer: int, name: str) -> Shaped:
+        site = f"decoder.{layer}.{attention}.{name}_cache"
+        return stored(Tensor(name=site, shape=shape, bits=bits, role="kv"))
+
+    return [LayerCache(kept(layer, "k"), kept(layer, "v")) for layer in range(stack.n_layers)]

@@ -1,33 +1,29 @@
-"""What is known of a model that is only described, and the executor that records it.
+"""What is known of a model that is only described: enough to tell what it costs.
 
 A `Description` is a `ModelConfig` and what its architecture has beside or instead of ours: other
-positions than RoPE, norms on queries and keys, parts left out. `DescribedOps` records the forward
-pass of `mu_ref` with those differences, so a model that `mu_ref` runs has the very program that is
-recorded from it. Not here: calls and requests (`models.py`). Chapter: `docs/04_npu.md`.
+positions than RoPE, norms on queries and keys, parts left out. The recorder (`recorder.py`) asks it
+at each operation. A model that `mu_ref` runs is the description with nothing special, so whatever
+is recorded of it is what `mu_ref` computes. Chapter: `docs/04_npu.md`.
 """
 
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-import numpy as np
-
 from mu_ref.config import ModelConfig
-from mu_ref.ops.rotation import Rotation
-from npu_sim.program.log import Shaped
-from npu_sim.program.precision import Precision
-from npu_sim.program.recorder import RecordOps
+from mu_ref.weights import weight_shapes
 
-__all__ = ["HEADS", "DescribedOps", "Description", "describe"]
+__all__ = ["HEADS", "Description", "describe"]
 
 HEADS = ("all", "last", "none")
+T5_DISTANCES = 32  # buckets of distances, each with a bias per head; all T5 share the number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
     """A model whose cost can be told without running it."""
 
-    config: ModelConfig
+    model: ModelConfig
     lm_head: Literal["all", "last", "none"]  # positions of a call that the head scores
     positions: Literal["rope", "table", "bias", "none"] = "rope"  # bias: added to the scores (T5)
     qk_norm: bool = False  # a norm on every head of queries and keys
@@ -38,92 +34,54 @@ class Description:
     @property
     def name(self) -> str:
         """Name of the model."""
-        return self.config.name
+        return self.model.name
 
     @property
     def n_parameters(self) -> int:
         """Parameters, each once."""
-        return sum(prod(shape) for shape in DescribedOps(self, Precision()).log.shapes.values())
+        return sum(prod(shape) for shape in self.weight_shapes().values())
+
+    def lacks(self, name: str) -> bool:
+        """Say whether the architecture has no such site or weight."""
+        return any(name.endswith(ending) for ending in self.absent)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """List every weight of the architecture with its shape, as `mu_ref.weights` does of ours.
+
+        Returns:
+            {"site.weight" or "site.bias": shape}.
+        """
+        shapes = {
+            name: shape
+            for name, shape in weight_shapes(self.model).items()
+            if not self.lacks(name) and not self.lacks(name.rpartition(".")[0])
+        }
+        for name, stack in self.model.stacks.items():
+            if self.positions == "table":
+                rows = self.model.max_len + self.extra_embeddings
+                shapes[f"{name}.positions.weight"] = (rows, stack.d_model)
+            if self.positions == "bias":
+                shapes[f"{name}.positions.weight"] = (T5_DISTANCES, stack.n_heads)
+            if self.qk_norm:
+                # these norms stand where queries and keys are turned, so their site is that of rope
+                for layer in range(stack.n_layers):
+                    at = f"{name}.{layer}.self_attention"
+                    shapes |= {f"{at}.{q}_rope.weight": (stack.d_head,) for q in ("q", "k")}
+        if self.input_features is not None and self.model.encoder is not None:
+            # vectors are projected where tokens would be looked up
+            site, d_model = self.model.embedding_site("encoder"), self.model.encoder.d_model
+            shapes[f"{site}.weight"] = (d_model, self.input_features)
+            shapes[f"{site}.bias"] = (d_model,)
+        return shapes
 
 
-def describe(config: ModelConfig) -> Description:
+def describe(model: ModelConfig) -> Description:
     """Describe a model that `mu_ref` runs.
 
     Args:
-        config: the model.
+        model: the configuration.
 
     Returns:
         Its description: nothing added, nothing left out.
     """
-    return Description(config=config, lm_head="none" if config.decoder is None else "last")
-
-
-class DescribedOps(RecordOps):
-    """Records the forward pass as a described architecture would run it; shapes only.
-
-    Args:
-        model: the description.
-        precision: stored widths.
-    """
-
-    def __init__(self, model: Description, precision: Precision) -> None:
-        super().__init__(model.config, precision)
-        self.model = model
-        shapes = self.log.shapes
-        for name in [n for n in shapes if self._lacks(n.rsplit(".", 1)[0]) or self._lacks(n)]:
-            del shapes[name]
-        for stack_name, stack in model.config.stacks.items():
-            if model.positions == "table":
-                rows = model.config.max_len + model.extra_embeddings
-                shapes[f"{stack_name}.positions.weight"] = (rows, stack.d_model)
-            if model.positions == "bias":  # 32 distances, as in T5
-                shapes[f"{stack_name}.positions.weight"] = (32, stack.n_heads)
-            if model.qk_norm:
-                for layer in range(stack.n_layers):
-                    for part in ("q_rope", "k_rope"):
-                        shapes[f"{stack_name}.{layer}.self_attention.{part}.weight"] = (
-                            stack.d_head,
-                        )
-        if model.input_features is not None and model.config.encoder is not None:
-            site = model.config.embedding_site("encoder")
-            shapes[f"{site}.weight"] = (model.config.encoder.d_model, model.input_features)
-            shapes[f"{site}.bias"] = (model.config.encoder.d_model,)
-
-    def _lacks(self, name: str) -> bool:
-        """Whether the architecture has no such site or weight."""
-        return any(name.endswith(ending) for ending in self.model.absent)
-
-    def embed(self, tokens: np.ndarray, site: str) -> Shaped:
-        """Look rows up, or project feature vectors; then add what says where a token stands."""
-        stack = "encoder" if self.log.phase == "encode" else "decoder"
-        if self.model.input_features is not None and stack == "encoder":
-            shape = (*tokens.shape, self.model.input_features)
-            features = self.log.activation("features", shape)
-            x = self.linear(Shaped(shape=shape, tensor=features), site)
-        else:
-            x = super().embed(tokens, site)
-        if self.model.positions == "table":
-            rows = self.log.weight(f"{stack}.positions.weight", x.shape)
-            inputs = (x.tensor, *[rows] * (1 + self.model.extra_embeddings))
-            x = self.log.vector("add", "add", x.shape, inputs, f"{stack}.positions", None)
-        return x
-
-    def norm(self, x: Shaped, site: str, kind: str, eps: float) -> Shaped:
-        """As recorded, unless the architecture has no such norm."""
-        return x if self._lacks(site) else super().norm(x, site, kind, eps)
-
-    def rope(self, x: Shaped, rotation: Rotation, site: str) -> Shaped:
-        """Normalise queries and keys, then turn them, each where the architecture does."""
-        if self.model.qk_norm:
-            stack = self.config.stacks[site.split(".", maxsplit=1)[0]]
-            x = super().norm(x, site, stack.norm_kind, stack.norm_eps)
-        return super().rope(x, rotation, site) if self.model.positions == "rope" else x
-
-    def scale(self, x: Shaped, factor: float, site: str) -> Shaped:
-        """Scale scores; T5 adds a bias of its own instead, in self-attention."""
-        if self.model.positions == "bias" and site.endswith("attention.scale"):
-            if "cross_attention" in site:
-                return x
-            table = self.log.weight(f"{site.split('.', maxsplit=1)[0]}.positions.weight")
-            return self.log.vector("add", "add", x.shape, (x.tensor, table), site, None)
-        return super().scale(x, factor, site)
+    return Description(model=model, lm_head="none" if model.decoder is None else "last")

@@ -1,20 +1,20 @@
 """What the recorder writes with: stored tensors in, operations out, one graph call after another.
 
-`record.py` decides what each operation of the vocabulary costs; here it is only written down.
-Chapter: `docs/04_npu.md`.
+`recorder.py` decides what each operation of the vocabulary costs; here it is only written down, and
+in the end made into a `Program`. Chapter: `docs/04_npu.md`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from mu_ref.config import ModelConfig
-from mu_ref.weights import weight_shapes
 from npu_sim.errors import WorkloadError
+from npu_sim.program.description import Description
 from npu_sim.program.precision import Precision
-from npu_sim.program.program import Call, Gemm, Op, Tensor
+from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 
-__all__ = ["Recording", "Shape", "Shaped"]
+__all__ = ["Recording", "Shape", "Shaped", "stored"]
 
 BIAS_BITS = 32  # a bias is added to the accumulator
 TOKEN_BITS = 32
@@ -30,25 +30,47 @@ class Shaped:
     value: Any = None  # the inner executor's, or None
 
 
+def stored(tensor: Tensor) -> Shaped:
+    """Return a value that is there before the recording begins: a cache, or another call's result.
+
+    Args:
+        tensor: as it is stored.
+
+    Returns:
+        The value, of the same shape.
+    """
+    return Shaped(shape=tensor.shape, tensor=tensor)
+
+
 class Recording:
     """The operations so far, and the widths in which their tensors are stored.
 
     Args:
-        config: the model, whose weight shapes are used; no weights are needed.
+        description: the model, whose weight shapes are used; no weights are needed.
         precision: stored widths.
     """
 
-    def __init__(self, config: ModelConfig, precision: Precision) -> None:
-        self.precision = precision
-        self.shapes = weight_shapes(config)
-        self._head_weight = f"{config.head_site}.weight"
+    def __init__(self, description: Description, precision: Precision) -> None:
+        self.name, self.precision = description.name, precision
+        self.shapes = description.weight_shapes()
+        self._heads = {f"{description.model.head_site}.weight"}
         self._calls: list[tuple[str, list[Op]]] = []
+
+    def add_weights(self, shapes: Mapping[str, Shape], head: str) -> None:
+        """Let the request use weights beside the model's, which must be stored too.
+
+        Args:
+            shapes: {name in the weight file: shape}.
+            head: the one of them that projects onto the vocabulary, stored at the head's width.
+        """
+        self.shapes |= shapes
+        self._heads.add(head)
 
     def begin(self, phase: str) -> None:
         """Start a new graph call; what follows belongs to it.
 
         Args:
-            phase: "encode", "prefill" or "decode".
+            phase: such as "encode", "prefill" or "decode".
         """
         self._calls.append((phase, []))
 
@@ -60,6 +82,24 @@ class Recording:
     def calls(self) -> tuple[Call, ...]:
         """Return what has been recorded."""
         return tuple(Call(phase=phase, ops=tuple(ops)) for phase, ops in self._calls)
+
+    def program(self, n_input: int, n_output: int, batch: int) -> Program:
+        """Return what has been recorded, with the weights that must be stored for it.
+
+        Args:
+            n_input: tokens read.
+            n_output: tokens written.
+            batch: rows computed together.
+
+        Returns:
+            The program.
+        """
+        # each weight once, whether or not a call reads it
+        stored_bytes = sum(tensor.n_bytes for tensor in self.weights(*self.shapes))
+        return Program(
+            model=self.name, precision=self.precision, n_input=n_input, n_output=n_output,
+            batch=batch, stored_weight_bytes=stored_bytes, calls=self.calls(),
+        )  # fmt: skip
 
     def weight(self, name: str, shape: Shape | None = None) -> Tensor:
         """Describe a weight as stored.
@@ -75,7 +115,7 @@ class Recording:
             bits = BIAS_BITS
         elif len(self.shapes[name]) == 1:
             bits = self.precision.activation_bits
-        elif name == self._head_weight:
+        elif name in self._heads:
             bits = self.precision.head_weight_bits
         else:
             bits = self.precision.weight_bits

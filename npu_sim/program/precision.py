@@ -14,6 +14,10 @@ PRECISIONS = ("w4a8", "w4a16", "w8a8", "w8a16", "w16a16")  # pairs of operands t
 class Precision:
     """Stored widths; the defaults are W8A16.
 
+        >>> import npu_sim
+        >>> npu_sim.Precision(weight_bits=4).label()
+        'W4A16, KV16, head W8'
+
     Raises:
         WorkloadError: a width that no engine has.
     """

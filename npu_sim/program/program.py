@@ -1,8 +1,8 @@
 """What ran: the operations of a request, in order, with the bytes and the arithmetic of each.
 
-A `Program` knows nothing of any hardware; `record.py` makes one from the forward pass,
-`roofline.py` prices one. A request is a list of graph calls: `encode` or `prefill` once, then
-`decode` once per token. Chapter: `docs/04_npu.md`.
+A `Program` knows nothing of any hardware; `recorder.py` makes one from the forward pass, and
+`npu_sim/roofline/` and `npu_sim/tile/` price one. A request is a list of graph calls: `encode` or
+`prefill` once, then `decode` once per token. Chapter: `docs/04_npu.md`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -191,7 +191,7 @@ class Program:
     batch: int
     stored_weight_bytes: int  # the whole model, each tensor once
     calls: tuple[Call, ...]
-    runtime: str = "native"  # who calls the graphs: one of `npu_sim.hardware.RUNTIMES`
+    runtime: str = "native"  # who calls the graphs: one of `RUNTIMES`
 
     @property
     def ops(self) -> Iterable[Op]:

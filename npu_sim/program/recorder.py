@@ -1,47 +1,72 @@
 """The recording executor: runs the forward pass on shapes and writes down what it would do.
 
-`RecordOps` is an `Ops` like any other, so the model that is priced is the model that runs. With an
-inner executor it also carries that executor's values along, unchanged. It knows no hardware; see
-`roofline.py` for prices. Chapter: `docs/04_npu.md`.
+`RecordOps` is an `Ops` like any other, so the model that is priced is the model that runs. Where an
+architecture differs from ours, its `Description` says so (`description.py`). With an inner executor
+the recorder also carries that executor's values along, unchanged. It knows no hardware; prices are
+in `npu_sim/roofline/` and `npu_sim/tile/`. Chapter: `docs/04_npu.md`.
 """
 
 from math import prod
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
-from mu_ref.config import ModelConfig
 from mu_ref.ops import Ops
 from mu_ref.ops.rotation import Rotation
-from npu_sim.program.log import Recording, Shaped
+from npu_sim.errors import WorkloadError
+from npu_sim.program.description import Description, describe
+from npu_sim.program.log import Recording, Shaped, stored
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Gemm, Tensor
 
 __all__ = ["RecordOps"]
 
 
+@final
 class RecordOps(Ops):
     """Records every operation; a value is a `Shaped`.
 
     Args:
-        config: the model, whose weight shapes are used; no weights are needed.
+        description: the model, whose weight shapes are used; no weights are needed.
         precision: stored widths.
         inner: an executor whose values are carried along, or None to work with shapes alone.
+
+    Raises:
+        WorkloadError: an inner executor for an architecture that `mu_ref` does not run.
     """
 
-    def __init__(self, config: ModelConfig, precision: Precision, inner: Ops | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, description: Description, precision: Precision, inner: Ops | None = None
+    ) -> None:
+        if inner is not None and description != describe(description.model):
+            raise WorkloadError(
+                f"a model that computes values must be one that mu_ref runs, {description.name} "
+                "is only described"
+            )
+        self.description, self.model = description, description.model
         self.inner = inner
-        self.log = Recording(config, precision)
+        self.log = Recording(description, precision)
 
     # -- operations that read a weight -----------------------------------------------------------
 
     def embed(self, tokens: np.ndarray, site: str) -> Shaped:
-        """Read one row of the table per token."""
-        rows = (*tokens.shape, self.log.shapes[f"{site}.weight"][1])
-        table = self.log.weight(f"{site}.weight", rows)
-        value = self._carry("embed", tokens, site)
-        return self.log.vector("embed", "copy", rows, (table,), site, value)
+        """Read one row of the table per token, and whatever an architecture adds to it."""
+        # two stacks may share a table and its site, so the phase says which of them reads
+        stack = "encoder" if self.log.phase == "encode" else "decoder"
+        n_features = self.description.input_features
+        if n_features is not None and stack == "encoder":
+            features = self.log.activation("features", (*tokens.shape, n_features))
+            x = self.linear(stored(features), site)
+        else:
+            shape = (*tokens.shape, self.log.shapes[f"{site}.weight"][1])
+            table = self.log.weight(f"{site}.weight", shape)
+            value = self._carry("embed", tokens, site)
+            x = self.log.vector("embed", "copy", shape, (table,), site, value)
+        if self.description.positions == "table":
+            rows = self.log.weight(f"{stack}.positions.weight", x.shape)
+            inputs = (x.tensor, *[rows] * (1 + self.description.extra_embeddings))
+            x = self.log.vector("add", "add", x.shape, inputs, f"{stack}.positions", None)
+        return x
 
     def linear(self, x: Shaped, site: str, weight_site: str | None = None) -> Shaped:
         """Multiply all tokens of the call by one matrix."""
@@ -53,7 +78,9 @@ class RecordOps(Ops):
         return self.log.matrix("linear", (*x.shape[:-1], d_out), inputs, gemm, site, value)
 
     def norm(self, x: Shaped, site: str, kind: str, eps: float) -> Shaped:
-        """Read every element and its gain."""
+        """Read every element and its gain, unless the architecture has no such norm."""
+        if self.description.lacks(site):
+            return x
         inputs = (x.tensor, *self.log.weights(f"{site}.weight", f"{site}.bias"))
         value = self._carry("norm", x, site, kind, eps)
         return self.log.vector("norm", kind, x.shape, inputs, site, value)
@@ -61,7 +88,15 @@ class RecordOps(Ops):
     # -- operations on activations ---------------------------------------------------------------
 
     def rope(self, x: Shaped, rotation: Rotation, site: str) -> Shaped:
-        """Two products and a sum per element; the table of cosines is not counted."""
+        """Two products and a sum per element; the table of cosines is not counted.
+
+        Some architectures normalise queries and keys first, and some have no rotation.
+        """
+        if self.description.qk_norm:
+            stack = self.model.stacks[site.split(".", maxsplit=1)[0]]
+            x = self.norm(x, site, stack.norm_kind, stack.norm_eps)
+        if self.description.positions != "rope":
+            return x
         value = self._carry("rope", x, rotation, site)
         return self.log.vector("rope", "rope", x.shape, (x.tensor,), site, value)
 
@@ -95,7 +130,12 @@ class RecordOps(Ops):
         return self.log.vector("mul", "mul", x.shape, (x.tensor, y.tensor), site, value)
 
     def scale(self, x: Shaped, factor: float, site: str) -> Shaped:
-        """One product per element."""
+        """One product per element; T5 adds a bias to the scores instead, in self-attention."""
+        if self.description.positions == "bias" and site.endswith("attention.scale"):
+            if "cross_attention" in site:
+                return x
+            table = self.log.weight(f"{site.split('.', maxsplit=1)[0]}.positions.weight")
+            return self.log.vector("add", "add", x.shape, (x.tensor, table), site, None)
         value = self._carry("scale", x, factor, site)
         return self.log.vector("scale", "scale", x.shape, (x.tensor,), site, value)
 
@@ -174,7 +214,7 @@ class RecordOps(Ops):
         self.log.decide("argmax", x, x.shape[:-1], prod(x.shape), site)
         if self.inner is not None:
             return self.inner.argmax(x.value, site)
-        return np.full(x.shape[:-1], (self.config.pad_id + 1) % self.config.vocab_size)
+        return np.full(x.shape[:-1], (self.model.pad_id + 1) % self.model.vocab_size)
 
     def top_k(self, x: Shaped, k: int, site: str) -> np.ndarray:
         """Compare every element k times; without an inner executor the first k are returned."""

@@ -1,30 +1,31 @@
 """Simulate a program on a chip at the fidelity that is asked for. Chapter: `docs/04_npu.md`."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import check_choice
+from mu_ref.presets import preset
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.fits import check_capacity, check_supported
+from npu_sim.hardware.presets import NPUS
 from npu_sim.hardware.presets import npu as find_npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 from npu_sim.program.request import record_request
-from npu_sim.report.phases import phase_report
+from npu_sim.report.phases import phase_reports, roofline_calls, tile_calls
 from npu_sim.report.report import Report
-from npu_sim.roofline.formula import op_cost
 
-__all__ = ["BUDGET_MS", "FIDELITIES", "simulate", "simulate_request"]
+__all__ = ["BUDGET_MS", "FIDELITIES", "simulate", "simulate_program"]
 
 
-FIDELITIES = ("tile", "roofline")
+FIDELITIES = ("tile", "roofline")  # from the closest to the quickest
 
+W8A16 = Precision()
 BUDGET_MS = 500.0  # Microsoft, June 2025: the Settings agent answers in < 500 ms
 
 
-def simulate(
+def simulate_program(
     program: Program,
     npu: Npu,
     budget_ms: float = BUDGET_MS,
@@ -58,58 +59,48 @@ def simulate(
             raise WorkloadError(f"{name} must be a positive number of {unit}, got {budget}")
     for phase in cycle_budgets or {}:
         check_choice("phase of a budget", phase, program.phases, WorkloadError)
-    budgets: dict[str, Any] = {
-        "budget_ms": budget_ms, "budget_mb": budget_mb, "cycle_budgets": dict(cycle_budgets or {}),
-    }  # fmt: skip
+    run = None
     if fidelity == "tile":
-        from npu_sim.report.tile_phases import tile_phases
+        # compiled code, which a roofline does without
         from npu_sim.tile.rows import program_table
         from npu_sim.tile.simulate import simulate_tiles
 
         run = simulate_tiles(program_table(program), npu)
-        first_runs = run.calls[: program.n_first_calls]
-        return Report(
-            npu=npu, program=program, phases=tile_phases(run), fidelity=fidelity, tiles=run,
-            ttft_cycles=sum(call.cycles + call.overhead_cycles for call in first_runs),
-            **budgets,
-        )  # fmt: skip
-    check_supported(program, npu)
-    check_capacity(program, npu)
-    calls = [[op_cost(op, npu) for op in call.ops] for call in program.calls]
-    overheads = [
-        npu.call_overhead_cycles(program.runtime, call.n_positions) for call in program.calls
-    ]
-    n_first = program.n_first_calls
-    ttft_cycles = sum(cost.cycles for call in calls[:n_first] for cost in call)
-    ttft_cycles += sum(overheads[:n_first])
-    phases = []
-    for name in program.phases:
-        those = [i for i, call in enumerate(program.calls) if call.phase == name]
-        overhead = sum(overheads[i] for i in those)
-        phases.append(phase_report(name, [calls[i] for i in those], npu, overhead))
+        calls = tile_calls(run)
+    else:
+        check_supported(program, npu)
+        check_capacity(program, npu)
+        calls = roofline_calls(program, npu)
     return Report(
-        npu=npu, program=program, phases=tuple(phases), ttft_cycles=ttft_cycles, **budgets
-    )
+        npu=npu, program=program, phases=phase_reports(calls, npu), fidelity=fidelity, tiles=run,
+        ttft_cycles=sum(call.cycles for call in calls[: program.n_first_calls]),
+        budget_ms=budget_ms, budget_mb=budget_mb, cycle_budgets=dict(cycle_budgets or {}),
+    )  # fmt: skip
 
 
-def simulate_request(
-    config: ModelConfig,
-    npu_name: str,
-    n_input: int,
-    n_output: int,
-    precision: Precision,
+def simulate(
+    model: ModelConfig | str,
+    npu_name: str = NPUS[0],
+    n_input: int = 64,
+    n_output: int = 32,
+    precision: Precision = W8A16,
     *,
     batch: int = 1,
     budget_ms: float = BUDGET_MS,
     budget_mb: float | None = None,
-    fidelity: str = "tile",
+    fidelity: str = FIDELITIES[0],
     cycle_budgets: Mapping[str, int] | None = None,
 ) -> Report:
-    """Record a request of a model and price it on a named NPU.
+    """Simulate a request of a model on a named NPU.
+
+        >>> import npu_sim
+        >>> report = npu_sim.simulate("mu-nano", "teaching-npu", n_input=16, n_output=4)
+        >>> report.budget.met, report.latency_ms == report.to_json()["latency_ms"]
+        (True, True)
 
     Args:
-        config: the model.
-        npu_name: one of `npu_sim.hardware.NPUS`, or a TOML file.
+        model: the model, or the name of a preset.
+        npu_name: one of `npu_sim.hardware.presets.NPUS`, or a TOML file.
         n_input: tokens read, at least 1.
         n_output: tokens written, at least 1.
         precision: stored widths.
@@ -120,14 +111,16 @@ def simulate_request(
         cycle_budgets: {phase: cycles} that phases must keep.
 
     Returns:
-        The report.
+        The report: latencies in ms, traffic in bytes, energy in J, budgets; all simulated.
 
     Raises:
+        MuRefError: an unknown preset.
         NpuSimError: an unknown NPU, a length below 1, or a model that does not fit.
     """
     npu = find_npu(npu_name)
-    program = record_request(config, n_input, n_output, precision, batch)
-    return simulate(
+    model = preset(model) if isinstance(model, str) else model
+    program = record_request(model, n_input, n_output, precision, batch)
+    return simulate_program(
         program, npu, budget_ms,
         fidelity=fidelity, budget_mb=budget_mb, cycle_budgets=cycle_budgets,
     )  # fmt: skip

@@ -1,19 +1,103 @@
-"""The parts of a report: what one phase costs, and what is left of a budget.
+"""What each phase of a request costs: one `PhaseReport`, whichever fidelity the calls come from.
 
-Every time is simulated. `report.py` puts the parts together. Chapter: `docs/04_npu.md`.
+Each fidelity says of a graph call where its time goes and what it moves (`CallReport`); a phase
+is the sum over its calls. At `tile` fidelity the time of an operation goes in this order: its
+start to the overhead, what the matrix engine is busy to compute, what the vector engine is busy
+beyond that to vector, and the rest is waiting for memory. Where pieces stream and the DMA is the
+slowest, all of the time after the start counts as memory. Every time is simulated. Chapters:
+`docs/04_npu.md`, `docs/07_npu_tiles.md`.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npu_sim.hardware.chip import Npu
+from npu_sim.program.program import Call, Program
 from npu_sim.report.energy import energy_joules
-from npu_sim.roofline.formula import LIMITS, Limit, OpCost
+from npu_sim.roofline.columns import call_rows
+from npu_sim.roofline.formula import LIMITS, Limit, roofline
 from npu_sim.units import ms_from_cycles
 
-__all__ = ["PhaseReport", "phase_report"]
+if TYPE_CHECKING:
+    from npu_sim.tile.simulate import TileRun
+
+__all__ = ["CallReport", "PhaseReport", "phase_reports", "roofline_calls", "tile_calls"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallReport:
+    """One graph call at either fidelity."""
+
+    call: Call
+    limit_cycles: Mapping[Limit, int]  # where the time goes; the start of the call is overhead
+    weight_bytes: int  # read from DRAM
+    kv_bytes: int  # read from and written to DRAM
+    activation_bytes: int  # through DRAM because they do not fit SRAM
+
+    @property
+    def cycles(self) -> int:
+        """Simulated cycles."""
+        return sum(self.limit_cycles.values())
+
+
+def roofline_calls(program: Program, npu: Npu) -> list[CallReport]:
+    """Price each call of a program operation by operation.
+
+    Args:
+        program: the request.
+        npu: an NPU that can run it.
+
+    Returns:
+        Each call, in order; an operation counts as what its busiest engine does.
+    """
+    return [_roofline_call(call, program.runtime, npu) for call in program.calls]
+
+
+def _roofline_call(call: Call, runtime: str, npu: Npu) -> CallReport:
+    limit_cycles: dict[Limit, int] = dict.fromkeys(LIMITS, 0)
+    limit_cycles["overhead"] = npu.call_overhead_cycles(runtime, call.n_positions)
+    weight_bytes = kv_bytes = moved_bytes = 0
+    values = npu.values()
+    # layers repeat each other, so that few operations of a call differ
+    for work, count in Counter(call_rows(call)).items():
+        cost = roofline(work, values)
+        limit_cycles[cost.engine] += count * cost.engine_cycles
+        limit_cycles["overhead"] += count * cost.overhead_cycles
+        weight_bytes += count * work.weight_bytes
+        kv_bytes += count * work.kv_bytes
+        moved_bytes += count * cost.dram_bytes
+    return CallReport(
+        call=call, limit_cycles=limit_cycles, weight_bytes=weight_bytes, kv_bytes=kv_bytes,
+        activation_bytes=moved_bytes - weight_bytes - kv_bytes,
+    )  # fmt: skip
+
+
+def tile_calls(run: "TileRun") -> list[CallReport]:
+    """Sum up each call of a run.
+
+    Args:
+        run: from `simulate_tiles`.
+
+    Returns:
+        Each call, in order.
+    """
+    from npu_sim.tile.limits import row_limits  # compiled code, which a roofline does without
+
+    calls = []
+    for call in run.calls:
+        limits = row_limits(call).sum(axis=0).tolist()
+        limits[LIMITS.index("overhead")] += call.overhead_cycles
+        weight_bytes, kv_bytes, activation_bytes = call.times[:, 7:].sum(axis=0).tolist()
+        calls.append(
+            CallReport(
+                call=call.table.call, limit_cycles=dict(zip(LIMITS, limits, strict=True)),
+                weight_bytes=weight_bytes, kv_bytes=kv_bytes, activation_bytes=activation_bytes,
+            )
+        )  # fmt: skip
+    return calls
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,40 +159,37 @@ class PhaseReport:
         }
 
 
-def phase_report(
-    name: str, calls: list[list[OpCost]], npu: Npu, call_overhead_cycles: int
-) -> PhaseReport:
-    """Add up the costs of one phase.
+def phase_reports(calls: Sequence[CallReport], npu: Npu) -> tuple[PhaseReport, ...]:
+    """Add up calls by phase.
 
     Args:
-        name: of the phase.
-        calls: for each graph call, the costs of its operations.
-        npu: the NPU that they were priced on.
-        call_overhead_cycles: of all these calls.
+        calls: of a whole request, from either fidelity.
+        npu: the NPU that they ran on.
 
     Returns:
-        The sums; overheads count as a limit of their own, the rest of an operation as its
-        busiest engine's.
+        One report per phase, in order.
     """
-    limit_cycles: dict[Limit, int] = dict.fromkeys(LIMITS, 0)
-    limit_cycles["overhead"] = call_overhead_cycles
-    costs = [cost for call in calls for cost in call]
-    for cost in costs:
-        limit_cycles[cost.engine] += cost.engine_cycles
-        limit_cycles["overhead"] += cost.overhead_cycles
-    weight_bytes = sum(cost.op.weight_bytes for cost in costs)
-    kv_bytes = sum(cost.op.kv_bytes for cost in costs)
-    moved_bytes = sum(cost.dram_bytes for cost in costs)
-    cycles = sum(limit_cycles.values())
+    phases = dict.fromkeys(call.call.phase for call in calls)
+    return tuple(_phase([c for c in calls if c.call.phase == name], npu) for name in phases)
+
+
+def _phase(calls: Sequence[CallReport], npu: Npu) -> PhaseReport:
+    ops = [op for call in calls for op in call.call.ops]
+    weight_bytes = sum(call.weight_bytes for call in calls)
+    kv_bytes = sum(call.kv_bytes for call in calls)
+    activation_bytes = sum(call.activation_bytes for call in calls)
+    moved_bytes, cycles = weight_bytes + kv_bytes + activation_bytes, sum(c.cycles for c in calls)
     return PhaseReport(
-        phase=name,
+        phase=calls[0].call.phase,
         n_calls=len(calls),
-        macs=sum(cost.op.macs for cost in costs),
+        macs=sum(op.macs for op in ops),
         weight_bytes=weight_bytes,
         kv_bytes=kv_bytes,
-        activation_bytes=moved_bytes - weight_bytes - kv_bytes,
-        limit_cycles=MappingProxyType(limit_cycles),
-        energy_joules=energy_joules((cost.op for cost in costs), moved_bytes, cycles, npu),
+        activation_bytes=activation_bytes,
+        limit_cycles=MappingProxyType(
+            {limit: sum(call.limit_cycles[limit] for call in calls) for limit in LIMITS}
+        ),
+        energy_joules=energy_joules(ops, moved_bytes, cycles, npu),
         clock_hz=npu.clock_hz,
         peak_macs_per_cycle=npu.matrix.w8a8_macs_per_cycle,
     )

@@ -1,7 +1,8 @@
 """Simulated times of a request, per phase and in total, and whether they keep a budget.
 
 Everything called a time here is simulated, at `roofline` or `tile` fidelity. Not here: how an
-operation is priced (`roofline.py`, `tile.py`). Chapters: `docs/04_npu.md`, `docs/07_npu_tiles.md`.
+operation is priced (`roofline/formula.py`, `tile/simulate.py`). Chapters: `docs/04_npu.md`,
+`docs/07_npu_tiles.md`.
 """
 
 from collections.abc import Mapping
@@ -189,7 +190,7 @@ def tile_run(report: Report, what: str) -> "TileRun":
     """Return the run behind a report.
 
     Args:
-        report: from `simulate`.
+        report: from `simulate_program`.
         what: is asked for, for the message.
 
     Raises:

@@ -2,8 +2,10 @@ r"""The `roofline` fidelity: one closed formula per operation, microseconds to e
 
 $$t = \max(t_\mathrm{compute}, t_\mathrm{vector}, t_\mathrm{memory}) + t_\mathrm{overhead}$$
 
-It is a lower bound for what the engines can do, plus overheads: no tiles, no waiting. Chapter:
-`docs/04_npu.md`, equations 4.1 to 4.5.
+It is a lower bound for what the engines can do, plus overheads: no tiles, no waiting. Each limb is
+stated once, for numbers and for NumPy columns alike: `op_cost` prices one operation on one NPU,
+`columns.py` all operations of a program on many NPUs. Chapter: `docs/04_npu.md`, equations 4.1 to
+4.5.
 
 Assumes:
     Weights are read from DRAM in every graph call, once per operation, also where all of them
@@ -18,23 +20,32 @@ Assumes:
     A layout operation costs nothing. All others cost one overhead, also tiny ones.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
-from typing import Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from npu_sim.hardware.chip import Npu
+from npu_sim.program.precision import PRECISIONS, precision_name
 from npu_sim.program.program import VECTOR_WORK, Op
-from npu_sim.units import MILLION, ceil_div
+from npu_sim.units import MILLION, ceil_div, element_bytes
 
 __all__ = [
     "LIMITS",
+    "Amount",
     "Limit",
+    "NpuValues",
     "OpCost",
+    "Work",
     "compute_cycles",
-    "dma_cycles",
     "dram_bytes",
+    "memory_cycles",
     "op_cost",
+    "roofline",
     "vector_cycles",
+    "work_of",
 ]
 
 
@@ -42,34 +53,53 @@ Limit = Literal["compute", "vector", "memory", "overhead"]
 
 LIMITS: tuple[Limit, ...] = ("compute", "vector", "memory", "overhead")
 
+# A number, or a float64 column: [n_rows] of operations, [N, 1] of NPUs, [N, n_rows] of both.
+Amount = Any
+
+NpuValues = Mapping[str, Amount]  # {path of `Npu.values`: amount}
+
+
+class Work(NamedTuple):
+    """What one operation asks of an NPU, in whole numbers, or many operations in columns."""
+
+    macs: Amount  # multiply-accumulates
+    precision: Amount  # widths of their operands, an index into PRECISIONS; -1: no product
+    attention: Amount  # 1 if both operands are activations, else 0
+    elements: Amount  # worked on by the vector engine
+    simple_operations: Amount  # on each element
+    special_functions: Amount  # of each element
+    element_bytes: Amount  # of an element in a lane: 1, 2 or 4
+    weight_bytes: Amount  # read
+    kv_bytes: Amount  # cached keys and values, read or written
+    activation_bytes: Amount  # read and written
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpCost:
-    """What one operation costs on one NPU."""
+    """What one operation costs on one NPU, or many operations on many NPUs."""
 
-    op: Op
-    compute_cycles: int
-    vector_cycles: int
-    dma_cycles: int
-    overhead_cycles: int
-    dram_bytes: int
+    compute_cycles: Amount
+    vector_cycles: Amount
+    memory_cycles: Amount
+    overhead_cycles: Amount
+    dram_bytes: Amount
 
     @property
-    def engine_cycles(self) -> int:
+    def engine_cycles(self) -> Amount:
         """Cycles of the busiest engine."""
-        return max(self.compute_cycles, self.vector_cycles, self.dma_cycles)
+        return _larger(_larger(self.compute_cycles, self.vector_cycles), self.memory_cycles)
+
+    @property
+    def cycles(self) -> Amount:
+        """Total: the busiest engine and the overhead."""
+        return self.engine_cycles + self.overhead_cycles
 
     @property
     def engine(self) -> Limit:
-        """Which engine is the busiest; the first in the order of `LIMITS` on ties."""
+        """Which engine of one NPU is the busiest; the first in the order of `LIMITS` on ties."""
         if self.compute_cycles == self.engine_cycles:
             return "compute"
         return "vector" if self.vector_cycles == self.engine_cycles else "memory"
-
-    @property
-    def cycles(self) -> int:
-        """Total: the busiest engine and the overhead."""
-        return self.engine_cycles + self.overhead_cycles
 
     @property
     def bound(self) -> Limit:
@@ -77,38 +107,75 @@ class OpCost:
         return "overhead" if self.overhead_cycles > self.engine_cycles else self.engine
 
 
+NOTHING = OpCost(
+    compute_cycles=0, vector_cycles=0, memory_cycles=0, overhead_cycles=0, dram_bytes=0
+)
+
+
 def op_cost(op: Op, npu: Npu) -> OpCost:
     """Price one operation.
+
+    Args:
+        op: the operation.
+        npu: an NPU that has an engine for it (`hardware/fits.py` checks).
+
+    Returns:
+        Its cost in whole numbers; all zero for a layout operation.
+    """
+    return NOTHING if op.is_layout else roofline(work_of(op), npu.values())
+
+
+def work_of(op: Op) -> Work:
+    """Count what an operation asks of any NPU."""
+    work = VECTOR_WORK[op.vector_work]
+    # elements are worked on at the width of the widest activation
+    widest = max(t.bits for t in (*op.inputs, op.output) if t.role != "weight")
+    return Work(
+        macs=op.macs,
+        precision=-1 if op.gemm is None else PRECISIONS.index(precision_name(*op.operand_bits)),
+        attention=int(op.kind == "matmul"),
+        elements=op.vector_elements,
+        simple_operations=work.simple_operations,
+        special_functions=work.special_functions,
+        element_bytes=element_bytes(widest),
+        weight_bytes=op.weight_bytes,
+        kv_bytes=op.kv_bytes,
+        activation_bytes=op.activation_bytes,
+    )
+
+
+def roofline(work: Work, values: NpuValues) -> OpCost:
+    """Price work.
 
     t = max(compute, vector, memory) + overhead                                        (4.1)
 
     Args:
-        op: the operation.
-        npu: the NPU.
+        work: of an operation that is no layout, or columns of many.
+        values: values of an NPU, or columns of many.
 
     Returns:
-        Its cost; all zero for a layout operation.
+        The cost: whole numbers from numbers, float64 columns from columns. Both agree to the
+        cycle where every product in a numerator stays below 2**53.
     """
-    moved_bytes = dram_bytes(op, npu)
+    moved_bytes = dram_bytes(work, values)
     return OpCost(
-        op=op,
-        compute_cycles=compute_cycles(op, npu),
-        vector_cycles=vector_cycles(op, npu),
-        dma_cycles=dma_cycles(moved_bytes, npu),
-        overhead_cycles=0 if op.is_layout else npu.per_op_overhead_cycles,
+        compute_cycles=compute_cycles(work, values),
+        vector_cycles=vector_cycles(work, values),
+        memory_cycles=memory_cycles(moved_bytes, values),
+        overhead_cycles=values["per_op_overhead_cycles"],
         dram_bytes=moved_bytes,
     )
 
 
-def compute_cycles(op: Op, npu: Npu) -> int:
+def compute_cycles(work: Work, values: NpuValues) -> Amount:
     r"""Count the cycles of the matrix engine.
 
     $$t_\mathrm{compute} = \lceil \mathrm{macs} / (r \eta) \rceil$$                     (4.2)
 
     Args:
-        op: the operation; 0 without a product.
-        npu: its rate r (MACs/cycle) and the share η of it that large products reach depend on the
-            widths of both operands, η also on whether one of them is a weight.
+        work: its multiply-accumulates; 0 without a product.
+        values: the rate r (MACs/cycle) and the share η of it that large products reach depend on
+            the widths of both operands, η also on whether one of them is a weight.
 
     Returns:
         Cycles.
@@ -116,21 +183,23 @@ def compute_cycles(op: Op, npu: Npu) -> int:
     Assumes:
         The same share for every shape.
     """
-    if op.gemm is None:
-        return 0
-    share = npu.matrix.efficiency(*op.operand_bits, attention=op.kind == "matmul")
-    rate = npu.matrix.macs_per_cycle(*op.operand_bits)
-    return ceil_div(op.macs * MILLION, round(rate * MILLION * share))
+    rate, share = (
+        _of_precision(work.precision, [values[f"matrix.{name}_{what}"] for name in PRECISIONS])
+        for what in ("macs_per_cycle", "efficiency")
+    )
+    share = work.attention * values["matrix.attention_efficiency"] + (1 - work.attention) * share
+    # r η in millionths is a whole number, so that numbers divide exactly; without a product it is 0
+    return _ceil_div(work.macs * MILLION, _larger(_round(rate * MILLION * share), 1))
 
 
-def vector_cycles(op: Op, npu: Npu) -> int:
+def vector_cycles(work: Work, values: NpuValues) -> Amount:
     r"""Count the cycles of the vector engine.
 
     $$t_\mathrm{vector} = \lceil e (s + f c) / (\mathrm{lanes} \, \eta) \rceil$$        (4.3)
 
     Args:
-        op: e elements, each with s simple operations and f special functions.
-        npu: c cycles per special function, lanes by element width, the share η of them that real
+        work: e elements, each with s simple operations and f special functions.
+        values: c cycles per special function, lanes by element width, the share η of them that real
             code keeps busy.
 
     Returns:
@@ -139,23 +208,20 @@ def vector_cycles(op: Op, npu: Npu) -> int:
     Assumes:
         Elements are worked on at the width of the operation's widest activation.
     """
-    if not op.vector_elements:
-        return 0
-    work = VECTOR_WORK[op.vector_work]
-    widths = [t.bits for t in (*op.inputs, op.output) if t.role != "weight"]
-    steps = work.simple_operations + work.special_functions * npu.vector.special_function_cycles
-    busy_lanes = npu.vector.lanes(max(widths)) * npu.vector.efficiency
-    return ceil(ceil(op.vector_elements * steps) / busy_lanes)
+    special_cycles = work.special_functions * values["vector.special_function_cycles"]
+    steps = _ceil(work.elements * (work.simple_operations + special_cycles))
+    lanes = _larger(values["vector.width_bytes"] // work.element_bytes, 1)
+    return _ceil(steps / (lanes * values["vector.efficiency"]))
 
 
-def dram_bytes(op: Op, npu: Npu) -> int:
+def dram_bytes(work: Work, values: NpuValues) -> Amount:
     """Count the bytes between DRAM and SRAM.
 
     b = weights + cached keys and values + activations that do not fit                 (4.4)
 
     Args:
-        op: the operation.
-        npu: uses sram.capacity_bytes and sram.fuses_operations.
+        work: its bytes.
+        values: uses sram.capacity_bytes and sram.fuses_operations.
 
     Returns:
         Bytes.
@@ -163,19 +229,19 @@ def dram_bytes(op: Op, npu: Npu) -> int:
     Assumes:
         See the module: weights and cache always move, activations only if they do not fit.
     """
-    stays = npu.sram.fuses_operations or op.activation_bytes <= npu.sram.capacity_bytes
-    spilled = 0 if stays else op.activation_bytes
-    return op.weight_bytes + op.kv_bytes + spilled
+    leaves = work.activation_bytes > values["sram.capacity_bytes"]
+    spilled = work.activation_bytes * (leaves & (values["sram.fuses_operations"] == 0))
+    return work.weight_bytes + work.kv_bytes + spilled
 
 
-def dma_cycles(moved_bytes: int, npu: Npu) -> int:
+def memory_cycles(moved_bytes: Amount, values: NpuValues) -> Amount:
     r"""Count the cycles that the DMA needs.
 
     $$t_\mathrm{memory} = \lceil b \, f_\mathrm{clock} / \mathrm{bandwidth} \rceil$$    (4.5)
 
     Args:
         moved_bytes: bytes, at least 0.
-        npu: uses memory_bytes_per_s and clock_hz.
+        values: uses clock_hz, and of its DMA and its DRAM the slower one.
 
     Returns:
         Cycles, rounded up.
@@ -183,4 +249,38 @@ def dma_cycles(moved_bytes: int, npu: Npu) -> int:
     Assumes:
         One stream at the effective rate; no set-up time, no refresh.
     """
-    return ceil_div(moved_bytes * npu.clock_hz, npu.memory_bytes_per_s)
+    bytes_per_s = _smaller(values["dma.bytes_per_s"], values["dram.bytes_per_s"])
+    return _ceil_div(moved_bytes * values["clock_hz"], bytes_per_s)
+
+
+def _of_precision(precision: Amount, choices: list[Amount]) -> Amount:
+    """The choice for a pair of widths; 0 without a product."""
+    # a sum of which one term at most is not 0: exact, and the same for numbers and columns
+    return sum((precision == index) * choice for index, choice in enumerate(choices))
+
+
+# Numbers stay whole and exact, whatever their size; columns are float64, as fast as NumPy is.
+
+
+def _is_column(*amounts: Amount) -> bool:
+    return any(isinstance(amount, np.ndarray) for amount in amounts)
+
+
+def _ceil_div(amount: Amount, per: Amount) -> Amount:
+    return np.ceil(amount / per) if _is_column(amount, per) else ceil_div(amount, per)
+
+
+def _ceil(amount: Amount) -> Amount:
+    return np.ceil(amount) if _is_column(amount) else math.ceil(amount)
+
+
+def _round(amount: Amount) -> Amount:
+    return np.round(amount) if _is_column(amount) else round(amount)
+
+
+def _larger(a: Amount, b: Amount) -> Amount:
+    return np.maximum(a, b) if _is_column(a, b) else max(a, b)
+
+
+def _smaller(a: Amount, b: Amount) -> Amount:
+    return np.minimum(a, b) if _is_column(a, b) else min(a, b)

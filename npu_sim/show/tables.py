@@ -7,7 +7,7 @@ from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.report.phases import PhaseReport
-from npu_sim.report.report import Report
+from npu_sim.report.report import Report, tile_run
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.units import format_bytes, format_count, format_ms, ms_from_cycles
 
@@ -18,7 +18,7 @@ def phase_table(report: Report) -> Table:
     """Show each phase: what it computes and moves, how long it takes, and why.
 
     Args:
-        report: from `simulate`.
+        report: from `simulate_program`.
 
     Returns:
         One row per phase and one for the request; all times are simulated.
@@ -63,7 +63,7 @@ def share_table(report: Report, by: str) -> Table:
     """Show what each layer, kind of operation or site takes.
 
     Args:
-        report: from `simulate` at `tile` fidelity.
+        report: from `simulate_program` at `tile` fidelity.
         by: "layer", "kind" or "site".
 
     Returns:
@@ -72,10 +72,9 @@ def share_table(report: Report, by: str) -> Table:
     Raises:
         WorkloadError: a roofline's report, or no such division.
     """
-    check_choice("by", by, ("layer", "kind", "site"), WorkloadError)
-    from npu_sim.report.report import tile_run
-    from npu_sim.report.tile_phases import shares
+    from npu_sim.report.shares import DIVISIONS, shares
 
+    check_choice("by", by, DIVISIONS, WorkloadError)
     run = tile_run(report, "a division by layer, kind or site")
     table = Table(box=None, pad_edge=False)
     table.add_column(by, no_wrap=True)

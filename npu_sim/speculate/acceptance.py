@@ -1,4 +1,4 @@
-"""How many drafted tokens survive: recorded, or of a distribution. An input of `speculate.py`."""
+"""How many drafted tokens survive: recorded, or of a distribution. An input of `step.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,28 +4,30 @@ How many tokens a step keeps depends on the drafter and the texts, so it is give
 `mu-ref draft-sweep`. Chapter: `docs/06_redrafter.md`.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
 
 from mu_ref.config import ModelConfig
-from mu_ref.model import mu
-from mu_ref.model.cache import Cache
-from mu_ref.model.decoder import decode
-from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
-from npu_sim.errors import WorkloadError, check_at_least, check_at_most
-from npu_sim.program.call import remember
+from mu_ref.model.cache import Cache, Memory
+from mu_ref.redrafter.config import DrafterConfig
+from npu_sim.errors import WorkloadError, check_at_least
+from npu_sim.program.call import any_tokens, record_decode
+from npu_sim.program.description import describe
+from npu_sim.program.log import Shaped
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 from npu_sim.program.recorder import RecordOps
-from npu_sim.program.request import MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS
-from npu_sim.speculate.drafter import record_draft, record_verify
+from npu_sim.program.request import check_recordable, record_reading
+from npu_sim.speculate.drafter import drafting_ops, record_draft
 
 __all__ = ["record_speculation"]
 
 
 def record_speculation(
-    config: ModelConfig,
+    model: ModelConfig,
     drafter: DrafterConfig,
     n_input: int,
     n_output: int,
@@ -40,7 +42,7 @@ def record_speculation(
     """Record a whole request: read, write one token, then draft and verify until the end.
 
     Args:
-        config: the model; it must have a decoder.
+        model: the configuration; it must have a decoder.
         drafter: fits the model.
         n_input: tokens, at least 1.
         n_output: tokens, at least 1.
@@ -57,45 +59,58 @@ def record_speculation(
 
     Raises:
         WorkloadError: a length that is out of range, or a model that writes no tokens.
+        ConfigError: the drafter was made for another model.
     """
-    for what, count in (("n_input", n_input), ("n_output", n_output), ("batch", batch),
-                        ("beam_width", beam_width), ("draft_len", draft_len)):  # fmt: skip
+    check_recordable(model, n_input, n_output, batch)
+    n_nodes = 1 + beam_width * draft_len if n_packed is None else n_packed
+    _check_drafting(beam_width, draft_len, tokens_per_step, n_nodes)
+    ops = drafting_ops(describe(model), drafter, precision)
+    memory, prompt = record_reading(ops, batch, n_input)
+    cache = Cache.empty(batch, model.stacks["decoder"].n_layers)
+    ops.log.begin("prefill" if memory is None else "decode")
+    hidden = record_decode(ops, prompt, memory, cache)
+    for n_kept in _kept(n_output - 1, tokens_per_step):
+        ops.log.begin("draft")
+        record_draft(ops, drafter, hidden, beam_width, draft_len)
+        ops.log.begin("verify")
+        hidden = _record_verify(ops, memory, cache, n_nodes, n_kept)
+    program = ops.log.program(n_input, n_output, batch)
+    return replace(program, model=f"{model.name} with drafter")
+
+
+def _check_drafting(
+    beam_width: int, draft_len: int, tokens_per_step: float, n_nodes: int
+) -> None:  # fmt: skip
+    for what, count in (("beam_width", beam_width), ("draft_len", draft_len)):
         check_at_least(what, count, 1)
-    check_at_most("batch x n_input", batch * n_input, MAX_INPUT_TOKENS)
-    check_at_most("n_output", n_output, MAX_OUTPUT_TOKENS)
-    if config.decoder is None:
-        raise WorkloadError(
-            f"a model that writes tokens must have a decoder, {config.name} has none"
-        )
     if not 1 <= tokens_per_step <= draft_len + 1:
         raise WorkloadError(
             f"tokens_per_step must lie in 1..{draft_len + 1}, got {tokens_per_step}"
         )
-    nodes = 1 + beam_width * draft_len if n_packed is None else n_packed
-    check_at_least("n_packed", nodes, draft_len + 1)
-    drafter.check_fits(config)
-    ops = RecordOps(config, precision)
-    ops.log.shapes |= drafter_shapes(drafter)
-    tokens = np.full((batch, n_input), config.bos_id)
-    valid = np.ones(tokens.shape, bool)
-    memory = None
-    if config.encoder is not None:
-        memory = remember(ops, tokens, valid)
-        tokens, valid = tokens[:, :1], valid[:, :1]
-    cache = Cache.empty(batch, config.decoder.n_layers)
-    ops.log.begin("prefill" if memory is None else "decode")
-    hidden = decode(ops, config, tokens, valid, memory, cache)
-    hidden = ops.take_tokens(hidden, np.full((batch, 1), tokens.shape[1] - 1), "decoder.last_token")
-    ops.argmax(mu.logits(ops, config, hidden), "head.argmax")
-    for step in range(ceil((n_output - 1) / tokens_per_step)):
-        ends = (min(n_output - 1, round(k * tokens_per_step)) for k in (step, step + 1))
-        before, after = ends
-        ops.log.begin("draft")
-        record_draft(ops, config, drafter, hidden, beam_width, draft_len)
-        ops.log.begin("verify")
-        hidden = record_verify(ops, config, memory, cache, nodes, after - before)
-    stored = sum(tensor.n_bytes for tensor in ops.log.weights(*ops.log.shapes))
-    return Program(
-        model=f"{config.name} with drafter", precision=precision, n_input=n_input,
-        n_output=n_output, batch=batch, stored_weight_bytes=stored, calls=ops.log.calls(),
-    )  # fmt: skip
+    check_at_least("n_packed", n_nodes, draft_len + 1)  # one beam alone has as many
+
+
+def _kept(n_tokens: int, tokens_per_step: float) -> Iterator[int]:
+    """Yield how many tokens each step writes: whole numbers whose mean is `tokens_per_step`."""
+    written = 0
+    for step in range(1, ceil(n_tokens / tokens_per_step) + 1):
+        before, written = written, min(n_tokens, round(step * tokens_per_step))
+        yield written - before
+
+
+def _record_verify(
+    ops: RecordOps, memory: Memory | None, cache: Cache, n_nodes: int, n_kept: int
+) -> Shaped:
+    """Record one pass over a tree, the choice of tokens, and what stays in the cache.
+
+    Which nodes see which changes masks but no shape, so the tree is recorded as a chain.
+
+    Returns:
+        [batch, 1, d_model], the state that the next draft starts from.
+    """
+    batch, n_past = cache.tokens.shape
+    nodes = any_tokens(ops.model, batch, n_nodes)
+    hidden = record_decode(ops, nodes, memory, cache, "all")  # [batch, n_nodes, d_model]
+    path = np.broadcast_to(np.arange(n_kept), (batch, n_kept))
+    cache.keep(ops, n_past, n_past + path, np.ones(path.shape, bool))
+    return ops.take_tokens(hidden, path[:, -1:], "decoder.last_token")

@@ -13,27 +13,25 @@ Chapter: `docs/07_npu_tiles.md`.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
 
 import numpy as np
 
 from mu_ref.config import ModelConfig
-from mu_ref.model import mu
-from mu_ref.model.cache import Cache
-from mu_ref.model.decoder import decode
+from mu_ref.redrafter.config import DrafterConfig
 from npu_sim.errors import WorkloadError, check_at_least
 from npu_sim.hardware.chip import Npu
-from npu_sim.program.call import remember
+from npu_sim.program.call import call_program
+from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Op, Program, Tensor
-from npu_sim.program.recorder import RecordOps
 from npu_sim.speculate.acceptance import Acceptance
-from npu_sim.speculate.drafter import DrafterShape, drafter_ops
+from npu_sim.speculate.drafter import draft_program
 from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
 from npu_sim.units import cycles_from_us, ms_from_cycles
 
-__all__ = ["StepCost", "compaction_op", "record_pass", "speculate", "step_cost"]
+__all__ = ["StepCost", "compaction_op", "speculate"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,101 +70,9 @@ class StepCost:
         return {name: getattr(self, name) for name in names}
 
 
-def record_pass(
-    config: ModelConfig, n_input: int, n_context: int, n_rows: int, precision: Precision
-) -> Program:
-    """Record one decoder pass over some rows at a context, with the head on every row.
-
-    Args:
-        config: the model.
-        n_input: tokens that the encoder has read; unused without one.
-        n_context: tokens in the cache before the pass, at least 1.
-        n_rows: tokens computed: 1 for plain decoding, the nodes of a tree to verify.
-        precision: stored widths.
-
-    Returns:
-        A program of one call.
-
-    Raises:
-        WorkloadError: a length below 1, or a model without a decoder.
-    """
-    for what, value in (("n_input", n_input), ("n_context", n_context), ("n_rows", n_rows)):
-        check_at_least(what, value, 1)
-    if config.decoder is None:
-        raise WorkloadError(f"a model that drafts must have a decoder, {config.name} has none")
-    ops = RecordOps(config, precision)
-    memory = None
-    if config.encoder is not None:
-        source = np.full((1, n_input), config.bos_id)
-        memory = remember(ops, source, np.ones(source.shape, bool))
-    cache = Cache.empty(1, config.decoder.n_layers)
-    for n_tok in (n_context, n_rows):
-        ops.log.begin("verify" if n_rows > 1 else "decode")
-        tokens = np.full((1, n_tok), config.bos_id)
-        hidden = decode(ops, config, tokens, np.ones(tokens.shape, bool), memory, cache)
-    ops.argmax(mu.logits(ops, config, hidden), "head.argmax")
-    stored = sum(t.n_bytes for t in ops.log.weights(*ops.log.shapes))
-    whole = Program(
-        model=config.name, precision=precision, n_input=n_input, n_output=1, batch=1,
-        stored_weight_bytes=stored, calls=ops.log.calls(),
-    )  # fmt: skip
-    return replace(whole, calls=whole.calls[-1:])
-
-
-def step_cost(
-    plain: Program,
-    verify: dict[int, Program],
-    draft: tuple[Op, ...],
-    cache_bytes_per_token: int,
-    acceptance: Acceptance,
-    npu: Npu,
-    host_us: float,
-) -> StepCost:
-    """Price a step from its parts, which may come from any description of a model.
-
-    Args:
-        plain: one decode step, a program of one call.
-        verify: for each number of nodes in `acceptance`, the pass over so many rows.
-        draft: the drafter's operations of one step.
-        cache_bytes_per_token: of all layers, keys and values.
-        acceptance: what steps keep.
-        npu: the NPU.
-        host_us: a round trip to the host: packing, accepting, and what it waits for.
-
-    Returns:
-        The cost, averaged over the steps.
-    """
-    call_ms = ms_from_cycles(npu.call_overhead_cycles(plain.runtime), npu.clock_hz)
-    round_trip_ms = ms_from_cycles(cycles_from_us(host_us, npu.clock_hz), npu.clock_hz)
-    draft_ms = _call_ms(draft, plain, npu)
-    sums = np.zeros(3)  # verify, compact, whole step in one call
-    timed: dict[tuple[int, int], np.ndarray] = {}
-    for accepted, nodes, weight in zip(
-        acceptance.n_accepted, acceptance.nodes, acceptance.weights, strict=True
-    ):
-        if (accepted, nodes) not in timed:
-            ops = verify[nodes].calls[0].ops
-            # accepted keys are moved behind the context; the first node stays where it is
-            kept = (compaction_op(accepted * cache_bytes_per_token),) if accepted else ()
-            timed[accepted, nodes] = np.array([
-                _call_ms(ops, plain, npu),
-                _call_ms(kept, plain, npu) if kept else 0.0,
-                _call_ms((*draft, *ops, *kept), plain, npu),
-            ])  # fmt: skip
-        sums += weight * timed[accepted, nodes]
-    verify_ms, compact_ms, whole_ms = (float(value) for value in sums)
-    return StepCost(
-        plain_ms=_call_ms(plain.calls[0].ops, plain, npu) + call_ms,
-        draft_ms=draft_ms, verify_ms=verify_ms, compact_ms=compact_ms,
-        in_engine_ms=whole_ms + call_ms,
-        host_ms=draft_ms + verify_ms + compact_ms + 2 * call_ms + round_trip_ms,
-        tokens_per_step=acceptance.tokens_per_step,
-    )  # fmt: skip
-
-
 def speculate(
-    config: ModelConfig,
-    drafter: DrafterShape,
+    model: ModelConfig,
+    drafter: DrafterConfig,
     beam_width: int,
     draft_len: int,
     acceptance: Acceptance,
@@ -180,49 +86,93 @@ def speculate(
     """Price a step of a model that `mu_ref` can run.
 
     Args:
-        config: the model.
-        drafter: sizes of the drafter.
+        model: the configuration.
+        drafter: fits the model.
         beam_width: W.
         draft_len: drafted tokens per beam.
         acceptance: what steps keep.
         npu: the NPU.
         precision: stored widths, also the drafter's.
-        n_input: tokens that the encoder has read.
-        n_context: tokens in the cache.
-        host_us: a round trip to the host.
+        n_input: tokens that the encoder has read; unused without one.
+        n_context: tokens in the cache, at least 1.
+        host_us: a round trip to the host: packing, accepting, and what it waits for.
 
     Returns:
-        The cost.
+        The cost, averaged over the steps.
 
     Raises:
         WorkloadError: a size below 1, or a tree larger than the beams allow.
+        ConfigError: the drafter was made for another model.
     """
-    for what, value in (("beam_width", beam_width), ("draft_len", draft_len)):
-        check_at_least(what, value, 1)
-    most, nodes, accepted = (
-        1 + beam_width * draft_len, max(acceptance.nodes), max(acceptance.n_accepted),
+    for what, count in (("n_input", n_input), ("n_context", n_context)):
+        check_at_least(what, count, 1)
+    description, n_memory = describe(model), 0 if model.encoder is None else n_input
+
+    def passed(phase: str, n_rows: int) -> Program:
+        slots = (n_context + n_rows, n_memory)
+        return call_program(description, phase, n_rows, *slots, precision)
+
+    draft = draft_program(description, drafter, beam_width, draft_len, precision)
+    _check_trees(acceptance, beam_width, draft_len)
+    verify = {n_nodes: passed("verify", n_nodes) for n_nodes in set(acceptance.nodes)}
+    stack = model.stacks["decoder"]
+    token_bits = 2 * stack.n_layers * stack.n_kv_heads * stack.d_head * precision.kv_bits
+    return _step_cost(
+        passed("decode", 1), draft, verify, token_bits // 8, acceptance, npu, host_us
     )  # fmt: skip
+
+
+def _check_trees(acceptance: Acceptance, beam_width: int, draft_len: int) -> None:
+    most = 1 + beam_width * draft_len
+    nodes, accepted = max(acceptance.nodes), max(acceptance.n_accepted)
     if nodes > most or accepted > draft_len:
         raise WorkloadError(
             f"a tree of {beam_width} beams of {draft_len} tokens must have at most {most} nodes "
             f"and {draft_len} accepted, got {nodes} and {accepted}"
         )
 
-    def passes(n_rows: int) -> Program:
-        return record_pass(config, n_input, n_context, n_rows, precision)
 
-    stack = config.stacks["decoder"]
-    per_token = 2 * stack.n_layers * stack.n_kv_heads * stack.d_head * precision.kv_bits // 8
-    return step_cost(
-        passes(1), {nodes: passes(nodes) for nodes in set(acceptance.nodes)},
-        drafter_ops(drafter, beam_width, draft_len, precision), per_token, acceptance, npu, host_us,
+def _step_cost(
+    plain: Program,
+    draft: Program,
+    verify: dict[int, Program],
+    token_bytes: int,
+    acceptance: Acceptance,
+    npu: Npu,
+    host_us: float,
+) -> StepCost:
+    """Price a step from its parts; `verify` is by nodes of the tree, `token_bytes` of the cache."""
+
+    def ms(*ops: Op) -> float:
+        # both models are stored, whichever of them computes
+        return _call_ms(draft, ops, npu) if ops else 0.0
+
+    @cache  # of thousands of recorded steps most are alike
+    def parts_ms(n_accepted: int, n_nodes: int) -> np.ndarray:
+        """[3]: verify, keep the path, and a whole step at once, which overlaps them."""
+        # accepted keys are moved behind the context; the first node stays where it is
+        kept = (compaction_op(n_accepted * token_bytes),) if n_accepted else ()
+        tree = tuple(verify[n_nodes].ops)
+        return np.array([ms(*tree), ms(*kept), ms(*draft.ops, *tree, *kept)])
+
+    steps = zip(acceptance.n_accepted, acceptance.nodes, acceptance.weights, strict=True)
+    sums = np.sum([weight * parts_ms(*step) for *step, weight in steps], axis=0)
+    draft_ms, (verify_ms, compact_ms, whole_ms) = ms(*draft.ops), sums.tolist()
+    call_ms = ms_from_cycles(npu.call_overhead_cycles(draft.runtime), npu.clock_hz)
+    round_trip_ms = ms_from_cycles(cycles_from_us(host_us, npu.clock_hz), npu.clock_hz)
+    return StepCost(
+        plain_ms=_call_ms(plain, tuple(plain.ops), npu) + call_ms,
+        draft_ms=draft_ms, verify_ms=verify_ms, compact_ms=compact_ms,
+        in_engine_ms=whole_ms + call_ms,
+        host_ms=draft_ms + verify_ms + compact_ms + 2 * call_ms + round_trip_ms,
+        tokens_per_step=acceptance.tokens_per_step,
     )  # fmt: skip
 
 
-def _call_ms(ops: tuple[Op, ...], like: Program, npu: Npu) -> float:
-    """Simulated milliseconds of some operations as one call, without the call's overhead."""
-    changes: dict[str, Any] = {"calls": (Call(phase=ops[0].phase, ops=ops),)}
-    run = simulate_tiles(program_table(replace(like, **changes)), npu)
+def _call_ms(like: Program, ops: tuple[Op, ...], npu: Npu) -> float:
+    """Simulated milliseconds of operations in one call, without the call's overhead."""
+    program = replace(like, calls=(Call(phase=ops[0].phase, ops=ops),))
+    run = simulate_tiles(program_table(program), npu)
     return ms_from_cycles(run.calls[0].cycles, npu.clock_hz)
 
 

@@ -18,6 +18,7 @@ from mu_ref.ops.integer import IntegerOps, Quantized
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.call import remember
+from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 from npu_sim.program.recorder import RecordOps
@@ -174,7 +175,7 @@ def _record(
     """Run once with values, to know what the request consists of."""
     bits = 16 if model.scheme == "w8a16" else 8
     precision = Precision(weight_bits=8, activation_bits=bits, kv_bits=bits, head_weight_bits=8)
-    ops = RecordOps(model.model, precision, IntegerOps(model))
+    ops = RecordOps(describe(model.model), precision, IntegerOps(model))
     memory = remember(ops, source, valid)
     steps = _steps(ops, model, memory, max_new_tokens)
     n_output, ended = 0, False
@@ -182,8 +183,4 @@ def _record(
         ops.log.begin("decode")
         ended = bool(next(steps).ended.all())
         n_output += 1
-    return Program(
-        model=model.model.name, precision=precision, n_input=source.shape[1], n_output=n_output,
-        batch=len(source), calls=ops.log.calls(),
-        stored_weight_bytes=sum(t.n_bytes for t in ops.log.weights(*ops.log.shapes)),
-    )  # fmt: skip
+    return ops.log.program(source.shape[1], n_output, len(source))

@@ -1,7 +1,7 @@
-"""A program as columns of integers: what the fidelities read; no hardware is known here.
+"""A program as columns of integers: what the tile fidelity reads; no hardware is known here.
 
 One row per operation that does something; layout operations have none. Made once per program, it
-can be priced on many NPUs (`roofline_sheet.py`) and cut into tiles (`schedule.py`).
+can be cut into tiles for many NPUs (`schedule.py`).
 """
 
 from collections.abc import Iterable
@@ -53,9 +53,6 @@ class Row(NamedTuple):
     unpack: int  # 4-bit elements to widen
     laid_out: int  # LINEAR: 1 if a later operation reads the result; MATMUL: elements of the right
     floats: int  # 1 if activations are 16-bit floats
-    macs: int
-    weight_bytes: int  # without scales
-    activation_bytes: int  # read and written
 
 
 COLUMNS = {name: i for i, name in enumerate(Row._fields)}
@@ -83,11 +80,6 @@ class ProgramTable:
 
     program: Program
     calls: tuple[CallTable, ...]
-
-    @cached_property
-    def rows(self) -> np.ndarray:
-        """All calls below each other: [n_rows, len(COLUMNS)] int64."""
-        return np.concatenate([call.rows for call in self.calls])
 
 
 def program_table(program: Program) -> ProgramTable:
@@ -202,8 +194,7 @@ def _row(
         out_class=classes[op.output.name] if writes else -1,
         simple=op.vector_elements * work.simple_operations,
         special=op.vector_elements * work.special_functions,
-        stored_bytes=_stored_bytes(widths), unpack=elements, laid_out=0, floats=0, macs=op.macs,
-        weight_bytes=op.weight_bytes, activation_bytes=op.activation_bytes,
+        stored_bytes=_stored_bytes(widths), unpack=elements, laid_out=0, floats=0,
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""What if: a scenario, changed field by field, measured again.
+"""What if: a scenario, changed field by field, simulated again.
 
 Imports reports and prices; shows nothing but its own plots. Read `scenario.py` first, then
-`measure.py` and `sweep.py`.
+`metrics.py` and `sweep.py`.
 """

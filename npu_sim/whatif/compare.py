@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.units import ms_from_cycles
 from npu_sim.whatif.request import scenario_program
@@ -47,7 +47,13 @@ class Comparison:
 
 
 def compare(a: Scenario, b: Scenario) -> Comparison:
-    """Compare two scenarios.
+    """Compare two scenarios: which fields differ, and what each cause costs in each phase.
+
+        >>> import npu_sim
+        >>> a, b = (npu_sim.base_scenario({"model": "mu-nano", "precision": {"weight_bits": bits}})
+        ...         for bits in (8, 4))
+        >>> npu_sim.compare(a, b).fields
+        {'precision.weight_bits': (8, 4)}
 
     Args:
         a: the first.
@@ -65,8 +71,8 @@ def compare(a: Scenario, b: Scenario) -> Comparison:
     fields = {
         path: (of_a.get(path), of_b.get(path)) for path in paths if of_a.get(path) != of_b.get(path)
     }
-    if a.model.name != b.model.name:
-        fields = {"model": (a.model.name, b.model.name), **fields}
+    if a.description.name != b.description.name:
+        fields = {"model": (a.description.name, b.description.name), **fields}
     costs_a, costs_b = _costs(a), _costs(b)
     keys = dict.fromkeys([*costs_a, *costs_b])
     costs = {key: (costs_a.get(key, 0.0), costs_b.get(key, 0.0)) for key in keys}
@@ -74,7 +80,7 @@ def compare(a: Scenario, b: Scenario) -> Comparison:
 
 
 def _costs(scenario: Scenario) -> Costs:
-    report = simulate(scenario_program(scenario), scenario.npu, fidelity="roofline")
+    report = simulate_program(scenario_program(scenario), scenario.npu, fidelity="roofline")
     return {
         (phase.phase, cause): ms_from_cycles(phase.limit_cycles[cause], scenario.npu.clock_hz)
         for phase in report.phases

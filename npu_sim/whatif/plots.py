@@ -9,7 +9,7 @@ import numpy as np
 from npu_sim.errors import SweepError
 from npu_sim.show.figure import BLUE, GREY, ORANGE, figure, save
 from npu_sim.whatif.compare import Comparison
-from npu_sim.whatif.measure import measure
+from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.sensitivity import Swing
 from npu_sim.whatif.solve import Answer
@@ -124,7 +124,7 @@ def plot_solution(scenario: Scenario, answer: Answer, out: Path) -> None:
     points = []
     for value in values:
         at = max(1, round(value)) if whole else float(value)
-        points.append((at, measure(scenario.with_fields({answer.path: at}))[answer.metric]))
+        points.append((at, evaluate(scenario.with_fields({answer.path: at}))[answer.metric]))
     axes.plot(*zip(*points, strict=True), color=BLUE)
     axes.axhline(answer.target, color=ORANGE, linestyle="--", label=f"target {answer.target:g}")
     axes.axvline(answer.now, color=GREY, label="now")

@@ -56,9 +56,16 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scenario:
-    """Everything that a simulated request depends on."""
+    """Everything that a simulated request depends on.
 
-    model: Description
+    >>> import npu_sim
+    >>> now = npu_sim.base_scenario({"model": "mu-nano", "npu": "teaching-npu"})
+    >>> twice = now.with_fields({"npu.dma.bytes_per_s": 2 * now.npu.dma.bytes_per_s})
+    >>> npu_sim.evaluate(twice)["latency_ms"] < npu_sim.evaluate(now)["latency_ms"]
+    True
+    """
+
+    description: Description  # of the model; its fields have paths "model.*"
     npu: Npu
     precision: Precision
     workload: Workload
@@ -67,11 +74,11 @@ class Scenario:
     def paths(self) -> dict[str, Any]:
         """List every field that can be varied, with its value."""
         found = {f"npu.{path}": value for path, value in self.npu.values().items()}
-        for stack, config in self.model.config.stacks.items():
+        for stack_name, stack in self.description.model.stacks.items():
             for name in MODEL_FIELDS:
-                found[f"model.{stack}.{name}"] = getattr(config, name)
-        found["model.vocab_size"] = self.model.config.vocab_size
-        found["model.lm_head"] = self.model.lm_head
+                found[f"model.{stack_name}.{name}"] = getattr(stack, name)
+        found["model.vocab_size"] = self.description.model.vocab_size
+        found["model.lm_head"] = self.description.lm_head
         for part in ("precision", "workload", "drafter"):
             found |= {f"{part}.{k}": v for k, v in asdict(getattr(self, part)).items()}
         return found
@@ -98,7 +105,7 @@ class Scenario:
             return replace(
                 self,
                 npu=self.npu.with_changes(parts["npu"]) if "npu" in parts else self.npu,
-                model=_with_model(self.model, parts.get("model", {})),
+                description=_with_model(self.description, parts.get("model", {})),
                 precision=replace(self.precision, **parts.get("precision", {})),
                 workload=replace(self.workload, **parts.get("workload", {})),
                 drafter=replace(self.drafter, **parts.get("drafter", {})),
@@ -112,22 +119,22 @@ class Scenario:
 MODEL_FIELDS = ("n_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "d_head", "gated")
 
 
-def _with_model(model: Description, changes: Mapping[str, Any]) -> Description:
+def _with_model(description: Description, changes: Mapping[str, Any]) -> Description:
     if not changes:
-        return model
-    config, more = model.config, {}
+        return description
+    model, more = description.model, {}
     for path, value in changes.items():
-        stack, _, name = path.partition(".")
+        part, _, name = path.partition(".")  # "decoder.n_layers", or "vocab_size" alone
         if not name:
-            more[stack] = value
+            more[part] = value
             continue
-        more[stack] = _with_stack(more.get(stack) or config.stacks[stack], name, value)
-    if "vocab_size" in more and config.shared_embedding:
+        more[part] = _with_stack(more.get(part) or model.stacks[part], name, value)
+    if "vocab_size" in more and model.shared_embedding:
         more["encoder_vocab_size"] = more["vocab_size"]
-    head = more.pop("lm_head", model.lm_head)
-    names = {field.name for field in fields(config)}
-    config = replace(config, **{k: v for k, v in more.items() if k in names})
-    return replace(model, config=config, lm_head=head)
+    head = more.pop("lm_head", description.lm_head)
+    names = {field.name for field in fields(model)}
+    model = replace(model, **{k: v for k, v in more.items() if k in names})
+    return replace(description, model=model, lm_head=head)
 
 
 def _with_stack(stack: StackConfig, name: str, value: Any) -> StackConfig:

@@ -27,6 +27,11 @@ BASE_KEYS = ("model", "model_json", "hf_config", "npu", "fidelity", "workload", 
 def base_scenario(data: Mapping[str, Any]) -> Scenario:
     """Build the scenario that a file (or a command line) describes.
 
+        >>> import npu_sim
+        >>> found = npu_sim.base_scenario({"model": "mu-330m", "workload": {"n_input": 128}})
+        >>> found.npu.name, found.workload.n_input, found.workload.n_output
+        ('hexagon-x-elite', 128, 32)
+
     Args:
         data: see the module; model, npu, workload, precision, drafter.
 
@@ -44,7 +49,7 @@ def base_scenario(data: Mapping[str, Any]) -> Scenario:
             check_choice(f"key of [{name}]", key, known, SweepError)
         parts[name] = kind(**table)
     return Scenario(
-        model=read_description(data), npu=npu(data.get("npu", "hexagon-x-elite")), **parts
+        description=read_description(data), npu=npu(data.get("npu", "hexagon-x-elite")), **parts
     )
 
 

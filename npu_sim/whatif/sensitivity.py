@@ -1,7 +1,4 @@
-"""Questions to the simulator: which field matters most, what it would take, what changed and why.
-
-Chapter: `docs/whatif.md`.
-"""
+"""Which field matters most: each is moved alone, down and up. Chapter: `docs/whatif.md`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +6,7 @@ from typing import Any
 
 from mu_ref.errors import check_choice
 from npu_sim.errors import SweepError
-from npu_sim.whatif.measure import METRICS, _metric, measure
+from npu_sim.whatif.metrics import METRICS, evaluate, evaluate_changed
 from npu_sim.whatif.scenario import Scenario, full_path
 
 __all__ = ["SENSITIVE", "Swing", "sensitivity"]
@@ -49,12 +46,18 @@ def sensitivity(
 ) -> tuple[float, list[Swing]]:
     """Move one field at a time down and up.
 
+        >>> import npu_sim
+        >>> mu = npu_sim.base_scenario({"model": "mu-330m"})
+        >>> _, swings = npu_sim.sensitivity(mu, "decode_tok_per_s")
+        >>> [swing.path for swing in swings[:2]]  # what decoding waits for
+        ['precision.weight_bits', 'npu.dma.bytes_per_s']
+
     Args:
         scenario: the base.
         metric: one of `METRICS`.
         share: how far, 0.2 is 20 % each way; widths go to their neighbours, overheads of 0 stay.
         paths: fields to move.
-        fidelity: "roofline" or "tile".
+        fidelity: one of `FIDELITIES`.
 
     Returns:
         The metric of the base, and a swing per field, the largest first.
@@ -65,12 +68,14 @@ def sensitivity(
     check_choice("metric", metric, METRICS, SweepError)
     if not 0 < share < 1:
         raise SweepError(f"share must lie in (0, 1), got {share}")
-    base = measure(scenario, fidelity)[metric]
+    base = evaluate(scenario, fidelity)[metric]
     swings = []
     for name in paths:
         path = full_path(name, scenario)
         low, high = _neighbours(path, scenario.paths()[path], share)
-        found = [_metric(scenario, {path: value}, metric, fidelity) for value in (low, high)]
+        found = [
+            evaluate_changed(scenario, {path: value}, metric, fidelity) for value in (low, high)
+        ]
         swings.append(Swing(path=path, low=found[0], high=found[1], low_value=low, high_value=high))
     return base, sorted(swings, key=lambda swing: -swing.span(base))
 

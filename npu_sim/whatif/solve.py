@@ -1,18 +1,17 @@
 """Search the value of one field that reaches a target. Chapter: `docs/whatif.md`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from mu_ref.errors import check_choice
 from npu_sim.errors import SweepError
-from npu_sim.whatif.measure import METRICS, _metric, measure
+from npu_sim.whatif.metrics import METRICS, evaluate, evaluate_changed
 from npu_sim.whatif.scenario import Scenario, full_path
 
 __all__ = ["Answer", "solve"]
 
 
 MAX_FACTOR = 1e6  # how far a search goes from the present value
-
 TOLERANCE = 1e-4  # relative, of the searched value
 
 
@@ -35,6 +34,12 @@ def solve(
 ) -> Answer:
     """Search the value of one field that reaches a target.
 
+        >>> import npu_sim
+        >>> mu = npu_sim.base_scenario({"model": "mu-330m"})
+        >>> answer = npu_sim.solve(mu, "dma_bandwidth", "decode_tok_per_s", 400)
+        >>> answer.needed > answer.now
+        True
+
     The metric must be monotonic in the field, as rates, bandwidths and overheads are.
 
     Args:
@@ -42,7 +47,7 @@ def solve(
         name: field, by path or alias.
         metric: one of `METRICS`; more is better for decode_tok_per_s, less for the others.
         target: value of the metric to reach.
-        fidelity: "roofline" or "tile".
+        fidelity: one of `FIDELITIES`.
 
     Returns:
         The answer.
@@ -62,14 +67,14 @@ def solve(
 
     def reached(value: float) -> float | None:
         at = max(1, round(value)) if whole else value
-        return _metric(scenario, {path: at}, metric, fidelity)
+        return evaluate_changed(scenario, {path: at}, metric, fidelity)
 
     def enough(value: float) -> bool:
         got = reached(value)
         more_is_better = metric == "decode_tok_per_s"
         return got is not None and (got >= target if more_is_better else got <= target)
 
-    base = measure(scenario, fidelity)[metric]
+    base = evaluate(scenario, fidelity)[metric]
     found = _edge(float(now), enough)
     best = reached(found if found is not None else _extreme(float(now), reached, metric))
     return Answer(
@@ -79,41 +84,28 @@ def solve(
     )  # fmt: skip
 
 
-def _edge(now: float, enough: Any) -> float | None:
-    """Bisect for the least change of `now` that is enough; None if none is."""
-    if enough(now):  # how much could it be worse?
-        good, bad = now, None
-        for direction in (0.5, 2.0):
-            value = now
-            while bad is None and 1 / MAX_FACTOR < value / now < MAX_FACTOR:
-                good, value = value, value * direction
-                bad = value if not enough(value) else None
-            if bad is not None:
-                break
-            good = now
-        if bad is None:
-            return now
-    else:
-        bad, good_found = now, None
-        for direction in (2.0, 0.5):
-            value = now
-            while good_found is None and 1 / MAX_FACTOR < value / now < MAX_FACTOR:
-                value *= direction
-                good_found = value if enough(value) else None
-                bad = bad if good_found is not None else value
-            if good_found is not None:
-                break
-            bad = now
-        if good_found is None:
-            return None
-        good = good_found
+def _edge(now: float, enough: Callable[[float], bool]) -> float | None:
+    """The value next to the edge that is just enough; None if none is."""
+    met = enough(now)
+    # where the target is met the answer is how much worse would do, else how much better is needed;
+    # which way that is depends on the field, so both are tried
+    for factor in (0.5, 2.0) if met else (2.0, 0.5):
+        near, far = now, now
+        while 1 / MAX_FACTOR < far / now < MAX_FACTOR:
+            near, far = far, far * factor
+            if enough(far) != met:
+                return _bisect(near, far, enough) if met else _bisect(far, near, enough)
+    return now if met else None
+
+
+def _bisect(good: float, bad: float, enough: Callable[[float], bool]) -> float:
     while abs(good - bad) > TOLERANCE * abs(good):
-        middle = (good * bad) ** 0.5
+        middle = (good * bad) ** 0.5  # halves the distance in the logarithm
         good, bad = (middle, bad) if enough(middle) else (good, middle)
     return good
 
 
-def _extreme(now: float, reached: Any, metric: str) -> float:
+def _extreme(now: float, reached: Callable[[float], float | None], metric: str) -> float:
     """The far value of the field with the better metric."""
     ends = [now * MAX_FACTOR, now / MAX_FACTOR]
     sign = -1 if metric == "decode_tok_per_s" else 1

@@ -23,13 +23,38 @@ import numpy as np
 
 from mu_ref.files import written_whole
 from npu_sim.errors import SweepError, check_at_least
-from npu_sim.whatif.measure import METRICS, measure_points
+from npu_sim.whatif.metrics import METRICS
+from npu_sim.whatif.sweep_points import evaluate_points
 from npu_sim.whatif.sweep_toml import SweepSpec, spec_from
 
-__all__ = ["dask_executor", "evaluate_chunk", "local_executor", "run_sweep"]
+__all__ = ["dask_executor", "evaluate_chunk", "local_executor", "run_sweep", "sweep"]
 
 LEAST_CHUNK, MOST_CHUNK, N_CHUNKS = 500, 20_000, 20  # points per task, tasks
 Progress = Callable[[int, int], None]  # points done, points in all
+
+
+def sweep(text: str) -> list[dict[str, Any]]:
+    """Simulate every point of a small sweep in this process; `run_sweep` writes large ones.
+
+        >>> import npu_sim
+        >>> rows = npu_sim.sweep("model = 'mu-nano'\\nvary.weight_bits = [4, 8]")
+        >>> [row["precision.weight_bits"] for row in rows]
+        [4, 8]
+        >>> rows[0]["dram_bytes"] < rows[1]["dram_bytes"]
+        True
+
+    Args:
+        text: of a sweep's TOML file, see `docs/whatif.md`.
+
+    Returns:
+        A row for each point: the varied fields, the metrics, and the reason where there are none.
+
+    Raises:
+        NpuSimError: not TOML, or a key that is wrong; names it.
+    """
+    spec = spec_from(text)
+    rows = evaluate_points(spec, 0, spec.n_points)
+    return [{**changes, **(metrics or {}), "reason": why} for _, changes, metrics, why in rows]
 
 
 def run_sweep(
@@ -39,7 +64,7 @@ def run_sweep(
     progress: Progress | None = None,
     chunk: int | None = None,
 ) -> int:
-    """Measure every point of a sweep.
+    """Simulate every point of a sweep.
 
     Args:
         spec: what is varied.
@@ -98,7 +123,7 @@ def _texts(spec: SweepSpec, todo: list[int], chunk: int, executor: Executor | No
 
 
 def evaluate_chunk(text: str, start: int, stop: int) -> str:
-    """Measure some points; runs in a worker, so it takes and returns texts.
+    """Simulate some points; runs in a worker, so it takes and returns texts.
 
     Args:
         text: of the sweep's TOML file.
@@ -111,7 +136,7 @@ def evaluate_chunk(text: str, start: int, stop: int) -> str:
     spec = spec_from(text)
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    for index, changes, metrics, reason in measure_points(spec, start, stop):
+    for index, changes, metrics, reason in evaluate_points(spec, start, stop):
         numbers = ["" if metrics is None else _shown(metrics[name]) for name in METRICS]
         varied = [_shown(changes[path]) for path in spec.paths]
         writer.writerow([index, *varied, *numbers, reason])

@@ -31,13 +31,13 @@ import numpy as np
 
 from mu_ref.errors import check_choice
 from npu_sim.errors import NpuSimError, SweepError
+from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.whatif.axes import Axis, read_axis
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.scenario_toml import BASE_KEYS, base_scenario, table_of
 
-__all__ = ["FIDELITIES", "SweepSpec", "read_spec", "spec_from"]
+__all__ = ["SweepSpec", "read_spec", "spec_from"]
 
-FIDELITIES = ("roofline", "tile")
 TOP = (*BASE_KEYS, "vary", "sample")
 MAX_POINTS = 10_000_000
 
@@ -120,7 +120,7 @@ def spec_from(text: str) -> SweepSpec:
         raise SweepError(f"a sweep must be TOML, got something else ({error})") from error
     for key in data:
         check_choice("key", key, TOP, SweepError)
-    base, fidelity = base_scenario(data), data.get("fidelity", FIDELITIES[0])
+    base, fidelity = base_scenario(data), data.get("fidelity", "roofline")
     check_choice("fidelity", fidelity, FIDELITIES, SweepError)
     sample = dict(table_of(data, "sample"))
     n_draws, seed = sample.pop("n", 1), sample.pop("seed", 0)

@@ -80,6 +80,14 @@ def test_any_other_text_is_refused_with_the_rule_it_breaks(text: str, rule: str)
     assert len(str(caught.value)) < 300
 
 
+def test_a_refused_text_is_repeated_up_to_80_characters() -> None:
+    for n in (80, 81):
+        with pytest.raises(CallError) as caught:
+            parse_call("x" * n, CATALOG)
+        shown = "x" * 80 + "…" * (n > 80)
+        assert str(caught.value).endswith(f"got {shown!r}")
+
+
 @given(st.text() | st.from_regex(r"(set|open|none|increase)\([a-z.]*(, [a-z0-9]*)?\)"))
 def test_what_parses_is_exactly_what_is_written_back(text: str) -> None:
     try:

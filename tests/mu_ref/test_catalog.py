@@ -53,6 +53,33 @@ def test_an_unknown_id_lists_the_nearest() -> None:
         load_catalog().lookup("display.brightnes")
 
 
+def test_at_most_three_near_ids_are_listed_and_none_where_none_is_near(tmp_path: Path) -> None:
+    entries = [TOGGLE | {"id": name} for name in ("wifi.a", "wifi.b", "wifi.c", "wifi.d", "zz")]
+    catalog = load_catalog(write(tmp_path, *entries))
+    with pytest.raises(CallError) as near:
+        catalog.lookup("wifi.a2")
+    assert str(near.value).endswith("got 'wifi.a2'; nearest: wifi.a, wifi.d, wifi.c")
+    with pytest.raises(CallError) as far:
+        catalog.lookup("q" * 100)
+    assert str(far.value) == f"setting id must be in the catalog, got {'q' * 60!r}"
+
+
+def test_a_setting_without_a_range_or_choices_has_none(tmp_path: Path) -> None:
+    catalog = load_catalog(write(tmp_path, TOGGLE, CHOICE))
+    assert catalog.lookup("wifi") == Setting(
+        id="wifi", title="Wi-Fi", kind="toggle", uri="ms-settings:network-wifi"
+    )
+    assert catalog.lookup("mode").span == 0
+    assert len(catalog) == 2
+
+
+def test_a_range_may_start_at_zero_and_be_one_step_wide(tmp_path: Path) -> None:
+    level = load_catalog(write(tmp_path, LEVEL | {"min": 0, "max": 1})).lookup("sound.volume")
+    assert (level.minimum, level.maximum, level.span) == (0, 1, 1)
+    with pytest.raises(InputError, match="0 <= min < max, got -1, 5"):
+        load_catalog(write(tmp_path, LEVEL | {"min": -1, "max": 5}))
+
+
 def test_membership_is_by_id() -> None:
     catalog = load_catalog()
     assert "wifi" in catalog

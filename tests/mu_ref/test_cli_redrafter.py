@@ -123,7 +123,7 @@ def test_a_drafter_is_trained_and_quantized(mu_ref: Run, tmp_path: Path, queries
         "quantize-drafter", out, "--scheme", "w8a8", "--out", integers, "--examples", 4
     )
     assert code == 0
-    assert load_integer_drafter(integers).config == config
+    assert load_integer_drafter(integers).drafter == config
     plain = mu_ref("generate", QUERIES[1], "--scheme", "w8a8")[1].splitlines()[0]
     drafted = mu_ref("generate", QUERIES[1], "--scheme", "w8a8", "--drafter", integers)[1]
     assert drafted.splitlines()[0] == plain

@@ -99,6 +99,84 @@ def test_a_window_applies_to_its_layers() -> None:
     assert [stack.layer_window(layer) for layer in range(2)] == [None, 3]
 
 
+# -- the last value that is allowed, and the first that is not -------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "allowed", "refused"),
+    [
+        ("n_layers", None, 0), ("d_model", 1, 0), ("d_ff", 1, 0), ("d_head", 2, 0),
+        ("n_heads", 2, 0), ("n_kv_heads", 1, 0), ("norm_eps", 0.0, -1e-9),
+        ("norm_eps", 1e-9, float("nan")), ("rope_theta", 0.5, 0.0), ("rope_base_len", 1, 0),
+        ("attention_softcap", 0.5, 0.0), ("attention_softcap", None, -1.0),
+        ("rope_theta", 1.0, float("nan")),
+    ],
+)  # fmt: skip
+def test_each_number_of_a_stack_is_allowed_to_its_limit(field, allowed, refused) -> None:
+    stack = tiny().stacks["decoder"]
+    if field != "n_layers":
+        assert getattr(replace(stack, **{field: allowed}), field) == allowed
+    with pytest.raises(ConfigError, match=rf"^{field} must be .*got {refused}"):
+        replace(stack, **{field: refused})
+
+
+def test_a_window_is_looked_at_only_where_a_layer_has_one() -> None:
+    stack = tiny().stacks["decoder"]
+    assert replace(stack, window=0).layer_window(1) is None
+    assert replace(stack, window=1, windowed_layers=(False, True)).layer_window(1) == 1
+
+
+def test_the_ntk_factor_asks_for_two_pairs_only_above_one() -> None:
+    stack = tiny().stacks["decoder"]
+    assert replace(stack, d_head=2, rope_ntk_factor=1.0).d_head == 2
+    assert replace(stack, d_head=4, rope_ntk_factor=2.0).d_head == 4
+    with pytest.raises(ConfigError, match="at least 4 with an NTK factor, got 2"):
+        replace(stack, d_head=2, rope_ntk_factor=1.5)
+
+
+def test_each_number_of_a_model_is_allowed_to_its_limit() -> None:
+    apart = replace(tiny(), shared_embedding=False)
+    assert replace(apart, vocab_size=1, encoder_vocab_size=1).vocab_size == 1
+    for sizes in ({"vocab_size": 0}, {"encoder_vocab_size": 0}):
+        with pytest.raises(ConfigError, match="vocab_size must be at least 1"):
+            replace(apart, **sizes)
+    assert replace(tiny(), final_softcap=0.5, dropout=0.0).final_softcap == 0.5
+    assert replace(tiny(), dropout=0.99).dropout == 0.99
+    for cap in (0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match=f"final_softcap must be positive, got {cap}"):
+            replace(tiny(), final_softcap=cap)
+
+
+def test_widths_and_sites_by_hand() -> None:
+    """4 heads and 2 kv heads of 4; the head is the decoder's table, or has one of its own."""
+    stack = tiny().stacks["decoder"]
+    assert (stack.d_attn, stack.d_kv) == (16, 8)
+    sites = {}
+    for shared in (True, False):
+        for tied in (True, False):
+            config = replace(tiny(), shared_embedding=shared, tied_head=tied)
+            tables = (config.embedding_site("encoder"), config.embedding_site("decoder"))
+            sites[shared, tied] = (*tables, config.head_site)
+    assert sites == {
+        (True, True): ("embedding", "embedding", "embedding"),
+        (True, False): ("embedding", "embedding", "head"),
+        (False, True): ("encoder.embedding", "decoder.embedding", "decoder.embedding"),
+        (False, False): ("encoder.embedding", "decoder.embedding", "head"),
+    }
+    assert list(tiny().stacks) == ["encoder", "decoder"]
+    assert list(replace(tiny(), encoder=None).stacks) == ["decoder"]
+
+
+def test_missing_and_unknown_fields_are_listed_apart_in_order() -> None:
+    data = json.loads(tiny().to_json())
+    for name in ("pad_id", "dropout", "max_len"):
+        del data[name]
+    data |= {"zebra": 1, "apes": 2}
+    message = r"missing \['dropout', 'max_len', 'pad_id'\], got \['apes', 'zebra'\]"
+    with pytest.raises(ConfigError, match=f"configuration must have exactly its fields; {message}"):
+        ModelConfig.from_json(json.dumps(data))
+
+
 # -- reading ---------------------------------------------------------------------------------------
 
 

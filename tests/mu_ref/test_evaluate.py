@@ -65,6 +65,14 @@ def test_an_expected_text_that_is_no_call_is_counted_and_still_compared() -> Non
     assert (scores.invalid_expected, scores.exact, scores.setting_id) == (2, 0.5, 0.5)
 
 
+def test_an_expected_text_that_is_no_call_is_confused_by_the_id_that_it_names() -> None:
+    expected = ["set(wifi, maybe)", "set(wifi, perhaps)", "gibberish", "increase(lamp"]
+    answered = ["set(vpn, on)", "set(vpn, off)", "none()", "nothing"]
+    assert evaluate(expected, answered, CATALOG).confusions == (
+        ("wifi", "vpn", 2), ("gibberish", "none", 1), ("lamp", "(no call)", 1),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("expected", "answered"), [([], []), (["none()"], [])])
 def test_nothing_to_score_is_refused(expected: list[str], answered: list[str]) -> None:
     with pytest.raises(InputError, match="same length, at least 1"):

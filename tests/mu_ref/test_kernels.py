@@ -14,9 +14,9 @@ from numba.core.dispatcher import Dispatcher
 from strategies import seeds
 from twins import TWINS, WITHOUT_PYTHON_BODY
 
-from mu_ref.kernels import floats, integers, linear, packing, rounding
+from mu_ref.kernels import floats, integers, linear, packing, rounding, trees
 
-MODULES = (floats, integers, linear, packing, rounding)
+MODULES = (floats, integers, linear, packing, rounding, trees)
 IDS = [f"{module.__name__.rpartition('.')[2]}.{name}" for module, name in TWINS]
 CONTRACTS = ("Contract: exact.", "Contract: bound.")
 
@@ -42,6 +42,7 @@ def check(module: Any, name: str, seed: int, size: int, *, python: bool) -> None
     twin = TWINS[module, name](np.random.default_rng(seed), size)
     args = [a.copy() if isinstance(a, np.ndarray) else a for a in twin.args]
     result = (kernel.py_func if python else kernel)(*args)
+    result = result if twin.part is None else result[twin.part]
     got = np.asarray(result if twin.writes is None else args[twin.writes])
     assert got.shape == twin.expected.shape
     difference = np.abs(got.astype(np.float64) - twin.expected.astype(np.float64))

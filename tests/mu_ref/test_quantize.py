@@ -18,7 +18,7 @@ from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
 from mu_ref.quantize.calibrate import Options, calibrate, site_encoding, weight_scales
 from mu_ref.quantize.observe import Observed, SiteRange, observe, observed_range
-from mu_ref.quantize.report import plot_sqnr, site_reports
+from mu_ref.quantize.report import site_reports
 from mu_ref.quantize.smooth import smooth
 from mu_ref.weights import Weights, read_safetensors, save_weights, write_safetensors
 
@@ -294,16 +294,15 @@ def test_wrong_integer_files_say_why(
 # -- report ----------------------------------------------------------------------------------------
 
 
-def test_the_report_lists_every_site_once_and_the_plot_is_written(
-    tmp_path: Path, model: ModelConfig, weights: Weights, observed: Observed
+def test_the_report_lists_every_site_once(
+    model: ModelConfig, weights: Weights, observed: Observed
 ) -> None:
     integers = calibrate(model, weights, observed, Options(scheme="w8a8"))
-    rows = site_reports(model, weights, integers, EXAMPLES[:2])
+    rows = site_reports(model, weights, integers, EXAMPLES[:1])
     assert [row.site for row in rows] == list(observed.ranges)
     assert all(10 < row.sqnr_db < 120 for row in rows)
     assert all(0 <= row.saturation <= 1 for row in rows)
-    wide = site_reports(model, weights, calibrate(model, weights, observed, Options()), EXAMPLES)
+    wide_integers = calibrate(model, weights, observed, Options())
+    wide = site_reports(model, weights, wide_integers, EXAMPLES[:1])
     mean = [np.mean([row.sqnr_db for row in table]) for table in (rows, wide)]
     assert mean[1] > mean[0] + 3  # 16-bit activations keep more
-    plot_sqnr(rows, "tiny", tmp_path / "sqnr.png")
-    assert (tmp_path / "sqnr.png").read_bytes()[:4] == b"\x89PNG"

@@ -12,7 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import ConfigError, MuRefError, WeightsError
-from mu_ref.readers import read_checkpoint, read_config
+from mu_ref.readers import microsoft_mu, read_checkpoint, read_config, t5gemma
+from mu_ref.readers.apple_redrafter import apple_name_of, read_apple_drafter
+from mu_ref.redrafter.config import DrafterConfig
 
 DATA = Path(__file__).parents[1] / "parity" / "data"
 MU, GEMMA = "microsoft-mu-a", "t5gemma-a"
@@ -107,6 +109,160 @@ def test_layer_types_say_which_layers_have_a_window(tmp_path: Path) -> None:
     stack = {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}
     model = config_of(tmp_path, model_type="t5gemma", encoder=stack, decoder=stack)
     assert model.decoder.windowed_layers == (False, True)
+
+
+# -- what is not said takes the project's own defaults ---------------------------------------------
+
+
+def test_the_defaults_of_the_public_mu_code(tmp_path: Path) -> None:
+    """MuConfig and MuRMSNorm of modeling_mu.py; the tokenizer is Phi-3.5's."""
+    data = json.loads(config_of(tmp_path, n_encoder_layer=20).to_json())
+    encoder, decoder = data.pop("encoder"), data.pop("decoder")
+    assert data == {
+        "name": "microsoft-mu", "vocab_size": 32128, "encoder_vocab_size": 32128,
+        "shared_embedding": True, "tied_head": True, "head_bias": False, "final_softcap": None,
+        "max_len": 1024, "pad_id": 0, "bos_id": 1, "eos_id": 32000, "mask_decoder_pads": True,
+        "dropout": 0.1,
+    }  # fmt: skip
+    stack = {
+        "d_model": 1024, "d_ff": 4096, "n_heads": 6, "n_kv_heads": 3, "d_head": 64,
+        "kv_head_map": "cyclic", "attention_scale": 0.125, "attention_softcap": None,
+        "attention_bias": True, "mlp_bias": True, "window": None, "norm_kind": "rms",
+        "norm_placement": "pre", "norm_eps": 1e-6, "embed_norm": False, "embed_scale": 1.0,
+        "activation": "gelu_tanh", "gated": False, "rope_theta": 10000, "rope_ntk_factor": 1.0,
+        "rope_base_len": 1024, "rope_length": "padded",
+    }  # fmt: skip
+    layers = {"n_layers": 20, "windowed_layers": [False] * 20, "rope_origin": "centre"}
+    assert encoder == stack | layers
+    layers = {"n_layers": 10, "windowed_layers": [False] * 10, "rope_origin": "start"}
+    assert decoder == stack | layers
+    named = config_of(tmp_path, n_encoder_layer=1, name="mine", eos_token_id=7, norm_eps=0.5)
+    assert (named.name, named.eos_id, named.decoder.norm_eps) == ("mine", 7, 0.5)
+
+
+def test_the_defaults_of_t5gemma(tmp_path: Path) -> None:
+    """T5GemmaModuleConfig of transformers 5.23: Gemma 2's 2B widths, every second layer global."""
+    data = json.loads(config_of(tmp_path, encoder={}, decoder={}).to_json())
+    encoder, decoder = data.pop("encoder"), data.pop("decoder")
+    assert data == {
+        "name": "t5gemma", "vocab_size": 256000, "encoder_vocab_size": 256000,
+        "shared_embedding": False, "tied_head": True, "head_bias": False, "final_softcap": 30.0,
+        "max_len": 8192, "pad_id": 0, "bos_id": 2, "eos_id": 1, "mask_decoder_pads": False,
+        "dropout": 0.0,
+    }  # fmt: skip
+    assert encoder == decoder == {
+        "n_layers": 26, "d_model": 2304, "d_ff": 9216, "n_heads": 8, "n_kv_heads": 4,
+        "d_head": 256, "kv_head_map": "blocked", "attention_scale": 1 / 16,
+        "attention_softcap": 50.0, "attention_bias": False, "mlp_bias": False, "window": 4096,
+        "windowed_layers": [True, False] * 13, "norm_kind": "rms_plus_one",
+        "norm_placement": "dual", "norm_eps": 1e-6, "embed_norm": False, "embed_scale": 48.0,
+        "activation": "gelu_tanh", "gated": True, "rope_theta": 10000.0, "rope_origin": "start",
+        "rope_ntk_factor": 1.0, "rope_base_len": 8192, "rope_length": "padded",
+    }  # fmt: skip
+
+
+def test_each_stack_of_t5gemma_has_fields_of_its_own(tmp_path: Path) -> None:
+    small = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "head_dim": None,
+             "num_key_value_heads": 1, "rms_norm_eps": 0.5, "attention_bias": True,
+             "max_position_embeddings": 99, "pad_token_id": 5, "bos_token_id": 6,
+             "eos_token_id": 7, "rope_parameters": {"rope_theta": 77.0}}  # fmt: skip
+    config = config_of(
+        tmp_path, _name_or_path="a/b", dropout_rate=0.3, tie_word_embeddings=False,
+        encoder={"sliding_window": None, "rope_theta": 55.0}, decoder=small,
+    )  # fmt: skip
+    assert (config.name, config.dropout, config.tied_head) == ("a/b", 0.3, False)
+    assert (config.pad_id, config.bos_id, config.eos_id, config.max_len) == (5, 6, 7, 99)
+    decoder, encoder = config.decoder, config.encoder
+    assert (decoder.d_head, decoder.norm_eps, decoder.attention_bias) == (16, 0.5, True)
+    assert (decoder.rope_theta, decoder.rope_base_len) == (77.0, 99)
+    assert (encoder.rope_theta, encoder.window, any(encoder.windowed_layers)) == (55.0, None, False)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("gelu_pytorch_tanh", "gelu_tanh"), ("gelu_new", "gelu_tanh"), ("gelu", "gelu"),
+     ("silu", "silu"), ("swish", "silu"), ("relu", "relu")],
+)  # fmt: skip
+def test_activations_have_other_names_there(tmp_path: Path, theirs: str, ours: str) -> None:
+    stack = {"hidden_activation": theirs}
+    assert config_of(tmp_path, encoder=stack, decoder={}).encoder.activation == ours
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+MU_NAMES = {
+    "transformer.wte.weight": "embedding.weight", "lm_head.weight": None,
+    "module.transformer.ln_e.weight": "encoder.final_norm.weight",
+    "transformer.ln_f.weight": "decoder.final_norm.weight",
+    "transformer.e.12.ln1.weight": "encoder.12.self_attention.pre_norm.weight",
+    "transformer.e.0.ln2.weight": "encoder.0.mlp.pre_norm.weight",
+    "transformer.h.3.ln1.weight": "decoder.3.self_attention.pre_norm.weight",
+    "transformer.h.3.ln2.weight": "decoder.3.cross_attention.pre_norm.weight",
+    "transformer.h.3.ln3.weight": "decoder.3.mlp.pre_norm.weight",
+    "transformer.e.1.attn.q_linear.weight": "encoder.1.self_attention.q.weight",
+    "transformer.h.1.causal_attn.k_linear.bias": "decoder.1.self_attention.k.bias",
+    "transformer.h.1.cross_attn.v_linear.weight": "decoder.1.cross_attention.v.weight",
+    "transformer.h.1.cross_attn.out_linear.bias": "decoder.1.cross_attention.o.bias",
+    "transformer.e.1.mlp.fc1.weight": "encoder.1.mlp.up.weight",
+    "transformer.h.1.mlp.fc2.bias": "decoder.1.mlp.down.bias",
+    "e.1.ln3.weight": "e.1.ln3.weight", "e.1.mlp.fc3.weight": "e.1.mlp.fc3.weight",
+    "e.1.other.fc1.weight": "e.1.other.fc1.weight", "e.1.ln1.fc1.weight": "e.1.ln1.fc1.weight",
+    "medusa": "medusa",
+}  # fmt: skip
+GEMMA_NAMES = {
+    "model.encoder.embed_tokens.weight": "encoder.embedding.weight",
+    "model.decoder.norm.weight": "decoder.final_norm.weight",
+    "lm_head.out_proj.weight": "head.weight",
+    "model.encoder.layers.10.pre_self_attn_layernorm.weight":
+        "encoder.10.self_attention.pre_norm.weight",
+    "model.decoder.layers.0.post_cross_attn_layernorm.weight":
+        "decoder.0.cross_attention.post_norm.weight",
+    "model.decoder.layers.0.post_feedforward_layernorm.weight": "decoder.0.mlp.post_norm.weight",
+    "model.encoder.layers.1.self_attn.q_proj.weight": "encoder.1.self_attention.q.weight",
+    "model.decoder.layers.1.cross_attn.o_proj.bias": "decoder.1.cross_attention.o.bias",
+    "model.decoder.layers.1.mlp.gate_proj.weight": "decoder.1.mlp.gate.weight",
+    "model.decoder.layers.1.mlp.down_proj.weight": "decoder.1.mlp.down.weight",
+    "model.decoder.layers.1.extra.x_proj.weight": "decoder.1.extra.x.weight",
+    "medusa": "medusa",
+}  # fmt: skip
+APPLE_NAMES = {
+    "input_proj.weight": "drafter.input_proj.weight", "input_proj.bias": "drafter.input_proj.bias",
+    "rnn_u.weight": "drafter.rnn_u.weight", "rnn_u.bias": "drafter.rnn_w.bias",
+    "rnn_w.weight": "drafter.rnn_w.weight", "lm_head.0.linear.weight": "drafter.0.weight",
+    "lm_head.11.linear.bias": "drafter.11.bias", "lm_head.2.weight": "drafter.head.weight",
+    "lm_head.2.bias": None, "rnn_w.bias": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("translate", "names"),
+    [(microsoft_mu.name_of, MU_NAMES), (t5gemma.name_of, GEMMA_NAMES),
+     (apple_name_of, APPLE_NAMES)],
+)  # fmt: skip
+def test_names_by_hand(translate, names: dict[str, str | None]) -> None:
+    assert {name: translate(name) for name in names} == names
+
+
+def test_the_sizes_of_apple_s_drafter_follow_from_its_tensors() -> None:
+    """Width 4, 7 tokens: with a projection 8 -> 6 and two blocks, or without and at 8."""
+    shapes = {"rnn_u.weight": (4, 4), "rnn_u.bias": (4,), "rnn_w.weight": (4, 4),
+              "input_proj.weight": (6, 8), "input_proj.bias": (6,),
+              "lm_head.0.linear.weight": (6, 6),
+              "lm_head.0.linear.bias": (6,), "lm_head.1.linear.weight": (6, 6),
+              "lm_head.1.linear.bias": (6,), "lm_head.2.weight": (7, 6)}  # fmt: skip
+    tensors = {name: np.full(shape, i) for i, (name, shape) in enumerate(shapes.items())}
+    config, weights = read_apple_drafter(tensors)
+    assert config == DrafterConfig(d_model=4, vocab_size=7, d_exit=6, n_blocks=2, rnn=True)
+    assert weights.keys() == {apple_name_of(name) for name in shapes}
+    assert (weights["drafter.rnn_w.bias"] == 1).all()
+    plain, _ = read_apple_drafter({"lm_head.0.weight": np.ones((7, 8))})
+    assert plain == DrafterConfig(d_model=4, vocab_size=7, d_exit=8, n_blocks=0, rnn=False)
+    with pytest.raises(WeightsError, match="must have Apple's names, got 'x'"):
+        read_apple_drafter({"x": np.ones(1), "lm_head.0.weight": np.ones((7, 8))})
+    with pytest.raises(WeightsError, match="must have a head"):
+        read_apple_drafter({})
+    with pytest.raises(WeightsError, match=r"missing .*rnn_w.bias"):
+        read_apple_drafter({n: t for n, t in tensors.items() if n != "rnn_u.bias"})
 
 
 # -- the tied head ---------------------------------------------------------------------------------

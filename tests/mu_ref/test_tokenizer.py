@@ -115,6 +115,40 @@ def test_saving_and_loading_keeps_every_token(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["tokenizer.json"]
 
 
+def test_a_file_that_pads_or_truncates_is_read_without_that(tmp_path: Path) -> None:
+    plain = tokenizers.Tokenizer.from_file(str(PATH))
+    plain.enable_padding(length=64)
+    plain.enable_truncation(2)
+    plain.save(str(tmp_path / "padded.json"))
+    other = Tokenizer.load(tmp_path / "padded.json")
+    texts = ["turn on wifi please", "a"]
+    assert [other.encode(text) for text in texts] == [TOKENIZER.encode(text) for text in texts]
+    assert other.encode_batch(texts) == TOKENIZER.encode_batch(texts)
+
+
+def test_merges_may_be_written_as_texts_as_older_files_have_them(tmp_path: Path) -> None:
+    document = json.loads(PATH.read_text(encoding="utf-8"))
+    document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+    (tmp_path / "old.json").write_text(json.dumps(document), encoding="utf-8")
+    old, rng = Tokenizer.load(tmp_path / "old.json"), np.random.default_rng(0)
+    tokens = TOKENIZER.encode("bluetooth")
+    letters = [token for letter in "bluetooth" for token in TOKENIZER.encode(letter)]
+    assert old.encode("bluetooth") == tokens
+    assert old.split_tokens(tokens, 1.0, rng) == letters
+
+
+def test_a_trained_tokenizer_has_bytes_in_order_and_splits_digits_and_words() -> None:
+    trained = train_tokenizer(["Go 2020 go 2020", "go on"] * 20, 280)
+    vocab = json.loads(trained._backend.to_str())["model"]["vocab"]
+    names = sorted(vocab, key=vocab.get)
+    assert names[:3] == ["<pad>", "<s>", "</s>"]
+    assert names[3:259] == sorted(names[3:259])
+    assert [trained.decode([t]) for t in trained.encode("2020")] == ["2", "0", "2", "0"]
+    assert [trained.decode([t]) for t in trained.encode("GO go")] == ["go", " go"]
+    assert trained.encode("\uff27\uff2f") == trained.encode("go")  # full-width letters
+    assert train_tokenizer(["x"], 259).vocab_size == 259
+
+
 def test_a_vocabulary_without_room_for_bytes_is_refused() -> None:
     with pytest.raises(InputError, match="at least 259, got 258"):
         train_tokenizer(["x"], 258)

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,126 @@ def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arrays["h"], half)
 
 
+def raw_file(path: Path, header: dict, data: bytes) -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def test_tensors_are_read_from_where_the_header_says_whatever_its_order(tmp_path: Path) -> None:
+    header = {
+        "second": {"dtype": "I16", "shape": [3], "data_offsets": [4, 10]},
+        "first": {"dtype": "I8", "shape": [2, 2], "data_offsets": [0, 4]},
+        "third": {"dtype": "U8", "shape": [], "data_offsets": [10, 11]},
+    }
+    data = struct.pack("<4b3hB", 1, -2, 3, -4, 500, -600, 700, 255)
+    tensors, metadata = read_safetensors(raw_file(tmp_path / "a.safetensors", header, data))
+    assert metadata == {}
+    assert tensors["first"].tolist() == [[1, -2], [3, -4]]
+    assert tensors["second"].tolist() == [500, -600, 700]
+    assert tensors["third"].tolist() == 255
+    assert [t.dtype for t in tensors.values()] == [np.int16, np.int8, np.uint8]
+
+
+def test_a_tensor_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    header = {"b": {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}}
+    path = raw_file(tmp_path / "a.safetensors", header, b"\x01")
+    with pytest.raises(WeightsError, match="b must be a float or an integer, got BOOL"):
+        read_safetensors(path)
+
+
+def test_names_that_are_missing_and_unknown_are_listed_in_order(saved: Path) -> None:
+    weights = random_weights(tiny(), 0, np.float32)
+    for name in ("encoder.final_norm.weight", "decoder.final_norm.weight"):
+        del weights[name]
+    weights |= {name: np.zeros(1, np.float32) for name in ("z", "a", "m", "b")}
+    with pytest.raises(
+        WeightsError,
+        match=r"missing \['decoder.final_norm.weight', 'encoder.final_norm.weight'\] \(2 in all\), "
+        r"unknown \['a', 'b', 'm'\] \(4 in all\)",
+    ):
+        load_weights(with_tensors(saved, weights))
+
+
+# -- which weights there are -----------------------------------------------------------------------
+
+
+def layer_by_hand(site: str, d: int, cross: int | None = None, *, dual: bool = True,
+                  layer_norm: bool = False, gated: bool = False):  # fmt: skip
+    """The tensors of one layer: width d, MLP 32, 4 heads and 2 kv heads of 4, no biases."""
+    shapes = {}
+    widths = {"self_attention": d, "cross_attention": cross, "mlp": d}  # what k and v read
+    for sub, d_key in widths.items():
+        if d_key is None:
+            continue
+        for norm in ("pre_norm", "post_norm") if dual else ("pre_norm",):
+            for kind in ("weight", "bias") if layer_norm else ("weight",):
+                shapes[f"{site}.{sub}.{norm}.{kind}"] = (d,)
+        if sub != "mlp":
+            shapes |= {
+                f"{site}.{sub}.q.weight": (16, d),
+                f"{site}.{sub}.k.weight": (8, d_key),
+                f"{site}.{sub}.v.weight": (8, d_key),
+                f"{site}.{sub}.o.weight": (d, 16),
+            }
+    shapes |= {f"{site}.mlp.up.weight": (32, d), f"{site}.mlp.down.weight": (d, 32)}
+    return shapes | ({f"{site}.mlp.gate.weight": (32, d)} if gated else {})
+
+
+def one_layer(**changes: object) -> ModelConfig:
+    """Return tiny's widths with a single layer in each stack and no biases."""
+    fields = {"n_layers": 1, "windowed_layers": (False,), "attention_bias": False,
+              "mlp_bias": False} | changes  # fmt: skip
+    config = tiny()
+    return replace(
+        config, encoder=replace(config.encoder, **fields), decoder=replace(config.decoder, **fields)
+    )
+
+
+def test_the_weights_of_two_stacks_with_tables_and_widths_of_their_own() -> None:
+    config = one_layer(norm_kind="layer", norm_placement="pre", gated=True, embed_norm=True)
+    narrow = {"norm_kind": "rms", "embed_norm": False, "gated": False, "d_model": 12}
+    config = replace(
+        config, encoder=replace(config.encoder, **narrow), shared_embedding=False,
+        tied_head=False, head_bias=True, encoder_vocab_size=7,
+    )  # fmt: skip
+    assert weight_shapes(config) == {
+        "encoder.embedding.weight": (7, 12), "decoder.embedding.weight": (61, 16),
+        **layer_by_hand("encoder.0", 12, dual=False), "encoder.final_norm.weight": (12,),
+        "decoder.embed_norm.weight": (16,), "decoder.embed_norm.bias": (16,),
+        **layer_by_hand("decoder.0", 16, 12, dual=False, layer_norm=True, gated=True),
+        "decoder.final_norm.weight": (16,), "decoder.final_norm.bias": (16,),
+        "head.weight": (61, 16), "head.bias": (61,),
+    }  # fmt: skip
+
+
+def test_the_weights_of_one_stack_alone() -> None:
+    both = replace(one_layer(), encoder_vocab_size=7, shared_embedding=False)
+    assert weight_shapes(replace(both, encoder=None)) == {
+        "decoder.embedding.weight": (61, 16), **layer_by_hand("decoder.0", 16),
+        "decoder.final_norm.weight": (16,),
+    }  # fmt: skip
+    # without a decoder there is no head, and the encoder's table has vocab_size rows
+    alone = replace(both, decoder=None, head_bias=True, tied_head=False)
+    assert weight_shapes(alone) == {
+        "encoder.embedding.weight": (61, 16), **layer_by_hand("encoder.0", 16),
+        "encoder.final_norm.weight": (16,),
+    }  # fmt: skip
+
+
+def test_biases_stand_beside_their_matrices() -> None:
+    shapes = weight_shapes(one_layer(attention_bias=True))
+    sites = ("encoder.0.self_attention", "decoder.0.self_attention", "decoder.0.cross_attention")
+    assert {n for n in shapes if n.endswith("bias")} == {
+        f"{site}.{name}.bias" for site in sites for name in "qkvo"
+    }
+    assert shapes["decoder.0.cross_attention.k.bias"] == (8,)
+    only = weight_shapes(one_layer(mlp_bias=True))
+    assert {n for n in only if n.endswith("bias")} == {
+        f"{stack}.0.mlp.{name}.bias" for stack in ("encoder", "decoder") for name in ("up", "down")
+    }
+
+
 # -- initial weights -------------------------------------------------------------------------------
 
 
@@ -188,3 +309,24 @@ def test_initial_weights_have_the_asked_spread_and_gains_that_do_nothing() -> No
             gain
         }
         assert not any(w.any() for n, w in weights.items() if n.endswith("bias"))
+
+
+def test_tables_and_norms_after_sublayers_may_start_with_another_size() -> None:
+    for kind, offset in (("rms", 0), ("rms_plus_one", 1)):
+        config = tiny(norm_kind=kind)
+        weights = initial_weights(
+            config,
+            np.random.default_rng(0),
+            0.05,
+            np.float16,
+            embedding_std=0.5,
+            post_norm_gain=0.25,
+        )
+        assert {w.dtype for w in weights.values()} == {np.dtype(np.float16)}
+        assert weights["embedding.weight"].std() == pytest.approx(0.5, rel=0.1)
+        assert weights["encoder.0.mlp.up.weight"].std() == pytest.approx(0.05, rel=0.15)
+        gains = {n.split(".")[-2]: set(w.tolist()) for n, w in weights.items() if "norm" in n}
+        assert gains["post_norm"] == {0.25 - offset}
+        assert gains["pre_norm"] == gains["final_norm"] == {1 - offset}
+        plain = initial_weights(config, np.random.default_rng(0), 0.05)
+        assert plain["embedding.weight"].std() == pytest.approx(0.05, rel=0.1)

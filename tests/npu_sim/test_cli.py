@@ -110,7 +110,7 @@ def test_interrupting_leaves_no_traceback(npu_sim, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("npu_sim.cli.run.simulate", interrupt)
+    monkeypatch.setattr("npu_sim.cli.run.simulate_program", interrupt)
     assert npu_sim("run", "tiny") == (130, "", "error: interrupted\n")
 
 

@@ -9,7 +9,7 @@ from npu_strategies import WIDTHS, precisions
 from mu_ref.presets import tiny
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.formula import op_cost
 
 
@@ -33,7 +33,7 @@ chips = st.one_of(st.sampled_from(ALL_WIDTHS).map(npu), tight)
 
 def cycles(config, request, precision, chip):
     n_input, n_output, batch = request
-    return simulate(
+    return simulate_program(
         record_request(config, n_input, n_output, precision, batch), chip, fidelity="roofline"
     ).latency_cycles
 
@@ -73,7 +73,7 @@ def test_a_better_chip_is_never_slower(config, request, precision, chip, path):
 def test_time_is_at_least_what_each_engine_needs_alone(config, request, precision, chip):
     n_input, n_output, batch = request
     program = record_request(config, n_input, n_output, precision, batch)
-    report = simulate(program, chip, fidelity="roofline")
+    report = simulate_program(program, chip, fidelity="roofline")
     peak = max(
         chip.matrix.w8a8_macs_per_cycle,
         chip.matrix.w8a16_macs_per_cycle,
@@ -91,7 +91,7 @@ def test_time_is_at_least_what_each_engine_needs_alone(config, request, precisio
 def test_the_operations_add_up_to_the_report(config, request, precision, chip):
     n_input, n_output, batch = request
     program = record_request(config, n_input, n_output, precision, batch)
-    report = simulate(program, chip, fidelity="roofline")
+    report = simulate_program(program, chip, fidelity="roofline")
     costs = [op_cost(op, chip) for op in program.ops]
     overhead = len(program.calls) * chip.per_inference_overhead_cycles
     assert report.latency_cycles == sum(cost.cycles for cost in costs) + overhead
@@ -104,7 +104,7 @@ def test_the_operations_add_up_to_the_report(config, request, precision, chip):
 def test_the_same_request_gives_the_same_report(config, request, precision, chip):
     n_input, n_output, batch = request
     first, second = (
-        simulate(
+        simulate_program(
             record_request(config, n_input, n_output, precision, batch), chip, fidelity="roofline"
         ).to_json()
         for _ in range(2)

@@ -10,6 +10,7 @@ from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import preset, tiny
 from mu_ref.weights import count_parameters, initial_weights, weight_shapes
 from npu_sim.errors import WorkloadError
+from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.recorder import RecordOps
 from npu_sim.program.request import record_request
@@ -95,7 +96,7 @@ def test_the_recorder_returns_the_inner_executors_logits_bit_for_bit(config):
     target = rng.integers(1, config.vocab_size, (2, 4))
     source = None if config.encoder is None else rng.integers(1, config.vocab_size, (2, 5))
     valid = None if source is None else np.array([[True] * 5, [True] * 3 + [False] * 2])
-    recorder = RecordOps(config, W8A16, inner)
+    recorder = RecordOps(describe(config), W8A16, inner)
     recorder.log.begin("decode")
     recorded = forward(recorder, config, source, valid, target)
     plain = forward(inner, config, source, valid, target)
@@ -108,7 +109,7 @@ def test_generation_through_the_recorder_writes_the_same_tokens():
     inner = ReferenceOps(initial_weights(config, np.random.default_rng(0), std=0.5))
     source = np.array([[5, 9, 3], [7, 7, 0]])
     valid = source != 0
-    recorder = RecordOps(config, W8A16, inner)
+    recorder = RecordOps(describe(config), W8A16, inner)
     recorder.log.begin("request")
     assert generate(recorder, config, source, valid, 6) == generate(inner, config, source, valid, 6)
 
@@ -120,7 +121,7 @@ def test_with_and_without_values_the_program_is_the_same(config):
     source = None if config.encoder is None else target
     valid = None if source is None else np.ones(source.shape, bool)
     calls = []
-    for ops in (RecordOps(config, W8A16), RecordOps(config, W8A16, inner)):
+    for ops in (RecordOps(describe(config), W8A16), RecordOps(describe(config), W8A16, inner)):
         ops.log.begin("decode")
         forward(ops, config, source, valid, target)
         calls.append(ops.log.calls())
@@ -189,6 +190,14 @@ def test_an_unknown_width_lists_those_that_exist():
         Precision(kv_bits=7)
 
 
+def test_values_are_computed_of_no_architecture_that_is_only_described():
+    config = decoder_only()
+    inner = ReferenceOps(initial_weights(config, np.random.default_rng(0)))
+    with pytest.raises(WorkloadError, match="must be one that mu_ref runs"):
+        RecordOps(replace(describe(config), positions="none"), W8A16, inner)
+
+
 def test_recording_without_a_phase_says_what_to_call():
+    ops = RecordOps(describe(decoder_only()), W8A16)
     with pytest.raises(WorkloadError, match="call begin first"):
-        forward(RecordOps(decoder_only(), W8A16), decoder_only(), None, None, np.ones((1, 2), int))
+        forward(ops, decoder_only(), None, None, np.ones((1, 2), int))

@@ -8,14 +8,14 @@ from npu_sim.errors import HardwareError, WorkloadError
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate, simulate_request
+from npu_sim.report.fidelity import simulate, simulate_program
 from npu_sim.roofline.formula import op_cost
 
 DECODER_ONLY = replace(tiny(), encoder=None)
 
 
 def report(config=None, n_input=6, n_output=4, **options):
-    return simulate_request(
+    return simulate(
         config or tiny(),
         "teaching-npu",
         n_input,
@@ -57,7 +57,7 @@ def test_the_first_token_of_a_decoder_only_model_needs_the_prefill_alone():
 def test_totals_are_the_sums_over_operations_and_calls():
     program = record_request(tiny(), 6, 4, Precision())
     chip = npu("teaching-npu")
-    found = simulate(program, chip, fidelity="roofline")
+    found = simulate_program(program, chip, fidelity="roofline")
     costs = [op_cost(op, chip) for op in program.ops]
     calls_cycles = len(program.calls) * 100_000  # 100 us at 1 GHz
     assert found.latency_cycles == sum(cost.cycles for cost in costs) + calls_cycles
@@ -65,6 +65,41 @@ def test_totals_are_the_sums_over_operations_and_calls():
     assert found.macs == program.total("macs")
     assert found.latency_cycles == sum(phase.cycles for phase in found.phases)
     assert 0 < found.utilization < 1
+
+
+@pytest.mark.parametrize("fidelity", ["roofline", "tile"])
+def test_an_llm_runtime_adds_its_work_per_call_and_per_position(fidelity):
+    chip = npu("teaching-npu").with_changes(  # microseconds are thousands of cycles here
+        {"geniex_overhead_us": 3.0, "geniex_position_us": 2.0}
+    )
+    program = record_request(DECODER_ONLY, 6, 4, Precision())
+    native, hosted = (
+        simulate_program(replace(program, runtime=runtime), chip, fidelity=fidelity)
+        for runtime in ("native", "geniex")
+    )
+    prefill, steps = 3_000 + 6 * 2_000, 3 * (3_000 + 2_000)  # six positions, then one a step
+    assert hosted.latency_cycles - native.latency_cycles == prefill + steps
+    assert hosted.ttft_cycles - native.ttft_cycles == prefill
+    more = [b.limit_cycles["overhead"] - a.limit_cycles["overhead"]
+            for a, b in zip(native.phases, hosted.phases, strict=True)]  # fmt: skip
+    assert more == [prefill, steps]
+
+
+@pytest.mark.parametrize("fidelity", ["roofline", "tile"])
+def test_a_phase_is_the_sum_of_its_calls_and_its_limits(fidelity):
+    found = report(n_output=3, fidelity=fidelity)
+    assert [phase.phase for phase in found.phases] == ["encode", "decode"]
+    assert found.ttft_cycles + found.phases[1].cycles * 2 / 3 == pytest.approx(
+        found.latency_cycles, rel=0.01
+    )  # two of three steps come after the first token, and steps differ little
+    for phase in found.phases:
+        ops = [op for op in found.program.ops if op.phase == phase.phase]
+        assert phase.macs == sum(op.macs for op in ops)
+        assert phase.cycles == sum(phase.limit_cycles.values())
+        assert phase.to_json()["energy_mj"] == pytest.approx(1000 * phase.energy_joules)
+    idle_w, seconds = found.npu.energy.idle_watts, found.latency_ms / 1000
+    assert found.to_json()["energy_mj"] / 1000 == pytest.approx(found.energy_joules)
+    assert found.energy_joules > idle_w * seconds > 0
 
 
 def test_a_budget_is_met_or_missed_with_its_margin():
@@ -110,6 +145,6 @@ def test_json_says_that_it_is_simulated_and_adds_up():
 
 def test_an_unknown_npu_or_a_senseless_budget_is_refused():
     with pytest.raises(HardwareError, match="NPU must be one of"):
-        simulate_request(tiny(), "abacus", 1, 1, Precision())
+        simulate(tiny(), "abacus", 1, 1, Precision())
     with pytest.raises(WorkloadError, match="budget_ms must be a positive number"):
         report(budget_ms=0)

@@ -12,10 +12,12 @@ from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.redrafter.generate import speculate
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import npu
+from npu_sim.program.call import call_program
+from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
-from npu_sim.program.recorder import RecordOps
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
+from npu_sim.speculate.drafter import draft_program, drafting_ops
 from npu_sim.speculate.request import record_speculation
 
 W8A16 = Precision()
@@ -40,6 +42,19 @@ def test_products_of_a_request_equal_the_count_by_hand():
     assert program.total("macs", "verify") == verify
 
 
+def test_steps_of_a_request_are_the_calls_that_are_priced_alone():
+    program = record_speculation(tiny(), DRAFTER, 5, 6, W8A16, **SIZES)
+    model = describe(tiny())
+    draft = draft_program(model, DRAFTER, 3, 4, W8A16)
+    assert program.calls[4] == draft.calls[0]
+    assert program.stored_weight_bytes == draft.stored_weight_bytes
+    for call, n_past in zip((program.calls[3], program.calls[5]), (1, 3), strict=True):
+        verify = call_program(model, "verify", 13, n_past + 13, 5, W8A16).calls[0].ops
+        assert call.ops[: len(verify)] == verify
+        kept = [op.kind for op in call.ops[len(verify) :]]
+        assert kept == ["keep_slots"] * 4 + ["take_tokens"]  # k and v of two layers
+
+
 def test_packing_makes_verification_cheaper_and_leaves_drafting_as_it_is():
     whole = record_speculation(tiny(), DRAFTER, 5, 6, W8A16, **SIZES)
     packed = record_speculation(tiny(), DRAFTER, 5, 6, W8A16, **SIZES, n_packed=7)
@@ -59,7 +74,7 @@ def test_reading_costs_the_same_with_and_without_drafts_and_weights_are_the_draf
 
 
 def test_a_speculative_request_can_be_priced():
-    report = simulate(record_speculation(tiny(), DRAFTER, 5, 6, W8A16, **SIZES),
+    report = simulate_program(record_speculation(tiny(), DRAFTER, 5, 6, W8A16, **SIZES),
                       npu("hexagon-x-elite"), budget_ms=500.0)  # fmt: skip
     cycles = {phase.phase: phase.cycles for phase in report.phases}
     assert set(cycles) == {"encode", "decode", "draft", "verify"}
@@ -73,8 +88,7 @@ def test_a_decoder_only_model_prefills():
 
 
 def test_speculative_decoding_itself_runs_on_the_recorder():
-    ops = RecordOps(tiny(), W8A16)
-    ops.log.shapes |= drafter_shapes(DRAFTER)
+    ops = drafting_ops(describe(tiny()), DRAFTER, W8A16)
     ops.log.begin("decode")
     prompt = np.full((2, 1), 1)
     drafts = proposer(ops, tiny(), DRAFTER, Search(beam_width=3, draft_len=4))

@@ -2,12 +2,13 @@
 
 import csv
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from npu_sim.errors import NpuSimError, SweepError
-from npu_sim.whatif.measure import measure
+from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.sweep import local_executor, run_sweep
 from npu_sim.whatif.sweep_toml import read_spec, spec_from
 
@@ -60,7 +61,7 @@ def test_a_row_is_the_simulation_of_its_point_and_a_failing_one_has_a_reason(tmp
             assert "tiny must fit the 1.00 kB DRAM" in row["reason"]
             assert row["latency_ms"] == ""
         else:
-            alone = measure(spec.base.with_fields(changes))
+            alone = evaluate(spec.base.with_fields(changes))
             assert float(row["latency_ms"]) == pytest.approx(alone["latency_ms"], rel=1e-8)
             assert float(row["dram_bytes"]) == alone["dram_bytes"]
 
@@ -118,6 +119,37 @@ def test_parts_of_another_sweep_are_not_mixed_in(tmp_path):
     other = spec_from(SPEC.replace("seed = 7", "seed = 8"))
     with pytest.raises(SweepError, match="must hold parts of this sweep"):
         run_sweep(other, tmp_path / "a.csv", chunk=7)
+
+
+def test_parts_of_another_version_are_not_mixed_in(tmp_path, monkeypatch):
+    def kill(done, _total):
+        if done:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_sweep(spec_from(SPEC), tmp_path / "a.csv", progress=kill, chunk=7)
+    versions = {"mu_ref": "0.0.0", "numpy": "0.0.0", "python": "0.0.0"}
+    monkeypatch.setattr("npu_sim.whatif.sweep._versions", lambda: versions)
+    with pytest.raises(SweepError, match=r"got another specification, chunk or\s+version"):
+        run_sweep(spec_from(SPEC), tmp_path / "a.csv", chunk=7)
+
+
+def test_a_sweep_that_stops_takes_back_what_waits(tmp_path, monkeypatch):
+    started = []
+
+    def slow(_text, start, _stop):
+        started.append(start)
+        time.sleep(0.02)
+        return ""
+
+    def kill(done, _total):
+        if done:
+            raise KilledError
+
+    monkeypatch.setattr("npu_sim.whatif.sweep.evaluate_chunk", slow)
+    with ThreadPoolExecutor(1) as threads, pytest.raises(KilledError):
+        run_sweep(spec_from(SPEC), tmp_path / "a.csv", threads, progress=kill, chunk=1)
+    assert len(started) < 18  # of 36: what ran while the first was written, no more
 
 
 def test_a_dask_cluster_gives_the_same_bytes(tmp_path):
@@ -205,9 +237,9 @@ def test_many_random_lengths_are_measured_as_single_ones(tmp_path):
         changed = spec.base.with_fields(spec.point(index))
         if row["reason"]:
             with pytest.raises(NpuSimError) as refused:
-                measure(changed)
+                evaluate(changed)
             assert str(refused.value) == row["reason"]
         else:
-            alone = measure(changed)
+            alone = evaluate(changed)
             assert float(row["latency_ms"]) == pytest.approx(alone["latency_ms"], rel=1e-8)
             assert float(row["ttft_ms"]) == pytest.approx(alone["ttft_ms"], rel=1e-8)

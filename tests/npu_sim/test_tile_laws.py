@@ -12,7 +12,7 @@ from npu_sim.errors import CapacityError
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate
+from npu_sim.report.fidelity import simulate_program
 from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import call_tasks, simulate_tiles
 from npu_sim.tile.tasks import ENGINES, TASK
@@ -66,10 +66,10 @@ def test_any_more_sram_is_never_slower(config, request, precision, chip, more):
 def test_time_is_at_least_the_roofline_of_every_engine(config, request, precision, chip):
     program = record_request(config, *request[:2], precision, request[2])
     try:
-        report = simulate(program, chip)
+        report = simulate_program(program, chip)
     except CapacityError:
         return
-    bare = simulate(program, chip, fidelity="roofline")
+    bare = simulate_program(program, chip, fidelity="roofline")
     for phase, bound in zip(report.phases, bare.phases, strict=True):
         assert phase.macs == bound.macs
         assert phase.cycles >= bound.limit_cycles["overhead"]

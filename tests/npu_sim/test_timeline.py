@@ -9,8 +9,8 @@ from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
-from npu_sim.report.fidelity import simulate
-from npu_sim.report.tile_phases import shares
+from npu_sim.report.fidelity import simulate_program
+from npu_sim.report.shares import shares
 from npu_sim.show.csv_file import write_csv
 from npu_sim.show.gantt import draw_gantt
 from npu_sim.show.pictures import draw_breakdown, draw_roofline
@@ -20,7 +20,7 @@ from npu_sim.tile.tasks import ENGINES
 
 def report(model=None, chip="teaching-npu", n_input=5, n_output=3, **changes):
     program = record_request(model or tiny(), n_input, n_output, Precision(weight_bits=4))
-    return simulate(program, npu(chip).with_changes(changes))
+    return simulate_program(program, npu(chip).with_changes(changes))
 
 
 @pytest.fixture

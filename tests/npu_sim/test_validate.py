@@ -13,7 +13,7 @@ from npu_sim.evidence.calibrate import CONSTANTS, X2, X, changed_values, fitted_
 from npu_sim.evidence.cases import calibration_cases, read_cases
 from npu_sim.evidence.fit import Constant, fit_constants
 from npu_sim.evidence.gemm import GEMM_NPUS, calibrate_gemms, gemm_rows, predict_us
-from npu_sim.evidence.validate import bare_npu, validate
+from npu_sim.evidence.validate import Prediction, Validation, bare_npu, validate
 from npu_sim.hardware.presets import npu
 from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
@@ -54,6 +54,19 @@ def test_errors_are_what_arithmetic_says(tmp_path):
     assert data["max_ape"] == pytest.approx(max(np.abs(errors)))
     assert data["by_phase"]["decode"] is None
     assert set(data["by_precision"]) == {"fp16"}
+
+
+def test_groups_have_the_mean_and_the_median_of_their_errors(tmp_path):
+    case = read_cases(write(tmp_path, ROW))[0]
+    rows = [
+        Prediction(case=case, npu=name, predicted_ms=1.303 * factor, roofline_ms=1.0)
+        for name, factor in [("a", 1.1), ("a", 0.9), ("a", 1.4), ("b", 1.25)]
+    ]
+    found = Validation(rows=tuple(rows))
+    groups = found.by(lambda row: row.npu)
+    assert groups["a"] == pytest.approx({"n": 3, "mape": 0.2, "median_ape": 0.1})
+    assert groups["b"] == pytest.approx({"n": 1, "mape": 0.25, "median_ape": 0.25})
+    assert found.to_json()["median_ape"] == pytest.approx(0.175)  # of 0.1, 0.1, 0.25, 0.4
 
 
 def test_another_npu_can_be_simulated_and_a_faster_one_is_faster(tmp_path):
@@ -145,6 +158,18 @@ def test_a_constant_that_no_row_depends_on_stays_at_its_prior_and_is_said_to():
     assert fit.values == pytest.approx([2.0, 3.0], rel=0.01)
     assert fit.informed[1] == pytest.approx(0, abs=1e-9)
     assert fit.uncertainty[1] == pytest.approx(0.4)
+
+
+def test_a_fit_goes_on_until_little_is_left_to_gain():
+    # a curve on which the first step is too long, and gains less than 1
+    def predict(logarithms):
+        theta = logarithms[0]
+        return np.array([theta + 5 * theta**2])
+
+    true = np.log(1.07)
+    measured = np.exp([true + 5 * true**2])
+    fit = fit_constants((constant("c", 1.0, spread=9.0),), predict, measured, range(1))
+    assert fit.values[0] == pytest.approx(1.07, rel=3e-3)
 
 
 def test_bounds_hold():

@@ -4,7 +4,7 @@ import pytest
 
 from npu_sim.errors import NpuSimError
 from npu_sim.whatif.compare import compare
-from npu_sim.whatif.measure import measure
+from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.scenario_toml import base_scenario
 from npu_sim.whatif.sensitivity import sensitivity
 from npu_sim.whatif.solve import solve
@@ -36,11 +36,11 @@ def test_a_tornado_is_sorted_and_moves_in_the_right_direction():
 )
 def test_a_search_finds_a_value_that_just_reaches_the_target(name, metric, factor):
     scenario = base()
-    target = measure(scenario)[metric] * factor
+    target = evaluate(scenario)[metric] * factor
     answer = solve(scenario, name, metric, target)
     assert answer.needed is not None
     whole = round(answer.needed)
-    assert measure(scenario.with_fields({answer.path: whole}))[metric] == pytest.approx(
+    assert evaluate(scenario.with_fields({answer.path: whole}))[metric] == pytest.approx(
         target, rel=1e-2
     )
 
@@ -55,8 +55,8 @@ def test_a_target_out_of_reach_is_said_to_be():
 def test_costs_of_a_comparison_add_up_to_the_requests():
     a, b = base(), base(npu="hexagon-x-elite")
     found = compare(a, b)
-    assert found.totals_ms[0] == pytest.approx(measure(a)["latency_ms"], rel=1e-9)
-    assert found.totals_ms[1] == pytest.approx(measure(b)["latency_ms"], rel=1e-9)
+    assert found.totals_ms[0] == pytest.approx(evaluate(a)["latency_ms"], rel=1e-9)
+    assert found.totals_ms[1] == pytest.approx(evaluate(b)["latency_ms"], rel=1e-9)
     assert found.fields["npu.clock_hz"] == (a.npu.clock_hz, b.npu.clock_hz)
     assert compare(a, a).fields == {}
 
@@ -67,6 +67,8 @@ def test_costs_of_a_comparison_add_up_to_the_requests():
         (lambda: solve(base(), "warp", "latency_ms", 1), "field must be one of"),
         (lambda: solve(base(), "clock", "beauty", 1), "metric must be one of"),
         (lambda: solve(base(), "clock", "latency_ms", -1), "must be a positive number"),
+        (lambda: evaluate(base(), "guess"), "fidelity must be one of tile, roofline; got 'guess'"),
+        (lambda: sensitivity(base(), fidelity="cycle"), "fidelity must be one of"),
         (lambda: sensitivity(base(), share=2), r"share must lie in \(0, 1\)"),
     ],
 )

@@ -17,10 +17,10 @@ from mu_ref.model import mu
 from mu_ref.model.decoder import decode
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import preset, tiny
+from mu_ref.redrafter.apple import accept_apple
 from mu_ref.redrafter.beams import Beams
 from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.steps import Statistics
-from mu_ref.redrafter.verify import accept_apple
 from mu_ref.weights import initial_weights
 
 N_DRAWS, PART, VOCAB, WIDTH, LENGTH = 200_000, 10_000, 5, 2, 2
@@ -35,22 +35,22 @@ def markov_model() -> tuple[ModelConfig, ReferenceOps]:
         small, n_layers=1, window=1, windowed_layers=(True,), norm_placement=stack.norm_placement,
         d_model=4, d_ff=4, n_heads=1, n_kv_heads=1, d_head=2,
     )  # fmt: skip
-    config = replace(
+    model = replace(
         tiny(), encoder=None, decoder=decoder, vocab_size=VOCAB, encoder_vocab_size=VOCAB,
         pad_id=0, bos_id=1, eos_id=2, mask_decoder_pads=False,
     )  # fmt: skip
-    return config, ReferenceOps(initial_weights(config, np.random.default_rng(6), std=0.8))
+    return model, ReferenceOps(initial_weights(model, np.random.default_rng(6), std=0.8))
 
 
 @pytest.fixture(scope="module")
 def chain() -> tuple[ModelConfig, ReferenceOps, np.ndarray]:
     """The model, and P[x, y], the probability of y after x."""
-    config, ops = markov_model()
+    model, ops = markov_model()
     tokens = np.arange(VOCAB)[:, None]
-    hidden = decode(ops, config, tokens, np.ones(tokens.shape, bool), None)
-    logits = mu.logits(ops, config, hidden)[:, 0].astype(np.float64)
+    hidden = decode(ops, model, tokens, np.ones(tokens.shape, bool), None)
+    logits = mu.logits(ops, model, hidden)[:, 0].astype(np.float64)
     p = np.exp(logits)
-    return config, ops, p / p.sum(axis=1, keepdims=True)
+    return model, ops, p / p.sum(axis=1, keepdims=True)
 
 
 def drafter_of(kind: str, p: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ def chi_square_z(drawn: np.ndarray, p: np.ndarray) -> float:
 
 
 def drawn_by_speculation(
-    config: ModelConfig, ops: ReferenceOps, beams: np.ndarray, seed: int
+    model: ModelConfig, ops: ReferenceOps, beams: np.ndarray, seed: int
 ) -> np.ndarray:
     """Tokens 2 to 4 of every text: the first ones that drafts may touch."""
     prompt, rng = np.full((PART, 1), START), np.random.default_rng(seed)
@@ -100,7 +100,7 @@ def drawn_by_speculation(
     for _ in range(N_DRAWS // PART):
         texts, done = np.zeros((PART, 4), np.int64), np.zeros(PART, np.int64)
         for step in speculate(
-            ops, config, lambda _, token, longest: Beams(beams[token][:, :, : longest + 1]), None,
+            ops, model, lambda _, token, longest: Beams(beams[token][:, :, : longest + 1]), None,
             prompt, np.ones(prompt.shape, bool), 4, Sampling(temperature=1.0), rng,
             stop_at_eos=False,
         ):  # fmt: skip
@@ -117,8 +117,8 @@ def drawn_by_speculation(
 def test_sampling_with_drafts_has_the_models_distribution(
     chain: tuple[ModelConfig, ReferenceOps, np.ndarray], kind: str
 ) -> None:
-    config, ops, p = chain
-    drawn = drawn_by_speculation(config, ops, best_beams(drafter_of(kind, p)), seed=11)
+    model, ops, p = chain
+    drawn = drawn_by_speculation(model, ops, best_beams(drafter_of(kind, p)), seed=11)
     assert chi_square_z(drawn, three_tokens(p, p[START])) < 3
 
 
@@ -126,7 +126,7 @@ def test_apples_rule_can_be_switched_on_and_is_seen_to_change_the_texts(
     chain: tuple[ModelConfig, ReferenceOps, np.ndarray],
 ) -> None:
     """The first token is the model's own, the second meets the rule; the drafter is perfect."""
-    config, ops, p = chain
+    model, ops, p = chain
     beams, log_q = best_beams(p), np.log(p)
     prompt, rng = np.full((20_000, 1), START), np.random.default_rng(5)
 
@@ -137,7 +137,7 @@ def test_apples_rule_can_be_switched_on_and_is_seen_to_change_the_texts(
     texts = {}
     for apple_rule in (False, True):
         steps = speculate(
-            ops, config, drafts, None, prompt, np.ones(prompt.shape, bool), 3,
+            ops, model, drafts, None, prompt, np.ones(prompt.shape, bool), 3,
             Sampling(temperature=1.0), rng, stop_at_eos=False, apple_rule=apple_rule,
         )  # fmt: skip
         first, second = next(steps).tokens[:, 0], next(steps).tokens[:, 0]
@@ -149,7 +149,7 @@ def test_apples_rule_can_be_switched_on_and_is_seen_to_change_the_texts(
     full = np.ones((1, 1), bool)
     for sampling in (Sampling(), Sampling(temperature=1.0, top_k=2)):
         with pytest.raises(InputError, match="Apple's rule must sample"):
-            next(speculate(ops, config, drafts, None, prompt[:1], full, 3, sampling, rng,
+            next(speculate(ops, model, drafts, None, prompt[:1], full, 3, sampling, rng,
                            apple_rule=True))  # fmt: skip
 
 
@@ -199,16 +199,16 @@ def test_the_statistic_accepts_plain_sampling_and_notices_three_percent() -> Non
 def test_drafts_of_a_perfect_drafter_are_kept_more_often_than_those_of_a_bad_one(
     chain: tuple[ModelConfig, ReferenceOps, np.ndarray],
 ) -> None:
-    config, ops, p = chain
-    kept = {kind: _kept(config, ops, drafter_of(kind, p)) for kind in DRAFTERS}
+    model, ops, p = chain
+    kept = {kind: _kept(model, ops, drafter_of(kind, p)) for kind in DRAFTERS}
     assert kept["perfect"] > kept["bad"] + 0.2
 
 
-def _kept(config: ModelConfig, ops: ReferenceOps, q: np.ndarray) -> float:
+def _kept(model: ModelConfig, ops: ReferenceOps, q: np.ndarray) -> float:
     beams, seen = best_beams(q), Statistics()
     prompt = np.full((2000, 1), START)
     for _ in speculate(
-        ops, config, lambda _, token, longest: Beams(beams[token][:, :, : longest + 1]), None,
+        ops, model, lambda _, token, longest: Beams(beams[token][:, :, : longest + 1]), None,
         prompt, np.ones(prompt.shape, bool), 6, Sampling(temperature=1.0),
         np.random.default_rng(3), stop_at_eos=False, statistics=seen,
     ):  # fmt: skip

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -12,12 +13,21 @@ from mu_ref.config import ModelConfig
 from mu_ref.generate import stream
 from mu_ref.kernels import trees
 from mu_ref.model import mu
+from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
-from mu_ref.redrafter.beams import Beams, Search, draft, log_softmax, select
+from mu_ref.redrafter.beams import (
+    Beams,
+    Search,
+    _compiled_select,
+    draft,
+    draft_one_beam,
+    proposer,
+    select,
+)
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.quantize import quantize_drafter
@@ -86,7 +96,7 @@ def test_the_compiled_choice_of_beams_equals_the_reference(
     rng = np.random.default_rng(seed)
     log_p = -3 * rng.random((batch, n))
     logits = rng.integers(-3, 3, (batch, n, vocab_size)).astype(np.float64)  # with ties
-    source, token, score = select(log_p, log_softmax(logits), width)
+    source, token, score = select(log_p, logits, width)
     ours = trees.select(log_p, logits, width)
     np.testing.assert_allclose(ours[2], score, rtol=0, atol=1e-5)
     same = np.abs(np.diff(score, axis=1)).min(initial=1) > 1e-4
@@ -95,9 +105,10 @@ def test_the_compiled_choice_of_beams_equals_the_reference(
         np.testing.assert_array_equal(ours[1], token)
 
 
-def test_ties_between_candidates_go_to_the_lowest_index() -> None:
+@pytest.mark.parametrize("choose", [select, trees.select])
+def test_ties_between_candidates_go_to_the_lowest_index(choose: Any) -> None:
     log_q = np.log(np.array([[[0.25, 0.25, 0.5], [0.25, 0.5, 0.25]]]))
-    source, token, _ = select(np.zeros((1, 2)), log_q, 4)
+    source, token, _ = choose(np.zeros((1, 2)), log_q, 4)
     assert list(zip(source[0], token[0], strict=True)) == [(0, 2), (1, 1), (0, 0), (0, 1)]
 
 
@@ -106,49 +117,49 @@ def test_ties_between_candidates_go_to_the_lowest_index() -> None:
 
 @st.composite
 def cases(draw: Any) -> tuple[ModelConfig, DrafterConfig, Ops, Rows | None, Rows, Search]:
-    config = draw(model_configs(DECODERS))
-    d = config.stacks["decoder"].d_model
+    model = draw(model_configs(DECODERS))
+    d = model.stacks["decoder"].d_model
     drafter = DrafterConfig(
         d_model=d,
-        vocab_size=config.vocab_size,
+        vocab_size=model.vocab_size,
         d_exit=draw(st.sampled_from([2 * d, 5])),
         n_blocks=draw(st.integers(0, 2)),
         rnn=draw(st.booleans()),
     )
     n_rows, seed = draw(st.integers(1, 3)), draw(seeds)
-    source = draw(rows_of(config.encoder_vocab_size, n_rows)) if config.encoder else None
-    prompt = draw(rows_of(config.vocab_size, n_rows, max_len=4))
-    ops = executor(config, drafter, draw(st.sampled_from(EXECUTORS)), seed)
+    source = draw(rows_of(model.encoder_vocab_size, n_rows)) if model.encoder else None
+    prompt = draw(rows_of(model.vocab_size, n_rows, max_len=4))
+    ops = executor(model, drafter, draw(st.sampled_from(EXECUTORS)), seed)
     search = Search(
-        beam_width=draw(st.integers(1, min(8, config.vocab_size))),
+        beam_width=draw(st.integers(1, min(8, model.vocab_size))),
         draft_len=draw(st.integers(1, 6)),
         warp=draw(st.booleans()),
     )
-    return config, drafter, ops, source, prompt, search
+    return model, drafter, ops, source, prompt, search
 
 
 EXECUTORS = ("reference", "fast", "w8a16", "w8a8", "fast w8a16", "fast w8a8")
 
 
-def executor(config: ModelConfig, drafter: DrafterConfig, name: str, seed: int) -> Ops:
-    weights = random_weights(config, seed, np.float32)
+def executor(model: ModelConfig, drafter: DrafterConfig, name: str, seed: int) -> Ops:
+    weights = random_weights(model, seed, np.float32)
     own = initial_drafter(drafter, np.random.default_rng(seed))
     if name in ("reference", "fast"):
         return {"reference": ReferenceOps, "fast": FastOps}[name](weights | own)
-    model = quantized(config, weights, seed, scheme=name.rsplit(maxsplit=1)[-1])
+    integers = quantized(model, weights, seed, scheme=name.rsplit(maxsplit=1)[-1])
     rng = np.random.default_rng(seed)
-    sequences = [rng.integers(0, config.vocab_size, 7) for _ in range(4)]
+    sequences = [rng.integers(0, model.vocab_size, 7) for _ in range(4)]
     states = [rng.standard_normal((7, drafter.d_model)) for _ in sequences]
-    integers = quantize_drafter(config, weights, drafter, own, model, states, sequences, 6)
-    joined = integers.joined(model)
+    made = quantize_drafter(model, weights, drafter, own, integers, states, sequences, 6)
+    joined = made.joined(integers)
     return FastIntegerOps(joined) if name.startswith("fast") else IntegerOps(joined)
 
 
-def plain_texts(config: ModelConfig, ops: Ops, source: Rows | None, prompt: Rows) -> list[Text]:
+def plain_texts(model: ModelConfig, ops: Ops, source: Rows | None, prompt: Rows) -> list[Text]:
     texts: list[Text] = [[] for _ in prompt.tokens]
     ended = np.zeros(len(prompt.tokens), bool)
-    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
-    for step in stream(ops, config, memory, prompt.tokens, prompt.valid, LIMIT):
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
+    for step in stream(ops, model, memory, prompt.tokens, prompt.valid, LIMIT):
         for row in np.flatnonzero(~ended):
             texts[row].append((int(step.tokens[row]), step.logits[row]))
         ended = step.ended
@@ -166,21 +177,23 @@ def texts_of(steps: list[SpeculativeStep], n_rows: int) -> list[Text]:
     return texts
 
 
-def speculative_texts(case: Any, drafts: Any = None) -> list[Text]:
-    config, drafter, ops, source, prompt, search = case
+def speculative_texts(case: Any, *, to_the_end: bool) -> list[Text]:
+    """Draft as `proposer` does, or on past the end of the text with the plain search."""
+    model, drafter, ops, source, prompt, search = case
 
-    def propose(hidden: Any, token: np.ndarray, longest: int) -> Beams:
+    def past_the_end(hidden: Any, token: np.ndarray, longest: int) -> Beams:
         cut = Search(
             beam_width=search.beam_width, draft_len=min(search.draft_len, longest),
             warp=search.warp,
         )  # fmt: skip
-        return draft(ops, config, drafter, hidden, token, cut)
+        return draft(ops, model, drafter, hidden, token, cut)
 
-    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    drafts = proposer(ops, model, drafter, search) if to_the_end else past_the_end
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
     seen = Statistics()
     steps = list(
         speculate(
-            ops, config, drafts or propose, memory, prompt.tokens, prompt.valid, LIMIT,
+            ops, model, drafts, memory, prompt.tokens, prompt.valid, LIMIT,
             with_logits=True, statistics=seen,
         )
     )  # fmt: skip
@@ -198,18 +211,21 @@ def assert_same(ours: list[Text], expected: list[Text]) -> None:
 
 
 @settings(max_examples=150)
-@given(cases())
-def test_speculative_greedy_equals_plain_greedy_in_tokens_and_in_logits(case: Any) -> None:
-    config, _, ops, source, prompt, _ = case
-    assert_same(speculative_texts(case), plain_texts(config, ops, source, prompt))
+@given(cases(), st.booleans())
+def test_speculative_greedy_equals_plain_greedy_in_tokens_and_in_logits(
+    case: Any, to_the_end: bool
+) -> None:
+    model, _, ops, source, prompt, _ = case
+    ours = speculative_texts(case, to_the_end=to_the_end)
+    assert_same(ours, plain_texts(model, ops, source, prompt))
 
 
 @settings(max_examples=100)
 @given(cases(), st.integers(0, 100), seeds)
 def test_the_same_holds_for_drafts_that_are_often_right(case: Any, percent: int, seed: int) -> None:
     """The drafter is replaced by one that knows the answer and errs now and then."""
-    config, _, ops, source, prompt, search = case
-    expected = plain_texts(config, ops, source, prompt)
+    model, _, ops, source, prompt, search = case
+    expected = plain_texts(model, ops, source, prompt)
     known = [[token for token, _ in text] for text in expected]
     rng, done = np.random.default_rng(seed), np.ones(len(known), np.int64)
     before: list[np.ndarray] = []
@@ -217,7 +233,7 @@ def test_the_same_holds_for_drafts_that_are_often_right(case: Any, percent: int,
     def propose(hidden: Any, token: np.ndarray, longest: int) -> Beams:
         del hidden
         n = min(search.draft_len, longest) + 1
-        beams = rng.integers(0, config.vocab_size, (len(token), search.beam_width, n))
+        beams = rng.integers(0, model.vocab_size, (len(token), search.beam_width, n))
         for row, text in enumerate(known):
             for beam in beams[row]:
                 ahead = text[positions(row) : positions(row) + n - 1]
@@ -229,10 +245,10 @@ def test_the_same_holds_for_drafts_that_are_often_right(case: Any, percent: int,
     def positions(row: int) -> int:
         return int(done[row])
 
-    memory = mu.remember(ops, config, source.tokens, source.valid) if source else None
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
     steps = []
     for step in speculate(
-        ops, config, propose, memory, prompt.tokens, prompt.valid, LIMIT, with_logits=True
+        ops, model, propose, memory, prompt.tokens, prompt.valid, LIMIT, with_logits=True
     ):
         if steps:
             done += step.n_tokens
@@ -242,3 +258,38 @@ def test_the_same_holds_for_drafts_that_are_often_right(case: Any, percent: int,
     if percent == 100:
         longest = max(len(text) for text in known)
         event(f"{len(steps) - 1} steps for {longest} tokens")
+
+
+# -- fast ways to draft ----------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(cases(), st.booleans())
+def test_the_fast_ways_draft_the_tokens_of_the_plain_search(case: Any, ends: bool) -> None:
+    """One beam by argmax, several beams with the compiled choice, on every executor."""
+    model, drafter, ops, source, prompt, search = case
+    memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
+    states = decode(ops, model, prompt.tokens, prompt.valid, memory)
+    hidden = ops.take_tokens(states, np.zeros((len(prompt.tokens), 1), np.int64), "first")
+    given = (ops, model, drafter, hidden, prompt.tokens[:, 0])
+    end = model.eos_id if ends else None
+    gaps: list[float] = []
+
+    def watched(log_p: np.ndarray, logits: np.ndarray, width: int) -> Any:
+        """The plain choice; how far the candidates are apart, to the first that is not kept."""
+        scores = select(log_p, logits, width + 1)[2]
+        gaps.append(float(-np.diff(scores).max(initial=-1.0)))
+        return select(log_p, logits, width)
+
+    one = Search(beam_width=1, draft_len=search.draft_len)
+    plain = draft(*given, one, end, watched)
+    if all(gap == 0 or gap > 1e-4 for gap in gaps):  # not close, or a tie, which all break alike
+        event("one beam")
+        np.testing.assert_array_equal(draft_one_beam(*given, one, end).tokens, plain.tokens)
+    gaps.clear()
+    plain = draft(*given, search, end, watched)
+    fast = draft(*given, search, end, _compiled_select)
+    if min(gaps) > 1e-4:
+        event(f"{search.beam_width} beams")
+        np.testing.assert_array_equal(fast.tokens, plain.tokens)
+        np.testing.assert_allclose(fast.log_p, plain.log_p, rtol=0, atol=1e-4)

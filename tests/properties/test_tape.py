@@ -309,6 +309,13 @@ def test_a_second_backward_does_not_remember_the_first() -> None:
         assert grads["x"].tolist() == [6.0]  # d(x²)/dx = 2x
 
 
+def test_backward_forgets_the_tape_and_leaves_out_what_the_loss_does_not_depend_on() -> None:
+    ops = TapeOps({"x": np.array([3.0]), "y": np.array([5.0])})
+    ops.scale(ops.weights["y"], 2.0, "")  # is on the tape, but not below the loss
+    assert ops.backward(ops.scale(ops.weights["x"], 2.0, "")).keys() == {"x"}
+    assert ops.nodes == []
+
+
 # -- dropout ---------------------------------------------------------------------------------------
 
 

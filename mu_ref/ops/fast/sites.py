@@ -82,7 +82,7 @@ class Sites:
         encoding = self.model.encoding(site)
 
         def values() -> np.ndarray:
-            # Kernels hold q - z in int16, which a zero point at 16 bits would leave.
+            # Kernels hold q - z in int16, which 16 bits and a zero point could exceed.
             low, high = (q - encoding.zero_point for q in integer_range(encoding.bits))
             if not -(2**15) <= low <= high < 2**15:
                 raise QuantizationError(
@@ -117,10 +117,9 @@ class Sites:
 
     def embed(self, site: str) -> Site:
         """Each row of a table has a scale of its own, and so m and t."""
-        scales = self.model.weight_scale(site)
 
         def make(out: Encoding) -> list[Any]:
-            return _narrow(quantize_multipliers(scales / out.scale))
+            return _narrow(quantize_multipliers(self.model.weight_scale(site) / out.scale))
 
         return self._constants(("embed",), site, make)
 

@@ -34,11 +34,11 @@ def drafter_of(golden: Golden) -> tuple[DrafterConfig, Weights]:
         for block in range(int(golden["config_num_draft_layers"])):
             names[f"weight_resblock{block}_linear_{part}"] = f"lm_head.{block}.linear.{part}"
     tensors = {apple: golden[name] for name, apple in names.items() if name in golden}
-    config, weights = read_apple_drafter(tensors)
+    drafter, weights = read_apple_drafter(tensors)
     given = (int(golden["config_hidden_size"]), int(golden["config_vocab_size"]),
              int(golden["config_exit_dim"]), bool(golden["config_rnn"]))  # fmt: skip
-    assert given == (config.d_model, config.vocab_size, config.d_exit, config.rnn)
-    return config, weights
+    assert given == (drafter.d_model, drafter.vocab_size, drafter.d_exit, drafter.rnn)
+    return drafter, weights
 
 
 def model_of(
@@ -66,7 +66,7 @@ def model_of(
 def llama_of(golden: Golden) -> tuple[ModelConfig, Weights]:
     """Read `llm_config_json` and `llm_weight__...`."""
     fields = json.loads(str(golden["llm_config_json"]))
-    config = model_of(
+    model = model_of(
         fields["hidden_size"], fields["vocab_size"], n_layers=fields["num_hidden_layers"],
         d_ff=fields["intermediate_size"], n_heads=fields["num_attention_heads"],
         n_kv_heads=fields["num_key_value_heads"], eps=fields["rms_norm_eps"],
@@ -84,4 +84,4 @@ def llama_of(golden: Golden) -> tuple[ModelConfig, Weights]:
     for theirs, ours in names.items():
         if f"llm_weight__{theirs}" in golden:
             weights[ours] = golden[f"llm_weight__{theirs}"]
-    return config, weights
+    return model, weights

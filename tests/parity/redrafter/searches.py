@@ -25,13 +25,13 @@ ALLOWED = {"float32": 2e-5, "float64": 1e-9}
 
 
 def of_weights(golden: Golden) -> tuple[ModelConfig, DrafterConfig, Weights]:
-    config, weights = drafter_of(golden)
+    drafter, weights = drafter_of(golden)
     weights["embedding.weight"] = golden["llm_token_embedding"]
-    return model_of(config.d_model, config.vocab_size), config, weights
+    return model_of(drafter.d_model, drafter.vocab_size), drafter, weights
 
 
 def steps(
-    model: ModelConfig, config: DrafterConfig, weights: Weights, hidden: np.ndarray,
+    model: ModelConfig, drafter: DrafterConfig, weights: Weights, hidden: np.ndarray,
     tokens: np.ndarray, width: int, draft_len: int, dtype: Any,
 ) -> Iterator[dict[str, np.ndarray]]:  # fmt: skip
     """Run the search as Apple does, all rows from the start, and show its inner values."""
@@ -50,19 +50,18 @@ def steps(
     log_p[:, 0] = 0
     state = None
     for _ in range(draft_len):
-        state = advance(ops, embed(ops, model, beams[:, :, -1], "decoder"), state, config)
-        z = scores(ops, h, state, config).value
+        state = advance(ops, drafter, embed(ops, model, beams[:, :, -1], "decoder"), state)
+        z = scores(ops, drafter, h, state).value
         warped = warp(z - z.max(axis=-1, keepdims=True))
-        log_q = log_softmax(warped)
-        total = (log_p[:, :, None] + log_q).reshape(len(tokens), -1)
-        source, token, log_p = select(log_p, log_q, width)
+        total = (log_p[:, :, None] + log_softmax(warped)).reshape(len(tokens), -1)
+        source, token, log_p = select(log_p, warped, width)
         yield {
             "head_input_context_concat_state": np.concatenate([h.value, state.value], axis=-1),
             "vocab_head_input_after_resblocks": head_input[-1],
             "raw_logits": z,
             "warped_logits": warped,
             "beam_scores_all_candidates": total,
-            "topk_flat_index": source * config.vocab_size + token,
+            "topk_flat_index": source * drafter.vocab_size + token,
             "topk_source_beam": source,
             "topk_token": token,
             "log_p_beam_after_step": log_p,
@@ -74,13 +73,15 @@ def steps(
 
 def check_weights(path: Path, found: Comparison) -> None:
     """The weights themselves: every name is known and the shapes belong together."""
-    _, config, weights = of_weights(read(path))
-    found.exact("embedding", weights["embedding.weight"].shape, (config.vocab_size, config.d_model))
+    _, drafter, weights = of_weights(read(path))
+    found.exact(
+        "embedding", weights["embedding.weight"].shape, (drafter.vocab_size, drafter.d_model)
+    )
 
 
 def check_grid(path: Path, found: Comparison) -> None:
     golden = read(path)
-    model, config, weights = of_weights(
+    model, drafter, weights = of_weights(
         read_beside(path, path.name.replace("__grid__", "__weights__"))
     )
     executors = {kind: ReferenceOps(weights, dtype) for kind, dtype in KINDS.items()}
@@ -90,7 +91,7 @@ def check_grid(path: Path, found: Comparison) -> None:
         search = Search(beam_width=width, draft_len=n - 1, warp=True, keep_log_probs=True)
         hidden, tokens = case["input_llm_last_hidden_state"][:, None], case["input_init_token"]
         for kind, ops in executors.items():
-            ours = draft(ops, model, config, hidden.astype(KINDS[kind]), tokens, search)
+            ours = draft(ops, model, drafter, hidden.astype(KINDS[kind]), tokens, search)
             ending = "" if kind == "float32" else "_float64_run"
             found.exact(f"{name} beams ({kind})", ours.tokens, case["output_beams"])
             found.close(
@@ -103,7 +104,7 @@ def check_grid(path: Path, found: Comparison) -> None:
 
 def check_steps(path: Path, found: Comparison) -> None:
     golden = read(path)
-    model, config, weights = of_weights(
+    model, drafter, weights = of_weights(
         read_beside(path, path.name.replace("__step_by_step__", "__weights__"))
     )
     for name in golden.prefixes():
@@ -112,7 +113,7 @@ def check_steps(path: Path, found: Comparison) -> None:
         hidden, tokens = case["input_llm_last_hidden_state"], case["input_init_token"]
         for kind, dtype in KINDS.items():
             run = case.under(f"{kind}_run")
-            shown = steps(model, config, weights, hidden, tokens, width, n - 1, dtype)
+            shown = steps(model, drafter, weights, hidden, tokens, width, n - 1, dtype)
             for t, ours in enumerate(shown, 1):
                 theirs = run.under(f"step{t}")
                 for key, values in ours.items():
@@ -142,12 +143,12 @@ def _check_undefined_order(path: Path, name: str, case: Golden, found: Compariso
     source = case
     if "uses_weights_of_model_A_rnn" in case:
         source = read_beside(path, "beam_search__weights__A_rnn.npz")
-    model, config, weights = of_weights(source)
+    model, drafter, weights = of_weights(source)
     hidden, tokens = case["input_llm_last_hidden_state"], case["input_init_token"]
     shape = case["output_beams_TIE_ORDER_UNDEFINED"].shape
     search = Search(beam_width=shape[1], draft_len=shape[2] - 1, warp=True)
-    ours = draft(ReferenceOps(weights), model, config, hidden[:, None], tokens, search)
-    shown = steps(model, config, weights, hidden, tokens, shape[1], shape[2] - 1, np.float32)
+    ours = draft(ReferenceOps(weights), model, drafter, hidden[:, None], tokens, search)
+    shown = steps(model, drafter, weights, hidden, tokens, shape[1], shape[2] - 1, np.float32)
     for t, step in enumerate(shown, 1):
         theirs = case[f"step{t}__log_p_beam_after_step"]
         found.close(

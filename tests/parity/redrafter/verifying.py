@@ -8,10 +8,11 @@ from mu_ref.model.cache import Cache, LayerCache
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.tape import TapeOps
 from mu_ref.readers.apple_redrafter import apple_name_of
+from mu_ref.redrafter.apple import accept_apple, residual
 from mu_ref.redrafter.beams import log_softmax
 from mu_ref.redrafter.losses import draft_losses, draft_scores, total, windows
 from mu_ref.redrafter.tree import pack, prefix_owner, unpack
-from mu_ref.redrafter.verify import accept, accept_apple, residual
+from mu_ref.redrafter.verify import accept
 
 from .comparison import Comparison, Golden, read
 from .models import drafter_of
@@ -121,7 +122,7 @@ def check_training(path: Path, found: Comparison) -> None:
 
 
 def _check_loss(name: str, case: Golden, found: Comparison) -> None:
-    config, weights = drafter_of(case)
+    drafter, weights = drafter_of(case)
     logits_of = case["drafter_logits_next_n_first"]  # [n, batch, n_tok, vocab_size]
     n, batch, n_tok = logits_of.shape[:3]
     ops = TapeOps({key: w.astype(np.float64) for key, w in weights.items()})
@@ -129,11 +130,11 @@ def _check_loss(name: str, case: Golden, found: Comparison) -> None:
     read_tokens = windows(case["input_ids"], n).reshape(-1, n + 1)
     labels = windows(case["labels_with_minus100_ignored"], n).reshape(-1, n + 1)
     place = np.tile(np.arange(n_tok), batch)
-    hidden = case["llm_last_hidden_states"].reshape(-1, config.d_model).astype(np.float64)
-    logits = draft_scores(ops, config, hidden, [table[read_tokens[:, i]] for i in range(n)])
+    hidden = case["llm_last_hidden_states"].reshape(-1, drafter.d_model).astype(np.float64)
+    logits = draft_scores(ops, drafter, hidden, [table[read_tokens[:, i]] for i in range(n)])
     counted = [(labels[:, i + 1] >= 0) & (place + 2 + i < n_tok) for i in range(n)]
     for i, z in enumerate(logits):
-        theirs = logits_of[i].reshape(-1, config.vocab_size)
+        theirs = logits_of[i].reshape(-1, drafter.vocab_size)
         found.close(f"{name} logits {i}", z.value, theirs, 2e-5)
     losses = draft_losses(ops, logits, [labels[:, i + 1] for i in range(n)], counted)
     found.close(f"{name} losses", [x.value for x in losses], case["loss_per_next_n"], 2e-6)
@@ -145,7 +146,7 @@ def _check_loss(name: str, case: Golden, found: Comparison) -> None:
         theirs = case["top1_top2_top3_accuracy_per_next_n"][i, k]
         found.close(f"{name} accuracy {i} {k}", hit, theirs, 1e-6)
     for key, ours in ops.backward(loss).items():
-        apple = _apple_key(key, config.n_blocks)
+        apple = _apple_key(key, drafter.n_blocks)
         theirs = case[f"gradient_of_total_loss_wrt__{apple}"]
         found.close(f"{name} gradient {key}", ours, theirs, 1e-6)
 

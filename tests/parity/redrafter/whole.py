@@ -26,7 +26,7 @@ Setup = tuple[ModelConfig, DrafterConfig, ReferenceOps]
 
 def check_forward(path: Path, found: Comparison) -> None:
     golden = read(path)
-    config, weights = llama_of(read_beside(path, "end_to_end__weights.npz"))
+    model, weights = llama_of(read_beside(path, "end_to_end__weights.npz"))
     ops = ReferenceOps(weights)
     ids, positions = (
         golden["input_ids_left_padded_with_0"],
@@ -34,9 +34,9 @@ def check_forward(path: Path, found: Comparison) -> None:
     )
     left = np.argmax(ids != 0, axis=1)
     tokens, valid = pad([row[n:] for row, n in zip(ids, left, strict=True)], 0)
-    cache = Cache.empty(len(tokens), config.stacks["decoder"].n_layers)
-    hidden = decode(ops, config, tokens, valid, None, cache)
-    scores = mu.logits(ops, config, hidden)
+    cache = Cache.empty(len(tokens), model.stacks["decoder"].n_layers)
+    hidden = decode(ops, model, tokens, valid, None, cache)
+    scores = mu.logits(ops, model, hidden)
     for row, n in enumerate(left):
         real = slice(0, ids.shape[1] - n)
         found.exact("positions", cache.positions[row, real], positions[row, n:])
@@ -51,10 +51,10 @@ def check_forward(path: Path, found: Comparison) -> None:
 def check_weights(path: Path, found: Comparison) -> None:
     """The weights themselves: every name is known and the shapes belong together."""
     golden = read(path)
-    config, _ = llama_of(golden)
+    model, _ = llama_of(golden)
     for name in golden.prefixes():
         if name.startswith("drafter_"):
-            drafter_of(golden.under(name))[0].check_fits(config)
+            drafter_of(golden.under(name))[0].check_fits(model)
             found.n_arrays += 1
 
 
@@ -62,8 +62,8 @@ def check_run(path: Path, found: Comparison) -> None:
     golden = read(path)
     source = read_beside(path, "end_to_end__weights.npz")
     model, weights = llama_of(source)
-    config, drafter = drafter_of(source.under(f"drafter_{golden['drafter_name']}"))
-    setup = (model, config, ReferenceOps(weights | drafter))
+    drafter, own = drafter_of(source.under(f"drafter_{golden['drafter_name']}"))
+    setup = (model, drafter, ReferenceOps(weights | own))
     search = Search(
         beam_width=int(golden["beam_width"]),
         draft_len=int(golden["beam_length_including_init_token"]) - 1,
@@ -82,7 +82,7 @@ def _check_steps(
     golden: Golden, setup: Setup, search: Search, prompt: np.ndarray, valid: np.ndarray,
     found: Comparison,
 ) -> None:  # fmt: skip
-    model, config, ops = setup
+    model, drafter, ops = setup
     cache = Cache.empty(len(prompt), model.stacks["decoder"].n_layers)
     rows, n_steps = np.arange(len(prompt)), int(golden["n_steps"])
     last = valid.sum(axis=1, keepdims=True) - 1
@@ -95,7 +95,7 @@ def _check_steps(
         step = golden.under(f"step{t:02d}")
         found.exact(f"{t} token", token, step["init_token"])
         found.close(f"{t} state", hidden[:, 0], step["context_hidden_state"], CLOSE)
-        beams = draft(ops, model, config, hidden, token, search)
+        beams = draft(ops, model, drafter, hidden, token, search)
         found.exact(f"{t} beams", beams.tokens, step["beams"])
         if "drafter_log_probs" in step:
             found.close(f"{t} log probs", beams.log_probs, step["drafter_log_probs"], CLOSE)
@@ -150,11 +150,11 @@ def _check_output(
     found: Comparison,
 ) -> None:  # fmt: skip
     """Run `speculate` and plain decoding to the end; rows are compared up to a common length."""
-    model, config, ops = setup
+    model, drafter, ops = setup
 
     def drafts(hidden: np.ndarray, token: np.ndarray, longest: int) -> Beams:
         del longest
-        return draft(ops, model, config, hidden, token, search)
+        return draft(ops, model, drafter, hidden, token, search)
 
     limit = int(golden["max_length"])
     steps = list(speculate(ops, model, drafts, None, prompt, valid, limit, stop_at_eos=False))

@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from npu_strategies import configs, lengths, precisions
 from strategies import model_configs
 
 from mu_ref.presets import preset
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
-from npu_sim.program.request import request_program
-from npu_sim.report.fidelity import simulate
-from npu_sim.roofline.columns import flatten, price
+from npu_sim.program.program import RUNTIMES
+from npu_sim.program.request import record_request, request_program
+from npu_sim.report.fidelity import simulate_program
+from npu_sim.roofline.columns import price, program_columns
 from npu_sim.speculate.drafter import Drafter
-from npu_sim.whatif.lengths import family_of
-from npu_sim.whatif.measure import METRICS, measure
-from npu_sim.whatif.request import flat_request, scenario_program
+from npu_sim.whatif.input_lengths import columns_by_length
+from npu_sim.whatif.metrics import METRICS, evaluate
+from npu_sim.whatif.request import request_columns, scenario_program
 from npu_sim.whatif.scenario import Scenario, Workload
 
 with_decoder = model_configs(("encoder-decoder", "decoder-only"))
@@ -26,7 +28,7 @@ with_decoder = model_configs(("encoder-decoder", "decoder-only"))
 
 def scenario(config, chip="teaching-npu", drafter=None, **workload):
     return Scenario(
-        model=describe(config), npu=npu(chip), precision=Precision(),
+        description=describe(config), npu=npu(chip), precision=Precision(),
         workload=Workload(**workload), drafter=drafter or Drafter(),
     )  # fmt: skip
 
@@ -44,7 +46,7 @@ def test_prices_of_many_npus_are_those_of_single_simulations(
     config, n_input, n_output, bandwidths, overheads, chip
 ):
     base = scenario(config, chip, n_input=n_input, n_output=n_output)
-    request = flat_request(base)
+    request = request_columns(base)
     program = scenario_program(base)
     chips = [
         base.npu.with_changes({"dma.bytes_per_s": b, "per_op_overhead_cycles": o})
@@ -53,8 +55,8 @@ def test_prices_of_many_npus_are_those_of_single_simulations(
     values = dict(chips[0].values())
     values["dma.bytes_per_s"] = [c.dma.bytes_per_s for c in chips]
     values["per_op_overhead_cycles"] = [c.per_op_overhead_cycles for c in chips]
-    priced = price(request.flat, values)
-    reports = [simulate(program, c, fidelity="roofline") for c in chips]
+    priced = price(request.columns, values)
+    reports = [simulate_program(program, c, fidelity="roofline") for c in chips]
     assert priced.latency_cycles == pytest.approx(
         [r.latency_cycles for r in reports], rel=1e-9, abs=len(program.calls)
     )
@@ -63,33 +65,53 @@ def test_prices_of_many_npus_are_those_of_single_simulations(
     assert np.broadcast_to(priced.dram_bytes, (n,)).tolist() == [r.dram_bytes for r in reports]
 
 
+@settings(max_examples=25, deadline=None)
+@given(configs, lengths, precisions, st.sampled_from(RUNTIMES))
+def test_columns_give_the_cycles_of_the_operations_one_by_one(model, request, precision, runtime):
+    program = record_request(model, *request[:2], precision, request[2])
+    program = replace(program, runtime=runtime)
+    columns = program_columns(program)
+    for name in NPUS:
+        for sram in (2000, npu(name).sram.capacity_bytes):
+            chip = npu(name).with_value("sram.capacity_bytes", sram)
+            if chip.matrix.w16a16_macs_per_cycle:
+                report = simulate_program(program, chip, fidelity="roofline")
+                priced = price(columns, chip.values(), runtime)
+                assert priced.latency_cycles.tolist() == [report.latency_cycles]
+                assert priced.ttft_cycles.tolist() == [report.ttft_cycles]
+                assert priced.dram_bytes.tolist() == [report.dram_bytes]
+
+
 @pytest.mark.parametrize("name", ["mu-330m", "decoder-only-330m"])
 def test_steps_that_grow_are_those_that_are_recorded(name):
     model = describe(preset(name))
-    whole = flatten(request_program(model, 20, 9, Precision()))
-    grown = flatten(request_program(model, 20, 3, Precision()), 6)
+    whole = program_columns(request_program(model, 20, 9, Precision()))
+    grown = program_columns(request_program(model, 20, 3, Precision()), 6)
     rows = {tuple(row): count for row, count in zip(whole.rows, whole.counts, strict=True)}
     assert rows == {tuple(r): count for r, count in zip(grown.rows, grown.counts, strict=True)}
-    assert (whole.calls.tolist(), whole.n_output) == (grown.calls.tolist(), grown.n_output)
+    assert whole.calls.tolist() == grown.calls.tolist()
+    assert whole.positions.tolist() == grown.positions.tolist()
+    n_calls = {"mu-330m": 1 + 9, "decoder-only-330m": 9}  # encode and nine steps; prefill and eight
+    assert whole.calls.sum() == n_calls[name]
 
 
 def test_a_metric_is_that_of_the_report():
     base = scenario(preset("tiny"), n_input=5, n_output=4)
-    report = simulate(scenario_program(base), base.npu, fidelity="roofline")
-    measured = measure(base)
+    report = simulate_program(scenario_program(base), base.npu, fidelity="roofline")
+    metrics = evaluate(base)
     for name in METRICS:
-        assert measured[name] == pytest.approx(getattr(report, name), rel=1e-12)
+        assert metrics[name] == pytest.approx(getattr(report, name), rel=1e-12)
 
 
 def test_a_drafter_that_is_never_right_costs_and_one_that_is_right_pays():
     plain = scenario(preset("mu-330m"), "h100", n_input=64, n_output=33)
     speeds = {
-        tokens: measure(
+        tokens: evaluate(
             replace(plain, drafter=Drafter(beam_width=4, draft_len=4, tokens_per_step=tokens))
         )["decode_tok_per_s"]
         for tokens in (1.0, 4.0)
     }
-    alone = measure(plain)["decode_tok_per_s"]
+    alone = evaluate(plain)["decode_tok_per_s"]
     assert speeds[1.0] < alone < speeds[4.0]
     assert speeds[4.0] == pytest.approx(4 * speeds[1.0], rel=1e-9)  # 32 steps against 8
 
@@ -117,15 +139,15 @@ def test_a_step_verifies_the_packed_tree_and_drafts_every_beam():
 def test_three_recordings_tell_every_input_length(config, n_output, lengths, batch, weight_bits):
     base = scenario(config, n_output=n_output, batch=batch)
     base = replace(base, precision=Precision(weight_bits=weight_bits))
-    family = family_of(base)
+    family = columns_by_length(base)
     if weight_bits == 4 and any(s.d_model % 2 for s in config.stacks.values()):
         assert family is None  # half bytes are rounded up
         return
     for n in lengths:
         told = family.at(n)
-        alone = flat_request(replace(base, workload=replace(base.workload, n_input=n)))
+        alone = request_columns(replace(base, workload=replace(base.workload, n_input=n)))
         assert told.stored_bytes == alone.stored_bytes
-        a, b = (price(r.flat, base.npu.values(), "geniex") for r in (told, alone))
+        a, b = (price(r.columns, base.npu.values(), "geniex") for r in (told, alone))
         assert a.latency_cycles == pytest.approx(b.latency_cycles, rel=1e-12)
         assert a.ttft_cycles == pytest.approx(b.ttft_cycles, rel=1e-12)
         assert a.dram_bytes == pytest.approx(b.dram_bytes, rel=1e-12)
@@ -133,7 +155,7 @@ def test_three_recordings_tell_every_input_length(config, n_output, lengths, bat
 
 def test_lengths_change_more_than_sizes_with_a_static_context_or_a_drafter():
     base = scenario(preset("tiny"), n_output=9)
-    assert family_of(base) is not None
+    assert columns_by_length(base) is not None
     static = replace(base, workload=replace(base.workload, static_context=64))
-    assert family_of(static) is None
-    assert family_of(replace(base, drafter=Drafter(beam_width=2))) is None
+    assert columns_by_length(static) is None
+    assert columns_by_length(replace(base, drafter=Drafter(beam_width=2))) is None

@@ -13,88 +13,86 @@ import numpy as np
 from npu_sim.errors import check_at_most
 from npu_sim.program.program import Program
 from npu_sim.program.request import MAX_INPUT_TOKENS
-from npu_sim.roofline.columns import FlatProgram, call_rows
-from npu_sim.whatif.request import FlatRequest, flat_request, is_exact
+from npu_sim.roofline.columns import ProgramColumns, call_rows
+from npu_sim.whatif.request import N_RECORDED, RequestColumns, is_exact, request_columns
 from npu_sim.whatif.scenario import Scenario
 
-__all__ = ["FlatFamily", "family_of"]
+__all__ = ["ColumnsByLength", "columns_by_length"]
 
 LEAST = 2  # one token is a special case: taking the last of one copies nothing
-LENGTHS = (LEAST, LEAST + 1, LEAST + 2)
+RECORDED = (LEAST, LEAST + 1, LEAST + 2)  # three points fix a polynomial of degree two
 
 
 @dataclass(frozen=True, eq=False)
-class FlatFamily:
+class ColumnsByLength:
     """A request at any input length of at least `LEAST`."""
 
     base: Scenario
-    recorded: tuple[FlatRequest, ...]  # at LENGTHS
-    rows: np.ndarray  # [3, n_rows, 9] differences of order 0, 1, 2
+    recorded: tuple[RequestColumns, ...]  # at the lengths RECORDED
+    rows: np.ndarray  # [3, n_rows, 10] differences of order 0, 1, 2
     counts: np.ndarray  # [n_rows]
     first: np.ndarray  # [n_rows]
     stored: np.ndarray  # [3] bytes in DRAM, as differences
 
-    def at(self, n_input: int) -> FlatRequest:
+    def at(self, n_input: int) -> RequestColumns:
         """Return the request at one length.
 
         Args:
             n_input: tokens read.
 
         Returns:
-            What `flat_request` returns.
+            What `request_columns` returns.
 
         Raises:
             WorkloadError: too long to simulate.
         """
         workload = replace(self.base.workload, n_input=n_input)
         if n_input < LEAST:
-            return flat_request(replace(self.base, workload=workload))
+            return request_columns(replace(self.base, workload=workload))
         check_at_most("batch x n_input", workload.batch * n_input, MAX_INPUT_TOKENS)
-        near = self.recorded[0].flat
-        positions = [np.array(request.flat.positions) for request in self.recorded]
-        flat = FlatProgram(
+        shortest = self.recorded[0]
+        positions = [np.array(request.columns.positions) for request in self.recorded]
+        columns = ProgramColumns(
             rows=_newton(self.rows, n_input),
             counts=self.counts,
             first=self.first,
             positions=_newton(_differences(positions), n_input),
-            calls=near.calls,
-            first_calls=near.first_calls,
-            n_output=near.n_output,
+            calls=shortest.columns.calls,
+            first_calls=shortest.columns.first_calls,
         )
-        return replace(
-            self.recorded[0], flat=flat, stored_bytes=round(float(_newton(self.stored, n_input)))
-        )
+        stored_bytes = round(float(_newton(self.stored, n_input)))
+        return replace(shortest, columns=columns, stored_bytes=stored_bytes)
 
 
-def family_of(scenario: Scenario) -> FlatFamily | None:
+def columns_by_length(scenario: Scenario) -> ColumnsByLength | None:
     """Record a request at three input lengths.
 
     Args:
         scenario: its input length does not matter.
 
     Returns:
-        The family, or None where lengths change more than sizes: static contexts, drafters, NTK,
-        odd widths in 4 bits.
+        The request at any length, or None where lengths change more than sizes: static contexts,
+        drafters, NTK, odd widths in 4 bits.
     """
-    if not is_exact(scenario) or scenario.drafter.beam_width or scenario.workload.n_output < 4:
+    n_grown = scenario.workload.n_output - N_RECORDED  # steps that follow from the recorded ones
+    if not is_exact(scenario) or scenario.drafter.beam_width or n_grown < 1:
         return None
-    widths, stacks = scenario.precision, scenario.model.config.stacks.values()
+    widths, stacks = scenario.precision, scenario.description.model.stacks.values()
     if 4 in (widths.weight_bits, widths.head_weight_bits) and any(s.d_model % 2 for s in stacks):
         return None  # half bytes are rounded up, which no polynomial does
     requests = tuple(
-        flat_request(replace(scenario, workload=replace(scenario.workload, n_input=n)))
-        for n in LENGTHS
+        request_columns(replace(scenario, workload=replace(scenario.workload, n_input=n)))
+        for n in RECORDED
     )
-    n_grown = scenario.workload.n_output - 3
     aligned = [_aligned(request.program, n_grown) for request in requests]
     rows = _differences([rows for rows, _ in aligned])
-    marked = np.concatenate([*rows, aligned[0][1]], axis=1)  # [n_ops, 3 * 9 + 1]
+    # operations are equal if they are so at all lengths; those of the first calls are rows apart
+    marked = np.concatenate([*rows, aligned[0][1]], axis=1)  # [n_ops, 3 * 10 + 1]
     different, counts = np.unique(marked, axis=0, return_counts=True)
-    if len({len(request.flat.positions) for request in requests}) > 1:
-        return None
-    # an operation of the first calls and one of the others are two rows here
+    if len({len(request.columns.positions) for request in requests}) > 1:
+        return None  # two kinds of calls compute equally many positions at one of the lengths
     width = rows.shape[2]
-    return FlatFamily(
+    return ColumnsByLength(
         base=scenario,
         recorded=requests,
         rows=np.stack([different[:, i * width : (i + 1) * width] for i in range(3)]),
@@ -107,7 +105,7 @@ def family_of(scenario: Scenario) -> FlatFamily | None:
 def _aligned(program: Program, n_grown: int) -> tuple[np.ndarray, np.ndarray]:
     """All operations in order, grown steps last, and whether they precede the first token."""
     recorded = program.calls[: len(program.calls) - n_grown]
-    per_call = [np.array(call_rows(call)) for call in recorded]
+    per_call = [np.array(call_rows(call), float) for call in recorded]
     before, last = per_call[-2:]
     grown = [last + step * (last - before) for step in range(1, n_grown + 1)]
     n_first = program.n_first_calls

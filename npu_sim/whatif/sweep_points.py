@@ -1,8 +1,8 @@
-"""Metrics of one scenario, or of the many points of a sweep at once.
+"""The metrics of the points of a sweep, many at once.
 
 At `roofline` fidelity a chunk of points is priced together: a program is recorded once for all
 points that share model, precision, workload and drafter, and priced on all their NPUs in one go
-(`flat.py`). A point that fails gets its reason; the others do not notice.
+(`roofline/columns.py`). A point that fails gets its reason; the others do not notice.
 Chapter: `docs/whatif.md`.
 """
 
@@ -10,21 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware.fits import check_capacity, check_supported
-from npu_sim.report.fidelity import simulate
-from npu_sim.roofline.columns import price
-from npu_sim.whatif.lengths import family_of
-from npu_sim.whatif.request import FlatRequest, flat_request, scenario_program
+from npu_sim.whatif.input_lengths import columns_by_length
+from npu_sim.whatif.metrics import evaluate, metric_columns
+from npu_sim.whatif.request import RequestColumns, request_columns
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.sweep_toml import SweepSpec
 
-__all__ = ["METRICS", "measure", "measure_points"]
+__all__ = ["evaluate_points"]
 
-
-METRICS = ("ttft_ms", "tpot_ms", "decode_tok_per_s", "latency_ms", "dram_bytes")
 
 LENGTH = "workload.n_input"
 
@@ -37,34 +32,8 @@ Point = tuple[int, Changes]
 Row = tuple[int, Changes, dict[str, float] | None, str]  # number, changes, metrics, reason
 
 
-def measure(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]:
-    """Simulate one scenario.
-
-    Args:
-        scenario: what is asked of which NPU.
-        fidelity: "roofline" or "tile".
-
-    Returns:
-        {metric: value}; NaN where there is no second token.
-
-    Raises:
-        NpuSimError: it cannot be simulated, for example because the model does not fit.
-    """
-    if fidelity == "tile":
-        report = simulate(scenario_program(scenario), scenario.npu, fidelity="tile")
-        n_later = scenario.workload.n_output - 1
-        tpot_ms = (report.latency_ms - report.ttft_ms) / n_later if n_later else float("nan")
-        numbers = (report.ttft_ms, tpot_ms, 1000 / tpot_ms, report.latency_ms, report.dram_bytes)
-        return dict(zip(METRICS, map(float, numbers), strict=True))
-    request = flat_request(scenario)
-    check_supported(request.program, scenario.npu)
-    check_capacity(request.program, scenario.npu)
-    columns = _columns(scenario, request, [{}])
-    return {name: float(column[0]) for name, column in columns}
-
-
-def measure_points(spec: SweepSpec, start: int, stop: int) -> Iterator[Row]:
-    """Measure the points of a sweep.
+def evaluate_points(spec: SweepSpec, start: int, stop: int) -> Iterator[Row]:
+    """Simulate the points of a sweep.
 
     Args:
         spec: the sweep.
@@ -78,7 +47,7 @@ def measure_points(spec: SweepSpec, start: int, stop: int) -> Iterator[Row]:
     if spec.fidelity == "tile":
         yield from (_alone(spec, index, changes) for index, changes in points)
         return
-    groups: dict[tuple[Any, ...], list[tuple[int, Changes]]] = {}
+    groups: dict[tuple[Any, ...], list[Point]] = {}
     for index, changes in points:
         key = tuple(v for path, v in changes.items() if not _is_priced(path))
         groups.setdefault(key, []).append((index, changes))
@@ -96,25 +65,25 @@ def _is_priced(path: str) -> bool:
 
 def _by_length(
     base: Scenario, group: list[Point]
-) -> Iterator[tuple[Scenario, FlatRequest | str, list[Point]]]:
+) -> Iterator[tuple[Scenario, RequestColumns | str, list[Point]]]:
     """Divide points by input length; many lengths come from three recordings."""
     lengths: dict[Any, list[Point]] = {}
     for index, changes in group:
         lengths.setdefault(changes.get(LENGTH), []).append((index, changes))
     common = {p: v for p, v in group[0][1].items() if not _is_priced(p)}
-    family, refused = None, ""
+    by_length, refused = None, ""
     try:
         scenario = base.with_fields(common)
-        family = family_of(scenario) if len(lengths) > FEW_LENGTHS else None
+        by_length = columns_by_length(scenario) if len(lengths) > FEW_LENGTHS else None
     except NpuSimError as error:
         refused = str(error)
     for n_input, some in lengths.items():
-        request: FlatRequest | str = refused
+        request: RequestColumns | str = refused
         if not refused:
             try:
                 if n_input is not None:
                     scenario = scenario.with_fields({LENGTH: n_input})
-                request = family.at(n_input) if family is not None else flat_request(scenario)
+                request = request_columns(scenario) if by_length is None else by_length.at(n_input)
             except NpuSimError as error:
                 request = str(error)
         yield (base if refused else scenario), request, some
@@ -122,13 +91,15 @@ def _by_length(
 
 def _alone(spec: SweepSpec, index: int, changes: Changes) -> Row:
     try:
-        return index, changes, measure(spec.base.with_fields(changes), spec.fidelity), ""
+        return index, changes, evaluate(spec.base.with_fields(changes), spec.fidelity), ""
     except NpuSimError as error:
         return index, changes, None, str(error)
 
 
-def _together(scenario: Scenario, request: FlatRequest | str, group: list[Point]) -> Iterator[Row]:
-    """Measure points that differ in the NPU alone; a text is why none can be."""
+def _together(
+    scenario: Scenario, request: RequestColumns | str, group: list[Point]
+) -> Iterator[Row]:
+    """Simulate points that differ in the NPU alone; a text is why none can be."""
     if isinstance(request, str):
         yield from ((index, changes, None, request) for index, changes in group)
         return
@@ -142,7 +113,7 @@ def _together(scenario: Scenario, request: FlatRequest | str, group: list[Point]
         else:
             ready.append((index, changes, varied))
     if ready:
-        columns = _columns(scenario, request, [varied for _, _, varied in ready])
+        columns = metric_columns(scenario, request, [varied for _, _, varied in ready])
         for at, (index, changes, _) in enumerate(ready):
             yield index, changes, {name: float(column[at]) for name, column in columns}, ""
 
@@ -150,7 +121,7 @@ def _together(scenario: Scenario, request: FlatRequest | str, group: list[Point]
 class _Checks:
     """Whether a program runs on changed NPUs; each value and each set of widths is tried once."""
 
-    def __init__(self, scenario: Scenario, request: FlatRequest) -> None:
+    def __init__(self, scenario: Scenario, request: RequestColumns) -> None:
         self.scenario, self.program, self.base = scenario, request.program, scenario.npu
         self.stored_bytes = request.stored_bytes
         self.known: dict[tuple[Any, ...], str] = {}
@@ -171,7 +142,7 @@ class _Checks:
             return reason
         return _reason(
             lambda: check_capacity(
-                flat_request(self.scenario).program,
+                request_columns(self.scenario).program,
                 self.base.with_value("dram.capacity_bytes", capacity),
             )
         )
@@ -188,32 +159,3 @@ def _reason(attempt: Callable[[], object]) -> str:
     except NpuSimError as error:
         return str(error)
     return ""
-
-
-def _columns(
-    scenario: Scenario, request: FlatRequest, varied: list[Mapping[str, Any]]
-) -> list[tuple[str, np.ndarray]]:
-    """Price a request on NPUs that differ in some values: (metric, [n]) in the order of METRICS."""
-    values: dict[str, Any] = dict(scenario.npu.values())
-    for path in varied[0]:
-        if not isinstance(values[path], str):
-            values[path] = np.array([chip[path] for chip in varied], float)
-    priced = price(request.flat, values, scenario.workload.runtime)
-    ms = 1000 / values["clock_hz"]
-    ttft, latency = priced.ttft_cycles * ms, priced.latency_cycles * ms
-    n_later = request.n_later_tokens
-    tpot = (latency - ttft) / n_later if n_later else np.full(ttft.shape, np.nan)
-    columns = (ttft, tpot, 1000 / tpot, latency, priced.dram_bytes)
-    return [
-        (name, np.broadcast_to(column, (len(varied),)))
-        for name, column in zip(METRICS, columns, strict=True)
-    ]
-
-
-def _metric(
-    scenario: Scenario, changes: Mapping[str, Any], metric: str, fidelity: str
-) -> float | None:
-    try:
-        return measure(scenario.with_fields(changes), fidelity)[metric]
-    except NpuSimError:
-        return None

@@ -1,0 +1,92 @@
+"""The five metrics of a what-if, of one scenario or of one request on many NPUs.
+
+Everything here is simulated; what was measured on real chips is in `evidence/`. Chapter:
+`docs/whatif.md`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mu_ref.errors import check_choice
+from npu_sim.errors import NpuSimError, WorkloadError
+from npu_sim.hardware.fits import check_capacity, check_supported
+from npu_sim.report.fidelity import FIDELITIES, simulate_program
+from npu_sim.roofline.columns import price
+from npu_sim.whatif.request import RequestColumns, request_columns, scenario_program
+from npu_sim.whatif.scenario import Scenario
+
+__all__ = ["METRICS", "evaluate", "evaluate_changed", "metric_columns"]
+
+
+METRICS = ("ttft_ms", "tpot_ms", "decode_tok_per_s", "latency_ms", "dram_bytes")
+
+
+def evaluate(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]:
+    """Simulate one scenario.
+
+        >>> import npu_sim
+        >>> sorted(npu_sim.evaluate(npu_sim.base_scenario({"model": "mu-nano"})))
+        ['decode_tok_per_s', 'dram_bytes', 'latency_ms', 'tpot_ms', 'ttft_ms']
+
+    Args:
+        scenario: what is asked of which NPU.
+        fidelity: one of `FIDELITIES`.
+
+    Returns:
+        {metric: value}; NaN where there is no second token.
+
+    Raises:
+        NpuSimError: it cannot be simulated, for example because the model does not fit.
+    """
+    check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
+    if fidelity == "tile":
+        report = simulate_program(scenario_program(scenario), scenario.npu, fidelity="tile")
+        n_later = scenario.workload.n_output - 1
+        tpot_ms = (report.latency_ms - report.ttft_ms) / n_later if n_later else float("nan")
+        numbers = (report.ttft_ms, tpot_ms, 1000 / tpot_ms, report.latency_ms, report.dram_bytes)
+        return dict(zip(METRICS, map(float, numbers), strict=True))
+    request = request_columns(scenario)
+    check_supported(request.program, scenario.npu)
+    check_capacity(request.program, scenario.npu)
+    return {name: float(column[0]) for name, column in metric_columns(scenario, request, [{}])}
+
+
+def evaluate_changed(
+    scenario: Scenario, changes: Mapping[str, Any], metric: str, fidelity: str
+) -> float | None:
+    """Return one metric of a changed scenario; None where it cannot be simulated."""
+    try:
+        return evaluate(scenario.with_fields(changes), fidelity)[metric]
+    except NpuSimError:
+        return None
+
+
+def metric_columns(
+    scenario: Scenario, request: RequestColumns, varied: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, np.ndarray]]:
+    """Price a request at `roofline` fidelity on NPUs that differ in some values.
+
+    Args:
+        scenario: its NPU, and who calls the graphs.
+        request: from `request_columns`.
+        varied: for each NPU {path of `Npu.values`: value}, the same paths for all.
+
+    Returns:
+        (metric, [n] values) in the order of `METRICS`.
+    """
+    values: dict[str, Any] = dict(scenario.npu.values())
+    for path in varied[0]:
+        if not isinstance(values[path], str):
+            values[path] = np.array([chip[path] for chip in varied], float)
+    priced = price(request.columns, values, scenario.workload.runtime)
+    ms = 1000 / values["clock_hz"]
+    ttft, latency = priced.ttft_cycles * ms, priced.latency_cycles * ms
+    n_later = request.n_later_tokens
+    tpot = (latency - ttft) / n_later if n_later else np.full(ttft.shape, np.nan)
+    columns = (ttft, tpot, 1000 / tpot, latency, priced.dram_bytes)
+    return [
+        (name, np.broadcast_to(column, (len(varied),)))
+        for name, column in zip(METRICS, columns, strict=True)
+    ]

@@ -1,7 +1,8 @@
 """The decoder: writes one token at a time, reading what it wrote and, in Mu, the encoder output.
 
-`decode` is two steps. `place` finds where the new tokens stand and what each may read; it is plain
-NumPy. `run_layers` computes; it calls `ops` and nothing else.
+`decode` is two steps. `place` finds where the new tokens stand, what each may read (masks) and how
+far each is turned (RoPE); it is plain NumPy. `run_layers` computes: embed, all layers, final norm;
+it calls `ops` and nothing else.
 """
 
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ def decoder_block(
         [batch, n_tok, d_model].
     """
     own, cross, inner = f"{site}.self_attention", f"{site}.cross_attention", f"{site}.mlp"
+    # Each line adds to the stream x what a sub-layer makes of h, the normed stream (1.2).
     x = residual(ops, stack, x, lambda h: self_attention(ops, stack, h, sight, own), own)
     if memory is not None:
         x = residual(ops, stack, x, lambda h: cross_attention(ops, stack, h, memory, cross), cross)

@@ -93,3 +93,21 @@ def test_the_path_from_the_readme_to_the_attention_formula_is_at_most_250_lines(
             ("attention.py", "attend")]  # fmt: skip
     assert readme <= 120
     assert readme + sum(_lines(f"mu_ref/model/{file}", name) for file, name in path) <= 250
+
+
+def test_every_step_of_a_walk_names_a_file_and_what_stands_in_it() -> None:
+    text = (ROOT / "docs/contributing.md").read_text(encoding="utf-8")
+    walks = re.split(r"^### ", text.split("## How to add")[0], flags=re.M)[1:]
+    assert len(walks) == 6
+    for walk in walks:
+        steps = re.findall(r"^(\d)\. `([\w/.-]+)`(?:, `([\w.]+)`)?", walk, flags=re.M)
+        assert [int(number) for number, *_ in steps] == list(range(1, len(steps) + 1))
+        assert 4 <= len(steps) <= 7, walk.splitlines()[0]
+        for _, file, name in steps:
+            source = (ROOT / file).read_text(encoding="utf-8")
+            if file.endswith(".py"):
+                for part in name.split("."):
+                    there = re.search(rf"(def|class) {part}\b|^ +{part}\b", source, re.M)
+                    assert there, f"{file} must hold {name}"
+            else:
+                assert name.rpartition(".")[2] in source, (file, name)

@@ -15,11 +15,6 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "ModelConfig", "MuRefError", "ReferenceOps", "Tokenizer", "forward", "greedy",
-    "load_agent", "load_model", "preset", "quantize_model", "speculate",
-]  # fmt: skip
-
 HOMES = {
     "ModelConfig": "config",
     "MuRefError": "errors",
@@ -33,6 +28,7 @@ HOMES = {
     "quantize_model": "quantize.model",
     "speculate": "redrafter.generate",
 }  # where a name of the face lives
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:

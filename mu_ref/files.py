@@ -1,11 +1,16 @@
-"""Write files so that nobody ever sees half of one."""
+"""Write files so that nobody ever sees half of one; read texts, JSON and TOML, or say why not."""
 
+import json
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["DATA", "write_text", "written_whole"]
+from mu_ref.errors import MuRefError
+
+__all__ = ["DATA", "parse_toml", "read_json", "read_text", "write_text", "written_whole"]
 
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
@@ -35,3 +40,43 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_text(path: Path, what: str, error: type[MuRefError]) -> str:
+    """Read a text file in UTF-8, with or without a byte-order mark.
+
+    Args:
+        path: of the file.
+        what: it must be, for messages: "a TOML file of an NPU".
+        error: class to raise.
+
+    Returns:
+        The text.
+
+    Raises:
+        MuRefError: (or `error`) no such file, one that cannot be read, or other bytes.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as fault:
+        raise error(f"{path} must be {what}; there is no such file") from fault
+    except OSError as fault:
+        raise error(f"{path} must be {what}; cannot read it ({fault.strerror})") from fault
+    except UnicodeDecodeError as fault:
+        raise error(f"{path} must be text in UTF-8, got other bytes ({fault})") from fault
+
+
+def read_json(path: Path, what: str, error: type[MuRefError]) -> Any:
+    """Read a JSON file; errors are those of `read_text`, and of a text that is no JSON."""
+    try:
+        return json.loads(read_text(path, what, error))
+    except json.JSONDecodeError as fault:
+        raise error(f"{path} must be JSON, got something else ({fault})") from fault
+
+
+def parse_toml(text: str, what: str, error: type[MuRefError]) -> dict[str, Any]:
+    """Parse TOML; `what` it must be is the subject of the message of `error`."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        raise error(f"{what} must be TOML, got something else ({fault})") from fault

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mu_ref.errors import InputError
-from mu_ref.files import DATA, write_text
+from mu_ref.files import DATA, read_text, write_text
 
 __all__ = ["BOS", "EOS", "PAD", "Tokenizer", "train_tokenizer"]
 
@@ -53,13 +53,7 @@ class Tokenizer:
         Raises:
             InputError: the file cannot be read, is not a tokenizer, or is another kind of one.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or "unknown error"
-            raise InputError(f"tokenizer must be a readable file, got {path} ({reason})") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"tokenizer must be UTF-8 JSON, got {path}: {error}") from error
+        text = read_text(path, "a tokenizer.json", InputError)
         try:
             backend = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises a bare Exception for any bad file
@@ -105,20 +99,6 @@ class Tokenizer:
         """
         encoding = self._backend.encode(_clean(text), add_special_tokens=False)
         return list(encoding.ids[:max_len])
-
-    def encode_batch(self, texts: Sequence[str], max_len: int | None = None) -> list[list[int]]:
-        """Turn each text into tokens, without special tokens and without padding.
-
-        Args:
-            texts: any texts.
-            max_len: keep at most this many tokens of each; without it, all.
-
-        Returns:
-            One list of tokens a text.
-        """
-        clean = [_clean(text) for text in texts]
-        encodings = self._backend.encode_batch_fast(clean, add_special_tokens=False)
-        return [list(encoding.ids[:max_len]) for encoding in encodings]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Turn tokens into text; special tokens are skipped.

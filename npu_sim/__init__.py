@@ -12,11 +12,6 @@ them. All other names are private to the rooms that hold them.
 from importlib import import_module
 from typing import Any
 
-__all__ = [
-    "NpuSimError", "Precision", "Scenario", "base_scenario", "compare", "evaluate", "npu",
-    "sensitivity", "simulate", "solve", "sweep", "validate",
-]  # fmt: skip
-
 HOMES = {
     "NpuSimError": "errors",
     "Precision": "program.precision",
@@ -31,6 +26,7 @@ HOMES = {
     "sweep": "whatif.sweep",
     "validate": "evidence.validate",
 }  # where a name of the face lives
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:

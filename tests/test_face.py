@@ -15,9 +15,9 @@ NAMES = [(package, name) for package in (mu_ref, npu_sim) for name in package.__
 
 
 @pytest.mark.parametrize("package", [mu_ref, npu_sim], ids=lambda p: p.__name__)
-def test_the_list_of_names_and_their_homes_are_the_same(package) -> None:
-    assert sorted(package.__all__) == list(package.HOMES)
-    assert len(package.__all__) <= 16
+def test_the_list_of_names_is_short_and_in_order(package) -> None:
+    assert package.__all__ == sorted(package.HOMES)
+    assert 10 <= len(package.__all__) <= 16
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = package.nothing
 

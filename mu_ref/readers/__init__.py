@@ -13,6 +13,7 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import ConfigError, WeightsError
+from mu_ref.files import read_json
 from mu_ref.readers import microsoft_mu, t5gemma
 from mu_ref.weights import Weights, check_names, read_safetensors, weight_shapes
 
@@ -74,12 +75,7 @@ def config_from_fields(fields: Fields) -> ModelConfig:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} must be a JSON file; there is no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} must be a JSON file, got something else ({error})") from error
+    fields = read_json(path, "a JSON file", ConfigError)
     if not isinstance(fields, dict):
         raise ConfigError(f"{path} must hold a JSON object, got {type(fields).__name__}")
     return fields

@@ -5,7 +5,6 @@ touches the machine it runs on: a URI is only reported.
 """
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from mu_ref.errors import CallError, InputError, check_choice
-from mu_ref.files import DATA
+from mu_ref.files import DATA, read_json
 
 __all__ = ["DATA", "NONE_ID", "Catalog", "Kind", "Setting", "load_catalog"]
 
@@ -100,13 +99,7 @@ def load_catalog(path: Path | None = None) -> Catalog:
         InputError: the file cannot be read, is not JSON, or describes a setting wrongly.
     """
     path = path or DATA / "catalog.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or "unknown error"
-        raise InputError(f"catalog must be a readable file, got {path} ({reason})") from error
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise InputError(f"catalog must be UTF-8 JSON, got {path}: {error}") from error
+    document = read_json(path, "a catalog in JSON", InputError)
     entries = document.get("settings") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(f"catalog must have a non-empty list 'settings', got {path} without one")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mu_ref.errors import check_choice
+from mu_ref.files import read_text
 from npu_sim.errors import NpuSimError, SweepError
 from npu_sim.models.neutral_json import read_models
 from npu_sim.program.call import call_program
@@ -85,12 +86,7 @@ def read_cases(path: Path) -> list[Case]:
     Raises:
         SweepError: no such file, a column is missing, or a value is wrong; names row and column.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SweepError(f"{path} must be a CSV file of cases; cannot read it") from error
-    except UnicodeDecodeError as error:
-        raise SweepError(f"{path} must be text in UTF-8, got other bytes") from error
+    text = read_text(path, "a CSV file of cases", SweepError)
     return _cases(text.splitlines(), str(path))
 
 

@@ -6,7 +6,6 @@
 A bare number is allowed where somebody plays with what-ifs; its source is then `assumed`.
 """
 
-import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mu_ref.errors import check_choice
-from mu_ref.files import written_whole
+from mu_ref.files import parse_toml, read_text, written_whole
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import PARTS, FieldValue, Npu, build_npu
 from npu_sim.units import GB, GIB, KIB, MB, MIB
@@ -59,15 +58,7 @@ def read_npu(path: str | Path) -> Npu:
         HardwareError: not TOML, a key that is missing or unknown, a unit that does not fit, or a
             value that is not allowed; names the file and the key.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise HardwareError(
-            f"{path} must be a TOML file of an NPU; there is no such file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise HardwareError(f"{path} must be a text file in UTF-8, got other bytes") from error
-    return _parse(text, str(path))
+    return _parse(read_text(Path(path), "a TOML file of an NPU", HardwareError), str(path))
 
 
 def write_npu(chip: Npu, path: Path) -> None:
@@ -110,10 +101,7 @@ def _quoted(text: str) -> str:
 
 
 def _parse(text: str, where: str) -> Npu:
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise HardwareError(f"{where} must be TOML, got something else ({error})") from error
+    data = parse_toml(text, where, HardwareError)
     name, title = (_text(data.pop(key, None), key, where) for key in ("name", "title"))
     entries: dict[str, Any] = {}
     for key, value in data.items():

@@ -5,13 +5,13 @@ ones. Not here: what a field means for the cost (`npu_sim/program/`). Chapter:
 `docs/validation.md`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mu_ref.errors import MuRefError, check_choice
+from mu_ref.files import read_json
 from mu_ref.readers import t5gemma
 from npu_sim.errors import WorkloadError
 from npu_sim.models.shorthand import ACTIVATIONS, model_of, stack_of
@@ -36,12 +36,7 @@ def read_hf_config(path: Path) -> Description:
         WorkloadError: no such file, not JSON, an unknown family, or a field missing or wrong.
     """
     file = path / "config.json" if path.is_dir() else path
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WorkloadError(f"{file} must be a config.json; cannot read it") from error
-    except ValueError as error:
-        raise WorkloadError(f"{file} must be JSON, got something else ({error})") from error
+    fields = read_json(file, "a config.json", WorkloadError)
     return describe_fields(fields, str(file.parent.name or "model"))
 
 

@@ -5,13 +5,13 @@ positions a family has; those are the usual ones of its family (`_FAMILIES`).
 Chapter: `docs/validation.md`.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from mu_ref.errors import MuRefError, check_choice
+from mu_ref.files import read_json
 from npu_sim.errors import WorkloadError
 from npu_sim.models.shorthand import model_of, stack_of
 from npu_sim.program.description import HEADS, Description
@@ -45,12 +45,7 @@ def read_models(path: Path) -> dict[str, Description]:
     Raises:
         WorkloadError: no such file, not JSON, or a model with a missing, unknown or wrong field.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WorkloadError(f"{path} must be a JSON file of models; cannot read it") from error
-    except ValueError as error:
-        raise WorkloadError(f"{path} must be JSON, got something else ({error})") from error
+    data = read_json(path, "a JSON file of models", WorkloadError)
     if not isinstance(data, dict) or not data:
         raise WorkloadError(f"{path} must hold a JSON object of models by name, got {data!r:.60}")
     return {name: description_of(name, fields) for name, fields in data.items()}

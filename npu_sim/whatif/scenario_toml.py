@@ -3,13 +3,13 @@
 Chapter: `docs/whatif.md`.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from mu_ref.errors import check_choice
+from mu_ref.files import parse_toml, read_text
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import npu
 from npu_sim.models.find import read_description
@@ -65,12 +65,8 @@ def read_scenario(path: Path) -> Scenario:
     Raises:
         NpuSimError: no such file, not TOML, or a key that is wrong; names it.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SweepError(f"{path} must be a TOML file of a scenario; cannot read it") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path} must be TOML, got something else ({error})") from error
+    text = read_text(path, "a TOML file of a scenario", SweepError)
+    data = parse_toml(text, str(path), SweepError)
     for key in data:
         check_choice(f"key of {path}", key, BASE_KEYS, SweepError)
     return base_scenario(data)

@@ -21,7 +21,6 @@
 Chapter: `docs/whatif.md`.
 """
 
-import tomllib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from mu_ref.errors import check_choice
+from mu_ref.files import parse_toml, read_text
 from npu_sim.errors import NpuSimError, SweepError
 from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.whatif.axes import Axis, read_axis
@@ -90,12 +90,7 @@ def read_spec(path: Path) -> SweepSpec:
     Raises:
         SweepError: no such file, not TOML, or a key that is wrong; names it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SweepError(f"{path} must be a TOML file of a sweep; cannot read it") from error
-    except UnicodeDecodeError as error:
-        raise SweepError(f"{path} must be text in UTF-8, got other bytes") from error
+    text = read_text(path, "a TOML file of a sweep", SweepError)
     try:
         return spec_from(text)
     except NpuSimError as error:
@@ -114,10 +109,7 @@ def spec_from(text: str) -> SweepSpec:
     Raises:
         NpuSimError: not TOML, or a key that is wrong; names it.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SweepError(f"a sweep must be TOML, got something else ({error})") from error
+    data = parse_toml(text, "a sweep", SweepError)
     for key in data:
         check_choice("key", key, TOP, SweepError)
     base, fidelity = base_scenario(data), data.get("fidelity", "roofline")

@@ -51,7 +51,7 @@ def _phase(run: TileRun, name: str) -> PhaseReport:
     }
     cycles["overhead"] += sum(call.overhead_cycles for call in calls)
     weights, cache, activations = (
-        int(value) for value in sum(call.times[:, 7:].sum(axis=0) for call in calls)
+        int(value) for value in sum(call.times["dram_bytes"].sum(axis=0) for call in calls)
     )
     ops = [op for call in calls for op in call.table.ops]
     npu = run.npu
@@ -81,7 +81,7 @@ def shares(run: TileRun, by: str) -> list[Share]:
             [
                 row_limits(call).sum(axis=1),
                 np.array([op.macs for op in call.table.ops], np.int64),
-                call.times[:, 7:].sum(axis=1),
+                call.times["dram_bytes"].sum(axis=1),
             ],
             axis=1,
         )

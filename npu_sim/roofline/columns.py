@@ -16,7 +16,7 @@ import numpy as np
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.precision import PRECISIONS, precision_name
 from npu_sim.program.program import VECTOR_WORK, Call, Op, Program
-from npu_sim.tile.rows import COLUMNS, MATMUL, ProgramTable
+from npu_sim.tile.rows import MATMUL, ProgramTable
 from npu_sim.units import MILLION
 
 __all__ = ["FlatProgram", "Priced", "RooflineSheet", "call_rows", "flatten", "price"]
@@ -37,7 +37,8 @@ class RooflineSheet:
 
     def __init__(self, table: ProgramTable) -> None:
         self.program = table.program
-        used = table.rows[:, [COLUMNS[name] for name in USED]]
+        rows = np.concatenate([call.rows for call in table.calls])
+        used = np.stack([rows[name] for name in USED], axis=1)
         different, index = np.unique(used, axis=0, return_inverse=True)
         (
             self.macs, self.precision, self.simple, self.special, self.stored_bytes,

@@ -6,6 +6,7 @@ multipliers when a site is first met; what happens to activations is integer ari
 many, with a cache or without, the integers are the same.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import e as euler
 from math import log2, sqrt
@@ -45,6 +46,13 @@ from mu_ref.ops.rotation import Rotation
 
 __all__ = ["IntegerOps", "Quantized"]
 
+Product = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
+
+
+def whole_product(left: np.ndarray, right: np.ndarray, site: str) -> np.ndarray:
+    """[..., m, k] @ [..., k, n] in int64; exact, so the order of the sums does not matter."""
+    return left @ right
+
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
@@ -79,10 +87,11 @@ class IntegerOps(Ops):
 
     Args:
         model: integer weights, their scales and the encoding of every site.
+        product: multiplies int64 matrices, given the site; the simulated NPU does it in pieces.
     """
 
-    def __init__(self, model: IntegerModel) -> None:
-        self.model = model
+    def __init__(self, model: IntegerModel, product: Product = whole_product) -> None:
+        self.model, self.product = model, product
         self._known: dict[tuple[str, float], Multiplier] = {}
 
     # -- operations that read a weight -----------------------------------------------------------
@@ -105,7 +114,7 @@ class IntegerOps(Ops):
         bias = self.model.bias(site)
         start = 0 if bias is None else int(np.abs(bias.astype(np.int64)).max())
         check_accumulator(site, weight.shape[1], x_max, 128, wide=wide, start=start)
-        acc = self.sum_features(x.steps, weight, site)
+        acc = self.product(x.steps, weight.astype(np.int64).T, site)
         if bias is not None:
             acc = acc + bias.astype(np.int64)
         by = self._per_channel(site, scales, x.scale, encoding.scale)
@@ -161,7 +170,7 @@ class IntegerOps(Ops):
         wide = 16 in (a.bits, b.bits)
         check_accumulator(site, a.shape[-1], largest[a.bits], largest[b.bits], wide=wide)
         by = quantize_multiplier(a.scale * b.scale / encoding.scale)
-        acc = self.sum_products(a.steps, right, site)
+        acc = self.product(a.steps, right, site)
         return self._wide(acc, by, site) if wide else self._narrow(acc, by, site)
 
     def softmax(self, x: Quantized, mask: np.ndarray, site: str) -> Quantized:
@@ -259,16 +268,6 @@ class IntegerOps(Ops):
     def read(self, x: Any) -> np.ndarray:
         """Return the real numbers, float64."""
         return dequantize(x.q, x.scale, x.encoding.zero_point)
-
-    # -- sums, exact in any order; the simulated NPU takes them piece by piece ---------------------
-
-    def sum_features(self, steps: np.ndarray, weight: np.ndarray, site: str) -> np.ndarray:
-        """[..., d_in] int64, [d_out, d_in] -> [..., d_out] int64."""
-        return steps @ weight.astype(np.int64).T
-
-    def sum_products(self, left: np.ndarray, right: np.ndarray, site: str) -> np.ndarray:
-        """[..., m, k] @ [..., k, n] in int64."""
-        return left @ right
 
     # -- bringing accumulators to a site ----------------------------------------------------------
 

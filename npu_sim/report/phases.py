@@ -90,7 +90,7 @@ def tile_calls(run: "TileRun") -> list[CallReport]:
     for call in run.calls:
         limits = row_limits(call).sum(axis=0).tolist()
         limits[LIMITS.index("overhead")] += call.overhead_cycles
-        weight_bytes, kv_bytes, activation_bytes = call.times[:, 7:].sum(axis=0).tolist()
+        weight_bytes, kv_bytes, activation_bytes = call.times["dram_bytes"].sum(axis=0).tolist()
         calls.append(
             CallReport(
                 call=call.table.call, limit_cycles=dict(zip(LIMITS, limits, strict=True)),

@@ -49,7 +49,7 @@ def shares(run: TileRun, by: str) -> list[Share]:
         macs = np.array([op.macs for op in call.table.ops], np.int64)
         # [n_rows, 3]: cycles, macs, bytes of weights, cache and activations together
         per_row = np.stack(
-            [row_limits(call).sum(axis=1), macs, call.times[:, 7:].sum(axis=1)], axis=1
+            [row_limits(call).sum(axis=1), macs, call.times["dram_bytes"].sum(axis=1)], axis=1
         )
         for op, values in zip(call.table.ops, per_row, strict=True):
             name = DIVISIONS[by](op)

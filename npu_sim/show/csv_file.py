@@ -35,6 +35,7 @@ def write_csv(report: Report, path: Path) -> None:
         limits = row_limits(call)
         for op, times, limit in zip(call.table.ops, call.times, limits, strict=True):
             writer.writerow(
-                [number, op.phase, op.site, op.kind, op.macs, *times.tolist(), *limit[:3].tolist()]
-            )
+                [number, op.phase, op.site, op.kind, op.macs, times.begin, times.end,
+                 *times.busy_cycles, *times.dram_bytes, *limit[:3]]
+            )  # fmt: skip
     write_text(path, out.getvalue())

@@ -7,14 +7,12 @@ from npu_sim.hardware.chip import Npu
 from npu_sim.program.precision import precision_name
 from npu_sim.program.program import VECTOR_WORK, Op
 from npu_sim.tile.limits import row_limits
-from npu_sim.tile.rows import COLUMNS
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks
-from npu_sim.tile.tasks import DMA_IN, ENGINES, MATRIX, PARTS, TASK, VECTOR
+from npu_sim.tile.tasks import ENGINES, PARTS, Engine
 from npu_sim.units import ceil_div, ms_from_cycles
 
 __all__ = ["explain"]
 
-B_HEADS = COLUMNS["b_heads"]
 FLOW_NAMES = {"os": "output", "ws": "weight", "is": "input"}
 
 
@@ -96,40 +94,40 @@ def _shapes(op: Op) -> list[str]:
 
 def _pieces(call: CallRun, row: int, npu: Npu) -> list[str]:
     """The largest task of each engine, with its formula."""
-    found = call_tasks(call, npu)
-    own = found.tasks[:, TASK["row"]] == row
+    tasks = call_tasks(call, npu)
+    own = tasks["op"] == row
     lines = []
-    for engine in (DMA_IN, VECTOR, MATRIX):
-        mine = np.flatnonzero(own & (found.tasks[:, TASK["engine"]] == engine))
+    for engine in (Engine.DMA_IN, Engine.VECTOR, Engine.MATRIX):
+        mine = np.flatnonzero(own & (tasks["engine"] == engine))
         if not len(mine):
             continue
-        largest = found.tasks[mine[np.argmax(found.tasks[mine, TASK["cycles"]])]]
-        cycles, n_bytes = int(largest[TASK["cycles"]]), int(largest[TASK["bytes"]])
-        part = PARTS[largest[TASK["part"]]]
-        total = int(found.tasks[mine, TASK["cycles"]].sum())
+        largest = tasks[mine[np.argmax(tasks["cycles"][mine])]]
+        cycles, n_bytes = int(largest.cycles), int(largest.n_bytes)
+        part = PARTS[largest.part]
+        total = int(tasks["cycles"][mine].sum())
         lines.append(
             f"  {ENGINES[engine]}: {len(mine)} tasks, {total:,} cycles; the largest ({part}) "
             f"{cycles:,} cycles"
         )
-        if engine == DMA_IN and n_bytes:
+        if engine == Engine.DMA_IN and n_bytes:
             lines.append(
                 f"    = {npu.dma.setup_cycles} + {n_bytes:,} B x {npu.clock_hz:,} Hz / "
                 f"{npu.memory_bytes_per_s:,} B/s"
             )
-        if engine == MATRIX:
-            lines += _matrix(
-                call.table.ops[row], max(1, int(call.table.rows[row, B_HEADS])), largest, npu
-            )
+        if engine == Engine.MATRIX:
+            heads = max(1, int(call.table.rows[row].b_heads))
+            lines += _matrix(call.table.ops[row], heads, largest, npu)
     return lines
 
 
-def _matrix(op: Op, heads: int, task: np.ndarray, npu: Npu) -> list[str]:
+def _matrix(op: Op, heads: int, task: np.record, npu: Npu) -> list[str]:
     """Tile shape, folds and cycles per fold of the largest product."""
     gemm, matrix = op.gemm, npu.matrix
     assert gemm is not None
     m, n, k, count = gemm.m * gemm.count // heads, gemm.n, gemm.k, heads
     if op.kind == "linear":
-        (m, n, k), count = _extent(task), 1
+        count = 1
+        m, n, k = (int(task[f"{axis}_1"] - task[f"{axis}_0"]) for axis in ("row", "col", "sum"))
     rate = matrix.macs_per_cycle(*op.operand_bits)
     share = matrix.efficiency(*op.operand_bits, attention=op.kind == "matmul")
     many = f"{count} x " if count > 1 else ""
@@ -155,15 +153,8 @@ def _matrix(op: Op, heads: int, task: np.ndarray, npu: Npu) -> list[str]:
     ]
 
 
-def _extent(task: np.ndarray) -> tuple[int, int, int]:
-    row, column, depth = (
-        int(task[TASK[f"{axis}_1"]] - task[TASK[f"{axis}_0"]]) for axis in ("row", "col", "sum")
-    )
-    return row, column, depth
-
-
 def _waits(call: CallRun, row: int, npu: Npu) -> list[str]:
-    begin, end = (int(value) for value in call.times[row, :2])
+    begin, end = int(call.times[row].begin), int(call.times[row].end)
     limits = [int(value) for value in row_limits(call)[row]]
     took = sum(limits)
     names = ("the matrix engine", "the vector engine", "memory", "its start")

@@ -7,8 +7,8 @@ import numpy as np
 
 from npu_sim.hardware.chip import Npu
 from npu_sim.show.figure import _save
-from npu_sim.tile.simulate import CallRun, Tasks, TileRun, call_tasks, sram_bytes
-from npu_sim.tile.tasks import ENGINES, PARTS, TASK
+from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
+from npu_sim.tile.tasks import ENGINES, PARTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,22 +56,23 @@ def _one_layer(call: CallRun) -> tuple[int, int, str]:
         return 0, call.cycles, "all operations"
     name = layers[len(layers) // 2]
     rows = [i for i, s in enumerate(sites) if ".".join(s[:2]) == name]
-    return int(call.times[rows[0], 0]), int(call.times[rows[-1], 1]), name
+    return int(call.times[rows[0]].begin), int(call.times[rows[-1]].end), name
 
 
-def _engines(axes: "Axes", found: Tasks, npu: Npu, begin: int, end: int) -> None:
+def _engines(axes: "Axes", tasks: np.ndarray, npu: Npu, begin: int, end: int) -> None:
     us = 1e6 / npu.clock_hz
     for engine in range(len(ENGINES)):
         for part, name in enumerate(PARTS):
             shown = np.flatnonzero(
-                (found.tasks[:, TASK["engine"]] == engine)
-                & (found.tasks[:, TASK["part"]] == part)
-                & (found.end > max(begin, 0)) & (found.start < end) & (found.end > found.start)
+                (tasks["engine"] == engine)
+                & (tasks["part"] == part)
+                & (tasks["end"] > max(begin, 0)) & (tasks["start"] < end)
+                & (tasks["end"] > tasks["start"])
             )  # fmt: skip
             if not len(shown):
                 continue
-            left = np.maximum(found.start[shown], begin)
-            width = np.minimum(found.end[shown], end) - left
+            left = np.maximum(tasks["start"][shown], begin)
+            width = np.minimum(tasks["end"][shown], end) - left
             bars = np.stack([(left - begin) * us, width * us], axis=1)
             axes.broken_barh(
                 [(float(x), float(w)) for x, w in bars], (engine - 0.4, 0.8),
@@ -83,9 +84,11 @@ def _engines(axes: "Axes", found: Tasks, npu: Npu, begin: int, end: int) -> None
     axes.set_xlabel("us")
 
 
-def _memory(axes: "Axes", call: CallRun, tasks: Tasks, run: TileRun, begin: int, end: int) -> None:
+def _memory(
+    axes: "Axes", call: CallRun, tasks: np.ndarray, run: TileRun, begin: int, end: int
+) -> None:
     us = 1e6 / run.npu.clock_hz
-    points = sram_bytes(call, tasks.tasks, tasks.start, tasks.end)
+    points = sram_bytes(call, tasks)
     at = np.array([(t - begin) * us for t, _ in points])
     used = np.array([(n + sum(run.pins)) / 2**20 for _, n in points])
     axes.fill_between(at, used, step="post", color="#9db8d9")
@@ -97,9 +100,9 @@ def _memory(axes: "Axes", call: CallRun, tasks: Tasks, run: TileRun, begin: int,
     axes.set_xlabel("us")
 
 
-def _legend(figure: Any, tasks: Tasks) -> None:
+def _legend(figure: Any, tasks: np.ndarray) -> None:
     from matplotlib.patches import Patch
 
-    present = np.unique(tasks.tasks[:, TASK["part"]])
+    present = np.unique(tasks["part"])
     patches = [Patch(color=COLOURS[PARTS[p]], label=PARTS[p]) for p in present]
     figure.legend(handles=patches, loc="outside right upper", frameon=False)

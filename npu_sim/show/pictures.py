@@ -37,10 +37,10 @@ def draw_roofline(run: TileRun, path: Path) -> None:
         axes.loglog(intensity, 2 * roof / 1e12, style, color="black", linewidth=1, label=name)
     for phase, colour in zip(run.table.program.phases, ("#2f6db3", "#b5413a"), strict=False):
         points = [
-            (op.macs / moved, 2 * op.macs / ms_from_cycles(int(t[1] - t[0]), npu.clock_hz) / 1e9)
+            (op.macs / moved, 2 * op.macs / ms_from_cycles(took, npu.clock_hz) / 1e9)
             for call in run.calls if call.table.call.phase == phase
             for op, t in zip(call.table.ops, call.times, strict=True)
-            if op.macs and (moved := int(t[7:].sum())) and t[1] > t[0]
+            if op.macs and (moved := int(t.dram_bytes.sum())) and (took := int(t.end - t.begin))
         ]  # fmt: skip
         if points:
             x, y = np.array(points).T

@@ -17,7 +17,7 @@ import numpy as np
 from mu_ref.files import write_text
 from npu_sim.errors import WorkloadError
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
-from npu_sim.tile.tasks import ENGINES, PARTS, TASK
+from npu_sim.tile.tasks import ENGINES, PARTS, Engine
 
 __all__ = ["check_trace", "read_trace", "trace_events", "write_trace"]
 
@@ -28,7 +28,7 @@ CALLS_TID = 0  # the thread of whole calls and operations
 
 MOST_EVENTS = 2_000_000
 
-_FIELDS = ("engine", "row", "cycles", "bytes", "part", "row_0", "row_1", "col_0", "col_1")
+_FIELDS = ("op", "cycles", "n_bytes", "part", "start", "end", "row_0", "row_1", "col_0", "col_1")
 
 
 def write_trace(run: TileRun, path: Path) -> int:
@@ -76,40 +76,40 @@ def trace_events(run: TileRun) -> Iterator[dict[str, Any]]:
         yield _event(CALLS_TID, f"{phase} {number}", origin, begin + call.cycles, us, {})
         yield _event(CALLS_TID, "call overhead", origin, begin, us, {})
         for op, times in zip(call.table.ops, call.times, strict=True):
-            if times[1] > times[0]:
-                args = {"kind": op.kind, "macs": op.macs, "dram_bytes": int(times[7:].sum())}
+            if times.end > times.begin:
+                args = {"kind": op.kind, "macs": op.macs, "dram_bytes": int(times.dram_bytes.sum())}
                 yield _event(
-                    CALLS_TID, op.site, begin + int(times[0]), begin + int(times[1]), us, args
+                    CALLS_TID, op.site, begin + int(times.begin), begin + int(times.end), us, args
                 )
         yield from _task_events(call, run, begin, us)
         origin = begin + call.cycles
 
 
 def _task_events(call: CallRun, run: TileRun, begin: int, us: float) -> Iterator[dict[str, Any]]:
-    found = call_tasks(call, run.npu)
-    columns = {name: found.tasks[:, TASK[name]].tolist() for name in _FIELDS}
-    start, end = found.start.tolist(), found.end.tolist()
+    tasks = call_tasks(call, run.npu)
+    columns = {name: tasks[name].tolist() for name in _FIELDS}
+    start, end = columns["start"], columns["end"]
     sites = [op.site for op in call.table.ops]
     for engine, _ in enumerate(ENGINES):
-        for t in np.flatnonzero(found.tasks[:, TASK["engine"]] == engine).tolist():
+        for t in np.flatnonzero(tasks["engine"] == engine).tolist():
             if end[t] == start[t]:
                 continue
             part = PARTS[columns["part"][t]]
             args: dict[str, Any] = {"cycles": columns["cycles"][t]}
-            if columns["bytes"][t]:
-                args["bytes"] = columns["bytes"][t]
+            if columns["n_bytes"][t]:
+                args["bytes"] = columns["n_bytes"][t]
             if columns["col_1"][t]:
                 args["columns"] = f"{columns['col_0'][t]}:{columns['col_1'][t]}"
                 args["rows"] = f"{columns['row_0'][t]}:{columns['row_1'][t]}"
-            name = f"{sites[columns['row'][t]]} {part}"
+            name = f"{sites[columns['op'][t]]} {part}"
             yield _event(1 + engine, name, begin + start[t], begin + end[t], us, args)
-    for at, used in sram_bytes(call, found.tasks, found.start, found.end):
+    for at, used in sram_bytes(call, tasks):
         yield {
             "ph": "C", "pid": PID, "name": "SRAM", "ts": (begin + at) * us,
             "args": {"bytes": used + sum(run.pins)},
         }  # fmt: skip
     rate = run.npu.memory_bytes_per_s / 1e9
-    for at, busy in _switches(found.tasks, found.start, found.end):
+    for at, busy in _switches(tasks):
         yield {
             "ph": "C", "pid": PID, "name": "DRAM reads", "ts": (begin + at) * us,
             "args": {"GB/s": rate if busy else 0},
@@ -126,16 +126,16 @@ def _event(
     }  # fmt: skip
 
 
-def _switches(tasks: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[tuple[int, bool]]:
+def _switches(tasks: np.ndarray) -> list[tuple[int, bool]]:
     """When the DMA starts and stops reading."""
-    reads = np.flatnonzero((tasks[:, TASK["engine"]] == 1) & (end > start))
+    reads = tasks[(tasks["engine"] == Engine.DMA_IN) & (tasks["end"] > tasks["start"])]
     switches: list[tuple[int, bool]] = []
-    for t in reads:
-        if switches and switches[-1][0] == start[t]:
+    for start, end in zip(reads["start"].tolist(), reads["end"].tolist(), strict=True):
+        if switches and switches[-1][0] == start:
             switches.pop()
         else:
-            switches.append((int(start[t]), True))
-        switches.append((int(end[t]), False))
+            switches.append((start, True))
+        switches.append((end, False))
     return switches
 
 

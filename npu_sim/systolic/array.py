@@ -3,7 +3,8 @@
 In a cycle an operand moves to a neighbour, a cell does one multiply-accumulate, and an edge reads
 one number per row or column from SRAM. Nothing is computed beside that: product, cycles, reads and
 writes are what came out of the cells. Here the product is cut into folds; the cells are in
-`systolic_cells.py`, the closed form in `systolic.py`. Chapter: `docs/08_systolic.md`.
+`cells.py` and its fast twin, which runs, the closed form in `closed_form.py`. Chapter:
+`docs/08_systolic.md`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from npu_sim.errors import WorkloadError
-from npu_sim.systolic.cells import Counts, operand_stationary_fold, output_stationary_fold
+from npu_sim.systolic.cells import Counts
+from npu_sim.systolic.cells_kernel import operand_stationary_fold, output_stationary_fold
 from npu_sim.systolic.closed_form import SystolicArray, systolic_counts
 
 __all__ = ["MOST_NUMBERS", "MOST_WORK", "SystolicRun", "check_can_run", "run_systolic"]

@@ -1,13 +1,12 @@
-"""The cells of the systolic array, one fold per call; `systolic_array.py` calls them.
+"""The cells of the systolic array, one fold per call: the text to read.
 
-In every cycle a kernel visits the cells that a row's first operand has reached and its last one has
-not passed; in all others nothing happens. Each is also plain Python: `kernel.py_func`. Column
-counters are unsigned because Numba then drops its check for negative indices, and the loop over the
-cells of a row becomes vector instructions; the order of its statements is for that too. Chapter:
+A cell has registers. In every cycle each operand moves on to the next cell, each cell does one
+multiply-accumulate, and the edges read the next numbers. All cells do so at once, which in NumPy is
+one statement for each of these (it copies first where source and target overlap);
+`cells_kernel.py` is the fast twin. Chapter:
 `docs/08_systolic.md`.
 """
 
-import numba
 import numpy as np
 
 __all__ = ["Counts", "operand_stationary_fold", "output_stationary_fold"]
@@ -15,119 +14,100 @@ __all__ = ["Counts", "operand_stationary_fold", "output_stationary_fold"]
 Counts = tuple[int, int, int, int]  # cycles, two kinds of reads, writes
 
 
-@numba.njit(cache=True, nogil=True)
+def enter(lines: np.ndarray, cycle: int, n_cells: int) -> tuple[np.ndarray, int]:
+    """What enters the cells of an edge in a cycle, and how many numbers of it were read.
+
+    Line i starts i cycles late, one number per cycle; before and after it, and in cells that have
+    no line, zeros enter.
+    """
+    entering, n_read = np.zeros(n_cells, lines.dtype), 0
+    for i, line in enumerate(lines):
+        if 0 <= cycle - i < len(line):
+            entering[i] = line[cycle - i]
+            n_read += 1
+    return entering, n_read
+
+
 def output_stationary_fold(
     a: np.ndarray, b: np.ndarray, out: np.ndarray, n_rows: int, n_cols: int
 ) -> Counts:
-    """Write out [m n] = a [m k] @ b [k n], m <= n_rows, n <= n_cols; every cell keeps its sum.
+    """Write out [m n] = a [m k] @ b [k n]; every cell keeps its sum.
 
     Row r of a enters on the left and moves right, column c of b enters at the top and moves down;
-    each starts a cycle after its neighbour. The cell that the last operand of a row has reached is
-    finished, and puts its sum on the wire of its column.
+    each starts a cycle after its neighbour, so a[r, i] and b[i, c] meet in cell (r, c).
+
+    Args:
+        a: [m k] integers, m <= n_rows.
+        b: [k n] integers, n <= n_cols.
+        out: [m n] of a type that holds every sum, filled.
+        n_rows: rows of cells.
+        n_cols: columns of cells.
 
     Returns:
         Cycles, reads of a, reads of b, writes.
     """
     (m, k), n = a.shape, b.shape[1]
-    right = np.zeros((m, n), a.dtype)  # what a cell passes to the right
-    down = np.zeros((m + 1, n), a.dtype)  # [r + 1, c]: what it passes down; [0, c]: what enters
-    sums, wide = np.zeros((m, n), out.dtype), out.dtype.type
+    right, down, sums = (np.zeros((n_rows, n_cols), out.dtype) for _ in range(3))
+    # A bit goes along with the last operand of each row: the cell that it reaches is finished.
+    last = np.zeros((n_rows, n_cols), bool)
     cycle = n_finished = a_reads = b_reads = writes = 0
     while n_finished < n_rows * n_cols:
-        for c in range(max(cycle - k + 1, 0), min(cycle + 1, n)):
-            down[0, c] = b[cycle - c, c]
-            b_reads += 1
-        last_row, first_row = min(cycle, n_rows - 1), max(cycle - k - n_cols + 2, 0)
-        for r in range(last_row, first_row - 1, -1):  # upwards: the row above has not moved yet
-            head = cycle - r  # column that the first operand of the row has reached
-            tail = head - (k - 1)  # and the last one
-            if r < m and tail < n:
-                first = max(tail, 0)
-                if tail <= 0:
-                    x = a[r, head]
-                    a_reads += 1
-                else:
-                    x = right[r, first - 1]
-                for c in range(np.uint64(first), np.uint64(min(head + 1, n))):
-                    x_next = right[r, c]
-                    y = down[r, c]
-                    right[r, c] = x
-                    down[r + 1, c] = y
-                    sums[r, c] = wide(sums[r, c] + wide(wide(x) * wide(y)))
-                    x = x_next
-            if tail >= 0:
-                n_finished += 1
-                if r < m and tail < n:
-                    out[r, tail] = sums[r, tail]
-                    writes += 1
+        right[:, 1:], down[1:], last[:, 1:] = right[:, :-1], down[:-1], last[:, :-1]
+        right[:, 0], n_read = enter(a, cycle, n_rows)
+        a_reads += n_read
+        down[0], n_read = enter(b.T, cycle, n_cols)
+        b_reads += n_read
+        last[:, 0] = cycle - np.arange(n_rows) == k - 1
+        sums += right * down
+        done = last[:m, :n]
+        out[done] = sums[:m, :n][done]  # a finished sum leaves on the wire of its column
+        writes += int(done.sum())
+        n_finished += int(last.sum())
         cycle += 1
     return cycle, a_reads, b_reads, writes
 
 
-@numba.njit(cache=True, nogil=True)
-def _load(held: np.ndarray, hold: np.ndarray) -> tuple[int, int]:
-    """Move held [k n] down into the cells, its last row first; return cycles and reads."""
-    (k, n), n_rows = held.shape, hold.shape[0]
-    cycle = reads = 0
-    for row in range(n_rows - 1, -1, -1):  # the row that enters at the top
-        for r in range(n_rows - 1 - row, 0, -1):
-            for c in range(n):
-                hold[r, c] = hold[r - 1, c]
-        for c in range(n):
-            hold[0, c] = 0
-            if row < k:
-                hold[0, c] = held[row, c]
-                reads += 1
-        cycle += 1
-    return cycle, reads
-
-
-@numba.njit(cache=True, nogil=True)
 def operand_stationary_fold(
     held: np.ndarray, stream: np.ndarray, out: np.ndarray, n_rows: int, n_cols: int
 ) -> Counts:
-    """Write out [t n] = stream [t k] @ held [k n], k <= n_rows, n <= n_cols; held stays in place.
+    """Write out [t n] = stream [t k] @ held [k n]; held stays in place.
 
     First held moves down to its rows, the last one ahead. Then column r of stream enters row r on
     the left, a cycle after the row above, and moves right; sums move down and leave at the bottom.
+
+    Args:
+        held: [k n] integers, k <= n_rows, n <= n_cols.
+        stream: [t k] integers.
+        out: [t n] of a type that holds every sum, filled.
+        n_rows: rows of cells.
+        n_cols: columns of cells.
 
     Returns:
         Cycles, reads of held, reads of stream, writes.
     """
     (k, n), t = held.shape, stream.shape[0]
-    hold = np.zeros((n_rows, n), held.dtype)
-    right = np.zeros((n_rows, n), held.dtype)  # what a cell passes to the right
-    sums = np.zeros((n_rows + 1, n), out.dtype)  # [r + 1, c]: what it passes down; [0, c]: zero
-    wide = out.dtype.type
-    n_out = np.zeros(n_cols, np.int64)  # sums that have left each column
-    start, held_reads = _load(held, hold)
-    cycle, n_left, stream_reads, writes = start, 0, 0, 0
+    hold, right, sums = (np.zeros((n_rows, n_cols), out.dtype) for _ in range(3))
+    held_reads = stream_reads = writes = n_left = 0
+    for row in reversed(range(n_rows)):  # the row that enters at the top
+        hold[1:] = hold[:-1]
+        hold[0] = 0
+        if row < k:
+            hold[0, :n] = held[row]
+            held_reads += n
+    # A bit goes along with each operand of the last row: where it is, a whole sum leaves.
+    whole = np.zeros(n_cols, bool)
+    n_out = np.zeros(n_cols, int)  # sums that have left each column
+    cycle = 0
     while n_left < t * n_cols:
-        step = cycle - start
-        last_row, first_row = min(step, n_rows - 1), max(step - t - n_cols + 2, 0)
-        for r in range(last_row, first_row - 1, -1):  # upwards: the row above has not moved yet
-            head = step - r  # column that the first operand of the row has reached
-            tail = head - (t - 1)  # and the last one
-            if tail < n:
-                first = max(tail, 0)
-                if tail > 0:
-                    x = right[r, first - 1]
-                elif r < k:
-                    x = stream[head, r]
-                    stream_reads += 1
-                else:
-                    x = held.dtype.type(0)
-                for c in range(np.uint64(first), np.uint64(min(head + 1, n))):
-                    x_next = right[r, c]
-                    right[r, c] = x
-                    sums[r + 1, c] = wide(sums[r, c] + wide(wide(x) * wide(hold[r, c])))
-                    x = x_next
-            if r == n_rows - 1:
-                for c in range(max(tail, 0), min(head + 1, n_cols)):
-                    if c < n:
-                        out[n_out[c], c] = sums[n_rows, c]
-                        writes += 1
-                    n_out[c] += 1
-                    n_left += 1
+        right[:, 1:], sums[1:], whole[1:] = right[:, :-1], sums[:-1], whole[:-1]
+        right[:, 0], n_read = enter(stream.T, cycle, n_rows)
+        stream_reads += n_read
+        sums[0], whole[0] = 0, 0 <= cycle - (n_rows - 1) < t
+        sums += right * hold
+        for c in np.flatnonzero(whole[:n]):
+            out[n_out[c], c] = sums[-1, c]
+            writes += 1
+        n_out += whole
+        n_left += int(whole.sum())
         cycle += 1
-    return cycle, held_reads, stream_reads, writes
+    return n_rows + cycle, held_reads, stream_reads, writes

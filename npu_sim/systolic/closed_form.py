@@ -1,6 +1,6 @@
 """A matrix product on a systolic array in closed form: folds, cycles, SRAM reads and writes.
 
-The array cell by cell, with values, is `systolic_array.py`; it counts the same. Chapter:
+The array cell by cell, with values, is `array.py`; it counts the same. Chapter:
 `docs/08_systolic.md`.
 """
 

@@ -4,167 +4,101 @@ Keys stream in pieces; query heads that share a stored head are computed togethe
 `schedule.py` has the other operations. Chapter: `docs/07_npu_tiles.md`.
 """
 
-from npu_sim.tile.compiled import kernel
-from npu_sim.tile.rows import COLUMNS
-from npu_sim.tile.tasks import (
-    ACTIVATION,
-    ACTIVATION_RING,
-    CACHE,
-    MATRIX,
-    PRODUCT,
-    TASK,
-    UNPACK,
-    VECTOR,
-    WEIGHT_RING,
-    add,
-    free_after,
-    multiply,
-    place,
-    read_into,
+from collections.abc import Generator, Iterator
+
+from npu_sim.tile.tasks import Engine, Loaded, Operation, Part, Ring, Task, cut
+from npu_sim.tile.tiling import (
+    cached_piece_cycles,
+    key_piece,
+    layout_cycles,
+    matrix_cycles,
     spilled,
-    write_back,
 )
-from npu_sim.tile.tiling import ceil_div, layout_cycles, mac_slots, matrix_cycles
 
 __all__ = ["matmul"]
 
-_C, _CYCLES = COLUMNS, TASK["cycles"]
-_COUNT, _M, _N, _K = _C["products"], _C["m"], _C["n"], _C["k"]
-_PRECISION, _B_HEADS, _KEYS_ARE_K = _C["precision"], _C["b_heads"], _C["keys_are_k"]
-_KV, _KV_AFTER, _UNPACK = _C["kv"], _C["kv_after"], _C["unpack"]
-_A, _A_CLASS, _A_FROM = _C["a"], _C["a_class"], _C["a_from"]
-_B, _B_CLASS, _B_FROM = _C["b"], _C["b_class"], _C["b_from"]
-_OUT, _OUT_CLASS, _LAID_OUT = _C["out"], _C["out_class"], _C["laid_out"]
 
-
-@kernel
-def matmul(i, row, plan, chip, tasks, rings, n):
+def matmul(op: Operation) -> Iterator[Task]:
     """A product of two activations; the right one may be cached keys or values."""
-    a = spilled(row[_A], row[_A_CLASS], plan)
-    b = spilled(row[_B], row[_B_CLASS], plan)
-    out = spilled(row[_OUT], row[_OUT_CLASS], plan)
-    if a > 0 or b > 0 or out > 0:
-        return _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n)
-    cached = row[_KV] if plan.cache_pinned == 0 else 0
-    rate = chip.attention_rates[row[_PRECISION]]
-    rows_each = row[_M] * (row[_COUNT] // row[_B_HEADS])  # rows that share one right operand
-    rest = matrix_cycles(row[_B_HEADS], rows_each, row[_N], row[_K], rate, chip)
-    if cached == 0:  # computed here: laid out by the matrix engine itself
-        rest += layout_cycles(row[_LAID_OUT], chip.cached_per_s, chip)
-    # a piece of the cache computes its share: whole pieces the same, the last one what is left
-    share = _share(row, plan.piece_bytes, rate, chip)
-    fits, keys = True, row[_K] if row[_KEYS_ARE_K] == 1 else row[_N]
-    all_keys = row[_B_HEADS] * keys
-    for at in range(0, max(cached, 1), plan.piece_bytes):
-        n_bytes = min(plan.piece_bytes, cached - at)
-        last = at + plan.piece_bytes >= cached
-        load = ready = -1
-        if n_bytes > 0:
-            load, ready = _load_cache(i, row, n_bytes, plan, chip, tasks, rings, n)
-            fits = fits and load >= 0
-        cycles = rest if last else min(share, rest)
+    row, plan, chip = op.row, op.plan, op.chip
+    a, b, out = spilled(row, plan)
+    if a or b or out:
+        yield from by_heads(op, a, b, out)
+        return
+    cached = 0 if plan.cache_pinned else row.kv
+    rate = chip.attention_rates[row.precision]
+    rows_each = row.m * (row.products // row.b_heads)  # rows that share one right operand
+    rest = matrix_cycles(row.b_heads, rows_each, row.n, row.k, rate, chip)  # of all pieces
+    if not cached:  # computed here: laid out by the matrix engine itself
+        rest += layout_cycles(row.laid_out, chip.cached_per_s, chip)
+    all_keys = row.b_heads * (row.k if row.keys_are_k else row.n)
+    for piece in cut(cached, plan.piece_bytes) or [range(0)]:
+        last = piece.stop == cached
+        load = ready = None
+        if cached:
+            load, ready = yield from load_cache(op, len(piece))
+        # a piece of the cache computes its share: whole pieces the same, the last what is left
+        cycles = rest
+        if not last:
+            cycles = min(rest, cached_piece_cycles(row, plan.piece_bytes, rate, chip))
         rest -= cycles
-        product = add(tasks, n, MATRIX, i, cycles, 0, ready, -1, PRODUCT)
-        key_0 = at * all_keys // cached if cached > 0 else 0  # keys of all heads, in one row
-        key_1 = all_keys if last else (at + n_bytes) * all_keys // cached
-        place(tasks, n, product, -1, 0, rows_each, key_0, key_1, 0, 0)
-        free_after(tasks, load, product)
-    return fits
+        product = op.compute(Engine.MATRIX, Part.PRODUCT, cycles, ready)
+        # a piece of bytes holds keys of one head after another: they count on from head to head
+        first_key = piece.start * all_keys // cached if cached else 0
+        last_key = all_keys if last else piece.stop * all_keys // cached
+        product.rows, product.columns = range(rows_each), range(first_key, last_key)
+        if load:
+            load.last_user = product
+        yield product
 
 
-@kernel
-def _share(row, n_bytes, rate, chip):
-    """Cycles of the products that one piece of the cache takes part in, whatever its length."""
-    if row[_KV] == 0:
-        return 0
-    keys = row[_K] if row[_KEYS_ARE_K] == 1 else row[_N]
-    many = chip.tile_n * chip.tile_k * chip.rows * chip.columns
-    rows_each = row[_M] * (row[_COUNT] // row[_B_HEADS])
-    if row[_KEYS_ARE_K] == 1:
-        slots = mac_slots(rows_each, row[_N], many, chip)
-    else:
-        slots = mac_slots(rows_each, many, row[_K], chip)
-    # one key costs slots / many; a piece holds n_bytes / (kv / (b_heads keys)) of them
-    per_key = float(slots) / float(many)
-    in_piece = float(n_bytes) * row[_B_HEADS] * keys / row[_KV]
-    return int(per_key * in_piece * 1e6 / rate)
-
-
-@kernel
-def _load_cache(i, row, n_bytes, plan, chip, tasks, rings, n):
+def load_cache(op: Operation, n_bytes: int) -> Generator[Task, None, Loaded]:
     """Read keys or values, lay them out on the way, and unpack them if they have 4 bits."""
-    load = read_into(
-        i, n_bytes, n_bytes * (3 if row[_UNPACK] > 0 else 1), WEIGHT_RING, CACHE, row[_KV_AFTER],
-        chip, tasks, rings, n,
-    )  # fmt: skip
-    if 0 <= load < len(tasks):
-        elements = row[_LAID_OUT] * n_bytes // max(1, row[_KV])
-        tasks[load, _CYCLES] += layout_cycles(elements, chip.cached_per_s, chip)
-    if row[_UNPACK] == 0 or load < 0:
-        return load, load
-    return load, add(
-        tasks, n, VECTOR, i, ceil_div(2 * n_bytes, chip.unpack_per_cycle), 0, load, -1, UNPACK
-    )
+    row, chip = op.row, op.chip
+    unpacked = 2 * n_bytes if row.unpack else 0  # the same at 8 bits
+    load = op.read(Part.CACHE, n_bytes, Ring.WEIGHTS, n_bytes + unpacked, row.kv_after)
+    laid_out = row.laid_out * n_bytes // max(1, row.kv)
+    load.cycles += layout_cycles(laid_out, chip.cached_per_s, chip)
+    return (yield from op.unpacked(load, 2 * n_bytes))
 
 
-@kernel
-def _matmul_by_heads(i, row, a, b, out, plan, chip, tasks, rings, n):
+def by_heads(op: Operation, a: int, b: int, out: int) -> Iterator[Task]:
     """The same, head by head in blocks of rows, where operands or the result move through DRAM."""
-    heads = row[_B_HEADS]
-    m = row[_M] * (row[_COUNT] // heads)  # rows that share one right operand
-    by_keys = row[_KEYS_ARE_K] == 1
-    keys, other = (row[_K], row[_N]) if by_keys else (row[_N], row[_K])
-    right = max(b, row[_KV] if plan.cache_pinned == 0 else 0)
-    per_key = max(1, right // (heads * keys))
-    some = min(keys, max(1, plan.piece_bytes // per_key)) if right > 0 else keys
-    per_row = max(a, out) // (heads * m) * some // keys  # of one row and one piece of keys
-    high = chip.tile_m
-    while high > 1 and high * per_row > plan.piece_bytes:
-        high = high // 2
-    high = min(high, m)
-    fits = True
+    row, plan, chip = op.row, op.plan, op.chip
+    heads, by_keys = row.b_heads, row.keys_are_k
+    m = row.m * (row.products // heads)  # rows that share one right operand
+    n_keys, other = (row.k, row.n) if by_keys else (row.n, row.k)
+    right = max(b, 0 if plan.cache_pinned else row.kv)
+    some, key_bytes, height = key_piece(row, right, max(a, out) // (heads * m), plan, chip)
     for head in range(heads):
-        for key_0 in range(0, keys, some):
-            key_1 = min(key_0 + some, keys)
-            load = ready = product = -1
-            if b > 0:
-                n_bytes = per_key * (key_1 - key_0)
-                load = ready = read_into(
-                    i, n_bytes, n_bytes, WEIGHT_RING, ACTIVATION, row[_B_FROM],
-                    chip, tasks, rings, n,
-                )  # fmt: skip
-                fits = fits and load >= 0
-            elif right > 0:
-                load, ready = _load_cache(
-                    i, row, per_key * (key_1 - key_0), plan, chip, tasks, rings, n
-                )
-                fits = fits and load >= 0
-            for row_0 in range(0, m, high):
-                row_1 = min(row_0 + high, m)
-                a_load = -1
-                if a > 0:
-                    n_bytes = a * (row_1 - row_0) // (heads * m)
-                    if by_keys:
-                        n_bytes = n_bytes * (key_1 - key_0) // keys
-                    a_load = read_into(
-                        i, n_bytes, n_bytes, ACTIVATION_RING, ACTIVATION, row[_A_FROM],
-                        chip, tasks, rings, n,
-                    )  # fmt: skip
-                    fits = fits and a_load >= 0
-                columns, depth = (other, key_1 - key_0) if by_keys else (key_1 - key_0, other)
-                here = row_0 == 0 and (b > 0 or right == 0)  # not read from the cache
-                laid_out = row[_LAID_OUT] * (key_1 - key_0) // (heads * keys) if here else 0
-                product = multiply(
-                    i, row, row_1 - row_0, columns, depth,
-                    layout_cycles(laid_out, chip.cached_per_s, chip),
-                    a_load, ready, chip, tasks, n,
-                )  # fmt: skip
-                place(tasks, n, product, head, row_0, row_1, key_0, key_1, 0, 0)
-                free_after(tasks, a_load, product)
-                if out > 0 and (not by_keys or key_1 == keys):
-                    n_bytes = out * (row_1 - row_0) // (heads * m)
-                    if not by_keys:
-                        n_bytes = n_bytes * (key_1 - key_0) // keys
-                    fits = write_back(i, n_bytes, n_bytes, product, chip, tasks, rings, n) and fits
-            free_after(tasks, load, product)
-    return fits
+        for keys in cut(n_keys, some):
+            n_bytes = key_bytes * len(keys)
+            load = ready = product = None
+            if b:  # computed in this call, so it waits until it is written
+                load = op.read(Part.ACTIVATION, n_bytes, Ring.WEIGHTS, written_op=row.b_from)
+                ready = load
+                yield load
+            elif right:
+                load, ready = yield from load_cache(op, n_bytes)
+            # keys that are summed over cut the rows that are read, others those that are written
+            read_keys, written_keys = (len(keys), n_keys) if by_keys else (n_keys, len(keys))
+            for rows in cut(m, height):
+                x = None
+                if a:
+                    n_bytes = a * len(rows) // (heads * m) * read_keys // n_keys
+                    x = op.read(Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, written_op=row.a_from)
+                    yield x
+                n, k = (other, len(keys)) if by_keys else (len(keys), other)
+                here = rows.start == 0 and (b or not right)  # not read from the cache
+                laid_out = row.laid_out * len(keys) // (heads * n_keys) if here else 0
+                more = layout_cycles(laid_out, chip.cached_per_s, chip)
+                product = op.multiply(len(rows), n, k, more, x, ready)
+                product.head, product.rows, product.columns = head, rows, keys
+                yield product
+                if x:
+                    x.last_user = product
+                if out and (not by_keys or keys.stop == n_keys):
+                    n_bytes = out * len(rows) // (heads * m) * written_keys // n_keys
+                    yield from op.write(product, n_bytes)
+            if load:
+                load.last_user = product

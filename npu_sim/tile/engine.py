@@ -3,163 +3,114 @@ r"""The clock: when every task starts and ends, in whole cycles.
 $$\mathrm{start} = \max(\text{engine free}, \text{inputs there}, \text{room},
   \text{operation begun}, \text{earlier results written})$$                             (7.4)
 
-Tasks of one engine keep their order, so one pass over the tasks is the whole event loop: nothing is
-decided while time runs, the result is exact and the same on every machine. `run_by_events` is the
-same machine for the reader: a heap of what happens next. Chapter: `docs/07_npu_tiles.md`.
+A loop over events: whenever a task ends, each idle engine looks at the head of its queue. Nothing
+is decided while time runs, so one pass over the tasks gives the same times: that is the fast twin,
+`engine_kernel.py`. Chapter: `docs/07_npu_tiles.md`.
 """
 
 import heapq
+from collections import Counter, deque
+from collections.abc import Sequence
 
-import numpy as np
+from npu_sim.errors import CapacityError
+from npu_sim.tile.plan import Plan
+from npu_sim.tile.tasks import Engine, Ring, Task
 
-from npu_sim.tile.compiled import kernel
-from npu_sim.tile.tasks import (
-    BESIDE,
-    CACHE,
-    CONTROL,
-    DMA_IN,
-    DMA_OUT,
-    MATRIX,
-    TASK,
-    VECTOR,
-    WEIGHTS,
-    WRITE,
-)
+__all__ = ["Span", "run"]
 
-__all__ = ["row_times", "run", "run_by_events"]
-
-_ENGINE, _ROW, _CYCLES, _BYTES, _PART = (
-    TASK[n] for n in ("engine", "row", "cycles", "bytes", "part")
-)
-_NEEDS, _NEEDS_TOO, _ROOM, _WRITTEN = (
-    TASK[n] for n in ("needs", "needs_too", "room", "written_row")
-)
+Span = tuple[int, int]  # start and end, cycles
+COMPUTE = (Engine.CONTROL, Engine.MATRIX, Engine.VECTOR)  # the others only move data
 
 
-@kernel
-def run(tasks, n_rows, start, end):
-    """Compute start and end of every task.
+class Memory:
+    """The bytes of one ring, freed in the order in which they were taken."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.free_bytes = capacity_bytes
+        self.holders: deque[Task] = deque()  # oldest first
+
+    def take(self, task: Task, ended: set[Task]) -> bool:
+        """Take what a task holds if there is room, after freeing what nobody uses any more."""
+        while self.holders and self.holders[0].last_user in ended:
+            self.free_bytes += self.holders.popleft().held_bytes
+        if task.held_bytes > self.free_bytes:
+            return False
+        self.free_bytes -= task.held_bytes
+        self.holders.append(task)
+        return True
+
+
+class Machine:
+    """Engines with a queue each, the rings that they fill, and what has ended so far."""
+
+    def __init__(self, tasks: Sequence[Task], plan: Plan) -> None:
+        self.queues = {engine: deque(t for t in tasks if t.engine == engine) for engine in Engine}
+        self.idle = dict.fromkeys(Engine, True)
+        self.rings = {ring: Memory(n) for ring, n in zip(Ring, plan.rings, strict=True)}
+        self.ended: set[Task] = set()
+        # tasks of each operation that have not ended: those that compute, and all but reads
+        self.computing = Counter(t.op for t in tasks if t.engine in COMPUTE)
+        self.unwritten = Counter(t.op for t in tasks if t.engine != Engine.DMA_IN)
+        self.begun: set[int] = set()
+
+    def start(self) -> list[Task]:
+        """Start every task that is the first of its queue and can run; an engine runs one."""
+        started = []
+        for engine, queue in self.queues.items():
+            if self.idle[engine] and queue and self._can_run(queue[0]):
+                self.idle[engine] = False
+                started.append(queue.popleft())
+        return started
+
+    def _can_run(self, task: Task) -> bool:
+        """Whether all that a task waits for has happened (7.4)."""
+        # one operation after another: the one before has computed, and so have all before it
+        if task.engine == Engine.CONTROL and self.computing[task.op - 1]:
+            return False
+        if task.engine in (Engine.MATRIX, Engine.VECTOR) and task.op not in self.begun:
+            return False
+        if task.written_op >= 0 and self.unwritten[task.written_op]:
+            return False
+        if not self.ended.issuperset(task.needs):
+            return False
+        # asked last, because to ask is to take
+        return task.ring is None or self.rings[task.ring].take(task, self.ended)
+
+    def end(self, task: Task) -> None:
+        """Note that a task has ended."""
+        self.idle[task.engine] = True
+        self.ended.add(task)
+        if task.engine == Engine.CONTROL:
+            self.begun.add(task.op)
+        if task.engine in COMPUTE:
+            self.computing[task.op] -= 1
+        if task.engine != Engine.DMA_IN:
+            self.unwritten[task.op] -= 1
+
+
+def run(tasks: Sequence[Task], plan: Plan) -> list[Span]:
+    """Run the tasks of a call.
 
     Args:
-        tasks: [n_tasks, n_fields] int64, from `expand`.
-        n_rows: operations of the call.
-        start: [n_tasks] int64, filled.
-        end: [n_tasks] int64, filled.
+        tasks: from `schedule`.
+        plan: the bytes of each ring.
 
     Returns:
-        Cycles until the last task ends.
+        (start, end) of each task.
+
+    Raises:
+        CapacityError: a task waits for memory that nobody frees.
     """
-    free = np.zeros(5, np.int64)  # by engine
-    begun = np.zeros(n_rows, np.int64)
-    written = np.zeros(n_rows, np.int64)
-    computed = np.int64(0)  # when the operations so far have computed
-    for t in range(len(tasks)):
-        task = tasks[t]
-        engine, row = task[_ENGINE], task[_ROW]
-        at = free[engine]
-        for field in (_NEEDS, _NEEDS_TOO, _ROOM):
-            if task[field] >= 0:
-                at = max(at, end[task[field]])
-        if engine == CONTROL:
-            at = max(at, computed)
-        elif engine in (MATRIX, VECTOR):
-            at = max(at, begun[row])
-        if task[_WRITTEN] >= 0:
-            at = max(at, written[task[_WRITTEN]])
-        start[t], end[t] = at, at + task[_CYCLES]
-        free[engine] = end[t]
-        if engine == CONTROL:
-            begun[row] = end[t]
-        if engine not in (DMA_IN, DMA_OUT):
-            computed = max(computed, end[t])
-        if engine != DMA_IN:
-            written[row] = max(written[row], end[t])
-    return free.max()
-
-
-def run_by_events(tasks: np.ndarray) -> list[tuple[int, int, int]]:
-    """The same machine as a loop over events, in plain Python; slow, to be read and compared.
-
-    Every engine has a queue. Whenever something ends, each idle engine looks at the head of its
-    queue and starts it if all that it waits for has ended.
-
-    Args:
-        tasks: [n_tasks, n_fields] int64.
-
-    Returns:
-        (start, end, task) of every task, in the order of the tasks.
-    """
-    queues: list[list[int]] = [[], [], [], [], []]
-    for t, task in enumerate(tasks):
-        queues[task[_ENGINE]].append(t)
-    for queue in queues:
-        queue.reverse()  # the head is the last element
-    end: dict[int, int] = {}
-    times: dict[int, tuple[int, int, int]] = {}
-    idle = [True] * 5
-    running: list[tuple[int, int, int]] = []  # heap of (end, task, engine)
-    now = 0
-    while running or any(queues):
-        started = True
-        while started:
-            started = False
-            for engine, queue in enumerate(queues):
-                if idle[engine] and queue and _may_start(queue[-1], tasks, end):
-                    t = queue.pop()
-                    times[t] = (now, now + int(tasks[t, _CYCLES]), t)
-                    heapq.heappush(running, (times[t][1], t, engine))
-                    idle[engine], started = False, True
-        now, t, engine = heapq.heappop(running)
-        end[t], idle[engine] = now, True
-    return [times[t] for t in range(len(tasks))]
-
-
-def _may_start(t: int, tasks: np.ndarray, end: dict[int, int]) -> bool:
-    """Whether everything that a task waits for has ended."""
-    task = tasks[t]
-    if any(task[field] >= 0 and task[field] not in end for field in (_NEEDS, _NEEDS_TOO, _ROOM)):
-        return False
-    engine, row = task[_ENGINE], task[_ROW]
-    if engine == CONTROL:  # all that the operations before have to compute
-        before = (tasks[:t, _ENGINE] != DMA_IN) & (tasks[:t, _ENGINE] != DMA_OUT)
-    elif engine in (MATRIX, VECTOR):  # the start of its operation
-        before = (tasks[:t, _ENGINE] == CONTROL) & (tasks[:t, _ROW] == row)
-    else:
-        before = np.zeros(t, bool)
-    if task[_WRITTEN] >= 0:
-        written = (tasks[:t, _ROW] == task[_WRITTEN]) & (tasks[:t, _ENGINE] != DMA_IN)
-        before = before | written
-    return all(int(u) in end for u in np.flatnonzero(before))
-
-
-@kernel
-def row_times(tasks, start, end, writes_cache, times):
-    """Add up what each operation did.
-
-    Args:
-        tasks: [n_tasks, n_fields] int64.
-        start: [n_tasks] int64.
-        end: [n_tasks] int64.
-        writes_cache: [n_rows] bool.
-        times: [n_rows, 10] int64, filled: begin (after the operations before it), end, then cycles
-            of control, DMA in, matrix, vector, DMA out, and bytes of weights, cache, activations.
-    """
-    computed = np.int64(0)
-    row = -1
-    for t in range(len(tasks)):
-        task = tasks[t]
-        engine, part = task[_ENGINE], task[_PART]
-        if engine == CONTROL:
-            row = task[_ROW]
-            times[row, :] = 0
-            times[row, 0] = computed
-        if engine not in (DMA_IN, DMA_OUT):
-            computed = max(computed, end[t])
-        times[row, 1] = computed
-        times[row, 2 + engine] += task[_CYCLES]
-        if part in (WEIGHTS, BESIDE):
-            times[row, 7] += task[_BYTES]
-        elif part == CACHE or (part == WRITE and writes_cache[row]):
-            times[row, 8] += task[_BYTES]
-        else:
-            times[row, 9] += task[_BYTES]
+    machine, spans = Machine(tasks, plan), dict[Task, Span]()
+    running: list[tuple[int, int, Task]] = []  # heap of (end, place in the order of starts, task)
+    now = 0  # cycles
+    while len(machine.ended) < len(tasks):
+        while started := machine.start():  # again, for a task of no cycles may free others
+            for task in started:
+                spans[task] = now, now + task.cycles
+                heapq.heappush(running, (now + task.cycles, len(spans), task))
+        if not running:
+            raise CapacityError("a task waits for SRAM that only a later one frees")
+        now, _, task = heapq.heappop(running)
+        machine.end(task)
+    return [spans[task] for task in tasks]

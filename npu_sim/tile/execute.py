@@ -14,7 +14,7 @@ import numpy as np
 from mu_ref.generate import Step, stream
 from mu_ref.integers.store import IntegerModel
 from mu_ref.model import mu
-from mu_ref.ops.integer import IntegerOps, Quantized
+from mu_ref.ops.integer import IntegerOps
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.call import remember
@@ -24,12 +24,12 @@ from npu_sim.program.program import Program
 from npu_sim.program.recorder import RecordOps
 from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import TileRun, call_tasks, simulate_tiles
-from npu_sim.tile.tasks import MATRIX, TASK
+from npu_sim.tile.tasks import Engine
 
-__all__ = ["Execution", "TileOps", "execute"]
+__all__ = ["Execution", "PieceProducts", "execute"]
 
-Pieces = np.ndarray  # [n_pieces, 7] int64: head, rows, columns (or keys), sum
-_PLACE = TASK["head"]
+PLACE = ("head", "row_0", "row_1", "col_0", "col_1", "sum_0", "sum_1")
+Pieces = list[tuple[int, ...]]  # the place of each; of attention columns are keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,75 +47,70 @@ class Execution:
         return [int(step.tokens[0]) for step in self.steps]
 
 
-class TileOps(IntegerOps):
-    """The integer executor with every product taken piece by piece, as a run has cut it.
+class PieceProducts:
+    """The products of `IntegerOps` taken piece by piece, as a run has cut them.
 
     Args:
-        model: integer weights.
-        run: the timed request whose pieces are computed; calls come in the same order.
+        model: integer weights; says which query heads share a stored head.
+        run: the timed request whose pieces are computed; products come in the same order.
     """
 
     def __init__(self, model: IntegerModel, run: TileRun) -> None:
-        super().__init__(model)
         self.n_products = self.n_pieces = 0
-        self._head_of: tuple[int, ...] = ()
+        self._stacks = model.model.stacks
         self._pieces: dict[str, deque[Pieces]] = defaultdict(deque)
         for call in run.calls:
-            found = call_tasks(call, run.npu)
-            ended = np.argsort(found.end, kind="stable")
-            tasks = found.tasks[ended]
-            tasks = tasks[tasks[:, TASK["engine"]] == MATRIX]
-            for row in np.unique(tasks[:, TASK["row"]]):
-                own = tasks[tasks[:, TASK["row"]] == row, _PLACE:]
-                self._pieces[call.table.ops[row].site].append(own)
+            tasks = call_tasks(call, run.npu)
+            products = tasks[tasks["engine"] == Engine.MATRIX]
+            products = products[np.argsort(products["end"], kind="stable")]
+            for op in np.unique(products["op"]):
+                pieces = products[products["op"] == op][list(PLACE)].tolist()
+                self._pieces[call.table.ops[op].site].append(pieces)
 
-    def share_heads(self, x: Quantized, head_of: tuple[int, ...], site: str) -> Quantized:
-        """Note which kv head serves which query head."""
-        self._head_of = head_of
-        return super().share_heads(x, head_of, site)
-
-    def sum_features(self, steps: np.ndarray, weight: np.ndarray, site: str) -> np.ndarray:
-        """Sum pieces of weights."""
-        x = steps.reshape(-1, steps.shape[-1])
-        acc = np.zeros((len(x), len(weight)), np.int64)
-        for _, row_0, row_1, col_0, col_1, sum_0, sum_1 in self._next(site):
-            part = weight[col_0:col_1, sum_0:sum_1].astype(np.int64)
-            acc[row_0:row_1, col_0:col_1] += x[row_0:row_1, sum_0:sum_1] @ part.T
-        return acc.reshape(*steps.shape[:-1], len(weight))
-
-    def sum_products(self, left: np.ndarray, right: np.ndarray, site: str) -> np.ndarray:
-        """Sum pieces of keys, stored head by stored head."""
-        groups = self._groups(left.shape[1])  # [n_stored, query heads that share one]
-        batch, n_heads, m, k = left.shape
-        n_stored, n = len(groups), right.shape[-1]
-        a = left[:, groups].reshape(batch * n_stored, -1, k)  # rows of all sharing heads
-        b = right[:, groups[:, 0]].reshape(batch * n_stored, k, n)
-        acc = np.zeros((len(a), a.shape[1], n), np.int64)
-        by_keys = site.endswith(".mix")
-        keys = k if by_keys else n
-        for head, row_0, row_1, first, last, _, _ in self._next(site):
-            for at, key_0, key_1 in _keys_of(head, first, last, keys, len(a)):
-                rows = slice(row_0, row_1)
-                if by_keys:
-                    acc[at, rows] += a[at, rows, key_0:key_1] @ b[at, key_0:key_1]
-                else:
-                    acc[at, rows, key_0:key_1] += a[at, rows] @ b[at, :, key_0:key_1]
-        whole = np.empty((batch, n_heads, m, n), np.int64)
-        whole[:, groups] = acc.reshape(batch, n_stored, -1, m, n)
-        return whole
-
-    def _groups(self, n_heads: int) -> np.ndarray:
-        """Query heads of each kv head."""
-        order = np.argsort(np.array(self._head_of), kind="stable")
-        groups: np.ndarray = order.reshape(max(self._head_of) + 1, -1)
-        assert groups.size == n_heads
-        return groups
-
-    def _next(self, site: str) -> Pieces:
+    def __call__(self, left: np.ndarray, right: np.ndarray, site: str) -> np.ndarray:
+        """Multiply [..., m, k] by weights [k, n] or by keys or values [batch, n_heads, k, n]."""
         pieces = self._pieces[site].popleft()
         self.n_products += 1
         self.n_pieces += len(pieces)
-        return pieces
+        if right.ndim == 2:
+            return _weight_pieces(left, right, pieces)
+        heads = self._stacks[site.partition(".")[0]].kv_head_of
+        return _attention_pieces(left, right, heads, site.endswith(".mix"), pieces)
+
+
+def _weight_pieces(left: np.ndarray, right: np.ndarray, pieces: Pieces) -> np.ndarray:
+    """Sum pieces of weights."""
+    x = left.reshape(-1, left.shape[-1])  # [m, k], all tokens of all rows of the batch
+    acc = np.zeros((len(x), right.shape[1]), np.int64)
+    for _, row_0, row_1, col_0, col_1, sum_0, sum_1 in pieces:
+        part = x[row_0:row_1, sum_0:sum_1] @ right[sum_0:sum_1, col_0:col_1]
+        acc[row_0:row_1, col_0:col_1] += part
+    return acc.reshape(*left.shape[:-1], -1)
+
+
+def _attention_pieces(
+    left: np.ndarray, right: np.ndarray, head_of: tuple[int, ...], by_keys: bool, pieces: Pieces
+) -> np.ndarray:
+    """Sum pieces of keys, stored head by stored head."""
+    # [n_stored, n_sharing]: the query heads of each stored head
+    groups = np.argsort(np.array(head_of), kind="stable").reshape(max(head_of) + 1, -1)
+    batch, n_heads, m, k = left.shape
+    n_stored, n = len(groups), right.shape[-1]
+    # [batch * n_stored, n_sharing * m, k]: rows of sharing heads below each other
+    a = left[:, groups].reshape(batch * n_stored, -1, k)
+    b = right[:, groups[:, 0]].reshape(batch * n_stored, k, n)
+    acc = np.zeros((len(a), a.shape[1], n), np.int64)
+    keys = k if by_keys else n
+    for head, row_0, row_1, first, last, _, _ in pieces:
+        for at, key_0, key_1 in _keys_of(head, first, last, keys, len(a)):
+            rows = slice(row_0, row_1)
+            if by_keys:
+                acc[at, rows] += a[at, rows, key_0:key_1] @ b[at, key_0:key_1]
+            else:
+                acc[at, rows, key_0:key_1] += a[at, rows] @ b[at, :, key_0:key_1]
+    whole = np.empty((batch, n_heads, m, n), np.int64)
+    whole[:, groups] = acc.reshape(batch, n_stored, -1, m, n)
+    return whole
 
 
 def _keys_of(
@@ -150,16 +145,19 @@ def execute(
         WorkloadError: the model has no encoder or no decoder.
         NpuSimError: the NPU cannot run it.
     """
-    config = model.model
-    if config.encoder is None or config.decoder is None:
+    if set(model.model.stacks) != {"encoder", "decoder"}:
         raise WorkloadError(
-            f"a model to execute must have an encoder and a decoder, {config.name} has not"
+            f"a model to execute must have an encoder and a decoder, {model.model.name} has not"
         )
     program = _record(model, source, valid, max_new_tokens)
     run = simulate_tiles(program_table(program), npu)
-    ops = TileOps(model, run)
-    steps = tuple(_steps(ops, model, mu.remember(ops, config, source, valid), max_new_tokens))
-    return Execution(run=run, steps=steps, n_products=ops.n_products, n_pieces=ops.n_pieces)
+    products = PieceProducts(model, run)
+    ops = IntegerOps(model, products)
+    memory = mu.remember(ops, model.model, source, valid)
+    steps = tuple(_steps(ops, model, memory, max_new_tokens))
+    return Execution(
+        run=run, steps=steps, n_products=products.n_products, n_pieces=products.n_pieces
+    )
 
 
 def _steps(ops: Any, model: IntegerModel, memory: Any, max_new_tokens: int) -> Any:

@@ -16,9 +16,9 @@ def row_limits(call: CallRun) -> np.ndarray:
     Returns:
         Cycles of compute, vector, memory and overhead; the sum is the time of the call.
     """
-    begin, end, control, dma, matrix, vector, *_ = call.times.T
-    took = end - begin
-    took[-1] += call.cycles - end[-1]  # the last result is still written
+    control, dma, matrix, vector, _ = call.times["busy_cycles"].T
+    took = call.times["end"] - call.times["begin"]
+    took[-1] += call.cycles - call.times["end"][-1]  # the last result is still written
     compute = np.minimum(matrix, took - control)
     elements = np.minimum(vector, took - control - compute)
     waited = took - control - compute - elements > 0

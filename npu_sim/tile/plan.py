@@ -12,46 +12,45 @@ faster. Chapter: `docs/07_npu_tiles.md`.
 """
 
 from collections.abc import Iterator
+from math import prod
 from typing import NamedTuple
+
+import numpy as np
 
 from npu_sim.errors import CapacityError
 from npu_sim.hardware.chip import Npu
-from npu_sim.tile.rows import COLUMNS, CallTable, ProgramTable
+from npu_sim.tile.rows import VECTOR, CallTable, ProgramTable
 from npu_sim.units import format_bytes
 
 __all__ = ["PIECES_LEAST", "Pins", "Plan", "check_sram", "least_dma_cycles", "pin_choices", "plans"]
 
 
 class Plan(NamedTuple):
-    """How one call uses SRAM; the fastest of some is taken (`memory.py`)."""
+    """How one call uses SRAM."""
 
     piece_bytes: int  # largest transfer
     kept_classes: int  # activations of classes below this stay in SRAM, others move through DRAM
-    rows_outer: int  # 1: for each block of rows all weights; 0: for each panel of weights all rows
+    rows_outer: bool  # for each block of rows all weights, else for each panel of weights all rows
     panel: int  # pieces of weights (of rows) that stay while rows (weights) stream past
     kept_bytes: int  # activations that lie in SRAM
     weight_ring_bytes: int
     activation_ring_bytes: int
     out_ring_bytes: int
-    weights_pinned: int  # 1: weights stay in SRAM from call to call
-    cache_pinned: int
+    weights_pinned: bool  # weights stay in SRAM from call to call
+    cache_pinned: bool
+
+    @property
+    def rings(self) -> tuple[int, int, int]:
+        """Bytes of the rings of weights, activations and results."""
+        return self.weight_ring_bytes, self.activation_ring_bytes, self.out_ring_bytes
 
 
 PIECE_STEPS = (1, 16)  # pieces of the whole transfer size, and of a sixteenth
-
-ORDERS = ((0, 1), (0, 4), (0, 16), (1, 1), (1, 4), (1, 16))  # rows outside?, pieces in a panel
-
+# rows outside?, pieces in a panel
+ORDERS = ((False, 1), (False, 4), (False, 16), (True, 1), (True, 4), (True, 16))
 OUT_PIECES = 2  # a result is written while the next is computed
-
 PIECES_LEAST = 3 + OUT_PIECES  # of the smallest size: three in the ring, two results
-
 ALL_CLASSES = 3
-
-WEIGHT, BESIDE, KNOWN, KV = (COLUMNS[n] for n in ("weight", "beside", "known", "kv"))
-
-A, A_CLASS, B, B_CLASS = (COLUMNS[n] for n in ("a", "a_class", "b", "b_class"))
-
-OUT, OUT_CLASS = COLUMNS["out"], COLUMNS["out_class"]
 
 Pins = tuple[int, int]  # bytes of weights, bytes of cache that stay in SRAM between calls
 
@@ -86,41 +85,28 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
         Plans; the schedule may still find that a piece has no room.
     """
     capacity = npu.sram.capacity_bytes - sum(pins)
-    if npu.sram.fuses_operations:
-        yield from _fused(call, capacity, npu, pins)
-        return
-    for kept in range(ALL_CLASSES, -1, -1):
+    fuses = npu.sram.fuses_operations
+    for kept in (ALL_CLASSES,) if fuses else range(ALL_CLASSES, -1, -1):
+        kept_bytes = int(call.peaks[kept])
+        rest = capacity - kept_bytes
+        if fuses:  # blocks of activations pass through chained operations in half of SRAM
+            rest = capacity // 2
+            kept_bytes = min(kept_bytes, rest)
         for step in PIECE_STEPS:
-            orders = [(0, 1)] if kept > 1 else ORDERS if step == 1 else ORDERS[-1:]
+            orders = ORDERS[:1] if kept > 1 else ORDERS if step == 1 else ORDERS[-1:]
             piece = max(1, npu.dma.transfer_bytes // step)
             for rows_outer, panel in orders:
                 blocks = (1 + panel) if rows_outer else 2
                 activations = 0 if kept == ALL_CLASSES else blocks * piece
                 out = OUT_PIECES * piece
-                ring = capacity - int(call.peaks[kept]) - activations - out
+                ring = rest - activations - out
                 if ring >= 3 * piece:
                     yield Plan(
                         piece_bytes=piece, kept_classes=kept, rows_outer=rows_outer, panel=panel,
-                        kept_bytes=int(call.peaks[kept]),
-                        weight_ring_bytes=ring, activation_ring_bytes=activations,
-                        out_ring_bytes=out, weights_pinned=int(pins[0] > 0),
-                        cache_pinned=int(pins[1] > 0),
+                        kept_bytes=kept_bytes, weight_ring_bytes=ring,
+                        activation_ring_bytes=activations, out_ring_bytes=out,
+                        weights_pinned=pins[0] > 0, cache_pinned=pins[1] > 0,
                     )  # fmt: skip
-
-
-def _fused(call: CallTable, capacity: int, npu: Npu, pins: Pins) -> Iterator[Plan]:
-    """Half of SRAM for activations, whose blocks pass through chained operations; half streams."""
-    for step in PIECE_STEPS:
-        piece = max(1, npu.dma.transfer_bytes // step)
-        out = OUT_PIECES * piece
-        ring = capacity // 2 - out
-        if ring >= 3 * piece:
-            yield Plan(
-                piece_bytes=piece, kept_classes=ALL_CLASSES, rows_outer=0, panel=1,
-                kept_bytes=min(int(call.peaks[ALL_CLASSES]), capacity // 2),
-                weight_ring_bytes=ring, activation_ring_bytes=0, out_ring_bytes=out,
-                weights_pinned=int(pins[0] > 0), cache_pinned=int(pins[1] > 0),
-            )  # fmt: skip
 
 
 def least_dma_cycles(call: CallTable, plan: Plan, npu: Npu) -> int:
@@ -134,17 +120,17 @@ def least_dma_cycles(call: CallTable, plan: Plan, npu: Npu) -> int:
     Returns:
         Cycles, at most those of any schedule of the plan.
     """
-    columns = call.rows.T
-    loads = columns[WEIGHT] + columns[BESIDE]
-    if plan.weights_pinned:
-        loads = loads * (columns[KNOWN] == 0)
-    moved = [loads]
+    rows = call.rows
+    read = rows["known"] == 0 if plan.weights_pinned else 1
+    weights, beside = rows["weight"] * read, rows["beside"] * read
+    moved = [weights, beside]
     if not plan.cache_pinned:
-        moved += [columns[KV]]
-    for tensor, tensor_class in ((A, A_CLASS), (B, B_CLASS), (OUT, OUT_CLASS)):
-        moved.append(columns[tensor] * (columns[tensor_class] >= plan.kept_classes))
+        moved += [rows["kv"]]
+    moved += [rows[x] * (rows[f"{x}_class"] >= plan.kept_classes) for x in ("a", "b", "out")]
     n_bytes = sum(int(part.sum()) for part in moved)
-    transfers = int((loads // plan.piece_bytes).sum())
+    # what lies beside a matrix comes with its first piece, however much that is
+    pieces = np.where(rows["form"] == VECTOR, beside, weights) // plan.piece_bytes
+    transfers = int(pieces.sum())
     stream = n_bytes * npu.clock_hz // npu.memory_bytes_per_s
     return stream + transfers * npu.dma.setup_cycles
 
@@ -169,7 +155,7 @@ def check_sram(call: CallTable, npu: Npu) -> None:
             f"{PIECE_STEPS[-1]}, together {least} bytes, got {capacity}, {least - capacity} too "
             f"few; take smaller transfers or more SRAM"
         )
-    tensor, row_bytes = _widest_row(call)
+    tensor, row_bytes = _largest_row(call)
     raise CapacityError(
         f"{tensor} must fit {where} row by row beside the weights, got {row_bytes} bytes in a row "
         f"where {piece} have room, {max(0, row_bytes - piece)} too much; at least "
@@ -177,20 +163,13 @@ def check_sram(call: CallTable, npu: Npu) -> None:
     )
 
 
-def _widest_row(call: CallTable) -> tuple[str, int]:
+def _largest_row(call: CallTable) -> tuple[str, int]:
     """The activation with the most bytes in a row, which cannot be cut further."""
     rows = [
-        (tensor.n_bytes // max(1, _n_rows(tensor.shape)), tensor.name)
+        (tensor.n_bytes // max(1, prod(tensor.shape[:-1])), tensor.name)
         for op in call.ops
         for tensor in (*op.inputs, op.output)
         if tensor.role == "activation"
     ]
     row_bytes, name = max(rows)
     return name, row_bytes
-
-
-def _n_rows(shape: tuple[int, ...]) -> int:
-    n = 1
-    for size in shape[:-1]:
-        n *= size
-    return n

@@ -1,7 +1,6 @@
-"""A program as columns of integers: what the tile fidelity reads; no hardware is known here.
+"""A program as rows of integers: what is cut into tiles (`schedule.py`); no hardware is known here.
 
-One row per operation that does something; layout operations have none. Made once per program, it
-can be cut into tiles for many NPUs (`schedule.py`).
+One row per operation that does something; layout operations have none.
 """
 
 from collections.abc import Iterable
@@ -15,10 +14,14 @@ import numpy as np
 from npu_sim.program.precision import PRECISIONS, precision_name
 from npu_sim.program.program import VECTOR_WORK, Call, Gemm, Op, Program, Tensor
 
-__all__ = ["COLUMNS", "LINEAR", "MATMUL", "VECTOR", "CallTable", "ProgramTable", "program_table"]
+__all__ = [
+    "LINEAR", "MATMUL", "ROW", "VECTOR", "CallTable", "ProgramTable", "Row", "program_table",
+]  # fmt: skip
 
 LINEAR, MATMUL, VECTOR = 1, 2, 3
-STREAM, WIDE, SCORES = 0, 1, 2  # classes of activations, in the order in which they stay in SRAM
+# Classes of activations, in the order in which they stay in SRAM: the stream that layers add to,
+# what is wider than it, and attention matrices, which grow with the square of the tokens.
+STREAM, WIDE, SCORES = 0, 1, 2
 
 
 class Row(NamedTuple):
@@ -50,12 +53,12 @@ class Row(NamedTuple):
     simple: int  # vector operations, in all
     special: int  # special functions, in all
     stored_bytes: int  # of one element of the vector work
-    unpack: int  # 4-bit elements to widen
+    unpack: int  # 4-bit elements to unpack
     laid_out: int  # LINEAR: 1 if a later operation reads the result; MATMUL: elements of the right
     floats: int  # 1 if activations are 16-bit floats
 
 
-COLUMNS = {name: i for i, name in enumerate(Row._fields)}
+ROW = np.dtype((np.record, [(name, np.int64) for name in Row._fields]))  # the same for kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class CallTable:
 
     call: Call
     ops: tuple[Op, ...]  # one per row
-    rows: np.ndarray  # [n_rows, len(COLUMNS)] int64
+    rows: np.ndarray  # [n_rows] ROW
     live: np.ndarray  # [n_rows, 4] int64, bytes of activations below class c that live in a row
 
     @cached_property
@@ -83,7 +86,7 @@ class ProgramTable:
 
 
 def program_table(program: Program) -> ProgramTable:
-    """Turn a program into columns.
+    """Turn a program into rows.
 
     Args:
         program: any.
@@ -117,8 +120,7 @@ def _call_table(call: Call, read: set[str], floats: bool) -> CallTable:
         )
         for op in ops
     ]
-    table = np.array(rows, np.int64).reshape(len(rows), len(COLUMNS))
-    return CallTable(call=call, ops=ops, rows=table, live=_liveness(ops, classes))
+    return CallTable(call=call, ops=ops, rows=np.array(rows, ROW), live=_liveness(ops, classes))
 
 
 def _classes(ops: tuple[Op, ...]) -> dict[str, int]:
@@ -229,5 +231,5 @@ def _computed_here(right: Tensor | None, made: dict[str, int], ops: tuple[Op, ..
 
 
 def _stored_bytes(widths: Iterable[int]) -> int:
-    widest = max(widths)
-    return 1 if widest <= 8 else 2 if widest <= 16 else 4
+    bits = max(widths)
+    return 1 if bits <= 8 else 2 if bits <= 16 else 4

@@ -1,174 +1,127 @@
-"""Tasks and the rings they wait for: what `schedule.py` writes with.
+"""Tasks: what the schedule writes and the engines run, and the operation that they belong to.
 
-A task is a row of integers. Tasks of one engine run in the order in which they are written, so
-every wait of a task is for one that was written before: start times follow from start times, and
-never shrink when any duration grows.
+`Task` is for the reader. `TASK` holds the same as integers, for kernels: a task that another one
+names is its place in the list there, and -1 stands for none.
 """
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
-from npu_sim.tile.compiled import kernel
-from npu_sim.tile.rows import COLUMNS, MATMUL
-from npu_sim.tile.tiling import matrix_cycles, transfer_cycles
+from npu_sim.tile.plan import Plan
+from npu_sim.tile.rows import MATMUL, Row
+from npu_sim.tile.tiling import Chip, ceil_div, matrix_cycles, transfer_cycles
 
-__all__ = [
-    "CONTROL",
-    "DMA_IN",
-    "DMA_OUT",
-    "ENGINES",
-    "MATRIX",
-    "TASK",
-    "VECTOR",
-    "multiply",
-    "new_rings",
-    "read_into",
-    "spilled",
-    "write_back",
-]
+__all__ = ["ENGINES", "PARTS", "TASK", "Engine", "Loaded", "Operation", "Part", "Ring", "Task"]
 
+Engine = IntEnum("Engine", "CONTROL DMA_IN MATRIX VECTOR DMA_OUT", start=0)
+ENGINES = tuple(engine.name.lower() for engine in Engine)
 
-_FORM, _PRECISION = COLUMNS["form"], COLUMNS["precision"]
-
-ENGINES = ("control", "dma_in", "matrix", "vector", "dma_out")
-
-CONTROL, DMA_IN, MATRIX, VECTOR, DMA_OUT = range(5)
-
-TASK_FIELDS = (
-    "engine", "row", "cycles", "bytes",
-    "needs", "needs_too",  # tasks that must have ended, or -1
-    "room",  # task that frees the memory this one fills, or -1
-    "written_row",  # row whose results must be in DRAM, or -1
-    "ring", "held",  # bytes that it takes of a ring at its start
-    "user",  # task at whose end they are free again
-    "part",  # index into PARTS
-    "head", "row_0", "row_1", "col_0", "col_1", "sum_0", "sum_1",  # the piece
-)  # fmt: skip
-
-TASK = {name: i for i, name in enumerate(TASK_FIELDS)}
-
-N_FIELDS = len(TASK_FIELDS)
-
-PARTS = (
-    "start", "weights", "cache", "activation", "beside", "product", "unpack", "elements", "write",
-    "give way",
-)  # fmt: skip
-
-(START, WEIGHTS, CACHE, ACTIVATION, BESIDE, PRODUCT, UNPACK, ELEMENTS, WRITE, YIELD) = range(10)
-
-WEIGHT_RING, ACTIVATION_RING, OUT_RING = range(3)
-
-_ENGINE, _ROW, _CYCLES, _BYTES = (TASK[n] for n in ("engine", "row", "cycles", "bytes"))
-
-_NEEDS, _NEEDS_TOO, _ROOM, _WRITTEN = (
-    TASK[n] for n in ("needs", "needs_too", "room", "written_row")
+# what a task is for; a write lets the port for reads give way
+Part = IntEnum(
+    "Part",
+    "START WEIGHTS CACHE ACTIVATION BESIDE PRODUCT UNPACK ELEMENTS WRITE GIVE_WAY",
+    start=0,
 )
+PARTS = tuple(part.name.lower().replace("_", " ") for part in Part)
 
-_RING, _HELD, _USER, _PART, _HEAD = (TASK[n] for n in ("ring", "held", "user", "part", "head"))
-
-
-def new_rings(capacities: tuple[int, int, int]) -> np.ndarray:
-    """Return the state of three rings: capacity, bytes used, oldest task that still holds bytes.
-
-    Args:
-        capacities: bytes of the rings for weights, activations and results.
-
-    Returns:
-        [3, 3] int64.
-    """
-    rings = np.zeros((3, 3), np.int64)
-    rings[:, 0] = capacities
-    return rings
+# parts of SRAM that are freed in the order in which they are filled; the cache is in the first
+Ring = IntEnum("Ring", "WEIGHTS ACTIVATIONS RESULTS", start=0)
 
 
-@kernel
-def add(tasks, n, engine, row, cycles, n_bytes, needs, needs_too, part):
-    """Write a task; returns its number. n[0] counts tasks, also those that no longer fit."""
-    at = n[0]
-    n[0] += 1
-    if at < len(tasks):
-        task = tasks[at]
-        task[:] = 0
-        task[_ENGINE], task[_ROW], task[_CYCLES], task[_BYTES] = engine, row, cycles, n_bytes
-        task[_NEEDS], task[_NEEDS_TOO], task[_PART] = needs, needs_too, part
-        task[_ROOM] = task[_WRITTEN] = task[_RING] = task[_USER] = task[_HEAD] = -1
-    return at
+@dataclass(eq=False, slots=True)
+class Task:
+    """A piece of work of one engine; it starts when all that it waits for has ended."""
+
+    op: int  # the operation: row of the call's table
+    engine: Engine
+    part: Part
+    cycles: int
+    n_bytes: int = 0  # moved from or to DRAM
+    needs: tuple["Task", ...] = field(default=(), repr=False)  # must have ended
+    written_op: int = -1  # operation whose results must be in DRAM, or -1
+    ring: Ring | None = None  # memory that it fills
+    held_bytes: int = 0  # that it takes of the ring at its start
+    last_user: "Task | None" = field(default=None, repr=False)  # at whose end they are free again
+    # the part of the operation: a stored head, or -1 for all in a row; rows of the result; its
+    # columns (of attention: keys); what is summed over
+    head: int = -1
+    rows: range = range(0)
+    columns: range = range(0)
+    sums: range = range(0)
 
 
-@kernel
-def place(tasks, n, at, head, row_0, row_1, col_0, col_1, sum_0, sum_1):
-    """Say which part of the operation a task works on."""
-    if at < len(tasks):
-        tasks[at, _HEAD:] = (head, row_0, row_1, col_0, col_1, sum_0, sum_1)
+_NUMBERS = (
+    "op", "engine", "part", "cycles", "n_bytes",
+    "start", "end",  # when it runs, cycles after the overhead of its call
+    "needs", "needs_too",  # tasks
+    "room",  # the task that frees the memory which this one fills; the object leaves it to its ring
+    "written_op", "ring", "held_bytes",
+    "last_user",  # a task
+    "head", "row_0", "row_1", "col_0", "col_1", "sum_0", "sum_1",
+)  # fmt: skip
+
+TASK = np.dtype((np.record, [(name, np.int64) for name in _NUMBERS]))
 
 
-@kernel
-def take(tasks, n, rings, at, ring, n_bytes):
-    """Let a task wait for room in a ring, first in first out, and hold it.
-
-    Returns:
-        True if there can be room; False if what is in the way waits for this task.
-    """
-    if at >= len(tasks):
-        return True
-    capacity, used, oldest = rings[ring]
-    if n_bytes > capacity:
-        return False
-    room = -1
-    while used + n_bytes > capacity:
-        while tasks[oldest, _RING] != ring:
-            oldest += 1
-        if oldest >= at or tasks[oldest, _USER] < 0:
-            return False
-        room = tasks[oldest, _USER]
-        used -= tasks[oldest, _HELD]
-        oldest += 1
-    rings[ring, 1], rings[ring, 2] = used + n_bytes, oldest
-    tasks[at, _RING], tasks[at, _HELD] = ring, n_bytes
-    tasks[at, _ROOM] = max(tasks[at, _ROOM], room)
-    return True
+Loaded = tuple[Task, Task]  # the task that holds an operand, and the one that a product waits for
 
 
-@kernel
-def free_after(tasks, at, user):
-    """Say that the last user of what a task holds is `user` (or a later call says otherwise)."""
-    if 0 <= at < len(tasks) and user < len(tasks):
-        tasks[at, _USER] = user
+def cut(size: int, piece: int) -> list[range]:
+    """Cut 0..size into pieces, the last one with what is left."""
+    return [range(at, min(at + piece, size)) for at in range(0, size, piece)]
 
 
-_WRITTEN = TASK["written_row"]
+class Operation(NamedTuple):
+    """One operation of a call, and what its tasks are written from."""
 
+    number: int  # in the call
+    row: Row
+    work_cycles: int  # of the vector engine
+    start: Task
+    plan: Plan
+    chip: Chip
 
-@kernel
-def spilled(n_bytes, tensor_class, plan):
-    """Bytes that move through DRAM because their class does not stay in SRAM."""
-    return n_bytes if tensor_class >= plan.kept_classes else 0
+    def read(
+        self, part: Part, n_bytes: int, ring: Ring, held: int | None = None, written_op: int = -1
+    ) -> Task:
+        """Read from DRAM into a ring, which then holds just these bytes or what is given."""
+        return Task(
+            self.number, Engine.DMA_IN, part, transfer_cycles(n_bytes, self.chip), n_bytes,
+            needs=() if self.chip.runs_ahead else (self.start,),
+            written_op=written_op, ring=ring, held_bytes=n_bytes if held is None else held,
+        )  # fmt: skip
 
+    def compute(self, engine: Engine, part: Part, cycles: int, *needs: Task | None) -> Task:
+        """Compute from what has been read."""
+        there = tuple(task for task in needs if task)
+        return Task(self.number, engine, part, cycles, needs=there)
 
-@kernel
-def read_into(i, n_bytes, held, ring, part, written_row, chip, tasks, rings, n):
-    """Read bytes into a ring; returns the task, or -1 if there can be no room."""
-    begun = -1 if chip.runs_ahead == 1 else n[1]
-    at = add(tasks, n, DMA_IN, i, transfer_cycles(n_bytes, chip), n_bytes, begun, -1, part)
-    if at < len(tasks):
-        tasks[at, _WRITTEN] = written_row
-    return at if take(tasks, n, rings, at, ring, held) else -1
+    def unpacked(self, load: Task, n_elements: int) -> Generator[Task, None, Loaded]:
+        """Yield a read, and the task that unpacks it if it has 4 bits; return both or it twice."""
+        yield load
+        if not self.row.unpack:
+            return load, load
+        cycles = ceil_div(n_elements, self.chip.unpack_per_cycle)
+        unpack = self.compute(Engine.VECTOR, Part.UNPACK, cycles, load)
+        yield unpack
+        return load, unpack
 
+    def multiply(self, m: int, n: int, k: int, more: int, *needs: Task | None) -> Task:
+        """Multiply [m k] by [k n]; `more` cycles lay something out."""
+        chip, attention = self.chip, self.row.form == MATMUL
+        rates = chip.attention_rates if attention else chip.weight_rates
+        cycles = matrix_cycles(1, m, n, k, rates[self.row.precision], chip) + more
+        return self.compute(Engine.MATRIX, Part.PRODUCT, cycles, *needs)
 
-@kernel
-def write_back(i, n_bytes, held, made_by, chip, tasks, rings, n):
-    """Write what a task made to DRAM; the port for reads gives way as long."""
-    fits = take(tasks, n, rings, made_by, OUT_RING, held)
-    cycles = transfer_cycles(n_bytes, chip)
-    at = add(tasks, n, DMA_OUT, i, cycles, n_bytes, made_by, -1, WRITE)
-    free_after(tasks, made_by, at)
-    add(tasks, n, DMA_IN, i, cycles, 0, -1, -1, YIELD)
-    return fits
-
-
-@kernel
-def multiply(i, row, m, n_columns, k, more, a_load, b_ready, chip, tasks, n):
-    """Write a task of the matrix engine; `more` cycles lay something out."""
-    attention = row[_FORM] == MATMUL
-    rates = chip.attention_rates if attention else chip.weight_rates
-    cycles = matrix_cycles(1, m, n_columns, k, rates[row[_PRECISION]], chip) + more
-    return add(tasks, n, MATRIX, i, cycles, 0, a_load, b_ready, PRODUCT)
+    def write(self, made_by: Task, n_bytes: int, held: int | None = None) -> Iterator[Task]:
+        """Write what a task has made to DRAM; the port for reads gives way as long."""
+        cycles = transfer_cycles(n_bytes, self.chip)
+        write = Task(self.number, Engine.DMA_OUT, Part.WRITE, cycles, n_bytes, needs=(made_by,))
+        made_by.ring, made_by.last_user = Ring.RESULTS, write
+        made_by.held_bytes = n_bytes if held is None else held
+        yield write
+        yield Task(self.number, Engine.DMA_IN, Part.GIVE_WAY, cycles)

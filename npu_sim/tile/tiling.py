@@ -5,6 +5,7 @@ block of features is too large, also along k, with partial sums kept in the accu
 not depend on the number of tokens. Chapter: `docs/07_npu_tiles.md`, equations 7.1 to 7.3.
 """
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +13,16 @@ import numpy as np
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.precision import PRECISIONS
 from npu_sim.tile.compiled import kernel
-from npu_sim.tile.rows import COLUMNS
 from npu_sim.units import MILLION
 
-__all__ = ["Chip", "chip_numbers", "layout_cycles", "mac_slots", "matrix_cycles",
-           "transfer_cycles", "vector_cycles", "weight_piece"]  # fmt: skip
+__all__ = [
+    "Chip", "block_rows", "cached_piece_cycles", "ceil_div", "chip_numbers", "key_piece",
+    "layout_cycles", "mac_slots", "matrix_cycles", "share_of", "spilled", "transfer_cycles",
+    "vector_cycles", "weight_piece",
+]  # fmt: skip
 
-FLOWS = ("blocks", "os", "ws", "is")
+# blocks of whole tiles, or a systolic array: what stays in its cells
+Flow = IntEnum("Flow", "BLOCKS OS WS IS", start=0)
 
 
 class Chip(NamedTuple):
@@ -27,7 +31,7 @@ class Chip(NamedTuple):
     clock_hz: int
     bytes_per_s: int
     setup_cycles: int
-    flow: int  # index into FLOWS
+    flow: int  # a Flow
     rows: int
     columns: int
     tile_m: int
@@ -37,7 +41,7 @@ class Chip(NamedTuple):
     unpack_per_cycle: int
     outputs_per_s: int  # results laid out for the next operation; 0: free
     cached_per_s: int  # keys and values laid out for the matrix engine; 0: free
-    runs_ahead: int  # 1: the DMA may move what a later operation needs
+    runs_ahead: bool  # the DMA may move what a later operation needs
     weight_rates: tuple[int, ...]  # MACs per million cycles, efficiency included, by precision
     attention_rates: tuple[int, ...]
 
@@ -46,24 +50,20 @@ def chip_numbers(npu: Npu) -> Chip:
     """Return an NPU's numbers as the kernels read them."""
     matrix = npu.matrix
 
-    def rates(efficiency: float | None) -> tuple[int, ...]:
-        return tuple(
-            round(
-                getattr(matrix, f"{name}_macs_per_cycle")
-                * MILLION
-                * (getattr(matrix, f"{name}_efficiency") if efficiency is None else efficiency)
-            )
-            for name in PRECISIONS
-        )
+    def rates(attention: float | None) -> tuple[int, ...]:
+        peaks = [getattr(matrix, f"{name}_macs_per_cycle") for name in PRECISIONS]
+        shares = [attention or getattr(matrix, f"{name}_efficiency") for name in PRECISIONS]
+        return tuple(round(p * MILLION * s) for p, s in zip(peaks, shares, strict=True))
 
     return Chip(
         clock_hz=npu.clock_hz, bytes_per_s=npu.memory_bytes_per_s,
-        setup_cycles=npu.dma.setup_cycles, flow=FLOWS.index(matrix.dataflow), rows=matrix.rows,
-        columns=matrix.columns, tile_m=matrix.tile_m, tile_n=matrix.tile_n, tile_k=matrix.tile_k,
+        setup_cycles=npu.dma.setup_cycles, flow=int(Flow[matrix.dataflow.upper()]),
+        rows=matrix.rows, columns=matrix.columns,
+        tile_m=matrix.tile_m, tile_n=matrix.tile_n, tile_k=matrix.tile_k,
         op_overhead_cycles=npu.per_op_overhead_cycles,
         unpack_per_cycle=npu.vector.unpack_elements_per_cycle,
         outputs_per_s=matrix.output_elements_per_s, cached_per_s=npu.dma.cache_elements_per_s,
-        runs_ahead=int(npu.dma.runs_ahead),
+        runs_ahead=npu.dma.runs_ahead,
         weight_rates=rates(None), attention_rates=rates(matrix.attention_efficiency),
     )  # fmt: skip
 
@@ -93,69 +93,48 @@ def mac_slots(m, n, k, chip):
     Returns:
         Slots, at least m * n * k.
     """
-    cells = chip.rows * chip.columns
-    if chip.flow == 0:
+    if chip.flow == Flow.BLOCKS:
         blocks = ceil_div(m, chip.tile_m) * ceil_div(n, chip.tile_n) * ceil_div(k, chip.tile_k)
         return blocks * chip.tile_m * chip.tile_n * chip.tile_k
-    if chip.flow == 1:
-        folds = ceil_div(m, chip.rows) * ceil_div(n, chip.columns)
-        return folds * (k + chip.rows + chip.columns - 2) * cells
-    load = 2 * chip.rows + chip.columns - 2
-    if chip.flow == 2:
-        return ceil_div(k, chip.rows) * ceil_div(n, chip.columns) * (m + load) * cells
-    return ceil_div(k, chip.rows) * ceil_div(m, chip.columns) * (n + load) * cells
+    # along the rows, along the columns, streaming; what stays in the cells is loaded row by row
+    if chip.flow == Flow.OS:
+        x, y, stream, load = m, n, k, 0
+    elif chip.flow == Flow.WS:
+        x, y, stream, load = k, n, m, chip.rows
+    else:
+        x, y, stream, load = k, m, n, chip.rows
+    folds = ceil_div(x, chip.rows) * ceil_div(y, chip.columns)
+    return folds * (load + stream + chip.rows + chip.columns - 2) * chip.rows * chip.columns
 
 
 @kernel
 def matrix_cycles(count, m, n, k, rate, chip):
-    r"""Cycles of the matrix engine for `count` equal products.
+    r"""Cycles of the matrix engine for `count` equal products of [m k] and [k n].
 
     $$t_\mathrm{matrix} = \lceil \mathrm{count} \cdot s / (r \, \eta) \rceil$$           (7.2)
 
-    Args:
-        count: products.
-        m: rows of each.
-        n: columns of each.
-        k: summed over.
-        rate: r times efficiency, MACs per million cycles.
-        chip: the array.
-
-    Returns:
-        Cycles.
+    `rate` is r times the efficiency, in MACs per million cycles.
     """
     return ceil_div(count * mac_slots(m, n, k, chip) * 1_000_000, rate)
 
 
 @kernel
 def layout_cycles(n_elements, per_s, chip):
-    r"""Cycles of the matrix engine to lay elements out: results, or operands of attention.
+    r"""Cycles to lay out e elements as the matrix engine reads them: results, keys, values.
 
     $$t_\mathrm{layout} = \lceil e f_\mathrm{clock} / \mathrm{rate} \rceil$$            (4.7)
 
-    Args:
-        n_elements: e.
-        per_s: elements per second; 0 is free.
-        chip: its clock.
-
-    Returns:
-        Cycles.
+    The rate, `per_s`, is in elements per second; 0 is free.
     """
     return 0 if per_s == 0 else ceil_div(n_elements * chip.clock_hz, per_s)
 
 
 @kernel
 def transfer_cycles(n_bytes, chip):
-    r"""Cycles of one DMA transfer; none for no bytes.
+    r"""Cycles of one DMA transfer of b bytes; none for no bytes.
 
     $$t_\mathrm{dma} = t_\mathrm{setup} +
       \lceil b f_\mathrm{clock} / \mathrm{bandwidth} \rceil$$                          (7.3)
-
-    Args:
-        n_bytes: of the transfer.
-        chip: the DMA.
-
-    Returns:
-        Cycles.
     """
     if n_bytes == 0:
         return 0
@@ -164,6 +143,69 @@ def transfer_cycles(n_bytes, chip):
     whole, rest = high * chip.clock_hz // chip.bytes_per_s, high * chip.clock_hz % chip.bytes_per_s
     stream = (whole << 20) + ceil_div((rest << 20) + low * chip.clock_hz, chip.bytes_per_s)
     return chip.setup_cycles + stream
+
+
+@kernel
+def spilled(row, plan):
+    """Bytes of both activations read and of the one written, if their class leaves SRAM."""
+    a = row.a if row.a_class >= plan.kept_classes else 0
+    b = row.b if row.b_class >= plan.kept_classes else 0
+    out = row.out if row.out_class >= plan.kept_classes else 0
+    return a, b, out
+
+
+@kernel
+def share_of(n_bytes, at, some, total):
+    """The share of n_bytes that belongs to at..at+some of total."""
+    shift = 16 if total >= 1 << 31 else 0  # so that no product passes 2^63
+    whole = total >> shift
+    return n_bytes * ((at + some) >> shift) // whole - n_bytes * (at >> shift) // whole
+
+
+@kernel
+def block_rows(m, x_bytes, out_bytes, plan, chip):
+    """Rows computed together: all, unless what they read or write moves through DRAM.
+
+    All m rows read `x_bytes` there, and write `out_bytes` for one piece of weights. Blocks are
+    whole tiles where they can be.
+    """
+    height = m
+    if x_bytes > 0:  # where rows are outside, a panel of them stays while all weights pass
+        limit = plan.piece_bytes * (plan.panel if plan.rows_outer else 1)
+        height = min(height, max(1, limit // ceil_div(x_bytes, m)))
+    if out_bytes > 0:
+        height = min(height, max(1, plan.piece_bytes // ceil_div(out_bytes, m)))
+    return height // chip.tile_m * chip.tile_m if chip.tile_m < height < m else height
+
+
+@kernel
+def key_piece(row, right_bytes, row_bytes, plan, chip):
+    """Keys in a piece, bytes of a key, rows computed together, where attention leaves SRAM.
+
+    All heads read `right_bytes` of keys or values, 0 if these lie in SRAM; one row reads or writes
+    `row_bytes`, whatever is more, for all keys of a head.
+    """
+    keys = row.k if row.keys_are_k == 1 else row.n
+    key_bytes = max(1, right_bytes // (row.b_heads * keys))
+    some = min(keys, max(1, plan.piece_bytes // key_bytes)) if right_bytes > 0 else keys
+    height = chip.tile_m
+    while height > 1 and height * (row_bytes * some // keys) > plan.piece_bytes:
+        height = height // 2
+    return some, key_bytes, height
+
+
+@kernel
+def cached_piece_cycles(row, n_bytes, rate, chip):
+    """Cycles of the products that a piece of the cache takes part in, however long the cache is."""
+    # one key costs what it costs among many; a piece holds n_bytes / (kv / (b_heads keys)) of them
+    many = chip.tile_n * chip.tile_k * chip.rows * chip.columns
+    rows_each = row.m * (row.products // row.b_heads)
+    if row.keys_are_k == 1:
+        keys, slots = row.k, mac_slots(rows_each, row.n, many, chip)
+    else:
+        keys, slots = row.n, mac_slots(rows_each, many, row.k, chip)
+    in_piece = float(n_bytes) * row.b_heads * keys / row.kv
+    return int(float(slots) / float(many) * in_piece * 1e6 / rate)
 
 
 @kernel
@@ -180,16 +222,17 @@ def weight_piece(n, k, bits, limit, chip):
     Returns:
         (columns, depth), both at least 1.
     """
-    wide = chip.columns if chip.flow != 0 else chip.tile_n
-    deep = chip.rows if chip.flow > 1 else chip.tile_k
-    columns = limit * 8 // (k * bits)
-    if columns >= min(wide, n):
-        return min(n, max(1, columns // wide * wide) if columns >= wide else n), k
-    columns = min(wide, n)
+    # what the array has side by side, and what it sums at once
+    across = chip.tile_n if chip.flow == Flow.BLOCKS else chip.columns
+    deep = chip.rows if chip.flow in (Flow.WS, Flow.IS) else chip.tile_k
+    columns = limit * 8 // (k * bits)  # whole output features that fit
+    if columns >= min(across, n):
+        return min(n, columns // across * across if columns >= across else n), k
+    columns = min(across, n)  # one array across, and as deep as fits
     depth = limit * 8 // (columns * bits)
     if depth >= deep:
         return columns, min(k, depth // deep * deep)
-    depth = min(k, deep)
+    depth = min(k, deep)  # not even one array fits
     return max(1, min(columns, limit * 8 // (depth * bits))), min(depth, max(1, limit * 8 // bits))
 
 
@@ -197,18 +240,14 @@ def vector_cycles(rows: np.ndarray, npu: Npu) -> np.ndarray:
     """Cycles of the vector engine for the elementwise work of each row of a table.
 
     Args:
-        rows: [n_rows, len(COLUMNS)] int64.
+        rows: [n_rows] records of `rows.Row`.
         npu: lanes by element width, cycles of special functions, efficiency.
 
     Returns:
         [n_rows] int64.
     """
-    steps = rows[:, COLUMNS["simple"]] + rows[:, COLUMNS["special"]] * (
-        npu.vector.special_function_cycles
-    )
-    lanes = np.maximum(1, npu.vector.width_bytes // rows[:, COLUMNS["stored_bytes"]])
-    share = np.where(
-        rows[:, COLUMNS["floats"]] == 1, npu.vector.float_efficiency, npu.vector.efficiency
-    )
+    steps = rows["simple"] + rows["special"] * npu.vector.special_function_cycles
+    lanes = np.maximum(1, npu.vector.width_bytes // rows["stored_bytes"])
+    share = np.where(rows["floats"] == 1, npu.vector.float_efficiency, npu.vector.efficiency)
     cycles: np.ndarray = np.ceil(np.ceil(steps) / (lanes * share)).astype(np.int64)
     return cycles

@@ -1,6 +1,5 @@
 """Exact lists of events, worked out by hand, and two clocks that must agree."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,10 +10,11 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 from npu_sim.program.request import record_request
-from npu_sim.tile.engine import run, run_by_events
+from npu_sim.tile.engine import run
 from npu_sim.tile.rows import program_table
+from npu_sim.tile.schedule import schedule
 from npu_sim.tile.simulate import call_tasks, simulate_tiles
-from npu_sim.tile.tasks import ENGINES, PARTS, TASK
+from npu_sim.tile.tasks import ENGINES, PARTS
 
 TEACHING = npu("teaching-npu")  # 10 B/cycle + 100, 1000 per operation, 32 x 32 cells at half rate
 
@@ -45,9 +45,9 @@ def events(ops, chip):
     found = simulate_tiles(program_table(program(*ops)), chip)
     tasks = call_tasks(found.calls[0], chip)
     listed = [
-        (int(s), int(t[TASK["engine"]]), PARTS[t[TASK["part"]]], int(e))
-        for t, s, e in zip(tasks.tasks, tasks.start, tasks.end, strict=True)
-        if e > s
+        (int(task.start), int(task.engine), PARTS[task.part], int(task.end))
+        for task in tasks
+        if task.end > task.start
     ]
     return [(ENGINES[engine], part, start, end) for start, engine, part, end in sorted(listed)]
 
@@ -143,16 +143,11 @@ def test_the_clock_and_the_loop_over_events_agree(n_input, n_output, sram, trans
     found, chip = small_runs(n_input, n_output, sram, transfer, over, keeps)
     for call in found.calls if found else ():
         timed = call_tasks(call, chip)
-        if len(timed.tasks) > 1500:
+        if len(timed) > 1500:
             continue
-        by_events = run_by_events(timed.tasks)
-        assert [(int(s), int(e)) for s, e in zip(timed.start, timed.end, strict=True)] == [
-            (s, e) for s, e, _ in by_events
-        ]
-        start, end = np.zeros_like(timed.start), np.zeros_like(timed.end)
-        last = run.py_func(timed.tasks, len(call.table.ops), start, end)
-        assert last == call.cycles
-        assert (start.tobytes(), end.tobytes()) == (timed.start.tobytes(), timed.end.tobytes())
+        by_events = run(list(schedule(call.table, call.plan, chip)), call.plan)
+        assert list(zip(timed["start"].tolist(), timed["end"].tolist(), strict=True)) == by_events
+        assert max(end for _, end in by_events) == call.cycles
 
 
 @pytest.mark.parametrize(
@@ -177,5 +172,5 @@ def test_a_long_text_on_a_small_chip_streams_its_embeddings():
     chip = TEACHING.with_value("sram.capacity_bytes", 16_384).with_value("dma.transfer_bytes", 2048)
     request = record_request(tiny(), 1500, 1, Precision())  # 1,500 rows of 20 B are read
     found = simulate_tiles(program_table(request), chip)
-    moved = found.calls[0].times[0, 7]
+    moved = found.calls[0].times[0].dram_bytes[0]
     assert moved == 1500 * (16 + 4)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from npu_sim.errors import WorkloadError
 from npu_sim.systolic import array as systolic_array
-from npu_sim.systolic import cells as systolic_cells
+from npu_sim.systolic import cells_kernel
 from npu_sim.systolic.array import check_can_run, run_systolic
 from npu_sim.systolic.closed_form import DATAFLOWS, SystolicArray, systolic_counts
 
@@ -93,8 +93,8 @@ def test_the_kernels_as_plain_python_do_the_same(size, array, seed, dtype):
     fast = run_systolic(a, b, array)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("output_stationary_fold", "operand_stationary_fold"):
-            patch.setattr(systolic_array, name, getattr(systolic_cells, name).py_func)
-        patch.setattr(systolic_cells, "_load", systolic_cells._load.py_func)
+            patch.setattr(systolic_array, name, getattr(cells_kernel, name).py_func)
+        patch.setattr(cells_kernel, "_load", cells_kernel._load.py_func)
         plain = run_systolic(a, b, array)
     assert np.array_equal(plain.product, fast.product)
     assert plain.product.dtype == fast.product.dtype
@@ -121,7 +121,7 @@ def test_output_stationary_event_by_event():
     log = []
     a, b = Watched("a", [[1, 2], [3, 4]], log), Watched("b", [[5, 6], [7, 8]], log)
     out = Watched("out", np.zeros((2, 2), int), log)
-    counts = systolic_cells.output_stationary_fold.py_func(a, b, out, 2, 2)
+    counts = cells_kernel.output_stationary_fold.py_func(a, b, out, 2, 2)
     assert log == [
         ("b", 0, 0), ("a", 0, 0),                                          # cycle 0: 1 * 5
         ("b", 1, 0), ("b", 0, 1), ("a", 1, 0), ("a", 0, 1), ("out", 0, 0),  # 1: + 2 * 7 is done
@@ -133,11 +133,11 @@ def test_output_stationary_event_by_event():
 
 
 def test_operand_stationary_event_by_event(monkeypatch):
-    monkeypatch.setattr(systolic_cells, "_load", systolic_cells._load.py_func)
+    monkeypatch.setattr(cells_kernel, "_load", cells_kernel._load.py_func)
     log = []
     held, stream = Watched("held", [[5, 6], [7, 8]], log), Watched("stream", [[1, 2]], log)
     out = Watched("out", np.zeros((1, 2), int), log)
-    counts = systolic_cells.operand_stationary_fold.py_func(held, stream, out, 2, 2)
+    counts = cells_kernel.operand_stationary_fold.py_func(held, stream, out, 2, 2)
     assert log == [
         ("held", 1, 0), ("held", 1, 1),      # cycle 0: the last row goes in first
         ("held", 0, 0), ("held", 0, 1),      # 1

@@ -15,7 +15,7 @@ from npu_sim.program.request import record_request
 from npu_sim.report.fidelity import simulate_program
 from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import call_tasks, simulate_tiles
-from npu_sim.tile.tasks import ENGINES, TASK
+from npu_sim.tile.tasks import ENGINES, Engine
 
 law = settings(max_examples=60, deadline=None)
 
@@ -74,13 +74,13 @@ def test_time_is_at_least_the_roofline_of_every_engine(config, request, precisio
         assert phase.macs == bound.macs
         assert phase.cycles >= bound.limit_cycles["overhead"]
     assert report.latency_cycles * chip.memory_bytes_per_s >= report.dram_bytes * chip.clock_hz
-    costs = [c for call in report.tiles.calls for c in (call.times,)]
-    for engine in (4, 5):  # matrix, vector
-        assert sum(int(t[:, engine].sum()) for t in costs) <= report.latency_cycles
+    busy = sum(call.times["busy_cycles"].sum(axis=0) for call in report.tiles.calls)
+    for engine in (Engine.MATRIX, Engine.VECTOR):
+        assert busy[engine] <= report.latency_cycles
     compute = sum(
         -(-op.macs // chip.matrix.macs_per_cycle(*op.operand_bits)) for op in program.ops if op.gemm
     )
-    assert sum(int(t[:, 4].sum()) for t in costs) >= compute
+    assert busy[Engine.MATRIX] >= compute
     if report.tiles.pins == (0, 0):
         assert report.dram_bytes >= program.total("weight_bytes") + program.total("kv_bytes")
     else:
@@ -96,22 +96,22 @@ def test_engines_keep_their_order_and_sram_its_limit(config, request, precision,
     except CapacityError:
         return
     for call in run.calls:
-        found = call_tasks(call, chip)
-        tasks, start, end = found.tasks, found.start, found.end
+        tasks = call_tasks(call, chip)
+        start, end = tasks["start"], tasks["end"]
         assert end.max() == call.cycles
         for engine in range(len(ENGINES)):
-            own = tasks[:, TASK["engine"]] == engine
+            own = tasks["engine"] == engine
             assert (start[own][1:] >= end[own][:-1]).all()
-            assert tasks[own, TASK["cycles"]].sum() <= call.cycles
+            assert tasks["cycles"][own].sum() <= call.cycles
         check_sram(call, tasks, start, end, chip, run.pins)
 
 
 def check_sram(call, tasks, start, end, chip, pins):
     """Count bytes at every event, from the tasks alone."""
     change = {}
-    for t in np.flatnonzero(tasks[:, TASK["held"]] > 0):
-        held = int(tasks[t, TASK["held"]])
-        user = tasks[t, TASK["user"]]
+    for t in np.flatnonzero(tasks["held_bytes"] > 0):
+        held = int(tasks[t].held_bytes)
+        user = tasks[t].last_user
         assert user >= 0
         assert end[user] >= end[t]
         change[int(start[t])] = change.get(int(start[t]), 0) + held
@@ -131,9 +131,7 @@ def test_the_same_request_gives_the_same_tasks(config, request, precision, chip)
         return
     first, second = (simulate_tiles(table(config, request, precision), chip) for _ in range(2))
     for one, other in zip(first.calls, second.calls, strict=True):
-        a, b = call_tasks(one, chip), call_tasks(other, chip)
-        assert a.tasks.tobytes() == b.tasks.tobytes()
-        assert (a.start.tobytes(), a.end.tobytes()) == (b.start.tobytes(), b.end.tobytes())
+        assert call_tasks(one, chip).tobytes() == call_tasks(other, chip).tobytes()
 
 
 def test_blocks_of_rows_do_not_depend_on_the_number_of_rows():

@@ -1,0 +1,276 @@
+"""Schedules worked out by hand: what leaves SRAM, what is unpacked, what is pinned, odd sizes.
+
+The chip of these tests moves 10 B per cycle after 5 cycles of set-up, starts an operation in 20,
+unpacks 7 elements per cycle and multiplies 10 pairs per cycle in blocks of 2 x 4 x 10.
+"""
+
+import numpy as np
+import pytest
+
+from npu_sim.errors import CapacityError
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
+from npu_sim.tile import engine, schedule_kernel
+from npu_sim.tile.engine_kernel import TIMES, find_room, run
+from npu_sim.tile.plan import Plan, least_dma_cycles, plans
+from npu_sim.tile.rows import program_table
+from npu_sim.tile.schedule import schedule
+from npu_sim.tile.tasks import ENGINES, PARTS, TASK
+from npu_sim.tile.tiling import chip_numbers, vector_cycles
+
+CHIP = npu("teaching-npu").with_changes(
+    {
+        "dma.setup_cycles": 5, "per_op_overhead_cycles": 20, "vector.width_bytes": 4,
+        "vector.unpack_elements_per_cycle": 7, "matrix.dataflow": "blocks", "matrix.tile_m": 2,
+        "matrix.tile_n": 4, "matrix.tile_k": 10, "matrix.w4a16_macs_per_cycle": 10,
+        "matrix.w8a16_macs_per_cycle": 10,
+    }
+)  # fmt: skip
+PLAN = Plan(
+    piece_bytes=40, kept_classes=0, rows_outer=False, panel=1, kept_bytes=0, weight_ring_bytes=150,
+    activation_ring_bytes=80, out_ring_bytes=80, weights_pinned=False, cache_pinned=False,
+)  # fmt: skip
+
+
+def activation(name, *shape):
+    return Tensor(name=name, shape=(1, *shape), bits=16, role="activation")
+
+
+def relu(name, *shape):
+    """Makes [shape] from an input of the graph, which lies in SRAM."""
+    source, n_elements = activation(f"{name}.in", *shape), int(np.prod(shape))
+    return Op(
+        site=name, kind="activation", phase="decode", inputs=(source,),
+        output=activation(name, *shape), vector_elements=n_elements, vector_work="relu",
+    )  # fmt: skip
+
+
+def linear(site, x, d_out, bits):
+    m, d_in = x.shape[-2:]
+    weight = Tensor(name=f"{site}.weight", shape=(d_out, d_in), bits=bits, role="weight")
+    return Op(
+        site=site, kind="linear", phase="decode", inputs=(x, weight),
+        output=activation(site, m, d_out), gemm=Gemm(count=1, m=m, n=d_out, k=d_in),
+    )  # fmt: skip
+
+
+def scores(q, keys):
+    """Queries [heads, m, d] against cached keys [kv heads, n, d]."""
+    heads, m, d = q.shape[1:]
+    n = keys.shape[-2]
+    return Op(
+        site="scores", kind="matmul", phase="decode", inputs=(q, keys),
+        output=activation("scores", heads, m, n), gemm=Gemm(count=heads, m=m, n=n, k=d),
+    )  # fmt: skip
+
+
+def call_of(*ops):
+    program = Program(
+        model="by hand", precision=Precision(), n_input=1, n_output=1, batch=1,
+        stored_weight_bytes=0, calls=(Call(phase="decode", ops=ops),),
+    )  # fmt: skip
+    return program_table(program).calls[0]
+
+
+def written(call, plan, chip=CHIP):
+    """Tasks of the kernel with their times, which must be those of the plain versions."""
+    tasks = np.zeros(1000, TASK)
+    work = vector_cycles(call.rows, chip)
+    tasks = tasks[: schedule_kernel.schedule(call.rows, work, plan, chip_numbers(chip), tasks)]
+    plain = list(schedule(call, plan, chip))
+    assert find_room(tasks, plan.rings)
+    times = np.zeros(len(call.rows), TIMES)
+    run(tasks, call.rows["kv_written"] > 0, times)
+    spans = list(zip(tasks["start"].tolist(), tasks["end"].tolist(), strict=True))
+    assert spans == engine.run(plain, plan)
+    for task, other in zip(tasks, plain, strict=True):
+        assert (task.engine, task.part, task.n_bytes, task.held_bytes) == (
+            other.engine, other.part, other.n_bytes, other.held_bytes,
+        )  # fmt: skip
+    return tasks, times
+
+
+def lines(tasks):
+    """(engine, part, bytes moved, bytes held, start, end) in the order of the list."""
+    return [
+        (ENGINES[t.engine], PARTS[t.part], t.n_bytes, t.held_bytes, t.start, t.end) for t in tasks
+    ]
+
+
+def spilling_product():
+    """[3 10] through DRAM times 4-bit [12 10]: pieces of 8 and 4 columns, blocks of 2 and 1 rows.
+
+    A piece has 40 B, which is 8 columns of 10 weights of half a byte. A row of x has 20 B and of 8
+    results 16 B, so two rows fit. Scales of 2 B for each of 12 rows come with the first piece.
+    """
+    x = relu("x", 3, 10)
+    return call_of(x, linear("up", x.output, 12, bits=4))
+
+
+def test_a_product_whose_activations_leave_sram_with_weights_to_unpack():
+    tasks, _ = written(spilling_product(), PLAN)
+    assert lines(tasks) == [
+        ("control", "start", 0, 0, 0, 20),
+        # 30 elements, 2 at a time: 15 cycles, of which the first 40 of 60 B take 10
+        ("vector", "elements", 0, 40, 20, 30),
+        ("dma_out", "write", 40, 0, 30, 39),
+        ("dma_in", "give way", 0, 0, 0, 9),
+        ("vector", "elements", 0, 20, 30, 35),
+        ("dma_out", "write", 20, 0, 39, 46),
+        ("dma_in", "give way", 0, 0, 9, 16),
+        ("control", "start", 0, 0, 35, 55),
+        # two rows of x, as soon as all of x is written
+        ("dma_in", "activation", 40, 40, 46, 55),
+        # 40 B and 24 B of scales, and room for 80 weights of 8 bits, which take 12 cycles
+        ("dma_in", "weights", 64, 64 + 80, 55, 67),
+        ("vector", "unpack", 0, 0, 67, 79),
+        # 1 x 2 x 1 blocks of 80: 160 / 10
+        ("matrix", "product", 0, 32, 79, 95),
+        ("dma_out", "write", 32, 0, 95, 104),
+        ("dma_in", "give way", 0, 0, 67, 76),
+        ("dma_in", "activation", 20, 20, 76, 83),
+        ("matrix", "product", 0, 16, 95, 111),
+        ("dma_out", "write", 16, 0, 111, 118),
+        ("dma_in", "give way", 0, 0, 83, 90),
+        # 40 + 20 + 40 B are more than the 80 of the ring: until the first product has ended
+        ("dma_in", "activation", 40, 40, 95, 104),
+        # 144 + 60 B are more than 150: until the last product with the first piece has ended
+        ("dma_in", "weights", 20, 20 + 40, 111, 118),
+        ("vector", "unpack", 0, 0, 118, 124),
+        ("matrix", "product", 0, 16, 124, 132),
+        ("dma_out", "write", 16, 0, 132, 139),
+        ("dma_in", "give way", 0, 0, 118, 125),
+        ("dma_in", "activation", 20, 20, 125, 132),
+        ("matrix", "product", 0, 8, 132, 140),
+        ("dma_out", "write", 8, 0, 140, 146),
+        ("dma_in", "give way", 0, 0, 132, 138),
+    ]  # fmt: skip
+
+
+def test_what_each_operation_did_is_added_up():
+    _, times = written(spilling_product(), PLAN)
+    first, second = times
+    assert (first.begin, first.end, second.begin, second.end) == (0, 35, 35, 140)
+    assert first.busy_cycles.tolist() == [20, 16, 0, 15, 16]
+    # reads 9 + 12 + 7 + 9 + 7 + 7, ways given 9 + 7 + 7 + 6
+    assert second.busy_cycles.tolist() == [20, 51 + 29, 48, 18, 29]
+    assert first.dram_bytes.tolist() == [0, 0, 60]
+    assert second.dram_bytes.tolist() == [84, 0, 2 * 60 + 72]
+
+
+@pytest.mark.parametrize(("known", "read"), [(0, [64, 20]), (1, [0, 0])])
+def test_pinned_weights_take_no_room_but_what_is_unpacked_of_them_does(known, read):
+    call = spilling_product()
+    call.rows["known"] = known
+    tasks, _ = written(call, PLAN._replace(weights_pinned=True))
+    weights = tasks[tasks["part"] == PARTS.index("weights")]
+    assert weights["n_bytes"].tolist() == read
+    assert weights["held_bytes"].tolist() == [80, 40]
+
+
+def test_four_bit_weights_of_an_odd_size_are_rounded_up():
+    # 3 x 5 weights: 7.5 B and 3 scales of 2 B; 15 elements at 7 per cycle
+    kept = PLAN._replace(kept_classes=3)
+    tasks, _ = written(call_of(linear("up", activation("x", 1, 5), 3, bits=4)), kept)
+    assert lines(tasks) == [
+        ("control", "start", 0, 0, 0, 20),
+        ("dma_in", "weights", 8 + 6, 8 + 6 + 15, 0, 7),
+        ("vector", "unpack", 0, 0, 20, 23),
+        ("matrix", "product", 0, 0, 23, 31),
+    ]  # fmt: skip
+
+
+def cached_scores():
+    """Two query heads share five cached keys of 8 x 4 bits: 20 B."""
+    keys = Tensor(name="keys", shape=(1, 1, 5, 8), bits=4, role="kv")
+    return call_of(scores(activation("q", 2, 1, 8), keys))
+
+
+def test_cached_keys_of_four_bits_are_laid_out_and_unpacked_piece_by_piece():
+    chip = CHIP.with_changes({"dma.cache_elements_per_s": 500_000_000, "matrix.tile_k": 8})
+    tasks, times = written(cached_scores(), PLAN._replace(kept_classes=3, piece_bytes=8), chip)
+    # 2 keys of 8 elements at 2 cycles each; two rows: 1 x 2 x 1 blocks of 64, 128 / 10 in all,
+    # of which two keys among many take 2 x 2 x 8 / 10
+    assert lines(tasks) == [
+        ("control", "start", 0, 0, 0, 20),
+        ("dma_in", "cache", 8, 24, 0, 38),
+        ("vector", "unpack", 0, 0, 38, 41),
+        ("matrix", "product", 0, 0, 41, 44),
+        ("dma_in", "cache", 8, 24, 38, 76),
+        ("vector", "unpack", 0, 0, 76, 79),
+        ("matrix", "product", 0, 0, 79, 82),
+        ("dma_in", "cache", 4, 12, 76, 98),
+        ("vector", "unpack", 0, 0, 98, 100),
+        ("matrix", "product", 0, 0, 100, 107),
+    ]  # fmt: skip
+    products = tasks[tasks["part"] == PARTS.index("product")]
+    keys = list(zip(products["col_0"].tolist(), products["col_1"].tolist(), strict=True))
+    assert keys == [(0, 2), (2, 4), (4, 5)]
+    assert times[0].dram_bytes.tolist() == [0, 20, 0]
+
+
+def test_a_pinned_cache_is_not_read():
+    tasks, times = written(cached_scores(), PLAN._replace(kept_classes=3, cache_pinned=True))
+    assert [PARTS[t.part] for t in tasks] == ["start", "product"]
+    assert times[0].dram_bytes.sum() == 0
+
+
+def test_scores_that_leave_sram_are_written_head_by_head():
+    # 2 heads of [1 5] 16-bit results: 10 B each; 2 kv heads of 20 B of keys
+    keys = Tensor(name="keys", shape=(1, 2, 5, 8), bits=4, role="kv")
+    call = call_of(scores(activation("q", 2, 1, 8), keys))
+    tasks, _ = written(call, PLAN._replace(weight_ring_bytes=100))
+    moved = [(PARTS[t.part], t.n_bytes, t.held_bytes, t.head) for t in tasks if t.part > 0]
+    one_head = [("cache", 20, 60), ("unpack", 0, 0), ("product", 0, 10), ("write", 10, 0)]
+    expected = []
+    for head in (0, 1):
+        expected += [(*line, head if line[0] == "product" else -1) for line in one_head]
+        expected += [("give way", 0, 0, -1)]
+    assert moved == expected
+
+
+def test_what_is_written_to_the_cache_counts_as_cache():
+    # 60 B of keys made of an input; they stay in the ring of results until they are written
+    source = activation("k", 3, 10)
+    append = Op(
+        site="append", kind="append", phase="decode", inputs=(source,),
+        output=Tensor(name="cache", shape=(1, 3, 10), bits=16, role="kv"),
+    )  # fmt: skip
+    tasks, times = written(call_of(append), PLAN)
+    assert lines(tasks)[1:] == [
+        ("vector", "elements", 0, 40, 20, 20),
+        ("dma_out", "write", 60, 0, 20, 31),
+        ("dma_in", "give way", 0, 0, 0, 11),
+    ]
+    assert times[0].dram_bytes.tolist() == [0, 60, 0]
+
+
+def test_a_piece_without_room_stops_the_loop_over_events_and_the_kernel():
+    call = spilling_product()
+    small = PLAN._replace(weight_ring_bytes=143)  # the first piece holds 144
+    tasks = np.zeros(1000, TASK)
+    work = vector_cycles(call.rows, CHIP)
+    n_tasks = schedule_kernel.schedule(call.rows, work, small, chip_numbers(CHIP), tasks)
+    assert not find_room(tasks[:n_tasks], small.rings)
+    with pytest.raises(CapacityError, match="waits for SRAM"):
+        engine.run(list(schedule(call, small, CHIP)), small)
+
+
+def test_the_dma_needs_at_least_the_set_up_of_whole_pieces_and_the_stream():
+    # 60 B of x are written and read, 72 B of results written, 60 B of weights and 24 B of scales
+    # read: 276 / 10; 60 B of weights are at least one whole piece of 40 B, with its set-up of 5
+    assert least_dma_cycles(spilling_product(), PLAN, CHIP) == 27 + 5
+    halves = PLAN._replace(piece_bytes=20)
+    assert least_dma_cycles(spilling_product(), halves, CHIP) == 27 + 3 * 5
+
+
+def test_a_ring_of_exactly_three_pieces_is_a_plan_and_a_byte_less_is_none():
+    call = call_of(linear("up", activation("x", 1, 5), 3, bits=4))
+    live = 3 * 2  # of the result; the input of the graph is not counted
+    chip = CHIP.with_changes({"dma.transfer_bytes": 1600, "sram.keeps_between_calls": False})
+    exact = chip.with_value("sram.capacity_bytes", live + 3 * 1600 + 2 * 1600)
+    first = next(plans(call, exact, (0, 0)))
+    assert (first.piece_bytes, first.weight_ring_bytes, first.kept_bytes) == (1600, 4800, live)
+    less = exact.with_value("sram.capacity_bytes", exact.sram.capacity_bytes - 1)
+    assert next(plans(call, less, (0, 0))).piece_bytes == 100

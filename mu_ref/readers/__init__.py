@@ -4,7 +4,6 @@ Imports configurations and weights. Two families, `microsoft_mu.py` and `t5gemma
 their names and fields to ours live there and nowhere else.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

@@ -332,9 +332,9 @@ def test_a_missing_file_is_named(copy) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (b"", "JSON file"),
-        (b"{'single': 'quotes'}", "JSON file"),
-        (b"\xff\xfe\x00", "JSON file"),
+        (b"", "must be JSON"),
+        (b"{'single': 'quotes'}", "must be JSON"),
+        (b"\xff\xfe\x00", "UTF-8"),
         (b"[1, 2]", "JSON object, got list"),
         (b"{}", "got model_type None"),
         (b'{"model_type": "llama"}', "got model_type 'llama'"),

@@ -76,11 +76,6 @@ def test_max_len_keeps_the_start() -> None:
     assert len(TOKENIZER.encode("a b " * 5000, 64)) == 64
 
 
-@given(st.lists(TEXTS, max_size=4))
-def test_a_batch_is_its_rows(texts: list[str]) -> None:
-    assert TOKENIZER.encode_batch(texts, 8) == [TOKENIZER.encode(text, 8) for text in texts]
-
-
 @given(TEXTS, st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_split_tokens_decode_to_the_same_text(text: str, rate: float, seed: int) -> None:
     tokens = TOKENIZER.encode(text)
@@ -123,7 +118,6 @@ def test_a_file_that_pads_or_truncates_is_read_without_that(tmp_path: Path) -> N
     other = Tokenizer.load(tmp_path / "padded.json")
     texts = ["turn on wifi please", "a"]
     assert [other.encode(text) for text in texts] == [TOKENIZER.encode(text) for text in texts]
-    assert other.encode_batch(texts) == TOKENIZER.encode_batch(texts)
 
 
 def test_merges_may_be_written_as_texts_as_older_files_have_them(tmp_path: Path) -> None:
@@ -158,7 +152,7 @@ def test_a_vocabulary_without_room_for_bytes_is_refused() -> None:
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"tokenizer must be .*tokenizer\.json"):
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
         Tokenizer.load(path)
 
 

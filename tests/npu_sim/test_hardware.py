@@ -157,7 +157,7 @@ def test_a_missing_file_and_bytes_that_are_no_text_are_refused(tmp_path):
     with pytest.raises(HardwareError, match="there is no such file"):
         npu("nowhere.toml")
     (tmp_path / "chip.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(HardwareError, match="must be a text file"):
+    with pytest.raises(HardwareError, match="must be text in UTF-8"):
         npu(str(tmp_path / "chip.toml"))
 
 

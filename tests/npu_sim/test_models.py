@@ -201,7 +201,7 @@ def test_a_model_is_found_by_file_and_name(tmp_path):
     assert read_model(f"{file}#one") == read_model(str(file))
     with pytest.raises(WorkloadError, match="must be one of one; got 'two'"):
         read_model(f"{file}#two")
-    with pytest.raises(WorkloadError, match="cannot read it"):
+    with pytest.raises(WorkloadError, match="there is no such file"):
         read_model(f"{tmp_path / 'absent.json'}#one")
     file.write_text("{")
     with pytest.raises(WorkloadError, match="must be JSON"):
@@ -216,7 +216,7 @@ def test_a_wrong_hf_config_says_what_is_missing(tmp_path):
     file.write_text(json.dumps({"model_type": "llama", "hidden_size": 8}))
     with pytest.raises(WorkloadError, match="must have the field 'num_hidden_layers'"):
         read_hf_config(file)
-    with pytest.raises(WorkloadError, match="cannot read it"):
+    with pytest.raises(WorkloadError, match="there is no such file"):
         read_hf_config(tmp_path / "absent.json")
 
 

@@ -222,7 +222,7 @@ def test_values_that_a_field_cannot_have_become_reasons(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(SweepError, match="cannot read it"):
+    with pytest.raises(SweepError, match="there is no such file"):
         read_spec(tmp_path / "absent.toml")
 
 

@@ -110,7 +110,7 @@ def test_a_file_without_columns_or_rows_is_refused(tmp_path):
         read_cases(write(tmp_path, header=HEADER.replace(",measured_us", "")))
     with pytest.raises(SweepError, match="at least one case"):
         read_cases(write(tmp_path))
-    with pytest.raises(SweepError, match="cannot read it"):
+    with pytest.raises(SweepError, match="there is no such file"):
         read_cases(tmp_path / "absent.csv")
 
 
@@ -320,4 +320,4 @@ def test_the_command_writes_json_csv_and_a_picture(tmp_path, monkeypatch, capsys
 def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys):
     code, out, err = run(monkeypatch, capsys, "validate", "absent.csv", "--models", "absent.json")
     assert (code, out) == (2, "")
-    assert err == "error: absent.csv must be a CSV file of cases; cannot read it\n"
+    assert err == "error: absent.csv must be a CSV file of cases; there is no such file\n"

@@ -1,16 +1,25 @@
 """Write files so that nobody ever sees half of one; read texts, JSON and TOML, or say why not."""
 
+import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mu_ref.errors import MuRefError
 
-__all__ = ["DATA", "parse_toml", "read_json", "read_text", "write_text", "written_whole"]
+__all__ = [
+    "DATA",
+    "cache_folder",
+    "parse_toml",
+    "read_json",
+    "read_text",
+    "write_text",
+    "written_whole",
+]
 
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
@@ -34,6 +43,28 @@ def written_whole(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def cache_folder(program: str, sources: Iterable[Path], more: str = "") -> Path:
+    """Where compiled kernels are kept: below NUMBA_CACHE_DIR or the user's cache folder.
+
+    Numba notices a changed kernel, but not a changed function that the kernel calls; so the folder
+    is named after the text of all of them.
+
+    Args:
+        program: whose kernels: "mu-ref".
+        sources: every file that they depend on.
+        more: what else they depend on.
+
+    Returns:
+        A folder; it need not be there yet.
+    """
+    digest = hashlib.sha256(more.encode())
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    parent = os.environ.get("NUMBA_CACHE_DIR") or Path(given or Path.home() / ".cache") / program
+    return Path(parent) / digest.hexdigest()[:16]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from mu_ref.cli.options import (
-    DrafterOption,
-    ExecutorOption,
-    LengthOption,
-    SchemeOption,
-    WeightsOption,
-    WidthOption,
-    drafting,
-)
+from mu_ref.cli import options
 from mu_ref.command_line import JsonOption
 from mu_ref.errors import InputError
 
@@ -41,12 +33,12 @@ def ask(
     execute: Annotated[
         bool, typer.Option("--execute", help="Let the NPU compute the answer, piece by piece.")
     ] = False,
-    weights: WeightsOption = None,
-    scheme: SchemeOption = "float32",
-    executor: ExecutorOption = "reference",
-    drafter: DrafterOption = None,
-    beam_width: WidthOption = 1,
-    draft_len: LengthOption = 6,
+    weights: options.WeightsOption = None,
+    scheme: options.SchemeOption = "float32",
+    executor: options.ExecutorOption = "reference",
+    drafter: options.DrafterOption = None,
+    beam_width: options.WidthOption = 1,
+    draft_len: options.LengthOption = 6,
     as_json: JsonOption = False,
 ) -> None:
     """Answer one Settings query with a call, and price the answer on an NPU."""
@@ -54,7 +46,7 @@ def ask(
 
     shape = preset(npu_model)  # a wrong name must fail before any work, and a wrong NPU too
     _check_npu(npu, scheme, drafter, execute)
-    agent = drafting(weights, scheme, executor, drafter, beam_width, draft_len)
+    agent = options.drafting(weights, scheme, executor, drafter, beam_width, draft_len)
     answer = agent.ask([query])[0]
     report = executed = None
     if npu is not None and answer.n_output:  # a query that was not read costs the NPU nothing

@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mu_ref.cli.options import (
-    DrafterOption,
-    LengthOption,
-    WidthOption,
-    check_named,
-    drafting,
-    load_named,
-)
+from mu_ref.cli import options
 from mu_ref.command_line import JsonOption
 from mu_ref.errors import InputError, check_choice
 
@@ -23,29 +16,20 @@ if TYPE_CHECKING:
 __all__ = ["draft_sweep", "generate", "quantize_drafter", "train_drafter"]
 
 
-WeightsOption = Annotated[
-    Path | None, typer.Option(help="Model weights; the shipped mu-nano by default.")
-]
-
-SchemeOption = Annotated[str, typer.Option(help="Arithmetic: float32, w8a16, w8a8 or w4a16.")]
-
-ExecutorOption = Annotated[str, typer.Option(help="reference or fast.")]
-
-
 def generate(
     query: Annotated[str, typer.Argument(help="What the encoder reads.")],
-    drafter: DrafterOption = None,
-    beam_width: WidthOption = 1,
-    draft_len: LengthOption = 6,
-    weights: WeightsOption = None,
-    scheme: SchemeOption = "float32",
-    executor: ExecutorOption = "fast",
+    drafter: options.DrafterOption = None,
+    beam_width: options.WidthOption = 1,
+    draft_len: options.LengthOption = 6,
+    weights: options.WeightsOption = None,
+    scheme: options.SchemeOption = "float32",
+    executor: options.ExecutorOption = "fast",
     tree: Annotated[Path | None, typer.Option(help="Also draw the first tree of drafts.")] = None,
 ) -> None:
     """Write the answer to one query, with drafts if asked for, and say how drafting went."""
     from mu_ref.redrafter.steps import Statistics
 
-    agent = drafting(weights, scheme, executor, drafter, beam_width, draft_len)
+    agent = options.drafting(weights, scheme, executor, drafter, beam_width, draft_len)
     seen = Statistics()
     (tokens,) = agent.write(agent.remember(query), 1, seen)
     typer.echo(agent.tokenizer.decode([t for t in tokens if t != agent.model.eos_id]))
@@ -84,7 +68,7 @@ def train_drafter(
     out: Annotated[Path, typer.Option(help="Drafter file to write.")] = Path(
         "runs/mu-nano-drafter.safetensors"
     ),
-    weights: WeightsOption = None,
+    weights: options.WeightsOption = None,
     queries: Annotated[
         list[Path] | None,
         typer.Option(help="Queries, JSON lines; the shipped training splits by default."),
@@ -109,13 +93,13 @@ def train_drafter(
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
     from mu_ref.settings.train_drafter import train_agent_drafter
 
-    check_named(name, weights)
+    options.check_named(name, weights)
     training = DrafterTraining(
         epochs=epochs, draft_len=draft_len, batch_size=batch_size, peak_rate=rate, seed=seed
     )
     files = queries or [DATA / "train.jsonl", DATA / "train_more.jsonl"]
     texts = evenly_spread([item.query for file in files for item in read_queries(file)], limit)
-    agent = load_named(name, weights, "fast")
+    agent = options.load_named(name, weights, "fast")
     d_model = agent.model.stacks["decoder"].d_model
     drafter = DrafterConfig(
         d_model=d_model, vocab_size=agent.model.vocab_size, d_exit=d_exit or d_model,
@@ -132,12 +116,12 @@ def quantize_drafter(
     out: Annotated[Path, typer.Option(help="Integer drafter to write.")] = Path(
         "runs/mu-nano-drafter-w8a16.safetensors"
     ),
-    weights: WeightsOption = None,
+    weights: options.WeightsOption = None,
     integers: Annotated[
         Path | None, typer.Option(help="Integer model it works with; the shipped one.")
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="Calibration queries.")] = 128,
-    draft_len: LengthOption = 6,
+    draft_len: options.LengthOption = 6,
 ) -> None:
     """Turn a float drafter into integers, for an integer model."""
     from mu_ref.executors import shipped_drafter, shipped_weights
@@ -166,9 +150,9 @@ def draft_sweep(
     drafter: Annotated[str, typer.Option(help="Drafter file, or shipped.")] = "shipped",
     beam_width: Annotated[list[int] | None, typer.Option(help="Repeatable.")] = None,
     draft_len: Annotated[list[int] | None, typer.Option(help="Repeatable.")] = None,
-    weights: WeightsOption = None,
-    scheme: SchemeOption = "float32",
-    executor: ExecutorOption = "fast",
+    weights: options.WeightsOption = None,
+    scheme: options.SchemeOption = "float32",
+    executor: options.ExecutorOption = "fast",
     limit: Annotated[int | None, typer.Option(min=1, help="Queries to use, evenly spread.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw both curves.")] = None,
     as_json: JsonOption = False,
@@ -187,7 +171,7 @@ def draft_sweep(
     texts = [item.query for item in items if any(c.isalnum() for c in item.query)]
     if not texts:
         raise InputError(f"{file} must hold queries with a letter or digit; it holds none")
-    agent = drafting(weights, scheme, executor, drafter, 1, 1)
+    agent = options.drafting(weights, scheme, executor, drafter, 1, 1)
     points = sweep(agent, texts, searches, Console(stderr=True))
     if plot is not None:
         from mu_ref.settings.draft_sweep import plot_sweep

@@ -6,23 +6,20 @@ but not a changed function that the kernel calls; so the folder of the compiled 
 all sources here, and after the instructions that were asked for.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
 import numba
 
+from mu_ref.files import cache_folder
+
 __all__ = ["compiled_folder"]
 
 
 def compiled_folder() -> Path:
-    """Where compiled kernels are kept: below NUMBA_CACHE_DIR or the user's cache folder."""
-    digest = hashlib.sha256(os.environ.get("MU_REF_NO_VNNI", "").encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    parent = os.environ.get("NUMBA_CACHE_DIR") or Path(given or Path.home() / ".cache") / "mu-ref"
-    return Path(parent) / digest.hexdigest()[:16]
+    """Where these kernels are kept; other instructions are other kernels."""
+    instructions = os.environ.get("MU_REF_NO_VNNI", "")
+    return cache_folder("mu-ref", Path(__file__).parent.glob("*.py"), instructions)
 
 
 _before = numba.config.CACHE_DIR

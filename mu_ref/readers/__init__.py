@@ -16,7 +16,7 @@ from mu_ref.files import read_json
 from mu_ref.readers import microsoft_mu, t5gemma
 from mu_ref.weights import Weights, check_names, read_safetensors, weight_shapes
 
-__all__ = ["read_checkpoint", "read_config"]
+__all__ = ["config_from_fields", "read_checkpoint"]
 
 Fields = Mapping[str, Any]
 
@@ -39,21 +39,6 @@ def read_checkpoint(folder: Path) -> tuple[ModelConfig, Weights]:
     tensors, _ = read_safetensors(folder / "model.safetensors")
     rename = microsoft_mu.name_of if "n_encoder_layer" in fields else t5gemma.name_of
     return model, _renamed(tensors, model, rename, str(folder))
-
-
-def read_config(path: Path) -> ModelConfig:
-    """Read the configuration of another project from its `config.json`.
-
-    Args:
-        path: the JSON file.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        ConfigError: not JSON, unknown family, or an unsupported value.
-    """
-    return config_from_fields(_read_json(path))
 
 
 def config_from_fields(fields: Fields) -> ModelConfig:

@@ -6,14 +6,7 @@ from typing import Annotated
 import typer
 
 from mu_ref.presets import preset
-from npu_sim.cli.options import (
-    ActivationBitsOption,
-    HeadBitsOption,
-    KvBitsOption,
-    NpuOption,
-    WeightBitsOption,
-    precision_of,
-)
+from npu_sim.cli import options
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.program.request import record_request
@@ -24,14 +17,14 @@ __all__ = ["check_trace_file", "explain"]
 def explain(
     model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
     site: Annotated[str, typer.Option(help="Operation, for example decoder.3.mlp.up.")],
-    npu_name: NpuOption = NPUS[0],
+    npu_name: options.NpuOption = NPUS[0],
     n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
     n_output: Annotated[int, typer.Option("--output", help="Tokens written.")] = 32,
     batch: Annotated[int, typer.Option(help="Requests computed together.")] = 1,
-    weight_bits: WeightBitsOption = 8,
-    activation_bits: ActivationBitsOption = 16,
-    kv_bits: KvBitsOption = 16,
-    head_weight_bits: HeadBitsOption = None,
+    weight_bits: options.WeightBitsOption = 8,
+    activation_bits: options.ActivationBitsOption = 16,
+    kv_bits: options.KvBitsOption = 16,
+    head_weight_bits: options.HeadBitsOption = None,
     call: Annotated[
         int | None, typer.Option(help="Graph call, from 0; by default the last that has the site.")
     ] = None,
@@ -41,7 +34,7 @@ def explain(
     from npu_sim.tile.rows import program_table
     from npu_sim.tile.simulate import simulate_tiles
 
-    precision = precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
+    precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
     program = record_request(preset(model), n_input, n_output, precision, batch)
     run = simulate_tiles(program_table(program), npu(npu_name))
     for line in explain_site(run, site, call):

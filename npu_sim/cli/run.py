@@ -8,19 +8,7 @@ import typer
 from rich.console import Console
 
 from mu_ref.command_line import JsonOption
-from npu_sim.cli.options import (
-    ActivationBitsOption,
-    ContextOption,
-    HeadBitsOption,
-    HfConfigOption,
-    KvBitsOption,
-    ModelJsonOption,
-    NpuOption,
-    RuntimeOption,
-    WeightBitsOption,
-    cycle_budgets,
-    precision_of,
-)
+from npu_sim.cli import options
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.models.find import named_description
@@ -43,18 +31,18 @@ def run(
     model: Annotated[
         str | None, typer.Argument(help="Model preset, for example mu-330m; or one of the next.")
     ] = None,
-    model_json: ModelJsonOption = None,
-    hf_config: HfConfigOption = None,
-    npu_name: NpuOption = NPUS[0],
+    model_json: options.ModelJsonOption = None,
+    hf_config: options.HfConfigOption = None,
+    npu_name: options.NpuOption = NPUS[0],
     n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
     n_output: Annotated[int, typer.Option("--output", help="Tokens written.")] = 32,
     batch: Annotated[int, typer.Option(help="Requests computed together.")] = 1,
-    context: ContextOption = None,
-    runtime: RuntimeOption = RUNTIMES[0],
-    weight_bits: WeightBitsOption = 8,
-    activation_bits: ActivationBitsOption = 16,
-    kv_bits: KvBitsOption = 16,
-    head_weight_bits: HeadBitsOption = None,
+    context: options.ContextOption = None,
+    runtime: options.RuntimeOption = RUNTIMES[0],
+    weight_bits: options.WeightBitsOption = 8,
+    activation_bits: options.ActivationBitsOption = 16,
+    kv_bits: options.KvBitsOption = 16,
+    head_weight_bits: options.HeadBitsOption = None,
     fidelity: Annotated[
         str, typer.Option(help="tile (engines wait for each other) or roofline (a bound).")
     ] = "tile",
@@ -78,8 +66,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate one request of a model on an NPU."""
-    precision = precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
-    cycles = cycle_budgets(phase_budgets or [])
+    precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
+    cycles = options.cycle_budgets(phase_budgets or [])
     program = described_program(
         named_description(model, model_json, hf_config), n_input, n_output, precision, batch,
         static_context=context, runtime=runtime,

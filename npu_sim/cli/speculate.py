@@ -13,14 +13,7 @@ from rich.table import Table
 from mu_ref.command_line import JsonOption
 from mu_ref.config import ModelConfig
 from mu_ref.presets import preset
-from npu_sim.cli.options import (
-    ActivationBitsOption,
-    HeadBitsOption,
-    KvBitsOption,
-    NpuOption,
-    WeightBitsOption,
-    precision_of,
-)
+from npu_sim.cli import options
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import NPUS, npu
 
@@ -33,7 +26,7 @@ __all__ = ["read_acceptance", "speculate"]
 
 def speculate(
     model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
-    npu_name: NpuOption = NPUS[0],
+    npu_name: options.NpuOption = NPUS[0],
     beam_widths: Annotated[str, typer.Option("--beam-width", help="W, or several: 1,2,4.")] = "4",
     draft_lens: Annotated[str, typer.Option("--draft-len", help="Drafted tokens: 3,5.")] = "3",
     accept_rate: Annotated[
@@ -57,17 +50,17 @@ def speculate(
     n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
     n_context: Annotated[int, typer.Option("--context", help="Tokens in the cache.")] = 16,
     host_us: Annotated[float, typer.Option(help="One round trip to the host.")] = 500.0,
-    weight_bits: WeightBitsOption = 8,
-    activation_bits: ActivationBitsOption = 16,
-    kv_bits: KvBitsOption = 16,
-    head_weight_bits: HeadBitsOption = None,
+    weight_bits: options.WeightBitsOption = 8,
+    activation_bits: options.ActivationBitsOption = 16,
+    kv_bits: options.KvBitsOption = 16,
+    head_weight_bits: options.HeadBitsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate drafting, verifying and keeping, in one graph call and with the host between."""
     from npu_sim.speculate.step import speculate as simulate_steps
 
     drafter = _drafter(preset(model), exit_dim, n_blocks, rnn)
-    precision = precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
+    precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
     found = []
     for width, length, nodes in _trees(beam_widths, draft_lens, nodes_saved):
         accepted = _accepted(acceptance, accept_rate, length, nodes)

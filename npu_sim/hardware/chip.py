@@ -74,11 +74,6 @@ class Npu:
         return min(self.dma.bytes_per_s, self.dram.bytes_per_s)
 
     @property
-    def per_inference_overhead_cycles(self) -> int:
-        """The overhead of one graph call, in cycles."""
-        return self.call_overhead_cycles("native")
-
-    @property
     def int8_tops(self) -> float:
         """Peak int8 rate in 10^12 operations per second; one MAC is two operations."""
         return 2 * self.matrix.w8a8_macs_per_cycle * self.clock_hz / 1e12

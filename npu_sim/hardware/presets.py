@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mu_ref.errors import check_choice
-from mu_ref.files import parse_toml, read_text, written_whole
+from mu_ref.files import parse_toml, read_text, write_text
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import PARTS, FieldValue, Npu, build_npu
 from npu_sim.units import GB, GIB, KIB, MB, MIB
@@ -68,8 +68,7 @@ def write_npu(chip: Npu, path: Path) -> None:
         chip: the NPU.
         path: of the file; appears whole or not at all.
     """
-    with written_whole(path) as part:
-        part.write_text(npu_to_toml(chip), encoding="utf-8")
+    write_text(path, npu_to_toml(chip))
 
 
 def npu_to_toml(chip: Npu) -> str:

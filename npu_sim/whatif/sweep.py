@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.files import written_whole
+from mu_ref.files import write_text, written_whole
 from npu_sim.errors import SweepError, check_at_least
 from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.sweep_points import evaluate_points
@@ -89,8 +89,7 @@ def run_sweep(
     if progress is not None:
         progress(done, spec.n_points)
     for start, text in _texts(spec, todo, chunk, executor):
-        with written_whole(_part(parts, start)) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text(_part(parts, start), text)
         done += min(chunk, spec.n_points - start)
         if progress is not None:
             progress(done, spec.n_points)
@@ -163,8 +162,7 @@ def _parts_folder(spec: SweepSpec, out: Path, chunk: int) -> Path:
             )
         return parts
     parts.mkdir(parents=True, exist_ok=True)
-    with written_whole(mark) as part:
-        part.write_text(identity, encoding="utf-8")
+    write_text(mark, identity)
     return parts
 
 
@@ -192,8 +190,7 @@ def _write_sidecar(spec: SweepSpec, out: Path) -> None:
         "npu": {"name": chip.name, "values": chip.values(), "sources": dict(chip.sources)},
         "spec": spec.text,
     }
-    with written_whole(out.with_suffix(".json")) as part:
-        part.write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+    write_text(out.with_suffix(".json"), json.dumps(sidecar, indent=1) + "\n")
 
 
 def local_executor(n_processes: int | None = None) -> Executor:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import ConfigError, MuRefError, WeightsError
-from mu_ref.readers import microsoft_mu, read_checkpoint, read_config, t5gemma
+from mu_ref.readers import config_from_fields, microsoft_mu, read_checkpoint, t5gemma
 from mu_ref.readers.apple_redrafter import apple_name_of, read_apple_drafter
 from mu_ref.redrafter.config import DrafterConfig
 
@@ -45,9 +45,7 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -
 
 
 def config_of(tmp_path: Path, **fields: Any) -> ModelConfig:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(fields))
-    return read_config(path)
+    return config_from_fields(json.loads(json.dumps(fields)))
 
 
 def test_fields_of_the_public_mu_code_by_hand(tmp_path: Path) -> None:

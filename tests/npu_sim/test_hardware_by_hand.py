@@ -116,7 +116,7 @@ def test_rates_and_overheads_of_a_chip() -> None:
     """1,024 MACs of two operations at 1 GHz; 100 us a call, 1 ms and 7 us a position for geniex."""
     chip = CHIP.with_changes({"geniex_overhead_us": 1000.0, "geniex_position_us": 7.0})
     assert chip.int8_tops == pytest.approx(2.048)
-    assert chip.per_inference_overhead_cycles == 100_000
+    assert chip.call_overhead_cycles("native") == 100_000
     assert chip.call_overhead_cycles("native", 50) == 100_000  # a host's work, not the NPU's
     assert chip.call_overhead_cycles("geniex") == 1_100_000
     assert chip.call_overhead_cycles("geniex", 50) == 1_450_000

@@ -93,7 +93,7 @@ def test_the_operations_add_up_to_the_report(config, request, precision, chip):
     program = record_request(config, n_input, n_output, precision, batch)
     report = simulate_program(program, chip, fidelity="roofline")
     costs = [op_cost(op, chip) for op in program.ops]
-    overhead = len(program.calls) * chip.per_inference_overhead_cycles
+    overhead = len(program.calls) * chip.call_overhead_cycles("native")
     assert report.latency_cycles == sum(cost.cycles for cost in costs) + overhead
     assert report.dram_bytes == sum(cost.dram_bytes for cost in costs)
     assert report.macs == sum(op.macs for op in program.ops)

@@ -6,7 +6,6 @@ catalog. `calls.parse_call` checks them.
 
 import hashlib
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mu_ref.errors import InputError
+from mu_ref.files import write_text
 from mu_ref.tokenizer import Tokenizer
 
 __all__ = [
@@ -109,12 +109,8 @@ def write_queries(path: Path, items: Iterable[LabelledQuery]) -> None:
         path: file to write; replaced as a whole if it exists.
         items: the queries, in order.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        for item in items:
-            entry = {"query": item.query, "call": item.call}
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-    os.replace(partial, path)  # a reader sees the old file or the new one, never half of one
+    entries = ({"query": item.query, "call": item.call} for item in items)
+    write_text(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries))
 
 
 def split_key(query: str) -> str:

@@ -24,7 +24,7 @@ from npu_sim.tile.simulate import simulate_tiles
 __all__ = ["CONSTANTS", "Calibration", "calibrate", "changed_values", "fitted_npus"]
 
 X, X2 = "hexagon-x-elite", "hexagon-x2-elite"
-GIGA = 1e9
+GIGA = 1e9  # bytes or elements; `units.GB` is a whole number
 
 
 def _constant(
@@ -69,6 +69,7 @@ def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
     Returns:
         {path: value}.
     """
+    # constants are those of X Elite: shares of its peaks, times the ratio, per peak of this chip
     c, of_x = constants, npu(X)
     dma_ratio = c["dma_ratio"] if chip.name == X2 else 1.0
     ratio = c["compute_ratio"] if chip.name == X2 else 1.0
@@ -81,7 +82,7 @@ def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
         "matrix.w16a16_efficiency": c["float16"] * matrix,
         "matrix.attention_efficiency": c["attention"] * matrix,
         "vector.efficiency": c["vector"] * vector,
-        "vector.float_efficiency": c["vector"] * vector / 2,
+        "vector.float_efficiency": c["vector"] * vector / 2,  # widened to 32 bits: half the lanes
     } | {f"matrix.{name}_efficiency": integer for name in ("w4a8", "w4a16", "w8a8", "w8a16")}
     return {
         "dma.bytes_per_s": round(c["dma"] * dma_ratio * GIGA),
@@ -91,6 +92,7 @@ def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
         "per_inference_overhead_us": c["call"],
         "geniex_overhead_us": c["geniex_call"],
         "geniex_position_us": c["geniex_position"],
+        # the ratio times a share may pass 1, which no chip reaches
         **{path: min(1.0, value) for path, value in efficiencies.items()},
     }
 
@@ -161,6 +163,7 @@ def calibrate(
     Raises:
         NpuSimError: a case cannot be simulated.
     """
+    # programs do not depend on the constants: recorded once, timed in every pass
     tables = [program_table(case.program(models)) for case in cases]
     chips = {name: npu(name) for name in (X, X2)}
     passes = 0

@@ -56,6 +56,7 @@ class Report:
         """Simulated mean time per token after the first; None where there is only one."""
         if self.program.n_output == 1:
             return None
+        # latency = ttft + (n_output - 1) * tpot, for every request
         return (self.latency_ms - self.ttft_ms) / (self.program.n_output - 1)
 
     @property

@@ -1,5 +1,6 @@
 """The `tile` fidelity: DMA, matrix and vector engines as queues over tiles, SRAM as a budget.
 
 Imports programs and hardware, never `roofline`. Read in the order of the pipeline: `rows.py`,
-`tiling.py`, `tasks.py`, `schedule.py`, `engine.py`, `simulate.py`; `execute.py` computes values.
+`plan.py`, `tiling.py`, `tasks.py`, `schedule.py`, `attention.py`, `engine.py`, `simulate.py`. What
+is called `_kernel` is the compiled twin of the file beside it; `execute.py` computes values.
 """

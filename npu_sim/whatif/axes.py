@@ -127,6 +127,7 @@ def _spaced(
         step = entry["step"]
         if not _is_number(step) or step <= 0 or (high - low) / step > MAX_VALUES:
             raise SweepError(f"{key}.step must be a positive number, got {step!r}")
+        # the end belongs to the range also where the steps miss it by a rounding
         values = low + step * np.arange(int((high - low) / step + 1e-9) + 1)
     numbers = [round(float(v)) if whole else float(v) for v in values]
     return tuple(dict.fromkeys(numbers))  # rounding may make neighbours equal

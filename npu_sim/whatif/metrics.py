@@ -43,6 +43,7 @@ def evaluate(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]
     check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
     if fidelity == "tile":
         report = simulate_program(scenario_program(scenario), scenario.npu, fidelity="tile")
+        # not the report's own: with a drafter its program counts steps, the workload tokens
         n_later = scenario.workload.n_output - 1
         tpot_ms = (report.latency_ms - report.ttft_ms) / n_later if n_later else float("nan")
         numbers = (report.ttft_ms, tpot_ms, 1000 / tpot_ms, report.latency_ms, report.dram_bytes)
@@ -78,14 +79,15 @@ def metric_columns(
     """
     values: dict[str, Any] = dict(scenario.npu.values())
     for path in varied[0]:
-        if not isinstance(values[path], str):
+        if not isinstance(values[path], str):  # texts have no price here
             values[path] = np.array([chip[path] for chip in varied], float)
     priced = price(request.columns, values, scenario.workload.runtime)
-    ms = 1000 / values["clock_hz"]
+    ms = 1000 / values["clock_hz"]  # of a cycle; [n] where clocks differ
     ttft, latency = priced.ttft_cycles * ms, priced.latency_cycles * ms
     n_later = request.n_later_tokens
     tpot = (latency - ttft) / n_later if n_later else np.full(ttft.shape, np.nan)
     columns = (ttft, tpot, 1000 / tpot, latency, priced.dram_bytes)
+    # what no varied value changes is one number for all
     return [
         (name, np.broadcast_to(column, (len(varied),)))
         for name, column in zip(METRICS, columns, strict=True)

@@ -84,7 +84,7 @@ def _neighbours(path: str, value: Any, share: float) -> tuple[Any, Any]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SweepError(f"{path} must be a number to be moved, got {value!r}")
     if path.startswith("precision."):
-        at = WIDTHS.index(value)
+        at = WIDTHS.index(value)  # 20 % more than 8 bits is no width
         return WIDTHS[max(at - 1, 0)], WIDTHS[min(at + 1, len(WIDTHS) - 1)]
     low, high = value * (1 - share), value * (1 + share)
     if path.endswith("efficiency"):

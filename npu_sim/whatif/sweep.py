@@ -29,7 +29,9 @@ from npu_sim.whatif.sweep_toml import SweepSpec, spec_from
 
 __all__ = ["dask_executor", "evaluate_chunk", "local_executor", "run_sweep", "sweep"]
 
-LEAST_CHUNK, MOST_CHUNK, N_CHUNKS = 500, 20_000, 20  # points per task, tasks
+# Points per task, and tasks: few enough that recordings are shared, many enough that a killed sweep
+# loses little.
+LEAST_CHUNK, MOST_CHUNK, N_CHUNKS = 500, 20_000, 20
 Progress = Callable[[int, int], None]  # points done, points in all
 
 
@@ -116,7 +118,7 @@ def _texts(spec: SweepSpec, todo: list[int], chunk: int, executor: Executor | No
     try:
         for future in as_completed(futures):
             yield futures[future], future.result()
-    finally:
+    finally:  # a sweep that stops must not compute the rest first
         for future in futures:
             future.cancel()
 
@@ -152,6 +154,7 @@ def _shown(value: Any) -> str:
 def _parts_folder(spec: SweepSpec, out: Path, chunk: int) -> Path:
     """Return the folder of finished chunks, and check that they belong to this sweep."""
     parts = out.with_name(out.name + ".parts")
+    # other versions may round otherwise: parts of two would not be one sweep
     identity = json.dumps({"spec": spec.text, "chunk": chunk, **_versions()}, indent=1)
     mark = parts / "sweep.json"
     if mark.exists():
@@ -202,6 +205,7 @@ def local_executor(n_processes: int | None = None) -> Executor:
     Returns:
         The executor; close it with `with`.
     """
+    # spawned, not forked: a fork would copy the locks of threads that compiled code has started
     return ProcessPoolExecutor(n_processes or os.cpu_count() or 1, mp_context=get_context("spawn"))
 
 

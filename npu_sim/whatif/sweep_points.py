@@ -23,7 +23,7 @@ __all__ = ["evaluate_points"]
 
 LENGTH = "workload.n_input"
 
-FEW_LENGTHS = 4  # so many are recorded one by one
+FEW_LENGTHS = 4  # so many are recorded one by one: three recordings would save next to nothing
 
 Changes = dict[str, Any]
 
@@ -47,6 +47,7 @@ def evaluate_points(spec: SweepSpec, start: int, stop: int) -> Iterator[Row]:
     if spec.fidelity == "tile":
         yield from (_alone(spec, index, changes) for index, changes in points)
         return
+    # recording is the slow part: points that differ only in the NPU share one
     groups: dict[tuple[Any, ...], list[Point]] = {}
     for index, changes in points:
         key = tuple(v for path, v in changes.items() if not _is_priced(path))
@@ -128,6 +129,7 @@ class _Checks:
 
     def reason(self, varied: Mapping[str, Any]) -> str:
         """Say why an NPU with these values cannot run the program; empty if it can."""
+        # a value is allowed or not whatever the others are, so thousands of points need few NPUs
         for path, value in varied.items():
             reason = self._tried((path, value), partial(self.base.with_value, path, value))
             if reason:
@@ -140,6 +142,7 @@ class _Checks:
         capacity = varied.get("dram.capacity_bytes", self.base.dram.capacity_bytes)
         if reason or self.stored_bytes <= capacity:
             return reason
+        # recorded again at this length: the message tells weights and cache apart
         return _reason(
             lambda: check_capacity(
                 request_columns(self.scenario).program,

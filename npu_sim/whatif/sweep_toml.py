@@ -73,6 +73,7 @@ class SweepSpec:
             changes[axis.path] = axis.values[at]
         changes = {axis.path: changes[axis.path] for axis in self.grid}
         if self.random:
+            # a generator per point: the same draw in whatever chunk or process it is computed
             rng = np.random.default_rng([self.seed, index])
             changes |= {axis.path: axis.draw(rng) for axis in self.random}
         return changes

@@ -142,10 +142,6 @@ def test_an_executor_knows_no_layer_and_only_compiled_ones_know_kernels(name: st
     assert "model" not in rooms
 
 
-# Executors that another one still derives from; a class leaves this list when that is mended.
-NOT_FINAL_YET = {"IntegerOps", "TileOps"}
-
-
 def executors() -> list[type[Ops]]:
     """Every subclass of `Ops` in both packages, found in their source and then imported."""
     bases: dict[str, set[str]] = {"Ops": set()}  # {class: classes it derives from}
@@ -169,7 +165,7 @@ def test_an_executor_is_abstract_or_final() -> None:
         derived = [other for other in of_ours if executor in other.__bases__]
         if inspect.isabstract(executor):
             assert derived, f"{executor.__name__} is abstract, and nothing derives from it"
-        elif executor.__name__ not in NOT_FINAL_YET:
+        else:
             assert not derived, f"{derived} must not derive from {executor.__name__}"
             assert "__final__" in vars(executor), f"{executor.__name__} must be marked `@final`"
 

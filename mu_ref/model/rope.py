@@ -1,7 +1,7 @@
-"""Rotary position embedding: which angle each token turns by. Who turns it is `ops.rope`.
+"""Rotary position embedding: where each token stands, and the base of its turning speeds.
 
-The tables are plain NumPy, in float64, and depend on integer positions only. Chapter:
-`docs/02_positions.md`.
+`ops/rotation.py` makes the angles of both, and `ops.rope` turns. The tables are plain NumPy and
+depend on integer positions only. Chapter: `docs/02_positions.md`.
 """
 
 import numpy as np

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import e as euler
 from math import log2, sqrt
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -82,6 +82,7 @@ class Quantized:
         return self.encoding.scale
 
 
+@final
 class IntegerOps(Ops):
     """Computes each operation in integers; a value is `Quantized`.
 

@@ -84,7 +84,7 @@ def tile_calls(run: "TileRun") -> list[CallReport]:
     Returns:
         Each call, in order.
     """
-    from npu_sim.tile.limits import row_limits  # compiled code, which a roofline does without
+    from npu_sim.tile.bottleneck import row_limits  # compiled code, which a roofline does without
 
     calls = []
     for call in run.calls:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from npu_sim.program.program import Op
-from npu_sim.tile.limits import row_limits
+from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import TileRun
 
 __all__ = ["DIVISIONS", "Share", "shares"]

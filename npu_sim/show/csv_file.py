@@ -20,7 +20,7 @@ def write_csv(report: Report, path: Path) -> None:
     Raises:
         WorkloadError: the report is a roofline's.
     """
-    from npu_sim.tile.limits import row_limits
+    from npu_sim.tile.bottleneck import row_limits
 
     run = tile_run(report, "a table of operations")
     out = io.StringIO()

@@ -6,7 +6,7 @@ from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.precision import precision_name
 from npu_sim.program.program import VECTOR_WORK, Op
-from npu_sim.tile.limits import row_limits
+from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks
 from npu_sim.tile.tasks import ENGINES, PARTS, Engine
 from npu_sim.units import ceil_div, ms_from_cycles

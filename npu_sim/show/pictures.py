@@ -6,7 +6,7 @@ import numpy as np
 
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.show.figure import _save
-from npu_sim.tile.limits import row_limits
+from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import TileRun
 from npu_sim.units import ms_from_cycles
 

@@ -175,6 +175,8 @@ def test_changed_values_carry_their_source_and_the_rest_keeps_its_own() -> None:
         assert source == ("public: a sheet" if own else CHIP.sources[path])
     assert CHIP.with_changes({"clock_hz": 2}).sources["clock_hz"] == "assumed: a what-if"
     assert (changed.name, changed.title) == (CHIP.name, CHIP.title)
+    one = CHIP.with_value("clock_hz", 2, "public: a sheet")
+    assert (one.clock_hz, one.sources["clock_hz"]) == (2, "public: a sheet")
 
 
 # -- units in files --------------------------------------------------------------------------------
@@ -244,10 +246,10 @@ def test_a_model_may_fill_the_dram_to_the_last_byte() -> None:
     assert n_bytes > program.stored_weight_bytes > 0
     check_capacity(program, CHIP.with_value("dram.capacity_bytes", n_bytes))
     with pytest.raises(CapacityError) as error:
-        check_capacity(program, CHIP.with_value("dram.capacity_bytes", n_bytes - 3))
+        check_capacity(program, CHIP.with_value("dram.capacity_bytes", n_bytes - 1))
     weights, cache = program.stored_weight_bytes, program.stored_kv_bytes
     parts = f"{format_bytes(weights)} of weights and {format_bytes(cache)} of KV cache"
-    assert f"got {parts}, 3 B too much" in str(error.value)
+    assert f"got {parts}, 1 B too much" in str(error.value)
 
 
 def test_a_rate_of_one_is_enough_and_of_none_is_not() -> None:

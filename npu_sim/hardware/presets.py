@@ -9,6 +9,7 @@ A bare number is allowed where somebody plays with what-ifs; its source is then 
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
+from math import isclose
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -199,7 +200,9 @@ def convert_unit(path: str, value: Any, unit: Any, where: str) -> FieldValue:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise HardwareError(f"{where}: {path} must be a number, got {value!r}")
     converted = value * known[unit]
-    whole = not path.endswith(("_us", "_pj", "_watts")) and converted == round(converted)
+    # 1.07 GHz are 1_070_000_000.0000001 Hz in binary64, and mean a whole number
+    near = isclose(converted, round(converted), rel_tol=1e-12)
+    whole = near and not path.endswith(("_us", "_pj", "_watts"))
     return round(converted) if whole else converted
 
 

@@ -205,6 +205,13 @@ def test_every_unit_by_hand(path, value, unit, expected) -> None:
     assert isinstance(found, int) == (not path.endswith(("_us", "_pj", "_watts")) or unit != "mW")
 
 
+@pytest.mark.parametrize("hundredths", [107, 201, 209, 403, 57, 999])
+def test_a_unit_s_multiple_is_whole_though_binary_fractions_are_not(hundredths: int) -> None:
+    for path, unit, each in (("clock_hz", "GHz", 10**9), ("dma.bytes_per_s", "GB/s", 10**9)):
+        found = convert_unit(path, hundredths / 100, unit, "x")
+        assert (found, type(found)) == (hundredths * each // 100, int)
+
+
 def test_a_fraction_of_a_byte_stays_a_fraction_and_is_refused_later() -> None:
     assert convert_unit("sram.capacity_bytes", 0.3, "B", "x") == 0.3
     assert convert_unit("sram.capacity_bytes", 0.5, "KiB", "x") == 512

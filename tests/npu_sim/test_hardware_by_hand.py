@@ -215,7 +215,7 @@ def test_a_unit_s_multiple_is_whole_though_binary_fractions_are_not(hundredths: 
 def test_a_fraction_of_a_byte_stays_a_fraction_and_is_refused_later() -> None:
     assert convert_unit("sram.capacity_bytes", 0.3, "B", "x") == 0.3
     assert convert_unit("sram.capacity_bytes", 0.5, "KiB", "x") == 512
-    for wrong in (True, "1", None):
+    for wrong in (True, "1", None, float("inf"), float("nan")):
         with pytest.raises(HardwareError, match="x: clock_hz must be a number"):
             convert_unit("clock_hz", wrong, "Hz", "x")
     with pytest.raises(HardwareError, match="must be one of Hz, kHz, MHz, GHz; got 'W'"):

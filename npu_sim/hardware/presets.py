@@ -8,6 +8,7 @@ A bare number is allowed where somebody plays with what-ifs; its source is then 
 
 from collections.abc import Mapping
 from importlib.resources import files
+from math import isclose, isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -183,10 +184,13 @@ def convert_unit(path: str, value: Any, unit: Any, where: str) -> FieldValue:
     if unit not in known:
         allowed = ", ".join(known) or "none: it is a plain number"
         raise HardwareError(f"{where}: the unit of {path} must be one of {allowed}; got {unit!r}")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (isinstance(value, float) and not isfinite(value)):
         raise HardwareError(f"{where}: {path} must be a number, got {value!r}")
     converted = value * known[unit]
-    whole = not path.endswith(("_us", "_pj", "_watts")) and converted == round(converted)
+    # 1.07 GHz are 1_070_000_000.0000001 Hz in binary64, and mean a whole number
+    near = isclose(converted, round(converted), rel_tol=1e-12)
+    whole = near and not path.endswith(("_us", "_pj", "_watts"))
     return round(converted) if whole else converted
 
 

@@ -102,7 +102,8 @@ def written(monkeypatch) -> dict[str, Any]:
     return notes
 
 
-def test_an_answer_says_what_was_written_and_what_it_means(written) -> None:
+def test_an_answer_says_what_was_written_and_what_it_means(written, monkeypatch) -> None:
+    monkeypatch.setattr(module.time, "perf_counter", iter([10.0, 11.0, 13.5]).__next__)
     good = [*TOKENIZER.encode("set(sound.volume, 40)"), 2]
     bad = TOKENIZER.encode("set(sound.volume, 400)")  # cut off: no eos
     written["tokens"] = [good, bad]
@@ -119,8 +120,8 @@ def test_an_answer_says_what_was_written_and_what_it_means(written) -> None:
     ((source, valid),) = written["given"]
     assert source[valid].tolist() == rows[0] + rows[1]
     assert valid.sum(axis=1).tolist() == [len(row) for row in rows]
-    assert 0 <= first.encode_s == second.encode_s < 5
-    assert 0 <= first.decode_s == second.decode_s < 5
+    for answer in (first, second):  # both stood when the batch stood
+        assert (answer.encode_s, answer.decode_s) == (1.0, 2.5)
 
 
 def test_what_has_no_letter_or_digit_is_answered_unread_in_its_place(written) -> None:

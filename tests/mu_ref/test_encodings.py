@@ -203,6 +203,19 @@ def test_all_formats_stand_for_the_same_numbers(several, scales, bits: int) -> N
     assert table == expected
 
 
+def test_two_channels_are_channels_and_no_weights_have_eight_bits() -> None:
+    pair = {"w.weight": np.array([0.5, 0.25])}
+    args = to_aimet(ACTIVATIONS, pair, "1.0.0")["quantizer_args"]
+    assert args["per_channel_quantization"] is True
+    (entry,) = to_aimet(ACTIVATIONS, pair, "1.0.0")["param_encodings"]
+    assert (entry["enc_type"], entry["scale"], entry["bw"]) == ("PER_CHANNEL", [0.5, 0.25], 8)
+    assert to_table(ACTIVATIONS, pair).splitlines()[-1].startswith("w.weight,weight,1,8,0.25,")
+    assert to_aimet(ACTIVATIONS, {}, "1.0.0")["quantizer_args"]["param_bitwidth"] == 8
+    one = to_aimet(ACTIVATIONS, {"w.weight": np.array([0.5])}, "1.0.0")
+    assert one["quantizer_args"]["per_channel_quantization"] is False
+    assert "\r" not in to_table(ACTIVATIONS, pair)
+
+
 def test_the_scheme_of_the_ranges_is_recorded() -> None:
     document = to_aimet(ACTIVATIONS, {}, "1.0.0", quant_scheme="post_training_tf_enhanced")
     assert document["quantizer_args"]["quant_scheme"] == "post_training_tf_enhanced"

@@ -107,6 +107,21 @@ def test_softmax_of_a_row_without_keys_is_zero() -> None:
     assert masked[0, 1] == 0
 
 
+def test_rows_are_centred_and_weighed_each_by_itself() -> None:
+    """Two rows whose sizes are far apart: the larger one shifts alone, and weighs alone."""
+    rows = np.array([[[1, 2, 3], [30000, -30000, 0]], [[0, 0, 3], [-1, -2, -3]]])
+    together, shifts = center(rows)
+    by = quantize_multiplier(2.0**12)
+    weights = exp2_weights(rows, np.ones((2, 2, 3), bool), by)
+    for at in np.ndindex(2, 2):
+        alone, shift = center(rows[at][None])
+        assert together[at].tolist() == alone[0].tolist()
+        assert shifts[at].tolist() == shift[0].tolist()
+        one = exp2_weights(rows[at][None], np.ones((1, 3), bool), by)
+        assert weights[at].tolist() == one[0].tolist()
+    assert shifts[..., 0].tolist() == [[0, 2], [0, 0]]  # 3 * 30000 has 17 bits
+
+
 @given(st.integers(1, 2**62 - 1), st.floats(1e-6, 1e4))
 def test_the_inverse_root_is_good_to_2_to_the_minus_18(square_sum: int, static: float) -> None:
     by = norm_multiplier(np.array([square_sum]), quantize_multiplier(static))

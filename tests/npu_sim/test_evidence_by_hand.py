@@ -59,6 +59,13 @@ def test_a_linear_fit_is_the_least_squares_of_rows_and_prior() -> None:
     np.testing.assert_allclose(fit.informed, 1 - variance / SPREAD**2, rtol=1e-9)
 
 
+def test_a_fit_stops_where_nothing_is_gained() -> None:
+    """The start, two slopes a step, and two predictions for each row that is left out: 10."""
+    calls = []
+    fit_constants(constants(), lambda x: calls.append(x) or linear(x), MEASURED, range(5), 100)
+    assert len(calls) - 1 - 10 <= 3 * 4  # at most four steps of one prediction and two slopes
+
+
 @pytest.mark.parametrize("groups", [(0, 1, 2, 3, 4), ("x", "y", "x", "y", "z")])
 def test_each_group_is_predicted_by_the_fit_of_the_others(groups) -> None:
     fit = fit_constants(constants(), linear, MEASURED, groups)
@@ -76,7 +83,7 @@ def test_bounds_are_kept_by_the_fit_the_left_out_fits_and_the_start() -> None:
     assert low.values.min() == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("prior", [0.01, 0.1, 1.0, 100.0])
+@pytest.mark.parametrize("prior", [0.01, 0.1, 1.0, 20.0, 100.0])
 def test_a_fit_goes_on_to_the_least_value(prior: float) -> None:
     """One constant beside known work; finer and finer grids find the least value of (4.6)."""
     work = np.geomspace(0.01, 100, 12)
@@ -229,7 +236,20 @@ def test_x2_elite_reads_and_computes_by_its_two_ratios() -> None:
         assert found[f"matrix.{name}_efficiency"] == pytest.approx(expected)
     assert found["vector.efficiency"] == pytest.approx(min(1.0, 0.5 * 1.25 * lanes))
     assert found["vector.float_efficiency"] == pytest.approx(min(1.0, 0.25 * 1.25 * lanes))
-    assert changed_values(VALUES | {"compute_ratio": 99.0}, x2)["matrix.w8a16_efficiency"] == 1.0
+    fast = changed_values(VALUES | {"compute_ratio": 99.0}, x2)
+    assert {v for p, v in fast.items() if p.endswith("efficiency")} == {1.0}
+
+
+def test_priors_and_bounds_of_the_constants() -> None:
+    """As `docs/validation.md` lists them: prior, spread in logarithms, lower and upper bound."""
+    assert {c.name: (c.prior, c.spread, c.low, c.high) for c in CONSTANTS} == {
+        "dma": (46, 0.25, 37, 63), "cache": (10, 0.7, 1, 100), "float16": (0.4, 0.4, 0.1, 1),
+        "integer": (0.7, 0.4, 0.1, 1), "attention": (0.25, 0.7, 0.03, 1),
+        "vector": (0.6, 0.5, 0.1, 1), "outputs": (10, 1.0, 1, 100), "op": (1.5, 0.5, 0.3, 5),
+        "call": (150, 0.5, 30, 500), "geniex_call": (1000, 0.7, 100, 5000),
+        "geniex_position": (15, 0.8, 1, 100), "dma_ratio": (1.8, 0.15, 1, 2.3),
+        "compute_ratio": (2.0, 0.15, 1, 3.6),
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -337,6 +357,9 @@ def test_a_row_becomes_a_case_field_by_field(tmp_path) -> None:
         (",128.0", ",inf", "row 3: n_context must be a whole number, got 'inf'"),
         (",128.0", ",", "row 3: n_context must be a whole number, got ''"),
         ("1303.5", "0", "row 3: measured_us must be a positive number, got '0'"),
+        ("decode", "think", "row 3: phase must be one of encode, prefill, decode; got 'think'"),
+        ("geniex", "onnx", "row 3: runtime must be one of qnn, geniex; got 'onnx'"),
+        (",4,16", ",5,16", "row 3: weight_bits must be one of 4, 8, 16; got 5"),
         ("1303.5", "inf", "row 3: measured_us must be a positive number, got 'inf'"),
         ("1303.5", "nan", "row 3: measured_us must be a positive number, got 'nan'"),
         ("1303.5", "soon", "row 3: measured_us must be a positive number, got 'soon'"),
@@ -345,6 +368,27 @@ def test_a_row_becomes_a_case_field_by_field(tmp_path) -> None:
 def test_a_wrong_value_is_named_with_its_row(tmp_path, old, new, message) -> None:
     with pytest.raises(SweepError, match=message):
         read_cases(table(tmp_path, ROW, ROW.replace(old, new, 1)))
+
+
+def test_a_table_without_rows_or_a_column_is_refused(tmp_path) -> None:
+    with pytest.raises(SweepError, match="must have at least one case, got none"):
+        read_cases(table(tmp_path))
+    (tmp_path / "a.csv").write_text(HEADER.replace("kv_bits", "bits") + "\n" + ROW)
+    with pytest.raises(SweepError, match=r"missing \['kv_bits'\]"):
+        read_cases(tmp_path / "a.csv")
+    with pytest.raises(SweepError, match="cannot read it"):
+        read_cases(tmp_path / "absent.csv")
+
+
+def test_a_case_names_a_model_and_lengths_that_suit_it() -> None:
+    with pytest.raises(SweepError, match="model of case c must be one of n; got 'm'"):
+        case().program({"n": describe(tiny())})
+    with pytest.raises(SweepError, match="case c: n_memory must be at least 1"):
+        case(phase="decode", n_tokens=1).program({"m": describe(tiny())})
+
+
+def test_a_small_time_is_positive_too(tmp_path) -> None:
+    assert read_cases(table(tmp_path, ROW.replace("1303.5", "0.5")))[0].measured_us == 0.5
 
 
 def test_other_bytes_than_text_are_refused(tmp_path) -> None:
@@ -414,6 +458,28 @@ def test_the_errors_of_each_half_are_averaged_apart() -> None:
         "npu": "x", "values": {"p": 1}, "n_fitted": int(fitted.sum()),
         "n_held_out": int((~fitted).sum()), "fit_mape": 0.25, "held_out_mape": 0.5,
     }  # fmt: skip
+
+
+def test_a_chip_s_products_are_fitted_on_half_of_them_and_rounded(monkeypatch) -> None:
+    asked = {}
+
+    def fit(constants, predict, measured, groups):
+        asked.update(constants=constants, measured=measured.tolist(), groups=list(groups))
+        return SimpleNamespace(values=np.array([12.34567, 0.654321, 0.5004]))
+
+    monkeypatch.setattr(gemm, "fit_constants", fit)
+    found = calibrate_gemms("a100")
+    half = [row.measured_us for row in gemm.gemm_rows("a100") if row.fitted_on]
+    assert (asked["measured"], asked["groups"]) == (half, list(range(len(half))))
+    assert [(c.name, c.prior, c.spread, c.low, c.high) for c in asked["constants"]] == [
+        ("launch", 10, 1.5, 0.5, 100), ("efficiency", 0.8, 0.5, 0.3, 1),
+        ("bandwidth", 0.85, 0.3, 0.4, 1),
+    ]  # fmt: skip
+    assert found.changes == {
+        "per_inference_overhead_us": 12.346, "matrix.w16a16_efficiency": 0.6543,
+        "dma.bytes_per_s": round(0.5004 * npu("a100").dram.bytes_per_s / 1e9) * 10**9,
+    }  # fmt: skip
+    assert all(isinstance(row.m, int) and row.measured_us > 0 for row in found.rows)
 
 
 def test_a_calibration_finds_the_constants_that_made_its_rows(monkeypatch) -> None:

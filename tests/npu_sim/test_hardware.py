@@ -137,6 +137,8 @@ def test_units_are_converted_and_a_bare_number_is_assumed(tmp_path):
         ({"rows": '{ value = 1, unit = "Hz" }'}, "unit of matrix.rows must be one of none"),
         ({"clock_hz": '{ value = "fast", unit = "GHz" }'}, "clock_hz must be a number, got 'fast'"),
         ({"clock_hz": '{ amount = 1 }'}, "clock_hz must have value, source and perhaps unit"),
+        ({"clock_hz": "{ value = 1, sourc = 'x' }"}, "clock_hz must have value, source and"),
+        ({"clock_hz": "{ value = 1, source = 3 }"}, "source of clock_hz must be a text, got 3"),
         ({"clock_hz": "[1]"}, "clock_hz must be a whole number"),
         ({"name": "3"}, "must give name as a text, got 3"),
         ({"title": "'x'\nspeed = 3"}, "every key must be a hardware field, got speed"),

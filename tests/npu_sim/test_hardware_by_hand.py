@@ -185,6 +185,8 @@ def test_changed_values_carry_their_source_and_the_rest_keeps_its_own() -> None:
         assert source == ("public: a sheet" if own else CHIP.sources[path])
     assert CHIP.with_changes({"clock_hz": 2}).sources["clock_hz"] == "assumed: a what-if"
     assert (changed.name, changed.title) == (CHIP.name, CHIP.title)
+    one = CHIP.with_value("clock_hz", 2, "public: a sheet")
+    assert (one.clock_hz, one.sources["clock_hz"]) == (2, "public: a sheet")
 
 
 # -- units in files --------------------------------------------------------------------------------
@@ -213,10 +215,17 @@ def test_every_unit_by_hand(path, value, unit, expected) -> None:
     assert isinstance(found, int) == (not path.endswith(("_us", "_pj", "_watts")) or unit != "mW")
 
 
+@pytest.mark.parametrize("hundredths", [107, 201, 209, 403, 57, 999])
+def test_a_unit_s_multiple_is_whole_though_binary_fractions_are_not(hundredths: int) -> None:
+    for path, unit, each in (("clock_hz", "GHz", 10**9), ("dma.bytes_per_s", "GB/s", 10**9)):
+        found = convert_unit(path, hundredths / 100, unit, "x")
+        assert (found, type(found)) == (hundredths * each // 100, int)
+
+
 def test_a_fraction_of_a_byte_stays_a_fraction_and_is_refused_later() -> None:
     assert convert_unit("sram.capacity_bytes", 0.3, "B", "x") == 0.3
     assert convert_unit("sram.capacity_bytes", 0.5, "KiB", "x") == 512
-    for wrong in (True, "1", None):
+    for wrong in (True, "1", None, float("inf"), float("nan")):
         with pytest.raises(HardwareError, match="x: clock_hz must be a number"):
             convert_unit("clock_hz", wrong, "Hz", "x")
     with pytest.raises(HardwareError, match="must be one of Hz, kHz, MHz, GHz; got 'W'"):
@@ -254,10 +263,10 @@ def test_a_model_may_fill_the_dram_to_the_last_byte() -> None:
     assert n_bytes > program.stored_weight_bytes > 0
     check_capacity(program, CHIP.with_value("dram.capacity_bytes", n_bytes))
     with pytest.raises(CapacityError) as error:
-        check_capacity(program, CHIP.with_value("dram.capacity_bytes", n_bytes - 3))
+        check_capacity(program, CHIP.with_value("dram.capacity_bytes", n_bytes - 1))
     weights, cache = program.stored_weight_bytes, program.stored_kv_bytes
     parts = f"{format_bytes(weights)} of weights and {format_bytes(cache)} of KV cache"
-    assert f"got {parts}, 3 B too much" in str(error.value)
+    assert f"got {parts}, 1 B too much" in str(error.value)
 
 
 def test_a_rate_of_one_is_enough_and_of_none_is_not() -> None:

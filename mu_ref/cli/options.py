@@ -64,8 +64,6 @@ def drafting(
     draft_len: int,
 ) -> "Agent":
     """Load the agent, with a drafter if one is named; the errors are those of `load_agent`."""
-    from dataclasses import replace
-
     from mu_ref.settings.agent import load_agent
 
     if drafter is None:
@@ -74,5 +72,5 @@ def drafting(
     from mu_ref.redrafter.beams import Search
 
     path = shipped_drafter(scheme) if drafter == "shipped" else Path(drafter)
-    agent = load_agent(weights, scheme, executor, path)
-    return replace(agent, search=Search(beam_width=beam_width, draft_len=draft_len))
+    search = Search(beam_width=beam_width, draft_len=draft_len)
+    return load_agent(weights, scheme, executor, path, search)

@@ -43,20 +43,12 @@ def speculate(
 ) -> Iterator[SpeculativeStep]:
     """Yield what each pass of the model wrote, until every row has ended or reached the limit.
 
-        >>> import numpy as np
         >>> import mu_ref
         >>> from mu_ref.executors import shipped_drafter
-        >>> from mu_ref.model.mu import remember
-        >>> from mu_ref.redrafter.beams import Search, proposer
-        >>> loaded = mu_ref.load_model(drafter=shipped_drafter("float32"))
-        >>> ops, model = loaded.ops, loaded.model
-        >>> drafts = proposer(ops, model, loaded.drafter, Search(beam_width=1, draft_len=8))
-        >>> tokenizer = mu_ref.Tokenizer.load()
-        >>> source = np.array([[*tokenizer.encode(" dark mode please"), model.eos_id]])
-        >>> memory, start = remember(ops, model, source, source > 0), np.array([[model.bos_id]])
-        >>> steps = list(mu_ref.speculate(ops, model, drafts, memory, start, start > 0, 20))
-        >>> tokens = np.concatenate([step.tokens[0] for step in steps])
-        >>> tokenizer.decode(tokens[:-1].tolist()), len(steps) < len(tokens)
+        >>> from mu_ref.redrafter.beams import Search
+        >>> agent = mu_ref.load_agent(drafter=shipped_drafter("float32"), search=Search())
+        >>> drafted, plain = (a.ask(["dark mode please"])[0] for a in (agent, mu_ref.load_agent()))
+        >>> str(drafted.call), drafted.tokens == plain.tokens  # `speculate` wrote the first
         ('set(theme.mode, dark)', True)
 
     Args:

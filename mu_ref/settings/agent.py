@@ -183,6 +183,7 @@ def load_agent(
     scheme: str = "float32",
     executor: str = "reference",
     drafter: Path | None = None,
+    search: "Search | None" = None,
 ) -> Agent:
     """Load the agent that ships with the package, or one with other weights.
 
@@ -198,9 +199,10 @@ def load_agent(
         executor: one of `EXECUTORS`: NumPy, or compiled kernels that give the same answers.
         drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`; must be of
             the scheme too, in floats for w4a16.
+        search: how the drafter drafts; without one it is loaded and not used.
 
     Returns:
-        The agent; give it a `search` to let the drafter draft.
+        The agent.
 
     Raises:
         WeightsError: the file is not there, damaged or foreign.
@@ -214,7 +216,7 @@ def load_agent(
             f"{weights} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
             f"shipped tokenizer, got {model.name} with {model.vocab_size}"
         )
-    return Agent(model, loaded.ops, tokenizer, load_catalog(), loaded.drafter)
+    return Agent(model, loaded.ops, tokenizer, load_catalog(), loaded.drafter, search)
 
 
 def answer_all(

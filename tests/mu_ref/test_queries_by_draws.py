@@ -28,15 +28,11 @@ from mu_ref.settings.queries.augment import (
 from mu_ref.settings.queries.labelled import LabelledQuery, split_key
 from mu_ref.settings.queries.number_words import find_number, number_words, pick_level, vary_number
 from mu_ref.settings.queries.out_of_scope import out_of_scope_queries
-from mu_ref.settings.queries.phrases import (
-    FILLERS_AFTER,
-    FILLERS_BEFORE,
-    FILLERS_BEFORE_VERB,
-    SYNONYMS,
-)
+from mu_ref.settings.queries.phrases import phrases
 from mu_ref.settings.queries.training_data import epoch_data
 
 CATALOG = load_catalog()
+WORDS = phrases()
 
 
 class Draws:
@@ -142,7 +138,7 @@ def test_only_a_call_that_ends_in_a_number_may_get_another(monkeypatch) -> None:
 )
 def test_a_synonym_is_drawn_where_its_rule_fits(query, call, rate, draws, result) -> None:
     rng = Draws(*draws)
-    assert swap_words(query, call, SYNONYMS, rate, rng) == result
+    assert swap_words(query, call, WORDS.synonyms, rate, rng) == result
     assert rng.left == []
 
 
@@ -165,13 +161,13 @@ def test_a_weak_word_is_dropped_from_four_words_on(query, draws, result) -> None
 @pytest.mark.parametrize(
     ("query", "draws", "result"),
     [
-        ("turn it off!", (0.29, 0.0), f"turn it off {FILLERS_AFTER[0]}"),
-        ("turn it off.", (0.0, 0.999), f"turn it off {FILLERS_AFTER[-1]}"),
-        ("turn it off", (0.3, 0.69, 0.0), f"{FILLERS_BEFORE_VERB[0]} turn it off"),
-        ("turn it off", (0.3, 0.7, 0.0), f"{FILLERS_BEFORE[0]} turn it off"),
-        ("where is it", (0.3, 0.999), f"{FILLERS_BEFORE[-1]} where is it"),
-        ("take me to it", (0.3, 0.0), f"{FILLERS_BEFORE[0]} take me to it"),
-        ("take melatonin", (0.3, 0.0, 0.0), f"{FILLERS_BEFORE_VERB[0]} take melatonin"),
+        ("turn it off!", (0.29, 0.0), f"turn it off {WORDS.fillers_after[0]}"),
+        ("turn it off.", (0.0, 0.999), f"turn it off {WORDS.fillers_after[-1]}"),
+        ("turn it off", (0.3, 0.69, 0.0), f"{WORDS.fillers_before_verb[0]} turn it off"),
+        ("turn it off", (0.3, 0.7, 0.0), f"{WORDS.fillers_before[0]} turn it off"),
+        ("where is it", (0.3, 0.999), f"{WORDS.fillers_before[-1]} where is it"),
+        ("take me to it", (0.3, 0.0), f"{WORDS.fillers_before[0]} take me to it"),
+        ("take melatonin", (0.3, 0.0, 0.0), f"{WORDS.fillers_before_verb[0]} take melatonin"),
     ],
 )
 def test_a_filler_goes_after_in_three_of_ten_and_suits_a_verb(query, draws, result) -> None:
@@ -361,10 +357,10 @@ def filled(templates: tuple[str, ...], at: int, name: str, value: str = "") -> s
 @pytest.mark.parametrize(
     ("draws", "query", "call"),
     [
-        ((0.149, 0.0, 0.0), filled(t._OPEN, 1, "lamp"), "open(lamp)"),
-        ((0.15, 0.0, 0.0), filled(t._ON, 0, "lamp"), "set(lamp, on)"),
-        ((0.579, 0.999, 0.0), filled(t._ON, -1, "lamp"), "set(lamp, on)"),
-        ((0.58, 0.0, 0.0), filled(t._OFF, 0, "lamp"), "set(lamp, off)"),
+        ((0.149, 0.0, 0.0), filled(t._ways()["open"], 1, "lamp"), "open(lamp)"),
+        ((0.15, 0.0, 0.0), filled(t._ways()["on"], 0, "lamp"), "set(lamp, on)"),
+        ((0.579, 0.999, 0.0), filled(t._ways()["on"], -1, "lamp"), "set(lamp, on)"),
+        ((0.58, 0.0, 0.0), filled(t._ways()["off"], 0, "lamp"), "set(lamp, off)"),
     ],
 )
 def test_a_toggle_is_opened_switched_on_or_off(draws, query, call) -> None:
@@ -376,13 +372,16 @@ def test_a_choice_and_a_page_by_draws() -> None:
     choice = Setting(id="look", title="Look", kind="choice", uri="ms-settings:x",
                      choices=("dark_blue", "light"))  # fmt: skip
     opened = drawn(t._choice, choice, draws=(0.149, 0.0, 0.0))
-    assert opened == (filled(t._OPEN, 0, "look"), "open(look)")
+    assert opened == (filled(t._ways()["open"], 0, "look"), "open(look)")
     chosen = drawn(t._choice, choice, draws=(0.15, 0.49, 0.0, 0.0, 0.0))
-    assert chosen == (filled(t._SET, 0, "look", "dark blue"), "set(look, dark_blue)")
+    assert chosen == (filled(t._ways()["set"], 0, "look", "dark blue"), "set(look, dark_blue)")
     other = drawn(t._choice, choice, draws=(0.15, 0.5, 0.0, 0.999, 0.0))
-    assert other == (filled(t._SET, -1, "look", "light"), "set(look, light)")
+    assert other == (filled(t._ways()["set"], -1, "look", "light"), "set(look, light)")
     page = Setting(id="page.x", title="X", kind="page", uri="ms-settings:x")
-    assert drawn(t._page, page, draws=(0.0, 0.0)) == (filled(t._OPEN_PAGE, 0, "x"), "open(page.x)")
+    assert drawn(t._page, page, draws=(0.0, 0.0)) == (
+        filled(t._ways()["open_page"], 0, "x"),
+        "open(page.x)",
+    )
 
 
 @pytest.mark.parametrize(

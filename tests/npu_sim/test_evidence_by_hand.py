@@ -376,7 +376,7 @@ def test_a_table_without_rows_or_a_column_is_refused(tmp_path) -> None:
     (tmp_path / "a.csv").write_text(HEADER.replace("kv_bits", "bits") + "\n" + ROW)
     with pytest.raises(SweepError, match=r"missing \['kv_bits'\]"):
         read_cases(tmp_path / "a.csv")
-    with pytest.raises(SweepError, match="cannot read it"):
+    with pytest.raises(SweepError, match="there is no such file"):
         read_cases(tmp_path / "absent.csv")
 
 

@@ -15,14 +15,14 @@ from npu_sim.errors import SweepError, WorkloadError
 from npu_sim.models.find import named_description, read_description
 from npu_sim.models.hf_config import describe_fields, read_hf_config
 from npu_sim.models.neutral_json import description_of, read_models
-from npu_sim.models.shorthand import model, stack
+from npu_sim.models.shorthand import model_of, stack_of
 from npu_sim.program.description import Description, describe
 
 
 def parts(found: Description) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
     """Split a description into its own fields, the model's, and those of the decoder or encoder."""
     own = asdict(found)
-    fields = json.loads(json.dumps(own.pop("config")))
+    fields = json.loads(json.dumps(own.pop("model")))
     return own | {"absent": set(own["absent"])}, fields, fields["decoder"] or fields["encoder"]
 
 
@@ -231,10 +231,10 @@ def test_a_neutral_file_that_is_none_is_refused(tmp_path, text: str, message: st
 
 
 def test_shorthands_complete_widths() -> None:
-    plain = stack(3, 24, 20, 4)
+    plain = stack_of(3, 24, 20, 4)
     assert (plain.n_kv_heads, plain.d_head, plain.windowed_layers) == (4, 6, (False,) * 3)
-    assert stack(1, 24, 20, 4, n_kv_heads=2, d_head=8).d_kv == 16
-    assert model("x", None, plain, 0, tied_head=False).vocab_size == 1
+    assert stack_of(1, 24, 20, 4, n_kv_heads=2, d_head=8).d_kv == 16
+    assert model_of("x", None, plain, 0, tied_head=False).vocab_size == 1
 
 
 # -- which reader ----------------------------------------------------------------------------------

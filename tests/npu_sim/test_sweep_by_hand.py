@@ -1,6 +1,6 @@
 """Axes, points, chunks and files of a sweep by hand; nothing is simulated here.
 
-`measure_points` is replaced by arithmetic on what a point changes, so that every line of a result
+`evaluate_points` is replaced by arithmetic on what a point changes, so that every line of a result
 can be written down.
 """
 
@@ -197,6 +197,9 @@ def test_a_file_is_named_in_the_message(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SweepError, match="must be text in UTF-8"):
         read_spec(path)
+    with pytest.raises(SweepError, match="must be text in UTF-8"):
+        read_scenario(path)
+    path.write_text("model")
     with pytest.raises(SweepError, match="must be TOML, got something else"):
         read_scenario(path)
     path.write_text('model = "tiny"\n[vary]\n')
@@ -204,7 +207,7 @@ def test_a_file_is_named_in_the_message(tmp_path: Path) -> None:
         read_scenario(path)
     path.write_text('model = "tiny"\nnpu = "teaching-npu"\n')
     assert read_scenario(path) == BASE
-    with pytest.raises(SweepError, match="cannot read it"):
+    with pytest.raises(SweepError, match="there is no such file"):
         read_scenario(tmp_path / "absent.toml")
 
 
@@ -212,7 +215,7 @@ def test_a_file_is_named_in_the_message(tmp_path: Path) -> None:
 
 
 def stacks(scenario: Scenario) -> dict[str, StackConfig]:
-    (found,) = (v for v in vars_of(scenario.model) if hasattr(v, "stacks"))
+    (found,) = (v for v in vars_of(scenario.description) if hasattr(v, "stacks"))
     return found.stacks
 
 
@@ -252,12 +255,12 @@ def test_paths_list_what_can_be_changed() -> None:
 
 
 def test_fewer_layers_keep_the_first_windows_and_more_repeat_them() -> None:
-    (field,) = [n for n in BASE.model.__dataclass_fields__
-                if hasattr(getattr(BASE.model, n), "stacks")]  # fmt: skip
-    config = getattr(BASE.model, field)
+    (field,) = [n for n in BASE.description.__dataclass_fields__
+                if hasattr(getattr(BASE.description, n), "stacks")]  # fmt: skip
+    config = getattr(BASE.description, field)
     decoder = replace(config.decoder, window=4, windowed_layers=(True, False))
     windowed = replace(
-        BASE, model=replace(BASE.model, **{field: replace(config, decoder=decoder)})
+        BASE, description=replace(BASE.description, **{field: replace(config, decoder=decoder)})
     )  # fmt: skip
     for n, expected in ((1, (True,)), (2, (True, False)), (3, (True, False, True))):
         found = stacks(windowed.with_fields({"model.decoder.n_layers": n}))["decoder"]
@@ -309,7 +312,7 @@ def measured(monkeypatch) -> list[tuple[int, int]]:
                 numbers = (index / 3, float("nan"), np.float64(2.5), 1e12, 123456789012.0)
                 yield index, changes, dict(zip(sweep.METRICS, numbers, strict=True)), ""
 
-    monkeypatch.setattr(sweep, "measure_points", points)
+    monkeypatch.setattr(sweep, "evaluate_points", points)
     return asked
 
 

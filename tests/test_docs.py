@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import mu_ref
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.redrafter.config import DrafterConfig
 
@@ -111,3 +112,11 @@ def test_every_step_of_a_walk_names_a_file_and_what_stands_in_it() -> None:
                     assert there, f"{file} must hold {name}"
             else:
                 assert name.rpartition(".")[2] in source, (file, name)
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert cited is not None
+    assert cited[1] == mu_ref.__version__
+    changes = (ROOT / "docs/changelog.md").read_text(encoding="utf-8")
+    assert f"## {mu_ref.__version__}" in changes

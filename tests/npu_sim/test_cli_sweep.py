@@ -110,10 +110,10 @@ def test_a_search_answers_in_one_line_or_json(npu_sim, tmp_path):
         (["solve", "tiny", "--vary", "luck", "--target-tok-s", "1"], "field must be one of"),
         (["sensitivity", "tiny", "--metric", "joy"], "metric must be one of"),
         (["compare", "abacus", "teaching-npu"], "NPU must be one of"),
-        (["sweep", "absent.toml"], "cannot read it"),
+        (["sweep", "absent.toml"], "there is no such file"),
         (["calibrate", "abacus"], "what must be one of hexagon, a100, tpu-v6e"),
         (["headline", "--tokens", "four"], "--tokens must be WIDTH=TOKENS"),
-        (["run", "--hf-config", "absent.json"], "cannot read it"),
+        (["run", "--hf-config", "absent.json"], "there is no such file"),
         (["run", "tiny", "--context", "8"], "static_context for 64 tokens"),
     ],
 )

@@ -43,7 +43,8 @@ def products_f32(x, w, out, n_rows, d, d_out, first, last):
     for n in range(first, last, 4):
         at, whole = n * d, n + 4 <= last
         for r in range(0, n_rows, 2):
-            a = b = zeros4(np.float32(0))
+            # not `a = b = ...`: LLVM keeps sums that were one value in memory, at half the speed
+            a, b = zeros4(np.float32(0)), zeros4(np.float32(0))
             other = min(r + 1, n_rows - 1)  # a last row without partner is computed twice
             for k in range(0, d, FLOATS):
                 if r == 0:
@@ -75,7 +76,7 @@ def products_i8(x, w, out, n_rows, d, first, last, width):
     for n in range(first, last, 4):
         at, to = n * d, n - first
         if n_rows <= 2:  # the time is that of reading w; more rows than asked for would cost some
-            a = b = zeros4(np.int32(0))
+            a, b = zeros4(np.int32(0)), zeros4(np.int32(0))
             for k in range(0, d, BYTES):
                 fetch4(w, at + AHEAD * d + k, d)
                 a = dot4(a, x, k, w, at + k, d)
@@ -87,7 +88,9 @@ def products_i8(x, w, out, n_rows, d, first, last, width):
             continue
         for r in range(0, n_rows, 4):
             # Sixteen sums are on their way at a time, so none waits for the product before it.
-            a = b = c = e = zeros4(np.int32(0))
+            a, b, c, e = (
+                zeros4(np.int32(0)), zeros4(np.int32(0)), zeros4(np.int32(0)), zeros4(np.int32(0)),
+            )  # fmt: skip
             r1, r2, r3 = min(r + 1, n_rows - 1), min(r + 2, n_rows - 1), min(r + 3, n_rows - 1)
             ask, enough = r // 4 * share, (r // 4 + 1) * share
             for k in range(0, d, BYTES):
@@ -125,7 +128,7 @@ def _two_rows(x, starts, w, scales, out, n_groups, first, last):
     d, width = n_groups * INT4_GROUP, last - first
     for n in range(first, last, 32):
         at, other = n * d // 2, (n + 16) * d // 2
-        t = u = zeros4(np.float32(0))
+        t, u = zeros4(np.float32(0)), zeros4(np.float32(0))
         for g in range(n_groups):
             a = b = each4(starts, g, n_groups)
             for part in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 32):
@@ -148,7 +151,7 @@ def _eight_rows(x, starts, w, scales, out, n_groups, first, last):
     d, width = n_groups * INT4_GROUP, last - first
     for n in range(first, last, 16):
         at = n * d // 2
-        t = u = zeros4(np.float32(0))
+        t, u = zeros4(np.float32(0)), zeros4(np.float32(0))
         for g in range(n_groups):
             a, b = each4(starts, g, n_groups), each4(starts, g + 4 * n_groups, n_groups)
             c, e = (

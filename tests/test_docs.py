@@ -115,7 +115,9 @@ def test_every_step_of_a_walk_names_a_file_and_what_stands_in_it() -> None:
 
 
 def test_the_citation_has_the_version_of_the_package() -> None:
-    cited = re.search(r"^version: (\S+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    cited = re.search(
+        r", version: ([^,]+),", (ROOT / "README.md").read_text(encoding="utf-8"), re.M
+    )
     assert cited is not None
     assert cited[1] == mu_ref.__version__
     changes = (ROOT / "docs/changelog.md").read_text(encoding="utf-8")

@@ -145,7 +145,7 @@ def scores(
             for j in range(0, n_key, 4):
                 step = stride if j + 4 <= n_key else 0  # fewer than four left: one by one
                 for i in range(j, min(j + 4, n_key), 4 if step else 1):
-                    top = rest = zeros4(np.int32(0))
+                    top, rest = zeros4(np.int32(0)), zeros4(np.int32(0))
                     for c in range(some, min(some + PART, d), SHORTS):
                         if not narrow:
                             top = pairs4(top, tops, c, k, start + i * stride + c, step)
@@ -211,7 +211,7 @@ def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
         for c in range(0, d_head, FEATURES):
             sums[:] = 0
             for some in range(0, n_key, PART):  # int32 holds the products of one part
-                top = rest = zeros4(np.int32(0))
+                top, rest = zeros4(np.int32(0)), zeros4(np.int32(0))
                 for j in range(some, min(some + PART, n_key), 2):
                     at, other = start + j * stride + c, start + min(j + 1, n_key - 1) * stride + c
                     if not narrow:

@@ -135,7 +135,10 @@ def scores_of_floats(rng: np.random.Generator, d: int) -> Twin:
 
 def softmax_of_floats(rng: np.random.Generator, d: int) -> Twin:
     n_heads, n_query, n_key = 2, 3, d
-    x, mask = reals(rng, 2, n_heads, n_query, n_key, scale=9), rng.random((2, n_query, n_key)) < 0.7
+    x, mask = (
+        reals(rng, 2, n_heads, n_query, n_key, scale=4.5),
+        rng.random((2, n_query, n_key)) < 0.7,
+    )
     mask[0, 0] = False  # a row of padding
     seen = np.broadcast_to(mask[:, None], x.shape)
     z = np.where(seen, x.astype(np.float64), -1e4)
@@ -143,9 +146,7 @@ def softmax_of_floats(rng: np.random.Generator, d: int) -> Twin:
     expected = e / np.maximum(e.sum(axis=-1, keepdims=True), 1e-30)
     out = np.zeros(x.size, F32)
     args = (x.ravel(), mask.ravel().view(np.uint8), out, n_heads, n_query, n_key)
-    # z - max is rounded once, and exp makes a relative error of that absolute one
-    depth = np.where(seen, z.max(axis=-1, keepdims=True) - z, 0)
-    tolerance = ((20 + 2 * n_key + depth) * U * expected + 1e-37).ravel()
+    tolerance = (20 + 2 * n_key) * U * expected.ravel() + 1e-37
     return Twin(args=(*args, 0, 12), writes=2, expected=expected.ravel(), tolerance=tolerance)
 
 

@@ -213,10 +213,11 @@ def compile_once(console: Console, kind: str) -> float:
     Returns:
         Seconds that it took; 0 if nothing was to be done.
     """
-    from mu_ref.kernels import compiled_folder, float_program, integer_program
+    from mu_ref.kernels import float_program, integer_program
+    from mu_ref.kernels.compiled import FOLDER
     from mu_ref.kernels.threads import load_kernels
 
-    done = compiled_folder() / f"{kind}.done"
+    done = FOLDER / f"{kind}.done"
     if done.is_file():
         load_kernels({"float": float_program, "integer": integer_program}[kind].run)
         return 0.0

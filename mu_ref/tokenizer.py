@@ -13,8 +13,9 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from mu_ref.border.reading import read_text
 from mu_ref.errors import InputError
-from mu_ref.files import DATA, read_text, write_text
+from mu_ref.files import DATA, write_text
 
 __all__ = ["BOS", "EOS", "PAD", "Tokenizer", "train_tokenizer"]
 

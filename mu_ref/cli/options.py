@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mu_ref.border.ranges import BEAMS, DRAFTED
+from mu_ref.command_line import in_range
 from mu_ref.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,9 +34,9 @@ DrafterOption = Annotated[
     typer.Option("--drafter", help="Draft with this file, or with the one that ships: shipped."),
 ]
 
-WidthOption = Annotated[int, typer.Option("--beam-width", min=1, help="Beams that are drafted.")]
+WidthOption = Annotated[int, in_range(BEAMS, "--beam-width", help="Beams that are drafted.")]
 
-LengthOption = Annotated[int, typer.Option("--draft-len", min=1, help="Drafted tokens of a beam.")]
+LengthOption = Annotated[int, in_range(DRAFTED, "--draft-len", help="Drafted tokens of a beam.")]
 
 
 def check_named(name: str, weights: Path | None) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.reading import read_json
 from mu_ref.config import ModelConfig
 from mu_ref.errors import ConfigError, WeightsError
-from mu_ref.files import read_json
 from mu_ref.readers import microsoft_mu, t5gemma
 from mu_ref.weights import Weights, check_names, read_safetensors, weight_shapes
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from mu_ref.border.reading import read_json
 from mu_ref.errors import CallError, InputError, check_choice
-from mu_ref.files import DATA, read_json
+from mu_ref.files import DATA
 
 __all__ = ["DATA", "NONE_ID", "Catalog", "Kind", "Setting", "load_catalog"]
 

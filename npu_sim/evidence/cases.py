@@ -10,8 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
+from mu_ref.border.reading import read_text
 from mu_ref.errors import check_choice
-from mu_ref.files import read_text
 from npu_sim.errors import NpuSimError, SweepError
 from npu_sim.models.neutral_json import read_models
 from npu_sim.program.call import call_program

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mu_ref.border.reading import parse_toml, read_text
 from mu_ref.errors import check_choice
-from mu_ref.files import parse_toml, read_text, write_text
+from mu_ref.files import write_text
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import PARTS, FieldValue, Npu, build_npu
 from npu_sim.units import GB, GIB, KIB, MB, MIB
@@ -101,7 +102,7 @@ def _quoted(text: str) -> str:
 
 
 def _parse(text: str, where: str) -> Npu:
-    data = parse_toml(text, where, HardwareError)
+    data = parse_toml(text, where, "a TOML file of an NPU", HardwareError)
     name, title = (_text(data.pop(key, None), key, where) for key in ("name", "title"))
     entries: dict[str, Any] = {}
     for key, value in data.items():

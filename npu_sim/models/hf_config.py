@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mu_ref.border.reading import read_json
 from mu_ref.errors import MuRefError, check_choice
-from mu_ref.files import read_json
 from mu_ref.readers import t5gemma
 from npu_sim.errors import WorkloadError
 from npu_sim.models.shorthand import ACTIVATIONS, model_of, stack_of

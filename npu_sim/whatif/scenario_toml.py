@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from mu_ref.border.reading import read_toml
 from mu_ref.errors import check_choice
-from mu_ref.files import parse_toml, read_text
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import npu
 from npu_sim.models.find import read_description
@@ -65,8 +65,7 @@ def read_scenario(path: Path) -> Scenario:
     Raises:
         NpuSimError: no such file, not TOML, or a key that is wrong; names it.
     """
-    text = read_text(path, "a TOML file of a scenario", SweepError)
-    data = parse_toml(text, str(path), SweepError)
+    data = read_toml(path, "a TOML file of a scenario", SweepError)
     for key in data:
         check_choice(f"key of {path}", key, BASE_KEYS, SweepError)
     return base_scenario(data)

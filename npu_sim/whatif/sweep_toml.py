@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.reading import parse_toml, read_text
 from mu_ref.errors import check_choice
-from mu_ref.files import parse_toml, read_text
 from npu_sim.errors import NpuSimError, SweepError
 from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.whatif.axes import Axis, read_axis
@@ -110,7 +110,7 @@ def spec_from(text: str) -> SweepSpec:
     Raises:
         NpuSimError: not TOML, or a key that is wrong; names it.
     """
-    data = parse_toml(text, "a sweep", SweepError)
+    data = parse_toml(text, "a sweep", "TOML", SweepError)
     for key in data:
         check_choice("key", key, TOP, SweepError)
     base, fidelity = base_scenario(data), data.get("fidelity", "roofline")

@@ -1,0 +1,4 @@
+"""What a user gives, understood whole or refused: files (`reading.py`), numbers, texts.
+
+Imports errors only. Files that are written are planned and made whole by `mu_ref/files.py`.
+"""

@@ -1,0 +1,33 @@
+"""Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
+
+__all__ = ["csv_cell", "mathless", "printable"]
+
+
+def printable(text: str) -> str:
+    r"""Return a text whose control characters and lone surrogates are written as escapes.
+
+    >>> from mu_ref.border.text import printable
+    >>> print(printable("a\x1b[31mb\n"))
+    a\x1b[31mb\n
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def mathless(text: str) -> str:
+    r"""Return a text for Matplotlib, which would set what stands between dollars as a formula.
+
+    >>> from mu_ref.border.text import mathless
+    >>> print(mathless("$x$"))
+    \$x\$
+    """
+    return printable(text).replace("$", r"\$")
+
+
+def csv_cell(text: str) -> str:
+    """Return a cell of text that no spreadsheet takes for a formula.
+
+    >>> from mu_ref.border.text import csv_cell
+    >>> csv_cell("=1+1"), csv_cell("mu-330m")
+    ("'=1+1", 'mu-330m')
+    """
+    return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text

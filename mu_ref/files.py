@@ -134,17 +134,28 @@ def written_whole(path: Path) -> Iterator[Path]:
         return
     target = Path(os.path.realpath(path))
     _remove_leftovers(target)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-    # O_EXCL: nobody can have laid a link there; the lock says that this run is alive
-    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    part, handle = _new_part(target)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
         yield part
         part.chmod(_mode_for(target))
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _new_part(target: Path) -> tuple[Path, int]:
+    """Make a temporary beside a file; the lock on its handle says that this run is alive."""
+    while True:
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        # O_EXCL: nobody can have laid a link there
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        if fcntl is None:
+            return part, handle
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return part, handle
+        os.close(handle)  # another run took it for a leftover before it was locked
 
 
 def _mode_for(target: Path) -> int:
@@ -158,6 +169,8 @@ def _mode_for(target: Path) -> int:
 
 def _remove_leftovers(target: Path) -> None:
     """Remove the temporaries of runs that were killed; those of runs that go on are locked."""
+    if fcntl is None:
+        return
     for part in target.parent.glob(f".{_escaped(target.name)}.????????????????.part"):
         with suppress(OSError):
             handle = os.open(part, os.O_RDWR | os.O_NOFOLLOW)

@@ -4,8 +4,10 @@ Exit codes: 0 done, 1 a comparison found a difference, 2 a mistake in what was a
 on stderr says which), 3 a budget missed with --strict, 130 interrupted.
 """
 
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -67,7 +69,11 @@ def run_app(app: typer.Typer) -> NoReturn:
         sys.stdout.flush()  # a disk that is full says so here, not after the exit code
     except MuRefError as error:  # of either package: its text is meant for the user
         _leave(str(error), MISTAKE)
+    except SystemExit:  # Typer's answer to a reader that has closed the pipe: it had enough
+        code = 0
+        _forget_stdout()
     except OSError as error:
+        _forget_stdout()
         _leave(f"{error.filename or 'output'}: {error.strerror or error}", MISTAKE)
     except MemoryError:
         _leave("this needs more memory than there is; ask for less", MISTAKE)
@@ -86,6 +92,12 @@ def run_app(app: typer.Typer) -> NoReturn:
     if code == INTERRUPTED:
         _leave("interrupted", INTERRUPTED)
     sys.exit(code or 0)
+
+
+def _forget_stdout() -> None:
+    """Drop what could not be printed, or Python tries again on its way out, and complains."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(message: str, code: int) -> NoReturn:

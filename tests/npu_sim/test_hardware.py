@@ -135,7 +135,7 @@ def test_units_are_converted_and_a_bare_number_is_assumed(tmp_path):
         ({"clock_hz": "-1"}, "clock_hz must be a whole number from 1 to .*, got -1"),
         ({"clock_hz": '{ value = 1, unit = "MB" }'}, "unit of clock_hz must be one of Hz, kHz"),
         ({"rows": '{ value = 1, unit = "Hz" }'}, "unit of matrix.rows must be one of none"),
-        ({"clock_hz": '{ value = "fast", unit = "GHz" }'}, "clock_hz must be a number .*, got 'fast'"),
+        ({"clock_hz": '{ value = "fast", unit = "GHz" }'}, "clock_hz must .*, got 'fast'"),
         ({"clock_hz": '{ amount = 1 }'}, "clock_hz must have value, source and perhaps unit"),
         ({"clock_hz": "{ value = 1, sourc = 'x' }"}, "clock_hz must have value, source and"),
         ({"clock_hz": "{ value = 1, source = 3 }"}, "source of clock_hz must be a text, got 3"),

@@ -27,17 +27,22 @@ DATA = Path(__file__).parent / "settings" / "data"  # files that come with the p
 
 
 def check_outputs(
-    outputs: Mapping[str, Path | None], inputs: Iterable[Path | str | None] = ()
+    outputs: Mapping[str, Path | None],
+    inputs: Iterable[Path | str | None] = (),
+    *,
+    prints_json: bool = False,
 ) -> None:
     """Refuse, before any work, outputs that would destroy something or cannot be written.
 
     Args:
         outputs: {option: path, or None if it was not given}; sidecar files are outputs too.
         inputs: every file that the command reads, or None.
+        prints_json: stdout belongs to --json.
 
     Raises:
         InputError: an output is an input or another output (the same file after links and case), a
-            folder, or lies in a folder that is not there or not writable.
+            folder, or lies in a folder that is not there or not writable; or it would stand between
+            the JSON on stdout.
     """
     read = {_identity(Path(path)): str(path) for path in inputs if path is not None}
     written: dict[tuple[Any, ...], str] = {}
@@ -45,6 +50,8 @@ def check_outputs(
         if path is None:
             continue
         place = _identity(path)
+        if prints_json and _descriptor(path) == 1:
+            raise InputError(f"{option} must be a file with --json, which prints to stdout")
         if _is_stream(path):
             continue
         if place in read:

@@ -59,8 +59,12 @@ is a row of every product
         Raises:
             MuRefError: (or `error`) `value` does not fit; says the rule and the reason.
         """
+        if type(value) is int and self.low <= value <= self.high and not self.above:
+            return value  # what most are, without a look at abstract classes
         kind = Integral if self.whole else Real
-        fits = isinstance(value, kind) and not isinstance(value, bool) and isfinite(value)
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        # an integer is finite, and may be too large for isfinite
+        fits = fits and (isinstance(value, Integral) or isfinite(value))
         if not (fits and self.low <= value <= self.high and not (self.above and value == self.low)):
             why = f"; {self.why}" if self.why and fits and value > self.high else ""
             raise error(f"{what} must be {self}, got {_got(value)}{why}")

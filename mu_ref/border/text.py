@@ -1,6 +1,8 @@
 """Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
 
-__all__ = ["csv_cell", "mathless", "printable"]
+from typing import Any
+
+__all__ = ["csv_cell", "mathless", "printable", "shown"]
 
 
 def printable(text: str) -> str:
@@ -31,3 +33,19 @@ def csv_cell(text: str) -> str:
     ("'=1+1", 'mu-330m')
     """
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error shows it: cut where it would fill the screen.
+
+    >>> from mu_ref.border.text import shown
+    >>> shown("wide"), len(shown(10**100))
+    ("'wide'", 60)
+    """
+    try:
+        text = repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+    except RecursionError:
+        return "brackets nested too deep to show"
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,6 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mu_ref.border.ranges import TOKENS
+from mu_ref.border.text import shown
+from mu_ref.command_line import in_range
 from npu_sim.errors import WorkloadError
 from npu_sim.program.precision import Precision
 
@@ -24,11 +27,14 @@ __all__ = [
     "RuntimeOption",
     "WeightBitsOption",
     "cycle_budgets",
+    "npu_files",
     "precision_of",
     "print_rows",
     "wide_console",
 ]
 
+
+MOST_DIGITS = 18  # of cycles, which are counted in 64 bits
 
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Also draw a PNG.")]
 
@@ -51,7 +57,8 @@ HfConfigOption = Annotated[
 ]
 
 ContextOption = Annotated[
-    int | None, typer.Option(help="Slots that every call processes; exact lengths by default.")
+    int | None,
+    in_range(TOKENS, "--context", help="Slots that every call processes; exact by default."),
 ]
 
 RuntimeOption = Annotated[str, typer.Option(help="Who calls the graphs: native or geniex.")]
@@ -83,18 +90,25 @@ def cycle_budgets(texts: list[str]) -> dict[str, int]:
         {phase: cycles}.
 
     Raises:
-        WorkloadError: not of that form.
+        WorkloadError: not of that form, or a phase stands twice.
     """
     budgets = {}
     for text in texts:
         phase, _, cycles = text.partition("=")
-        if not phase or not cycles.isdecimal():
+        if not phase or not (cycles.isascii() and cycles.isdigit()) or len(cycles) > MOST_DIGITS:
             raise WorkloadError(
-                f"a phase budget must have the form PHASE=CYCLES, got {text!r}; for example "
-                "decode=200000000"
+                f"a phase budget must have the form PHASE=CYCLES, with at most {MOST_DIGITS} "
+                f"digits, got {shown(text)}; for example decode=200000000"
             )
+        if phase in budgets:
+            raise WorkloadError(f"a phase must have one budget, got two of {shown(phase)}")
         budgets[phase] = int(cycles)
     return budgets
+
+
+def npu_files(name: str) -> list[Path]:
+    """Return the file that an NPU is read from: none for a preset."""
+    return [Path(name)] if name.endswith(".toml") else []
 
 
 def wide_console() -> Console:

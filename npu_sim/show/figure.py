@@ -33,6 +33,5 @@ def figure(width: float = 7.0, height: float = 4.0, columns: int = 1) -> tuple[A
 
 
 def save(drawing: Any, path: Path) -> None:
-    """Write a figure as PNG; it appears whole or not at all."""
-    with written_whole(path) as part:
-        drawing.savefig(part, dpi=130, format="png")
+    """Write a figure in the format of its ending; it appears whole or not at all."""
+    _save(drawing, path)

@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows: leftovers of killed runs stay
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DATA", "check_outputs", "write_text", "written_whole"]
+__all__ = ["DATA", "check_outputs", "is_stream", "write_text", "written_whole"]
 
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
@@ -52,7 +52,7 @@ def check_outputs(
         place = _identity(path)
         if prints_json and _descriptor(path) == 1:
             raise InputError(f"{option} must be a file with --json, which prints to stdout")
-        if _is_stream(path):
+        if is_stream(path):
             continue
         if place in read:
             raise InputError(f"{option} must not be a file that is read, got {path}; name another")
@@ -101,7 +101,7 @@ def _descriptor(path: Path) -> int | None:
             return None
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether a path is a device, a pipe or an open file: it is written to, never replaced."""
     if _descriptor(path) is not None:
         return True
@@ -131,7 +131,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / (path.name or "out")
             yield part

@@ -1,6 +1,7 @@
 """Files in: one reader for each format; every fault is one line with file, place, rule and fix."""
 
 import csv
+import io
 import json
 import os
 import stat
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mu_ref.border.text import text_of_cell
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
@@ -204,8 +206,8 @@ def read_csv(
         MuRefError: (or `error`) see `read_text`; no columns; a column that stands twice; a row of
             another length; a quote that does not end.
     """
-    lines = read_text(path, what, error).splitlines(keepends=True)
-    reader = csv.reader(lines, strict=True)
+    text = io.StringIO(read_text(path, what, error), newline="")  # a line ends where CSV ends one
+    reader = csv.reader(text, strict=True)
     columns: list[str] = []
     rows: list[tuple[str, dict[str, str]]] = []
     try:
@@ -221,7 +223,7 @@ def read_csv(
             elif len(row) != len(columns):
                 raise error(f"{where} must have {len(columns)} cells, got {len(row)}")
             else:
-                rows.append((where, dict(zip(columns, row, strict=True))))
+                rows.append((where, dict(zip(columns, map(text_of_cell, row), strict=True))))
     except csv.Error as fault:
         raise error(f"{path}:{reader.line_num} must be {what}, got no CSV: {fault}") from fault
     if not columns:

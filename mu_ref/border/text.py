@@ -2,7 +2,9 @@
 
 from typing import Any
 
-__all__ = ["csv_cell", "mathless", "printable", "shown"]
+__all__ = ["csv_cell", "mathless", "printable", "shown", "text_of_cell"]
+
+FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of one
 
 
 def printable(text: str) -> str:
@@ -32,7 +34,17 @@ def csv_cell(text: str) -> str:
     >>> csv_cell("=1+1"), csv_cell("mu-330m")
     ("'=1+1", 'mu-330m')
     """
-    return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
+    return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def text_of_cell(cell: str) -> str:
+    """Return the text that `csv_cell` has made a cell of.
+
+    >>> from mu_ref.border.text import csv_cell, text_of_cell
+    >>> [text_of_cell(csv_cell(text)) for text in ("=1+1", "'=1", "it's", "'tis")]
+    ['=1+1', "'=1", "it's", "'tis"]
+    """
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(FORMULA) else cell
 
 
 def shown(value: Any) -> str:

@@ -15,18 +15,6 @@ __all__ = ["figure", "in_title", "save"]
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 
 
-def _save(figure: Any, path: Path) -> None:
-    """Write a picture that appears whole or not at all."""
-    _write(figure, path, path.suffix.removeprefix(".") or "png")
-
-
-def _write(drawing: Any, path: Path, form: str) -> None:
-    with written_whole(path) as part, warnings.catch_warnings():
-        # a name may hold letters that the font has not: boxes stand for them
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        drawing.savefig(part, dpi=130, format=form)
-
-
 def in_title(name: str) -> str:
     """Return a name as it stands in a title: no formula, and not wider than the picture."""
     return mathless(name if len(name) <= 40 else f"{name[:37]}...")
@@ -46,5 +34,9 @@ def figure(width: float = 7.0, height: float = 4.0, columns: int = 1) -> tuple[A
 
 
 def save(drawing: Any, path: Path) -> None:
-    """Write a figure as PNG; it appears whole or not at all."""
-    _write(drawing, path, "png")
+    """Write a figure in the format of its ending, PNG without one; it appears whole or not."""
+    form = path.suffix.removeprefix(".") or "png"
+    with written_whole(path) as part, warnings.catch_warnings():
+        # a name may hold letters that the font has not: boxes stand for them
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        drawing.savefig(part, dpi=130, format=form)

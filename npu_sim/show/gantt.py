@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npu_sim.hardware.chip import Npu
-from npu_sim.show.figure import _save, in_title
+from npu_sim.show.figure import in_title, save
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
 from npu_sim.tile.tasks import ENGINES, PARTS
 
@@ -46,7 +46,7 @@ def draw_gantt(run: TileRun, path: Path, call_number: int | None = None) -> None
     zoom.set_title(f"{layer} of the same call", loc="left")
     _memory(memory, call, tasks, run, begin, end)
     _legend(figure, tasks)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _one_layer(call: CallRun) -> tuple[int, int, str]:

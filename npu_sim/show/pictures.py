@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from npu_sim.roofline.formula import LIMITS
-from npu_sim.show.figure import _save, in_title
+from npu_sim.show.figure import in_title, save
 from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import TileRun
 from npu_sim.units import ms_from_cycles
@@ -54,7 +54,7 @@ def draw_roofline(run: TileRun, path: Path) -> None:
     )  # fmt: skip
     axes.legend(frameon=False)
     axes.grid(alpha=0.2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_breakdown(run: TileRun, path: Path) -> None:
@@ -84,4 +84,4 @@ def draw_breakdown(run: TileRun, path: Path) -> None:
     title = f"{names_of_run}: what each kind waits for (simulated)"
     axes.set_title(title, loc="left", fontsize=10)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)

@@ -1,6 +1,8 @@
 """Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
 
-__all__ = ["csv_cell", "mathless", "printable"]
+import sys
+
+__all__ = ["csv_cell", "mathless", "printable", "warn"]
 
 
 def printable(text: str) -> str:
@@ -31,3 +33,8 @@ def csv_cell(text: str) -> str:
     ("'=1+1", 'mu-330m')
     """
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
+
+
+def warn(text: str) -> None:
+    """Print a warning as one line on stderr, where no output is."""
+    sys.stderr.write(f"warning: {printable(text)}\n")

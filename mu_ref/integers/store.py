@@ -1,20 +1,18 @@
 """Integer weight files: int8 matrices, int16 gains, int32 biases, and every scale.
 
 Tensors keep the names of the float file: `site.weight` with `site.weight_scale` beside it, and
-`site.bias`. The encodings of the activations are JSON in the metadata, in Python's shortest
-notation, which gives back the same binary64.
+`site.bias`. The encodings of the activations are JSON in the metadata.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError, WeightsError, check_choice
-from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.encodings import Encoding, encodings_from_json, encodings_to_json
 from mu_ref.integers.fixed_point import ROUNDINGS, Rounding
 from mu_ref.weights import check_names, read_safetensors, weight_shapes, write_safetensors
 
@@ -78,13 +76,12 @@ def save_integers(path: Path, integers: IntegerModel) -> None:
         path: a .safetensors file.
         integers: what to write.
     """
-    encodings = {site: asdict(encoding) for site, encoding in integers.activations.items()}
     metadata = {
         **integers.notes,
         "config": integers.model.to_json(),
         "scheme": integers.scheme,
         "rounding": integers.rounding,
-        "activations": json.dumps(encodings),
+        "activations": encodings_to_json(integers.activations),
     }
     write_safetensors(path, integers.tensors, metadata)
 
@@ -100,6 +97,7 @@ def load_integers(path: Path) -> IntegerModel:
 
     Raises:
         WeightsError: not there, damaged, a float file, or of other names, shapes or types.
+        ConfigError: its configuration is none.
     """
     tensors, metadata = read_safetensors(path)
     keys = ("config", "scheme", "rounding", "activations")
@@ -108,20 +106,33 @@ def load_integers(path: Path) -> IntegerModel:
             f"{path} must be an integer weight file of `mu-ref quantize`; its metadata lacks "
             f"{', '.join(key for key in keys if key not in metadata)}"
         )
-    model = ModelConfig.from_json(metadata["config"])
+    model = ModelConfig.from_json(metadata["config"], f"{path}: configuration")
     check_names(str(path), integer_shapes(model), {n: t.shape for n, t in tensors.items()})
-    check_choice("scheme", metadata["scheme"], SCHEMES, WeightsError)
-    check_choice("rounding", metadata["rounding"], ROUNDINGS, WeightsError)
+    check_choice(f"{path}: scheme", metadata["scheme"], SCHEMES, WeightsError)
+    check_choice(f"{path}: rounding", metadata["rounding"], ROUNDINGS, WeightsError)
+    check_integers(path, tensors)
+    notes = {key: text for key, text in metadata.items() if key not in keys}
+    rounding: Rounding = metadata["rounding"]  # type: ignore[assignment]
+    activations = encodings_from_json(metadata["activations"], f"{path}: activations")
+    return IntegerModel(model, metadata["scheme"], rounding, tensors, activations, notes)
+
+
+def check_integers(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Check the kinds of numbers of an integer file, and that its scales are positive.
+
+    Args:
+        path: of the file, for the message.
+        tensors: by name.
+
+    Raises:
+        WeightsError: a tensor holds something else.
+    """
     for name, tensor in tensors.items():
         wanted = _dtype(name, tensor)
         if tensor.dtype != wanted:
             raise WeightsError(f"{path}: {name} must be {wanted}, got {tensor.dtype}")
-        if name.endswith("_scale") and not (np.isfinite(tensor).all() and (tensor > 0).all()):
+        if name.endswith("_scale") and not (tensor > 0).all():
             raise WeightsError(f"{path}: {name} must hold positive scales; one is not")
-    notes = {key: text for key, text in metadata.items() if key not in keys}
-    rounding: Rounding = metadata["rounding"]  # type: ignore[assignment]
-    activations = _read_encodings(path, metadata["activations"])
-    return IntegerModel(model, metadata["scheme"], rounding, tensors, activations, notes)
 
 
 def _dtype(name: str, tensor: np.ndarray) -> np.dtype:
@@ -130,10 +141,3 @@ def _dtype(name: str, tensor: np.ndarray) -> np.dtype:
     if name.endswith(".bias"):
         return np.dtype(np.int32)
     return np.dtype(np.int8 if tensor.ndim == 2 else np.int16)
-
-
-def _read_encodings(path: Path, text: str) -> dict[str, Encoding]:
-    try:
-        return {site: Encoding(**fields) for site, fields in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path}: encodings must be readable; one is not ({error})") from error

@@ -20,7 +20,7 @@ from mu_ref.redrafter.generate import speculate
 
 OPS = ReferenceOps({}, np.float64)
 TWIN = replace(tiny(), encoder=None)  # decoder-only
-NO_EOS = -1
+NO_EOS = None
 
 
 def small(model: ModelConfig, seed: int = 0) -> ReferenceOps:

@@ -278,8 +278,13 @@ def test_wrong_integer_files_say_why(
     save_integers(path, integers)
     tensors, metadata = read_safetensors(path)
     for key, text, message in (
-        ("activations", "[]", "encodings must be readable"),
-        ("activations", '{"head": {"bits": 8, "scale": 0}}', "positive and finite, got 0"),
+        ("activations", "[]", "activations must be a JSON object, got list"),
+        ("activations", '{"head": {"bits": 8, "scale": 0}}', r"missing \['zero_point'\]"),
+        (
+            "activations",
+            '{"head": {"bits": 8, "scale": 0, "zero_point": 0}}',
+            "head: a scale must be a number above 0 .*got 0",
+        ),
         ("scheme", "w1a1", "scheme must be one of"),
     ):
         write_safetensors(path, tensors, {**metadata, key: text})

@@ -11,11 +11,12 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from mu_ref.border.text import short
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
-    "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "FACTOR", "LAYERS", "RATE", "SEED", "SHARE", "SIZE",
-    "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds",
+    "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "FACTOR", "LAYERS", "NEW_TOKENS", "RATE",
+    "SEED", "SHARE", "SIZE", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds",
 ]  # fmt: skip
 
 
@@ -68,7 +69,7 @@ is a row of every product
         fits = fits and (isinstance(value, Integral) or isfinite(value))
         if not (fits and self.low <= value <= self.high and not (self.above and value == self.low)):
             why = f"; {self.why}" if self.why and fits and value > self.high else ""
-            raise error(f"{what} must be {self}, got {_got(value)}{why}")
+            raise error(f"{what} must be {self}, got {short(value)}{why}")
         return value
 
 
@@ -80,6 +81,9 @@ RATE = Range(low=0, above=True, high=10, whole=False, why="larger steps leave ev
 # of models
 LAYERS = Range(low=1, high=1024, why="the deepest models have some hundred layers")
 SIZE = Range(low=1, high=2**24, why="widths and vocabularies of models stay below 16 million")
+NEW_TOKENS = Range(
+    low=0, high=2**14, why="each token reads all before it, so that many would take hours"
+)
 TOKENS = Range(low=1, high=2**20, why="a million tokens is the longest context there is")
 WEIGHTS = Range(low=1, high=10**12, why="no machine holds a million million weights")
 FACTOR = Range(low=0, above=True, high=10**6, whole=False, why="no factor or cap is so large")
@@ -128,7 +132,7 @@ def check_kinds(values: Any, error: type[MuRefError], where: str = "") -> None:
         value = getattr(values, field.name)
         rule = _broken(field.type, value)
         if rule:
-            raise error(f"{where}{field.name} must be {rule}, got {_got(value)}")
+            raise error(f"{where}{field.name} must be {rule}, got {short(value)}")
 
 
 def _broken(kind: Any, value: Any) -> str:
@@ -166,14 +170,3 @@ def _shown(number: float) -> str:
     if number == int(number) and abs(number) < 2**63:
         return f"{int(number):,}"
     return f"{number:g}"
-
-
-def _got(value: Any) -> str:
-    """A value, cut where it would fill the screen."""
-    try:
-        text = repr(value)
-    except ValueError:
-        return "an integer of thousands of digits"
-    except RecursionError:
-        return "brackets nested too deep to show"
-    return text if len(text) <= 60 else f"{text[:57]}..."

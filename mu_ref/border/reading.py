@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mu_ref.border.text import short
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
@@ -103,6 +104,28 @@ def read_text(path: Path | str, what: str, error: Error = InputError) -> str:
         ) from fault
 
 
+def _pairs(found: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(found)
+    if len(values) < len(found):
+        twice = min(name for name, n in Counter(name for name, _ in found).items() if n > 1)
+        raise ValueError(f"the key {short(twice)} stands twice")
+    return values
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{short(digits)} is too large a number")
+    return value
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_number)
+
+
 def read_json(path: Path | str, what: str, error: Error = InputError) -> Any:
     """Read a JSON file; see `parse_json` for what is refused."""
     return parse_json(read_text(path, what, error), str(path), what, error)
@@ -124,27 +147,8 @@ def parse_json(text: str, where: str, what: str, error: Error = InputError) -> A
         MuRefError: (or `error`) not JSON; a key that stands twice; NaN or Infinity; numbers of
             thousands of digits; nesting without end; half of a surrogate pair.
     """
-
-    def pairs(found: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(found)
-        if len(values) < len(found):
-            twice = min(name for name, n in Counter(name for name, _ in found).items() if n > 1)
-            raise ValueError(f"the key {_short(twice)} stands twice")
-        return values
-
-    def constant(name: str) -> float:
-        raise ValueError(f"{name} is no number of JSON")
-
-    def number(digits: str) -> float:
-        value = float(digits)
-        if math.isinf(value):
-            raise ValueError(f"{_short(digits)} is too large a number")
-        return value
-
     try:
-        value = json.loads(
-            text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number
-        )
+        value = DECODER.decode(text)
         if r"\u" in text or not text.isascii():
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError as fault:
@@ -180,12 +184,10 @@ def exact_fields(kind: type, data: Any, where: str, error: Error = InputError) -
     names = {field.name for field in fields(kind)}
     if names != set(data):
         missing, unknown = sorted(names - set(data)), sorted(set(data) - names)
-        raise error(f"{where} must have exactly its fields; missing {missing}, got {unknown[:9]}")
+        raise error(
+            f"{where} must have exactly its fields; missing {missing}, got {short(unknown)}"
+        )
     return data
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def read_toml(path: Path | str, what: str, error: Error = InputError) -> dict[str, Any]:

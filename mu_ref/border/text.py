@@ -1,8 +1,11 @@
 """Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
 
 import sys
+from typing import Any
 
-__all__ = ["csv_cell", "mathless", "printable", "warn"]
+__all__ = ["csv_cell", "mathless", "printable", "short", "warn"]
+
+SHOWN = 60  # characters of a refused value that a message repeats
 
 
 def printable(text: str) -> str:
@@ -38,3 +41,19 @@ def csv_cell(text: str) -> str:
 def warn(text: str) -> None:
     """Print a warning as one line on stderr, where no output is."""
     sys.stderr.write(f"warning: {printable(text)}\n")
+
+
+def short(value: Any) -> str:
+    """Return a value as Python writes it, cut where it would fill the screen.
+
+    >>> from mu_ref.border.text import short
+    >>> short("40 %"), len(short("a" * 1000))
+    ("'40 %'", 60)
+    """
+    try:
+        text = repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+    except RecursionError:
+        return "brackets nested too deep to show"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -12,6 +12,7 @@ import numpy as np
 
 from mu_ref.border.arrays import check_floats, read_safetensors
 from mu_ref.border.reading import read_json
+from mu_ref.border.text import short
 from mu_ref.config import ModelConfig
 from mu_ref.errors import ConfigError, WeightsError
 from mu_ref.readers import microsoft_mu, t5gemma
@@ -71,7 +72,7 @@ def config_from_fields(fields: Fields, where: str = "config.json") -> ModelConfi
         raise ConfigError(f"{where}: {error}") from error  # the fields contradict each other
     raise ConfigError(
         f"{where} must be of microsoft/encoder-decoder-slm (it has n_encoder_layer) or of "
-        f"T5Gemma (model_type t5gemma); got model_type {kind!r:.60}"
+        f"T5Gemma (model_type t5gemma); got model_type {short(kind)}"
     )
 
 

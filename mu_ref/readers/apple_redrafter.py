@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mu_ref.border.arrays import check_floats, first_not_finite
+from mu_ref.border.text import short
 from mu_ref.errors import WeightsError, located
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.weights import Weights, check_names
@@ -54,9 +55,9 @@ def read_apple_drafter(tensors: Mapping[str, np.ndarray]) -> tuple[DrafterConfig
     for name, tensor in tensors.items():
         ours = apple_name_of(name)
         if ours is None:
-            raise WeightsError(f"{what} must have Apple's names, got {name!r:.60}")
+            raise WeightsError(f"{what} must have Apple's names, got {short(name)}")
         if ours in weights:
-            raise WeightsError(f"{what} must have {ours} once, got it again as {name!r:.60}")
+            raise WeightsError(f"{what} must have {ours} once, got it again as {short(name)}")
         if first_not_finite(tensor) is not None:
             raise WeightsError(f"{what}: {name} must hold finite numbers; one is not")
         weights[ours] = tensor

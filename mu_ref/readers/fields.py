@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mu_ref.border.ranges import Range
-from mu_ref.border.text import warn
+from mu_ref.border.text import short, warn
 from mu_ref.errors import ConfigError
 
 __all__ = ["Fields", "check_flag", "check_numbers", "check_text", "warn_of_unknown"]
@@ -34,7 +34,7 @@ def check_numbers(
 def check_flag(f: Fields, name: str, where: str) -> bool:
     """Return a field that must be true or false."""
     if not isinstance(f[name], bool):
-        raise ConfigError(f"{where}{name} must be true or false, got {f[name]!r:.60}")
+        raise ConfigError(f"{where}{name} must be true or false, got {short(f[name])}")
     return f[name]
 
 
@@ -42,7 +42,7 @@ def check_text(f: Fields, name: str, where: str, default: str) -> str:
     """Return a field that must be a text; `default` if it is missing, null or empty."""
     value = f.get(name)
     if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{where}{name} must be a text, got {value!r:.60}")
+        raise ConfigError(f"{where}{name} must be a text, got {short(value)}")
     return value or default
 
 

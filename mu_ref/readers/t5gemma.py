@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from mu_ref.border.ranges import FACTOR, LAYERS, SIZE, TOKENS
-from mu_ref.border.text import warn
+from mu_ref.border.text import short, warn
 from mu_ref.config import MODEL_RANGES, STACK_RANGES, ModelConfig, StackConfig, token_range
 from mu_ref.errors import ConfigError, check_choice
 from mu_ref.readers.fields import (
@@ -85,7 +85,7 @@ def _rope_theta(f: Fields, where: str) -> float:
     for name in ("rope_parameters", "rope_scaling"):
         rope = {} if f.get(name) is None else f[name]
         if not isinstance(rope, dict):
-            raise ConfigError(f"{where}{name} must be an object or null, got {rope!r:.60}")
+            raise ConfigError(f"{where}{name} must be an object or null, got {short(rope)}")
         for key in ("rope_type", "type"):  # the second in files of transformers 4
             check_choice(
                 f"{where}{name}.{key}", rope.get(key, "default"), ("default",), ConfigError

@@ -30,6 +30,7 @@ MAX_RANK = 8
 OFFSET = Range(low=0, high=2**62, why="no file is so large")
 LENGTH = Range(low=1, high=OFFSET.high, why=OFFSET.why)
 MAX_NPZ_BYTES = 2**31  # of one array
+LARGEST = 2.0**60  # of a weight
 INFINITE = MappingProxyType({2: 0x7C00, 4: 0x7F800000, 8: 0x7FF0000000000000})  # bits of +inf
 
 Arrays = dict[str, np.ndarray]
@@ -162,11 +163,11 @@ def first_not_finite(array: np.ndarray) -> tuple[int, ...] | None:
 
 
 def check_floats(what: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Check that arrays hold floats, as the weights of a float model do.
+    """Check that arrays hold floats that float32 can multiply, as the weights of a model do.
 
     Args:
         what: the file, for the message.
-        arrays: by name.
+        arrays: by name, all finite.
 
     Raises:
         WeightsError: one holds something else.
@@ -174,6 +175,14 @@ def check_floats(what: str, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise WeightsError(f"{what}: {name} must hold floats, got {array.dtype}")
+        # float16 ends far below
+        if array.dtype.itemsize > 2 and array.size:
+            largest = max(array.max(), -array.min())
+            if largest > LARGEST:
+                raise WeightsError(
+                    f"{what}: {name} must hold weights of at most {LARGEST:g}, got {largest:g}; "
+                    "products of larger ones leave float32"
+                )
 
 
 # -- npz -------------------------------------------------------------------------------------------

@@ -62,7 +62,8 @@ def opened(
     except IsADirectoryError as fault:
         raise error(f"{path} must be {what}, got a folder; name a file in it") from fault
     except OSError as fault:
-        raise error(f"{path} must be {what}; it cannot be read: {fault.strerror}") from fault
+        reason = fault.strerror or fault
+        raise error(f"{path} must be {what}; it cannot be read: {reason}") from fault
     except ValueError as fault:
         if isinstance(fault, MuRefError):
             raise

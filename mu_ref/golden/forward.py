@@ -49,21 +49,20 @@ def forward_file(
     model, weights = read_checkpoint(folder)
     source, valid, target = _inputs(inputs, model)
     ops = float_executor(weights, dtype=dtype)
-    with np.errstate(over="ignore", invalid="ignore"):  # looked at below
-        memory = mu.remember(ops, model, source, valid)
-        hidden = decode(ops, model, target, mu.decoder_valid(model, target), memory)
-        logits = mu.logits(ops, model, hidden)
-        for name, result in (("encoder_output", memory.hidden), ("logits", logits)):
-            if not np.isfinite(result).all():
-                raise InputError(
-                    f"{name} must be numbers, got NaN or infinity; the weights of {folder} are "
-                    f"too large for {np.dtype(dtype)}"
-                )
-        start = np.full((len(source), 1), model.bos_id)
-        steps = stream(
-            ops, model, memory, start, np.ones(start.shape, bool), max_new_tokens, stop_at_eos=False
-        )
-        greedy = np.concatenate([start, *(step.tokens[:, None] for step in steps)], axis=1)
+    try:
+        # a norm would turn an infinity back into a number, and a wrong one
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            memory = mu.remember(ops, model, source, valid)
+            hidden = decode(ops, model, target, mu.decoder_valid(model, target), memory)
+            logits = mu.logits(ops, model, hidden)
+            start = np.full((len(source), 1), model.bos_id)
+            given = (ops, model, memory, start, np.ones(start.shape, bool), max_new_tokens)
+            steps = [step.tokens[:, None] for step in stream(*given, stop_at_eos=False)]
+    except FloatingPointError as error:
+        raise InputError(
+            f"{folder} must have weights that {np.dtype(dtype)} can compute with; {error}"
+        ) from error
+    greedy = np.concatenate([start, *steps], axis=1)
     results = dict(zip(WRITTEN, (memory.hidden, logits, greedy), strict=True))
     write_arrays(out, results)
     return {name: array.shape for name, array in results.items()}

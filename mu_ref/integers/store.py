@@ -4,12 +4,13 @@ Tensors keep the names of the float file: `site.weight` with `site.weight_scale`
 `site.bias`. The encodings of the activations are JSON in the metadata.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from mu_ref.border.text import short
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError, WeightsError, check_choice
 from mu_ref.integers.encodings import Encoding, encodings_from_json, encodings_to_json
@@ -69,6 +70,50 @@ def integer_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def activation_sites(model: ModelConfig) -> set[str]:
+    """List the sites that an integer model has an encoding for: all that compute something new."""
+    names = (name.rpartition(".") for name in weight_shapes(model))
+    sites = {site for site, _, kind in names if kind == "weight"} - {"head"}
+    for name, stack in model.stacks.items():
+        capped = ("softcap",) * (stack.attention_softcap is not None)
+        attention = ("scores", "softmax", "mix", "residual", *capped)
+        both = name == "decoder" and model.encoder is not None
+        parts = {
+            "self_attention": ("q_rope", "k_rope", *attention),
+            "cross_attention": attention if both else (),
+            "mlp": ("activation", "residual", *("gated",) * stack.gated),
+        }
+        sites |= {
+            f"{name}.{layer}.{sublayer}.{part}"
+            for layer in range(stack.n_layers)
+            for sublayer in parts
+            for part in parts[sublayer]
+        }
+    if model.decoder is not None:
+        sites |= {"head", *("head.softcap",) * (model.final_softcap is not None)}
+    return sites
+
+
+def check_sites(what: str, got: Iterable[str], wanted: set[str], more: Iterable[str] = ()) -> None:
+    """Check that encodings are of the sites that are computed.
+
+    Args:
+        what: the file, for the message.
+        got: sites that have one.
+        wanted: sites that need one.
+        more: sites that may have one.
+
+    Raises:
+        WeightsError: a site is missing or unknown.
+    """
+    missing, unknown = sorted(wanted - set(got)), sorted(set(got) - wanted - set(more))
+    if missing or unknown:
+        raise WeightsError(
+            f"{what}: activations must be of the sites that are computed; missing {missing[:3]} "
+            f"({len(missing)} in all), unknown {short(unknown[:3])} ({len(unknown)} in all)"
+        )
+
+
 def save_integers(path: Path, integers: IntegerModel) -> None:
     """Write an integer model; the file appears whole or not at all.
 
@@ -114,6 +159,7 @@ def load_integers(path: Path) -> IntegerModel:
     notes = {key: text for key, text in metadata.items() if key not in keys}
     rounding: Rounding = metadata["rounding"]  # type: ignore[assignment]
     activations = encodings_from_json(metadata["activations"], f"{path}: activations")
+    check_sites(str(path), activations, activation_sites(model))
     return IntegerModel(model, metadata["scheme"], rounding, tensors, activations, notes)
 
 

@@ -51,6 +51,4 @@ def warn_of_unknown(f: Fields, known: Collection[str], where: str) -> None:
     unknown = sorted(set(f) - set(known))
     if unknown:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        warn(
-            f"{where.rstrip(': .')} has fields that are not understood and change nothing: {shown}"
-        )
+        warn(f"{where.rstrip(': .')}: these fields are not known and change nothing: {shown}")

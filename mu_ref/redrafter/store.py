@@ -13,7 +13,7 @@ from mu_ref.border.arrays import check_floats
 from mu_ref.config import ModelConfig
 from mu_ref.errors import WeightsError, check_choice
 from mu_ref.integers.encodings import Encoding, encodings_from_json, encodings_to_json
-from mu_ref.integers.store import SCHEMES, IntegerModel, check_integers
+from mu_ref.integers.store import SCHEMES, IntegerModel, check_integers, check_sites
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.weights import Weights, check_names, read_safetensors, write_safetensors
 
@@ -130,12 +130,21 @@ def load_integer_drafter(path: Path, model: ModelConfig | None = None) -> Intege
     check_choice(f"{path}: scheme", metadata["scheme"], SCHEMES, WeightsError)
     check_integers(path, tensors)
     activations = encodings_from_json(metadata["activations"], f"{path}: activations")
-    foreign = sorted(site for site in activations if not site.startswith("drafter."))
-    if foreign:  # they would replace those of the model
-        raise WeightsError(f"{path}: activations must be of sites of the drafter, got {foreign[0]}")
+    check_sites(str(path), activations, *_activation_sites(drafter))
     known = ("drafter", "scheme", "activations")
     notes = {key: text for key, text in metadata.items() if key not in known}
     return IntegerDrafter(drafter, metadata["scheme"], tensors, activations, notes)
+
+
+def _activation_sites(drafter: DrafterConfig) -> tuple[set[str], set[str]]:
+    """Sites that need an encoding, and those of later tokens, which drafts of one have not."""
+    sites = {name.rpartition(".")[0] for name in drafter_shapes(drafter)} | {"drafter.concat"}
+    for block in range(drafter.n_blocks):
+        sites |= {f"drafter.{block}.activation", f"drafter.{block}.residual"}
+    if not drafter.rnn:
+        return sites, {"drafter.state_sum"}
+    later = {"drafter.rnn_u", "drafter.rnn_sum"}
+    return (sites | {"drafter.state"}) - later, later
 
 
 def _read(path: Path, model: ModelConfig | None) -> tuple[DrafterConfig, Weights, dict[str, str]]:

@@ -149,7 +149,7 @@ class Agent:
 
     def source_tokens(self, query: str) -> list[int]:
         """Turn a query into the encoder's input, eos included; too long is an InputError."""
-        tokens = [*query_tokens(query, self.tokenizer), self.model.eos_id]
+        tokens = [*query_tokens(query, self.tokenizer), self.model.end_token]
         if len(tokens) > self.model.max_len:
             raise InputError(
                 f"a query must be at most {self.model.max_len} tokens long, got {len(tokens)} "

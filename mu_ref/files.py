@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,8 +22,10 @@ try:
 except ImportError:  # Windows: leftovers of killed runs stay
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DATA", "check_outputs", "write_text", "written_whole"]
+__all__ = ["DATA", "RUNS", "check_outputs", "is_stream", "write_picture", "write_text",
+           "written_whole"]  # fmt: skip
 
+RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
 
@@ -45,7 +48,7 @@ def check_outputs(
         if path is None:
             continue
         place = _identity(path)
-        if _is_stream(path):
+        if is_stream(path):
             continue
         if place in read:
             raise InputError(f"{option} must not be a file that is read, got {path}; name another")
@@ -55,6 +58,8 @@ def check_outputs(
             )
         written[place] = option
         folder = Path(os.path.realpath(path)).parent
+        if path.parent == RUNS and not os.path.lexists(RUNS):
+            folder = folder.parent
         if path.is_dir():
             raise InputError(f"{option} must be a file, got the folder {path}; name a file in it")
         if not folder.is_dir():
@@ -94,8 +99,8 @@ def _descriptor(path: Path) -> int | None:
             return None
 
 
-def _is_stream(path: Path) -> bool:
-    """Whether a path is a device, a pipe or an open file: it is written to, never replaced."""
+def is_stream(path: Path) -> bool:
+    """Say whether a path is a device, a pipe or an open file: written to, never replaced."""
     if _descriptor(path) is not None:
         return True
     try:
@@ -124,7 +129,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / (path.name or "out")
             yield part
@@ -132,6 +137,8 @@ def written_whole(path: Path) -> Iterator[Path]:
             with part.open("rb") as source, _opened(path) as stream:
                 shutil.copyfileobj(source, stream)
         return
+    if path.parent == RUNS:
+        RUNS.mkdir(exist_ok=True)
     target = Path(os.path.realpath(path))
     _remove_leftovers(target)
     part, handle = _new_part(target)
@@ -189,3 +196,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
+
+
+def write_picture(path: Path, figure: Any, dpi: int) -> None:
+    """Write a figure of Matplotlib in the format that the name ends in; whole or not at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a sign that no font has is drawn as a box
+        with written_whole(path) as part:
+            figure.savefig(part, format=path.suffix[1:].lower(), dpi=dpi)

@@ -26,6 +26,7 @@ __all__ = ["DATA", "RUNS", "check_outputs", "is_stream", "write_picture", "write
            "written_whole"]  # fmt: skip
 
 RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
+MAX_NAME_BYTES = 230  # file systems allow 255, and a temporary file has 24 more
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
 
@@ -60,6 +61,10 @@ def check_outputs(
         folder = Path(os.path.realpath(path)).parent
         if path.parent == RUNS and not os.path.lexists(RUNS):
             folder = folder.parent
+        if len(os.fsencode(os.path.basename(os.path.realpath(path)))) > MAX_NAME_BYTES:
+            raise InputError(
+                f"{option} must have a name of at most {MAX_NAME_BYTES} bytes, got {path.name}"
+            )
         if path.is_dir():
             raise InputError(f"{option} must be a file, got the folder {path}; name a file in it")
         if not folder.is_dir():

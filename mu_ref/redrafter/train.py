@@ -6,7 +6,7 @@ drafter only. Chapter: `docs/06_redrafter.md`.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -49,7 +49,7 @@ __all__ = [
 FACTOR = Range(low=0, high=1000, whole=False, why="it would drown everything else")
 RANGES = MappingProxyType(
     {"epochs": EPOCHS, "draft_len": DRAFTED, "batch_size": BATCH, "peak_rate": RATE, "seed": SEED}
-    | {"weight_decay": FACTOR, "clip_norm": FACTOR}
+    | {"weight_decay": FACTOR, "clip_norm": replace(FACTOR, above=True)}
     | dict.fromkeys(("warmup_share", "decay_share"), SHARE)
 )
 

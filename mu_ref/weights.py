@@ -4,6 +4,7 @@ A weight file is a safetensors file whose metadata holds the configuration. Name
 `.weight` or `.bias`. Loading is strict: same names, same shapes, or a clear error.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -199,18 +200,38 @@ def load_weights(path: Path) -> tuple[ModelConfig, Weights]:
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
-    """Write a safetensors file that appears whole or not at all.
+    """Write a safetensors file that appears whole or not at all; same content, same bytes.
 
     Args:
         path: where the file ends up.
         tensors: {name: array}.
         metadata: texts by name.
+
+    Raises:
+        WeightsError: the disk does not take it.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with written_whole(path) as part:
-        save_file(contiguous, part, metadata)
+        try:
+            save_file(contiguous, part, metadata)
+        except SafetensorError as error:
+            raise WeightsError(f"{path} must be written whole, but: {error}") from error
+        _sort_metadata(part)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the texts of a header, which the library writes in another order each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def check_names(what: str, wanted: Mapping[str, Shape], got: Mapping[str, Shape]) -> None:

@@ -15,8 +15,8 @@ from mu_ref.border.text import short
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
-    "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "FACTOR", "LAYERS", "NEW_TOKENS", "RATE",
-    "SEED", "SHARE", "SIZE", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds",
+    "BATCH", "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "EPOCHS", "FACTOR", "LAYERS", "NEW_TOKENS",
+    "RATE", "SEED", "SHARE", "SIZE", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds",
 ]  # fmt: skip
 
 
@@ -76,6 +76,10 @@ is a row of every product
 SHARE = Range(low=0, high=1, whole=False)
 SEED = Range(low=0, high=2**63 - 1, why="seeds are 64-bit integers")
 COUNT = Range(low=1, high=10**9, why="no run does a thousand million things")
+
+# of training
+EPOCHS = Range(low=1, high=10**6, why="no model reads its texts a million times")
+BATCH = Range(low=1, high=2**16, why="the tape of a larger batch fits no memory")
 RATE = Range(low=0, above=True, high=10, whole=False, why="larger steps leave every minimum")
 
 # of models

@@ -102,23 +102,16 @@ def with_fault(text: str, fault: Fault) -> str:
     """
     if text.count(fault.code) != 1:
         raise ValueError(f"{fault}: the code must stand exactly once, got {text.count(fault.code)}")
+    if fault.code.split() == fault.fault.split():
+        raise ValueError(f"{fault}: the fault must change what the code does")
     at = text.index(fault.code)
     start, end = _statement(text, at, at + len(fault.code))
-    before, inside = text[start:end], text[start:at] + fault.fault
-    after = inside + text[at + len(fault.code) : end]
-    read = tomllib.loads if fault.file.endswith(".toml") else _program
+    changed = text[start:at] + fault.fault + text[at + len(fault.code) : end]
     try:
-        same = read(after) == read(before)
+        (tomllib.loads if fault.file.endswith(".toml") else ast.parse)(changed)
     except (SyntaxError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{fault}: the file must still be readable ({error})") from error
-    if same:
-        raise ValueError(f"{fault}: the fault must change what the code does")
-    return text[:start] + after + text[end:]
-
-
-def _program(text: str) -> str:
-    """What Python says, but for comments and spaces."""
-    return ast.dump(ast.parse(text))
+    return text[:start] + changed + text[end:]
 
 
 def _statement(text: str, start: int, end: int) -> tuple[int, int]:

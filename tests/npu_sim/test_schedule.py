@@ -159,6 +159,23 @@ def test_what_each_operation_did_is_added_up():
     assert second.dram_bytes.tolist() == [84, 0, 2 * 60 + 72]
 
 
+def test_a_matrix_too_deep_for_a_piece_is_summed_piece_by_piece():
+    """Two columns of 40 bytes in pieces of 20: four times ten deep; only the last sum is a result.
+
+    Scales of 2 x 4 B come with the first piece. A product of ten deep takes 80 / 10 cycles.
+    """
+    kept = PLAN._replace(piece_bytes=20)
+    tasks, _ = written(call_of(linear("up", activation("x", 1, 40), 2, bits=8)), kept)
+    moved = [(PARTS[t.part], t.n_bytes, t.sum_0, t.sum_1) for t in tasks if t.part > 0]
+    expected = []
+    for first in (0, 10, 20, 30):
+        n_bytes = 20 + 8 if first == 0 else 20
+        expected += [("weights", n_bytes, first, first + 10), ("product", 0, first, first + 10)]
+    assert moved == [*expected, ("write", 4, 0, 0), ("give way", 0, 0, 0)]
+    products = tasks[tasks["part"] == PARTS.index("product")]
+    assert products["cycles"].tolist() == [8] * 4
+
+
 @pytest.mark.parametrize(("known", "read"), [(0, [64, 20]), (1, [0, 0])])
 def test_pinned_weights_take_no_room_but_what_is_unpacked_of_them_does(known, read):
     call = spilling_product()

@@ -160,7 +160,9 @@ def test_fields_are_moved_as_far_as_asked(npu_sim):
         {"field": s.path, "low_value": s.low_value, "low": s.low, "high_value": s.high_value,
          "high": s.high} for s in swings
     ]  # fmt: skip
-    assert base != sensitivity(base_scenario({"model": "tiny", "npu": "teaching-npu"}), "ttft_ms")[0]
+    assert (
+        base != sensitivity(base_scenario({"model": "tiny", "npu": "teaching-npu"}), "ttft_ms")[0]
+    )
 
 
 @pytest.mark.parametrize("fidelity", ["roofline", "tile"])

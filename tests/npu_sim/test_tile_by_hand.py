@@ -48,8 +48,13 @@ def op(kind: str, output: Tensor, *inputs: Tensor, **more) -> Op:
 def table_of(*calls: tuple[Op, ...], stored: int = 0, precision: Precision = Precision()):
     return program_table(
         Program(
-            model="by hand", precision=precision, n_input=1, n_output=1, batch=1,
-            stored_weight_bytes=stored, calls=tuple(Call(phase="decode", ops=ops) for ops in calls),
+            model="by hand",
+            precision=precision,
+            n_input=1,
+            n_output=1,
+            batch=1,
+            stored_weight_bytes=stored,
+            calls=tuple(Call(phase="decode", ops=ops) for ops in calls),
         )  # fmt: skip
     )
 

@@ -1,4 +1,4 @@
-"""The list of small faults fits the code: every quotation stands there once, every room has some."""
+"""The list of small faults fits the code: quotations stand there once, every room has some."""
 
 from pathlib import Path
 

@@ -263,5 +263,5 @@ def test_a_tree_as_text() -> None:
     beams = np.array([[[1, 2, 3], [1, 2, 4], [1, 5, 6]]])
     text = tree_text(pack(beams), beams, [0, 1], str)
     assert [line.rstrip() for line in text.splitlines()] == [
-        "1 *", "├─ 2 *", "│  ├─ 3", "│  └─ 4", "└─ 5", "   └─ 6",
+        "  0  1 *", "  1  ├─ 2 *", "  2  │  ├─ 3", "  3  │  └─ 4", "  4  └─ 5", "  5     └─ 6",
     ]  # fmt: skip

@@ -23,7 +23,8 @@ EVERY_SWITCH = {
 }  # fmt: skip
 MODELS = {
     "as Mu": tiny(),
-    "every switch": replace(tiny(**EVERY_SWITCH), final_softcap=2.0, tied_head=False, head_bias=True),
+    "every switch": replace(tiny(**EVERY_SWITCH), final_softcap=2.0, tied_head=False,
+                            head_bias=True),
     "plus one, before only": tiny(norm_kind="rms_plus_one", norm_placement="pre", activation="relu",
                                   windowed_layers=(False, True), window=1),
     "gated, padded": replace(

@@ -36,7 +36,8 @@ def costs(layers: float, head: float) -> dict[str, float]:
 def test_costs_go_to_what_an_operation_is_for(monkeypatch):
     sites = {
         "decoder.0.mlp.up": ("linear", "layers"), "head": ("linear", "head"),
-        "head.argmax": ("argmax", "head"), "decoder.0.self_attention.scores": ("matmul", "attention"),
+        "head.argmax": ("argmax", "head"),
+        "decoder.0.self_attention.scores": ("matmul", "attention"),
         "decoder.0.self_attention.scale": ("scale", "attention"),
         "decoder.0.self_attention.k_cache": ("append", "attention"),
         "decoder.0.mlp.pre_norm": ("norm", "vector"), "decoder.0.mlp.residual": ("add", "vector"),

@@ -16,6 +16,7 @@ from npu_sim.program.program import VECTOR_WORK, Call, Op, Program, Tensor
 from npu_sim.program.recorder import RecordOps
 from npu_sim.program.request import record_request, request_program
 
+W8A16 = Precision()
 MODEL = tiny()  # d_model 16, 4 query heads and 2 kv heads of 4, 61 tokens, 2 + 2 layers
 
 
@@ -23,7 +24,7 @@ def weight(*shape: int, bits: int) -> Tensor:
     return Tensor(name="w", shape=shape, bits=bits, role="weight")
 
 
-def recorder(precision: Precision = Precision(), **changes) -> RecordOps:
+def recorder(precision: Precision = W8A16, **changes) -> RecordOps:
     ops = RecordOps(replace(describe(MODEL), **changes), precision)
     ops.log.begin("decode")
     return ops

@@ -152,8 +152,8 @@ def test_a_product_in_blocks_explained():
         "  vector: 1 tasks, 3 cycles; the largest (unpack) 3 cycles",
         "  matrix: 1 tasks, 8 cycles; the largest (product) 8 cycles",
         "    [1, 5] x [5, 3] = 1 x 1 x 1 blocks of 2 x 4 x 10 at 10 x 1 MACs per cycle",
-        "  took 31 cycles (0.062 us), from 0 to 31 of its call; it waited for its start 20, "
-        "the matrix engine 8, the vector engine 3",
+        ("  took 31 cycles (0.062 us), from 0 to 31 of its call; it waited for its start 20, "
+         "the matrix engine 8, the vector engine 3"),
     ]  # fmt: skip
 
 

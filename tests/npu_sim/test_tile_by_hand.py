@@ -26,7 +26,7 @@ from npu_sim.tile.tiling import (
     weight_piece,
 )
 
-CHIP = npu("teaching-npu")
+CHIP, W8A16 = npu("teaching-npu"), Precision()
 PLAN = Plan(
     piece_bytes=40, kept_classes=3, rows_outer=False, panel=1, kept_bytes=0, weight_ring_bytes=150,
     activation_ring_bytes=80, out_ring_bytes=80, weights_pinned=False, cache_pinned=False,
@@ -45,18 +45,12 @@ def op(kind: str, output: Tensor, *inputs: Tensor, **more) -> Op:
     return Op(site=output.name, kind=kind, phase="decode", inputs=inputs, output=output, **more)
 
 
-def table_of(*calls: tuple[Op, ...], stored: int = 0, precision: Precision = Precision()):
-    return program_table(
-        Program(
-            model="by hand",
-            precision=precision,
-            n_input=1,
-            n_output=1,
-            batch=1,
-            stored_weight_bytes=stored,
-            calls=tuple(Call(phase="decode", ops=ops) for ops in calls),
-        )  # fmt: skip
-    )
+def table_of(*calls: tuple[Op, ...], stored: int = 0, precision: Precision = W8A16):
+    program = Program(
+        model="by hand", precision=precision, n_input=1, n_output=1, batch=1,
+        stored_weight_bytes=stored, calls=tuple(Call(phase="decode", ops=ops) for ops in calls),
+    )  # fmt: skip
+    return program_table(program)
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -355,7 +349,9 @@ def test_what_no_plan_can_hold_is_refused():
     # the smallest pieces have 1,000 B: five and all activations would do, or seven
     chip = CHIP.with_changes({"dma.transfer_bytes": 16_000, "sram.capacity_bytes": 5_112})
     simulate_tiles(table_of(OPS), chip)
-    with pytest.raises(CapacityError, match="hold 7 pieces .* together 7000 bytes, got 5111, 1889"):
+    with pytest.raises(
+        CapacityError, match=r"hold 7 pieces .* together 7000 bytes, got 5111, 1889"
+    ):
         simulate_tiles(table_of(OPS), chip.with_value("sram.capacity_bytes", 5_111))
 
 

@@ -115,20 +115,25 @@ def test_a_phase_waits_for_what_takes_most():
 
 
 def test_a_call_of_the_roofline_by_hand():
-    """Two equal products, and keys written beside them, under an LLM runtime."""
+    """Equal products, and keys and values written beside them, under an LLM runtime."""
     chip = CHIP.with_changes({"geniex_overhead_us": 3.0, "geniex_position_us": 2.0})
     table = Tensor(name="embedding.weight", shape=(5, 4), bits=8, role="weight")
     embed = Op(site="e", kind="embed", phase="decode", inputs=(table,), output=activation(5, 4))
-    ops = (linear("a", "decode"), linear("b", "decode"), append("c", "decode"), embed)
+    products = linear("a", "decode"), linear("b", "decode")
+    ops = (*products, append("k", "decode"), append("v", "decode"), embed)
     calls = (Call(phase="decode", ops=ops),)
     (found,) = roofline_calls(replace(PROGRAM, calls=calls, runtime="geniex"), chip)
     # 32 B at 10 B a cycle are 4 cycles, more than 32 / 512 and than nothing; 16 B of keys are 2;
-    # 20 B of the table are 2; four operations start in 1,000 cycles each, the call of five
+    # 20 B of the table are 2; five operations start in 1,000 cycles each, the call of five
     # positions in 100 us + 3 us + 5 x 2 us.
     assert dict(found.limit_cycles) == {
-        "compute": 0, "vector": 0, "memory": 4 + 4 + 2 + 2, "overhead": 4_000 + 113_000,
+        "compute": 0, "vector": 0, "memory": 4 + 4 + 2 + 2 + 2, "overhead": 5_000 + 113_000,
     }  # fmt: skip
-    assert (found.weight_bytes, found.kv_bytes, found.activation_bytes) == (32 + 32 + 20, 16, 0)
+    assert (found.weight_bytes, found.kv_bytes, found.activation_bytes) == (
+        32 + 32 + 20,
+        16 + 16,
+        0,
+    )
 
 
 def test_activations_that_do_not_fit_are_what_is_left_of_the_traffic():

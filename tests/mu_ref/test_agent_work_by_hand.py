@@ -127,7 +127,7 @@ def test_the_accepted_path_of_a_tree(monkeypatch, beams, path) -> None:
         drafts, "proposer", lambda *_: lambda hidden, tokens, longest: Beams(np.array([beams]))
     )
     monkeypatch.setattr(Agent, "remember", lambda self, query: None)
-    tree, found, kept = drafts.first_tree(agent(drafter=NANO, search=Search()), "x")
+    _, found, kept = drafts.first_tree(agent(drafter=NANO, search=Search()), "x")
     assert found.tolist() == [beams]
     assert kept == path
     with pytest.raises(InputError, match="a tree must be drafted"):

@@ -52,7 +52,7 @@ def product(m: int = 1) -> Op:
               gemm=Gemm(count=1, m=m, n=3, k=5))  # fmt: skip
 
 
-def run_of(op: Op, chip=CHIP, pins: tuple[int, int] = (0, 0)) -> TileRun:
+def run_of(op: Op, chip=CHIP, pins: tuple[int, int] = (0, 0), plan: Plan = PLAN) -> TileRun:
     call = Call(phase="decode", ops=(op,))
     program = Program(
         model="by hand", precision=Precision(weight_bits=4), n_input=1, n_output=2, batch=1,
@@ -60,7 +60,7 @@ def run_of(op: Op, chip=CHIP, pins: tuple[int, int] = (0, 0)) -> TileRun:
     )  # fmt: skip
     table, bench, calls = program_table(program), Bench(chip), []
     for made in table.calls:
-        tasks = bench.scheduled(made, vector_cycles(made.rows, chip), PLAN)
+        tasks = bench.scheduled(made, vector_cycles(made.rows, chip), plan)
         cycles, times = bench.time(tasks, made)
         calls.append(CallRun(table=made, plan=PLAN, cycles=cycles, overhead_cycles=OVERHEAD,
                              times=times))  # fmt: skip
@@ -155,6 +155,16 @@ def test_a_product_in_blocks_explained():
         ("  took 31 cycles (0.062 us), from 0 to 31 of its call; it waited for its start 20, "
          "the matrix engine 8, the vector engine 3"),
     ]  # fmt: skip
+
+
+def test_the_largest_piece_is_explained():
+    """Nine columns of 5 B in pieces of four, four and one; scales of 36 B come with the first."""
+    op = product()
+    weight = Tensor(name="up.weight", shape=(9, 5), bits=8, role="weight")
+    wider = replace(op, inputs=(op.inputs[0], weight), gemm=Gemm(count=1, m=1, n=9, k=5))
+    lines = explain(run_of(wider, plan=PLAN._replace(piece_bytes=20)), "decoder.0.mlp.up")
+    assert "  dma_in: 3 tasks, 24 cycles; the largest (weights) 11 cycles" in lines
+    assert "    = 5 + 56 B x 500,000,000 Hz / 5,000,000,000 B/s" in lines
 
 
 def test_the_last_call_is_explained_unless_another_is_asked_for():

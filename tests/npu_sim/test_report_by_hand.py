@@ -206,7 +206,7 @@ def test_a_budget_of_nothing_is_refused_and_so_is_what_no_engine_can_do():
     program = record_request(tiny(), 3, 2, Precision())
     for name in ("budget_ms", "budget_mb"):
         with pytest.raises(WorkloadError, match=f"{name} must be a positive number"):
-            simulate_program(program, CHIP, **{name: 0.0})
+            simulate_program(program, CHIP, fidelity="roofline", **{name: 0.0})
     missing = CHIP.with_value("unsupported_ops", "softmax")
     for fidelity in ("roofline", "tile"):
         with pytest.raises(UnsupportedError, match="softmax"):

@@ -1,24 +1,13 @@
-"""The ground: where arrays start, where compiled code is kept, and what a mistake looks like."""
+"""The ground: where compiled code is kept, and what a mistake looks like."""
 
 import sys
 
-import numpy as np
 import pytest
 import typer
 
 from mu_ref.command_line import run_app
 from mu_ref.errors import ConfigError, InputError, check_choice
 from mu_ref.files import cache_folder
-from mu_ref.memory import aligned
-
-
-@pytest.mark.parametrize(("shape", "dtype"), [((3, 5), "f4"), ((7,), "i2"), ((0,), "u1")])
-def test_arrays_start_at_a_cache_line(shape, dtype) -> None:
-    for _ in range(20):  # NumPy's own start at any 16 bytes
-        array = aligned(shape, dtype)
-        assert array.ctypes.data % 64 == 0
-        assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
-        assert not array.any()
 
 
 def test_code_is_kept_below_a_name_of_all_its_sources(tmp_path, monkeypatch) -> None:

@@ -219,7 +219,7 @@ def test_the_base_of_angles_by_hand() -> None:
 def test_a_cache_keeps_its_first_slots_and_the_chosen_ones() -> None:
     keys = np.arange(2 * 1 * 5 * 2, dtype=np.float64).reshape(2, 1, 5, 2)
     cache = Cache([LayerCache(keys, -keys)], np.array([[5, 6, 7, 8, 9], [4, 3, 2, 1, 0]]),
-                  np.array([[True] * 5, [True, True, True, True, False]]))  # fmt: skip
+                  np.ones((2, 5), bool))  # fmt: skip
     cache.positions = np.array([[0, 1, 2, 2, 3], [0, 1, 2, 3, 3]])
     index, kept = np.array([[3, 4], [3, 4]]), np.array([[True, True], [True, False]])
     cache.keep(ReferenceOps({}, np.float64), 2, index, kept)
@@ -248,3 +248,21 @@ def test_drafts_that_are_placed_score_as_the_texts_that_they_continue(factor: fl
     for text, at in (([1, 7, 9, 20], 0), ([1, 7, 9, 30], 1), ([1, 7, 9, 30, 31], 2)):
         hidden = stack_by_formula(model, weights, "decoder", text, 5, [])[-1]
         np.testing.assert_allclose(got[0, at], hidden, rtol=1e-9, atol=1e-9)
+
+
+def test_a_row_that_grows_is_turned_anew_and_a_row_that_ends_is_not() -> None:
+    """NTK: with its fourth token a row passes the base length of three; the other stays at two."""
+    model = replace(tiny(rope_ntk_factor=2.0, rope_base_len=3), encoder=None)
+    weights = random_weights(model, 1)
+    ops, cache = ReferenceOps(weights, np.float64), Cache.empty(2, 2)
+    tokens = np.array([[1, 7, 9, 20], [1, 8, 30, 40]])
+    valid = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    first = decode(ops, model, tokens[:, :3], valid[:, :3], None, cache)
+    then = decode(ops, model, tokens[:, 3:], valid[:, 3:], None, cache)
+    assert (first.shape, then.shape) == ((2, 3, 16), (2, 1, 16))
+    for got, row, text in ((first[0], 0, [1, 7, 9]), (first[1, :2], 1, [1, 8])):
+        expected = stack_by_formula(model, weights, "decoder", text, len(text), [])
+        np.testing.assert_allclose(got[: len(text)], expected, rtol=1e-9, atol=1e-9)
+        assert cache.theta[row] == pytest.approx([1e4 * (2 * 4 / 3 - 1) ** 2, 1e4][row])
+    last = stack_by_formula(model, weights, "decoder", [1, 7, 9, 20], 4, [])[-1]
+    np.testing.assert_allclose(then[0, 0], last, rtol=1e-9, atol=1e-9)

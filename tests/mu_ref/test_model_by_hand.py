@@ -28,7 +28,7 @@ MODELS = {
     "plus one, before only": tiny(norm_kind="rms_plus_one", norm_placement="pre", activation="relu",
                                   windowed_layers=(False, True), window=1),
     "gated, padded": replace(
-        tiny(gated=True, activation="gelu", rope_length="padded", mlp_bias=False),
+        tiny(gated=True, activation="gelu", rope_length="padded", mlp_bias=False), head_bias=True,
         shared_embedding=False, encoder_vocab_size=50),
 }  # fmt: skip
 

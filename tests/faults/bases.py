@@ -74,27 +74,31 @@ BASES = {
 
 SLOW = ("mu-ref warm-up", "npu-sim headline")  # seconds: nothing is varied that is not refused
 
-_DRAFTER = ("--drafter", "drafter.safetensors")
-_COMPANIONS = {  # what an option needs beside it to act
+_DRAFTS = ("--drafter", "drafter.safetensors")
+_PRODUCTS = ("--csv", "products.csv", "--out", "new.csv")
+_OTHERS = {  # where an option acts only beside others, or in place of some
     "mu-ref ask": {
-        "--beam-width": _DRAFTER, "--draft-len": _DRAFTER, "--budget-ms": ("--npu", "teaching-npu"),
-        "--npu-model": ("--npu", "teaching-npu"),
-        "--execute": ("--npu", "teaching-npu", "--scheme", "w8a16",
-                      "--weights", "nano-w8a16.safetensors"),
+        "--beam-width": (*BASES["mu-ref ask"].arguments, *_DRAFTS),
+        "--draft-len": (*BASES["mu-ref ask"].arguments, *_DRAFTS),
+        "--budget-ms": (*BASES["mu-ref ask"].arguments, "--npu", "teaching-npu"),
+        "--npu-model": (*BASES["mu-ref ask"].arguments, "--npu", "teaching-npu"),
+        "--execute": ("bluetooth off", "--weights", "nano-w8a16.safetensors", "--scheme", "w8a16",
+                      "--npu", "teaching-npu"),
     },
-    "mu-ref generate": {"--beam-width": _DRAFTER, "--draft-len": _DRAFTER, "--tree": _DRAFTER},
-    "npu-sim systolic": {"--seed": ("--fidelity", "cycle")},
-    "mu-ref quantize": {"--aimet": ("--encodings", "new.json")},
-    "npu-sim solve": {
-        "--target-tok-s": ("--target-latency-ms", None),
-        "--target-ttft-ms": ("--target-latency-ms", None),
+    "mu-ref generate": {
+        name: (*BASES["mu-ref generate"].arguments, *_DRAFTS)
+        for name in ("--beam-width", "--draft-len", "--tree")
     },
+    "mu-ref quantize": {
+        "--aimet": (*BASES["mu-ref quantize"].arguments, "--encodings", "new.json"),
+    },
+    "npu-sim systolic": {
+        "--seed": (*BASES["npu-sim systolic"].arguments, "--fidelity", "cycle"),
+        "--csv": _PRODUCTS, "--out": _PRODUCTS,
+    },
+    "npu-sim run": {"--model-json": SHORT, "--hf-config": SHORT},
+    "npu-sim solve": {"--target-tok-s": ("tiny", *SHORT), "--target-ttft-ms": ("tiny", *SHORT)},
 }  # fmt: skip
-
-
-def _needed(command: str, option: str) -> tuple[str | None, ...]:
-    """What an option needs beside it: name, value, name, value; without a name whose value is None."""
-    return _COMPANIONS.get(command, {}).get(option, ())
 
 
 def base_of(command: Command) -> Base:
@@ -113,13 +117,8 @@ def with_value(command: Command, name: str, *values: str) -> tuple[str, ...]:
     Returns:
         Arguments; values are joined to options by "=", so that they may begin with a dash.
     """
-    arguments = list(base_of(command).arguments)
-    parameter = command.find(name)
-    pairs = list(_needed(command.name, name))
-    for option, value in zip(pairs[::2], pairs[1::2], strict=True):
-        arguments = _without(arguments, str(option), command)
-        if value is not None:
-            arguments += [str(option), value]
+    base = _OTHERS.get(command.name, {}).get(name, base_of(command).arguments)
+    arguments, parameter = list(base), command.find(name)
     if not parameter.is_option:
         return tuple(_with_argument(command, arguments, name, values[0]))
     arguments = _without(arguments, name, command)

@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace, place: Path) -> int:
     boxes = Boxes(make_samples(place / "samples"), options.processes)
     started = time.monotonic()
     try:
-        verdicts = list(_judged(boxes, cases))
+        verdicts = list(_judged(boxes, cases, options.report))
     finally:
         boxes.close()
     bad = [v for v in verdicts if v.column in BAD]
@@ -85,16 +85,19 @@ def _run(options: argparse.Namespace, place: Path) -> int:
     print(f"\n{len(verdicts):,} cases in {time.monotonic() - started:.0f} s")
     if bad:
         print(f"\n{text}")
-    if options.report:
-        options.report.write_text(text + "\n", "utf-8", "backslashreplace")
     return 1 if bad else 0
 
 
-def _judged(boxes: Boxes, cases: list[Case]) -> Iterator[Verdict]:
+def _judged(boxes: Boxes, cases: list[Case], report: Path | None) -> Iterator[Verdict]:
     n_bad = 0
+    if report is not None:
+        report.write_text("")
     for number, (case, outcome) in enumerate(boxes.run(cases), 1):
         verdict = judge(case, outcome)
         n_bad += verdict.column in BAD
+        if verdict.column in BAD and report is not None:
+            with report.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"[{case.command}] {verdict.report()}\n\n")
         if number % 50 == 0 or number == len(cases):
             print(f"\r{number:,} of {len(cases):,}, {n_bad} bad", end="", file=sys.stderr)
         yield verdict

@@ -16,7 +16,7 @@ CLEAN, WANTED, TRACEBACK, QUIET, HUNG, LOST = (
 BAD = (TRACEBACK, QUIET, HUNG, LOST)
 COLUMNS = (CLEAN, WANTED, *BAD)
 MISTAKE = 2
-SOON_S = 8.0  # of a processor; a mistake is said before the work
+SOON_S = 4.0  # of a processor; a mistake is said before the work
 _LEFT = re.compile(r"\.part$|^left ")
 
 

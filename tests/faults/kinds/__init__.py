@@ -4,10 +4,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 
 from ..case import Case
-from . import numbers
+from . import damaged, environment, fields, flags, jsons, numbers, outputs, tables, tensors, texts
 
 __all__ = ["KINDS"]
 
 KINDS: Mapping[str, Callable[[random.Random], Iterator[Case]]] = {
-    "numbers": numbers.cases,
-}
+    "numbers": numbers.cases, "texts": texts.cases, "flags": flags.cases, "json": jsons.cases,
+    "outputs": outputs.cases, "damaged": damaged.cases, "fields": fields.cases,
+    "tables": tables.cases, "tensors": tensors.cases, "environment": environment.cases,
+}  # fmt: skip

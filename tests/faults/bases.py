@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .commands import Command
 
-__all__ = ["SLOW", "BASES", "Base", "base_of", "with_value"]
+__all__ = ["SLOW", "BASES", "Base", "base_of", "arguments_with", "split", "with_value"]
 
 NANO = ("--weights", "nano.safetensors")
 SHORT = ("--input", "4", "--output", "2")
@@ -125,6 +125,13 @@ def with_value(command: Command, name: str, *values: str) -> tuple[str, ...]:
     if parameter.kind == "flag":
         return (*arguments, *(values or (name,)))
     return (*arguments, *(f"{name}={value}" for value in values))
+
+
+def arguments_with(
+    command: Command, arguments: list[str], option: str, value: str
+) -> list[str]:  # fmt: skip
+    """Return arguments with another value of an option."""
+    return [*_without(arguments, option, command), f"{option}={value}"]
 
 
 def _without(arguments: list[str], option: str, command: Command) -> list[str]:

@@ -12,12 +12,13 @@ import select
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +26,7 @@ from .case import Case, Outcome
 from .commands import app_of
 from .warm import warm
 
-__all__ = ["ROOT", "Boxes", "state_of"]
+__all__ = ["ROOT", "Boxes", "ended", "started", "state_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 8 * 2**30  # bytes of addresses that a case may have
@@ -92,13 +93,14 @@ class Boxes:
         box = self.place / f"{self.count:05d}"
         box.mkdir()
         (box / "tmp").mkdir()
+        (box / "samples").symlink_to(self.samples.resolve())
         self.prepared(case, box / "work")
         before = state_of(box / "work") | packages_state()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _child(case, box)
+            _child(case, box / "work", box)
         return _Run(case, pid, box, before, time.monotonic() + WALL_FACTOR * case.seconds)
 
     def _finish(self, run: _Run, *, stopped: bool) -> Outcome:
@@ -112,14 +114,15 @@ class Boxes:
         if code == -signal.SIGXCPU:
             code = None
         out, err = (_read(run.box / name) for name in ("out", "err"))
-        changed = _changes(run.before, state_of(run.folder) | packages_state())
+        after = state_of(run.folder) | packages_state()
+        changed = _changes(run.before, after)
+        files = {name: text for name, text in after.items() if run.before.get(name) != text}
         changed += [f"left {path.name} in the temporary folder" for path in _left(run.box)]
-        outcome = Outcome(code, out, err, used.ru_utime + used.ru_stime, tuple(changed))
+        outcome = Outcome(code, out, err, used.ru_utime + used.ru_stime, tuple(changed), files)
         if run.case.after is not None and outcome.code in run.case.codes:
             complaint = run.case.after(run.folder, outcome)
             if complaint:
-                outcome = Outcome(code, out, f"{err}\nCOMPLAINT: {complaint}", outcome.cpu_s,
-                                  outcome.changed)  # fmt: skip
+                outcome = replace(outcome, err=f"{err}\nCOMPLAINT: {complaint}")
         _removed(run.box)
         return outcome
 
@@ -129,6 +132,10 @@ def _left(box: Path) -> list[Path]:
 
 
 def _removed(box: Path) -> None:
+    mounts = Path("/proc/mounts").read_text(encoding="utf-8")
+    for line in mounts.splitlines():
+        if line.split()[1].startswith(f"{box}/"):
+            subprocess.run(["umount", "-l", line.split()[1]], check=False)
     for path in (box, *box.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):
@@ -179,23 +186,46 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return changes
 
 
-def _child(case: Case, box: Path) -> NoReturn:
+def started(case: Case, folder: Path, logs: Path) -> int:
+    """Begin a command in a folder, beside whatever a case does; return its process."""
+    logs.mkdir(exist_ok=True)
+    (logs / "tmp").mkdir(exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _child(case, folder, logs)
+    return pid
+
+
+def ended(pid: int, *, kill: bool = False) -> int:
+    """Wait for a command that was begun, or kill it; return its exit code."""
+    if kill:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _child(case: Case, folder: Path, box: Path) -> NoReturn:
     """Become the program, in a process of its own."""
     code = 70
     try:
         os.setsid()
-        os.chdir(box / "work")
+        os.chdir(folder)
         _redirect(case, box)
         seconds = int(case.seconds) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if case.file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (case.file_bytes, case.file_bytes))
         changes = {"TMPDIR": str(box / "tmp"), **case.environment}
         for name, value in changes.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
-                os.environ[name] = value
+                os.environ[name] = value.replace("{folder}", str(folder))
         tempfile.tempdir = None
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if case.alone:

@@ -22,7 +22,8 @@ class Outcome:
     out: str
     err: str
     cpu_s: float
-    changed: tuple[str, ...] = ()  # "made x", "changed x", "removed x", "mode of x", ...
+    changed: tuple[str, ...] = ()  # "made x", "changed x", "removed x"
+    files: Mapping[str, str] = field(default_factory=dict)  # {what was made or changed: its state}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,7 @@ class Case:
     after: Callable[[Path, Outcome], str] | None = None  # complaint about a run that was done
     environment: Mapping[str, str | None] = field(default_factory=dict)  # None: not set
     stdout: str = ""  # a file to write to instead of being read: "/dev/full"; "closed"; "broken pipe"
+    file_bytes: int | None = None  # no file may grow beyond: a disk that is full
     alone: bool = False  # in a process of its own, not in a fork of one that is warm
     seconds: float = 6.0  # of a processor, until it counts as hung
 

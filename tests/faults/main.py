@@ -11,9 +11,12 @@ from pathlib import Path
 
 from .boxes import Boxes
 from .case import Case
-from .kinds import KINDS
+from .kinds import KINDS, SEVERAL_RUNS
+from .mutate import drawn
 from .samples import make_samples
 from .verdict import BAD, Verdict, judge, table
+
+MOST = 450  # cases of a kind, unless --all, --kind or --command asks for all of them
 
 __all__ = ["chosen_cases", "main"]
 
@@ -35,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sample", type=int, help="so many cases, drawn from all")
+    parser.add_argument("--all", action="store_true", help=f"more than {MOST} of a kind")
     parser.add_argument("--list", action="store_true", help="only print the command lines")
     parser.add_argument("--keep", type=Path, help="folder for the folders of bad cases")
     parser.add_argument("--report", type=Path, help="also write the bad cases to this file")
@@ -42,18 +46,35 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def chosen_cases(
-    kinds: list[str], commands: list[str], seed: int, sample: int | None
+    kinds: list[str],
+    commands: list[str],
+    seed: int,
+    sample: int | None,
+    *,
+    most: int | None = None,
+    alone: bool = True,
 ) -> list[Case]:
-    """Return the cases of a run; equal for equal arguments."""
-    rng = random.Random(seed)
-    found = [
-        case
-        for name, make in KINDS.items()
-        if not kinds or name in kinds
-        for case in make(random.Random(f"{seed} {name}"))
-        if not commands or case.command in commands
-    ]
-    return found if sample is None else _sample(found, sample, rng)
+    """Return the cases of a run; equal for equal arguments.
+
+    Args:
+        kinds: their names; all if there are none.
+        commands: their names; all if there are none.
+        seed: of what is drawn.
+        sample: so many of them; all without.
+        most: of each kind.
+        alone: also those that take a process of their own, or several runs.
+    """
+    found: list[Case] = []
+    for name, make in KINDS.items():
+        if (kinds and name not in kinds) or (name in SEVERAL_RUNS and not alone):
+            continue
+        rng = random.Random(f"{seed} {name}")
+        cases = [
+            case for case in make(rng)
+            if (not commands or case.command in commands) and (alone or not case.alone)
+        ]  # fmt: skip
+        found += cases if most is None else drawn(rng, cases, most)
+    return found if sample is None else _sample(found, sample, random.Random(seed))
 
 
 def _sample(cases: list[Case], n: int, rng: random.Random) -> list[Case]:
@@ -68,7 +89,10 @@ def _sample(cases: list[Case], n: int, rng: random.Random) -> list[Case]:
 
 
 def _run(options: argparse.Namespace, place: Path) -> int:
-    cases = chosen_cases(options.kind, options.command, options.seed, options.sample)
+    cases = chosen_cases(
+        options.kind, options.command, options.seed, options.sample,
+        most=None if options.all or options.kind or options.command else MOST,
+    )  # fmt: skip
     if options.list:
         for case in cases:
             print(f"{case.kind:<14}{case.expect:<9}{case.line()}" + f"  # {case.note}"[: 500])

@@ -218,9 +218,7 @@ def _child(case: Case, folder: Path, box: Path) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if case.file_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (case.file_bytes, case.file_bytes))
-        changes = {"TMPDIR": str(box / "tmp"), **case.environment}
+        changes = {"TMPDIR": str(box / "tmp"), "PYTHONUNBUFFERED": None, **case.environment}
         for name, value in changes.items():
             if value is None:
                 os.environ.pop(name, None)

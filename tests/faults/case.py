@@ -38,10 +38,10 @@ class Case:
     prepare: Callable[[Path], None] = NOTHING  # changes the folder before it is looked at
     note: str = ""  # what `prepare` does
     writes: tuple[str, ...] = ()  # names that may be made or changed if all goes well
+    leaves: tuple[str, ...] = ()  # names that may be made though it is refused
     after: Callable[[Path, Outcome], str] | None = None  # complaint about a run that was done
     environment: Mapping[str, str | None] = field(default_factory=dict)  # None: not set
     stdout: str = ""  # a file to write to instead of being read: "/dev/full"; "closed"; "broken pipe"
-    file_bytes: int | None = None  # no file may grow beyond: a disk that is full
     alone: bool = False  # in a process of its own, not in a fork of one that is warm
     seconds: float = 6.0  # of a processor, until it counts as hung
 

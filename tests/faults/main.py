@@ -121,7 +121,7 @@ def _judged(boxes: Boxes, cases: list[Case], report: Path | None) -> Iterator[Ve
         n_bad += verdict.column in BAD
         if verdict.column in BAD and report is not None:
             with report.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"[{case.command}] {verdict.report()}\n\n")
+                file.write(f"{verdict.report()}\n\n")
         if number % 50 == 0 or number == len(cases):
             print(f"\r{number:,} of {len(cases):,}, {n_bad} bad", end="", file=sys.stderr)
         yield verdict
@@ -130,7 +130,7 @@ def _judged(boxes: Boxes, cases: list[Case], report: Path | None) -> Iterator[Ve
 
 def _kept(boxes: Boxes, verdict: Verdict, folder: Path | None, number: int) -> str:
     """The report of a bad case; its folder as it was before, if it is to be kept."""
-    text = f"[{verdict.case.command}] {verdict.report()}"
+    text = verdict.report()
     if folder is not None:
         place = folder / f"{number:04d}"
         boxes.prepared(verdict.case, place)

@@ -31,7 +31,8 @@ class Verdict:
 
     def report(self) -> str:
         """What somebody needs to see it again."""
-        lines = [f"{self.column}: {self.reason}", f"    {self.case.line()}"]
+        where = f"[{self.case.command}, {self.case.kind}]"
+        lines = [f"{where} {self.column}: {self.reason}", f"    {self.case.line()}"]
         if self.case.note:
             lines.append(f"    where {self.case.note}")
         for name, text in (("out", self.outcome.out), ("err", self.outcome.err)):
@@ -81,13 +82,14 @@ def _refusal(outcome: Outcome) -> tuple[str, str]:
 
 def _lost(case: Case, outcome: Outcome) -> str:
     """What changed though it may not."""
-    may_write = case.writes if outcome.code in case.codes else ()
+    may_write = case.writes if outcome.code in case.codes else case.leaves
+    accepted = case.expect == REFUSED and outcome.code in case.codes  # made: it was asked for
     wrong = [
         change
         for change in outcome.changed
         if _LEFT.search(change)
         or change.startswith("removed ")
-        or not any(PurePath(change.split(" ", 1)[1]).match(name) for name in may_write)
+        or (not (accepted and change.startswith("made ")) and not any(PurePath(change.split(" ", 1)[1]).match(name) for name in may_write))
     ]
     return "; ".join(wrong[:5])
 

@@ -29,7 +29,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
 def reads(read: Input, value: str, kind: str, **more: object) -> Case:
     """A command that reads a file by another name, or the sample after a change."""
     command = commands()[read.command]
-    fields = {"writes": base_of(command).writes, "codes": (0, 1), **more}
+    fields = {"writes": (*base_of(command).writes, "new*"), "codes": (0, 1), **more}
     return Case(kind=kind, command=read.command,
                 arguments=with_value(command, read.option, read.form.format(value)),
                 **fields)  # type: ignore[arg-type]  # fmt: skip

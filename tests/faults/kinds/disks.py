@@ -5,13 +5,14 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from ..bases import BASES, with_value
 from ..boxes import ROOT, ended, started
-from ..case import DONE, SANE, Case, Outcome
+from ..case import DONE, REFUSED, SANE, Case, Outcome
 from ..commands import commands
 from ..files import outputs
 from .resume import RUNS, Run, equal_to_uninterrupted
@@ -22,42 +23,44 @@ CELLS = (*BASES["npu-sim systolic"].arguments, "--fidelity", "cycle", "--json")
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """Yield what is written to a disk that is full."""
+    """Yield what is written to a disk that is full; nothing where mounting is not allowed."""
+    if not _may_mount():
+        print("no full disk: mounting is not allowed here", file=sys.stderr)
+        return
     for output in outputs():
         if output.command == "npu-sim headline":
             continue
         command = commands()[output.command]
-        yield Case(
-            kind="full disk", command=output.command, file_bytes=60,
-            arguments=with_value(command, output.option, output.name),
-            note="no file may have more than 60 bytes (ulimit -f)",
-            stdout="/dev/null",
-        )  # fmt: skip
-        name = f"small/{output.name}"
-        yield Case(
-            kind="full disk", command=output.command, prepare=_small,
-            arguments=with_value(command, output.option, name), expect=SANE,
-            note="small is a file system of 8 KiB", writes=("small/*",),
-        )  # fmt: skip
-    for run in RUNS.values():
-        yield run.case("full disk", resumed=False, prepare=_sweep_spec, file_bytes=60,
-                       stdout="/dev/null", note="no file may have more than 60 bytes")  # fmt: skip
+        for size in ("4k", "8k"):
+            yield Case(
+                kind="full disk", command=output.command, prepare=partial(_small, size),
+                arguments=with_value(command, output.option, f"small/{output.name}"),
+                expect=REFUSED if size == "4k" else SANE, leaves=("new*",),
+                note=f"small is a file system of {size}", writes=("small/*", "small/*/*", "new*"),
+            )  # fmt: skip
+
+
+def _may_mount() -> bool:
+    with tempfile.TemporaryDirectory() as place:
+        return _mounted(Path(place), "4k") and not subprocess.run(["umount", place]).returncode
+
+
+def _mounted(folder: Path, size: str) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    return not subprocess.run(command, check=False, capture_output=True).returncode
+
+
+def _small(size: str, folder: Path) -> None:
+    (folder / "small").mkdir()
+    _mounted(folder / "small", size)
+    if size == "4k":
+        (folder / "small/full").write_bytes(bytes(4096))
 
 
 def _sweep_spec(folder: Path) -> None:
     from .resume import SWEEP
 
     (folder / "sweep.toml").write_text(SWEEP)
-
-
-def _small(folder: Path) -> None:
-    (folder / "small").mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8k", "none", str(folder / "small")],
-        check=False, capture_output=True,
-    )  # fmt: skip
-    if done.returncode:  # mounting is not allowed: `ulimit` above tries the same
-        (folder / "small/mounting-is-not-allowed-here").touch()
 
 
 def together(rng: random.Random) -> Iterator[Case]:

@@ -58,6 +58,8 @@ def _of_text(command: Command, parameter: Parameter, form: str) -> Iterator[Case
     if command.name not in BASES:
         return
     for value in (*NEVER, *NEVER_WHOLE, *PERHAPS):
+        if value == "1,5" and command.name.endswith("speculate"):
+            continue  # several are right there
         refused = value in NEVER or (value in NEVER_WHOLE and form != "4={}")
         if command.name in SLOW and not refused:
             continue

@@ -22,13 +22,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+import mu_ref
+
 from .case import Case, Outcome
 from .commands import app_of
 from .warm import warm
 
 __all__ = ["ROOT", "Boxes", "ended", "started", "state_of"]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(mu_ref.__file__).resolve().parent.parent  # of the programs that are tried
 MEMORY = 8 * 2**30  # bytes of addresses that a case may have
 WALL_FACTOR = 6  # other work on the machine makes seconds longer than those of a processor
 MOST_SHOWN = 20_000  # characters of output that are kept

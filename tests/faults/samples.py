@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .boxes import ROOT, Boxes
+from .boxes import Boxes
 from .case import DONE, Case
 
-__all__ = ["make_samples"]
+__all__ = ["PARITY", "make_samples"]
+
+PARITY = Path(__file__).resolve().parents[1] / "parity/data"
 
 QUERIES = (
     ("turn bluetooth off", "set(bluetooth, off)"), ("wifi on", "set(wifi, on)"),
@@ -100,11 +102,10 @@ def make_samples(folder: Path) -> Path:
 
 
 def _checkpoints(folder: Path) -> None:
-    parity = ROOT / "tests/parity/data"
     for name, source in (("mu", "microsoft-mu-mha"), ("t5gemma", "t5gemma-plain")):
         (folder / name).mkdir()
         for file in ("config.json", "model.safetensors"):
-            shutil.copyfile(parity / source / file, folder / name / file)
+            shutil.copyfile(PARITY / source / file, folder / name / file)
     np.savez(
         folder / "ids.npz", encoder_input_ids=np.array([[5, 6, 7]]),
         decoder_input_ids=np.array([[1, 3]]), encoder_attention_mask=np.array([[1, 1, 0]]),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..boxes import ROOT
 from ..case import REFUSED, SANE, Case
 from ..files import Input
 from ..mutate import (
@@ -21,7 +20,7 @@ from ..mutate import (
     with_pair,
     without,
 )
-from ..samples import ACCEPTANCE, LLAMA, MODELS, QUERIES
+from ..samples import ACCEPTANCE, LLAMA, MODELS, PARITY, QUERIES
 from .damaged import reads, rewritten
 
 __all__ = ["cases", "field_changes"]
@@ -70,7 +69,7 @@ def _replaced(new: bytes, _: bytes) -> bytes:
 def _files() -> list[_File]:
     models, llama = Input("npu-sim run", "--model-json", "models.json", "{}#small"), LLAMA
     mu, t5gemma = (
-        json.loads((ROOT / "tests/parity/data" / name / "config.json").read_text())
+        json.loads((PARITY / name / "config.json").read_text())
         for name in ("microsoft-mu-mha", "t5gemma-plain")
     )
     folder = [Input("mu-ref forward", "folder", name) for name in ("mu", "t5gemma")]

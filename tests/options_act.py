@@ -39,8 +39,9 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--aimet": ("2.0.0", "--encodings new.json"), "--worst": "3", "--json": "",
     },
     "mu-ref generate": {
-        "query": "wifi on please", "--drafter": "drafter.safetensors", "--beam-width": ("2", _DRAFTS),
-        "--draft-len": ("1", _DRAFTS), "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
+        "query": "wifi on please", "--drafter": "drafter.safetensors",
+        "--beam-width": ("2", _DRAFTS), "--draft-len": ("1", _DRAFTS),
+        "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
         "--tree": ("new.png", _DRAFTS), "--json": "",
     },
     "mu-ref train-drafter": {

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -51,6 +52,11 @@ def seen(answer: Answer, command: str) -> tuple[Any, ...]:
     return answer.code, out, bool(err), dict(answer.files)
 
 
+@cache
+def _unchanged(programs: Programs, name: str, arguments: tuple[str, ...]) -> Answer:
+    return programs.run(name, arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "option"), ENTRIES, ids=lambda text: text)
 def test_an_option_changes_something_or_is_refused(
@@ -74,8 +80,27 @@ def test_an_option_changes_something_or_is_refused(
         names = [p.name for p in command.parameters if not p.is_option]
         at = names.index(option)
         changed = [*options, "--", *given[:at], value, *given[at + 1 :]]
-    before = programs.run(name, [*options, "--", *given])
+    before = _unchanged(programs, name, (*options, "--", *given))
     assert before.code == 0, f"{name} {options} {given}: {before.err}"
     after = programs.run(name, changed)
     assert after.code in (0, 2, 3), f"{name} {changed}: {after.err}"
     assert after.code == 2 or seen(before, name) != seen(after, name), f"{changed} changes nothing"
+
+
+def test_an_answer_is_priced_in_the_arithmetic_that_computed_it(programs: Programs) -> None:
+    prices = []
+    for scheme in ("w8a16", "w8a8"):
+        weights = f"nano-{scheme}.safetensors"
+        more = ["--scheme", scheme, "--weights", weights, "--npu", "hexagon-x-elite", "--json"]
+        answer = programs.run("mu-ref ask", ["bluetooth off", *more])
+        assert answer.code == 0, answer.err
+        prices.append(json.loads(answer.out)["npu"]["precision"])
+    assert prices[0] != prices[1]
+
+
+def test_a_sweep_prices_the_head_that_run_prices(programs: Programs) -> None:
+    arguments = ["tiny", "--npu", "teaching-npu", "--input", "4", "--output", "2",
+                 "--fidelity", "roofline", "--weight-bits", "16", "--json"]  # fmt: skip
+    run = json.loads(programs.run("npu-sim run", arguments).out)
+    solved = programs.run("npu-sim sensitivity", ["sixteen.toml", "--json"])
+    assert json.loads(solved.out)["base"] == pytest.approx(run["latency_ms"])

@@ -12,11 +12,13 @@ are any.
 
 import os
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where pytest finds it too
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before NumPy: a fork must not miss its threads
 
-from .main import main  # noqa: E402
+from faults.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,9 +5,9 @@ A command without an entry fails at once, so that a new one is tried too.
 
 from dataclasses import dataclass
 
-from .commands import Command
+from faults.commands import Command
 
-__all__ = ["SLOW", "BASES", "Base", "base_of", "arguments_with", "split", "with_value"]
+__all__ = ["BASES", "SLOW", "Base", "arguments_with", "base_of", "split", "with_value"]
 
 NANO = ("--weights", "nano.safetensors")
 SHORT = ("--input", "4", "--output", "2")
@@ -85,10 +85,9 @@ _OTHERS = {  # where an option acts only beside others, or in place of some
         "--execute": ("bluetooth off", "--weights", "nano-w8a16.safetensors", "--scheme", "w8a16",
                       "--npu", "teaching-npu"),
     },
-    "mu-ref generate": {
-        name: (*BASES["mu-ref generate"].arguments, *_DRAFTS)
-        for name in ("--beam-width", "--draft-len", "--tree")
-    },
+    "mu-ref generate": dict.fromkeys(
+        ("--beam-width", "--draft-len", "--tree"), (*BASES["mu-ref generate"].arguments, *_DRAFTS)
+    ),
     "mu-ref quantize": {
         "--aimet": (*BASES["mu-ref quantize"].arguments, "--encodings", "new.json"),
     },

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import mu_ref
-
-from .case import Case, Outcome
-from .commands import app_of
-from .warm import warm
+from faults.case import Case, Outcome
+from faults.commands import app_of
+from faults.warm import warm
 
 __all__ = ["ROOT", "Boxes", "ended", "started", "state_of"]
 

@@ -41,7 +41,9 @@ class Case:
     leaves: tuple[str, ...] = ()  # names that may be made though it is refused
     after: Callable[[Path, Outcome], str] | None = None  # complaint about a run that was done
     environment: Mapping[str, str | None] = field(default_factory=dict)  # None: not set
-    stdout: str = ""  # a file to write to instead of being read: "/dev/full"; "closed"; "broken pipe"
+    stdout: str = (
+        ""  # a file to write to instead of being read: "/dev/full"; "closed"; "broken pipe"
+    )
     alone: bool = False  # in a process of its own, not in a fork of one that is warm
     seconds: float = 6.0  # of a processor, until it counts as hung
 
@@ -57,7 +59,9 @@ class Case:
             for name, value in self.environment.items()
         ]
         before = f"env {' '.join(set_before)} " if set_before else ""
-        behind = {"": "", "closed": " >&-", "broken pipe": " | true"}.get(self.stdout, f" > {self.stdout}")
+        behind = {"": "", "closed": " >&-", "broken pipe": " | true"}.get(
+            self.stdout, f" > {self.stdout}"
+        )
         return before + " ".join(_quoted(word) for word in self.words) + behind
 
 

@@ -1,4 +1,4 @@
-"""Which options of which commands name files: what is read, in which format, and what is written."""
+"""Which options of which commands name files: what is read, and what is written."""
 
 from dataclasses import dataclass
 

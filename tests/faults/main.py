@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .boxes import Boxes
-from .case import Case
-from .kinds import KINDS, SEVERAL_RUNS
-from .mutate import drawn
-from .samples import make_samples
-from .verdict import BAD, Verdict, judge, table
+from faults.boxes import Boxes
+from faults.case import Case
+from faults.kinds import KINDS, SEVERAL_RUNS
+from faults.kinds.resume import kills
+from faults.mutate import drawn
+from faults.samples import make_samples
+from faults.verdict import BAD, Verdict, judge, table
 
 MOST = 450  # cases of a kind, unless --all, --kind or --command asks for all of them
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sample", type=int, help="so many cases, drawn from all")
+    parser.add_argument("--kills", type=int, help="only this: so many kills of each long command")
     parser.add_argument("--all", action="store_true", help=f"more than {MOST} of a kind")
     parser.add_argument("--list", action="store_true", help="only print the command lines")
     parser.add_argument("--keep", type=Path, help="folder for the folders of bad cases")
@@ -89,13 +91,16 @@ def _sample(cases: list[Case], n: int, rng: random.Random) -> list[Case]:
 
 
 def _run(options: argparse.Namespace, place: Path) -> int:
-    cases = chosen_cases(
-        options.kind, options.command, options.seed, options.sample,
-        most=None if options.all or options.kind or options.command else MOST,
-    )  # fmt: skip
+    if options.kills is None:
+        cases = chosen_cases(
+            options.kind, options.command, options.seed, options.sample,
+            most=None if options.all or options.kind or options.command else MOST,
+        )  # fmt: skip
+    else:
+        cases = list(kills(random.Random(options.seed), options.kills))
     if options.list:
         for case in cases:
-            print(f"{case.kind:<14}{case.expect:<9}{case.line()}" + f"  # {case.note}"[: 500])
+            print(f"{case.kind:<14}{case.expect:<9}{case.line()}" + f"  # {case.note}"[:500])
         return 0
     boxes = Boxes(make_samples(place / "samples"), options.processes)
     started = time.monotonic()

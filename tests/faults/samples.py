@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .boxes import Boxes
-from .case import DONE, Case
+from faults.boxes import Boxes
+from faults.case import DONE, Case
 
 __all__ = ["PARITY", "make_samples"]
 
@@ -84,7 +84,8 @@ def make_samples(folder: Path) -> Path:
     lines = [json.dumps({"query": q, "call": c}) + "\n" for q, c in QUERIES]
     texts = {
         "queries.jsonl": "".join(lines), "two.jsonl": "".join(lines[:2]),
-        "scenario.toml": SCENARIO, "sweep.toml": SWEEP, "models.json": json.dumps(MODELS, indent=1),
+        "scenario.toml": SCENARIO, "sixteen.toml": SCENARIO.replace("= 8", "= 16"),
+        "sweep.toml": SWEEP, "models.json": json.dumps(MODELS, indent=1),
         "cases.csv": CASES, "products.csv": PRODUCTS, "acceptance.jsonl": ACCEPTANCE,
     }  # fmt: skip
     for name, text in texts.items():
@@ -126,12 +127,14 @@ def _small_models(folder: Path) -> None:
     weights = initial_weights(model, rng, 0.3)
     halves = {name: array.astype(np.float16) for name, array in weights.items()}
     save_weights(folder / "nano.safetensors", model, halves, {"made": "random"})
-    drafter = DrafterConfig(d_model=16, vocab_size=model.vocab_size, d_exit=16, n_blocks=1, rnn=True)
+    drafter = DrafterConfig(
+        d_model=16, vocab_size=model.vocab_size, d_exit=16, n_blocks=1, rnn=True
+    )
     save_drafter(folder / "drafter.safetensors", drafter, initial_drafter(drafter, rng), {})
 
 
 def _made_by_commands(boxes: Boxes, folder: Path) -> None:
-    from .bases import BASES
+    from faults.bases import BASES
 
     quantize = BASES["mu-ref quantize"].arguments
     w8a16, w8a8, w4a16 = (
@@ -145,7 +148,11 @@ def _made_by_commands(boxes: Boxes, folder: Path) -> None:
         ("mu-ref quantize", w8a8, ("nano-w8a8.safetensors",)),
         ("mu-ref quantize", w4a16, ("nano-w4a16.safetensors",)),
         ("mu-ref quantize-drafter", drafter, ("new.safetensors",)),
-        ("npu-sim run", (*BASES["npu-sim run"].arguments, "--trace", "trace.json"), ("trace.json",)),
+        (
+            "npu-sim run",
+            (*BASES["npu-sim run"].arguments, "--trace", "trace.json"),
+            ("trace.json",),
+        ),
         ("npu-sim hardware show", ("teaching-npu", "--toml"), ("npu.toml",)),
     ):
 

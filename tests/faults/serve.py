@@ -17,6 +17,7 @@ from typing import Any
 __all__ = ["Answer", "Programs"]
 
 ROOT = Path(__file__).resolve().parents[2]
+PATHS = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -37,8 +38,8 @@ class Programs:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.serve"], cwd=ROOT, text=True,
-            env={**os.environ, **dict.fromkeys(THREADS, "1")},
+            [sys.executable, "-m", "faults.serve"], cwd=ROOT, text=True,
+            env={**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": PATHS},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
@@ -58,10 +59,12 @@ class Programs:
 
     def close(self) -> None:
         self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.stdout.close()  # type: ignore[union-attr]
         self.process.wait(60)
 
     def _ask(self, question: dict[str, Any]) -> Any:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
@@ -69,8 +72,8 @@ class Programs:
 
 def main() -> None:
     """Answer questions until there are none."""
-    from .boxes import Boxes
-    from .samples import make_samples
+    from faults.boxes import Boxes
+    from faults.samples import make_samples
 
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # nothing else gets between the answers
@@ -79,7 +82,9 @@ def main() -> None:
         try:
             for line in sys.stdin:
                 question = json.loads(line)
-                answer = _sampled(boxes, **question) if "sample" in question else _run(boxes, question)
+                answer = (
+                    _sampled(boxes, **question) if "sample" in question else _run(boxes, question)
+                )
                 answers.write(json.dumps(answer) + "\n")
                 answers.flush()
         finally:
@@ -87,9 +92,9 @@ def main() -> None:
 
 
 def _run(boxes: Any, question: dict[str, Any]) -> dict[str, Any]:
-    from .case import SANE, Case
-    from .kinds.jsons import strict_json
-    from .verdict import judge
+    from faults.case import SANE, Case
+    from faults.kinds.jsons import strict_json
+    from faults.verdict import judge
 
     if question.pop("json", False):
         question["after"] = strict_json
@@ -104,8 +109,8 @@ def _run(boxes: Any, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sampled(boxes: Any, sample: int, seed: int) -> list[str]:
-    from .main import chosen_cases
-    from .verdict import BAD, judge
+    from faults.main import chosen_cases
+    from faults.verdict import BAD, judge
 
     cases = chosen_cases([], [], seed, sample, alone=False)
     verdicts = [judge(case, outcome) for case, outcome in boxes.run(cases)]

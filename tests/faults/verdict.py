@@ -1,4 +1,4 @@
-"""What counts as what: a column of the table for each case, and the reason where it is a bad one."""
+"""What counts as what: a column of the table for each case, and the reason if it is a bad one."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from .case import DONE, REFUSED, SANE, Case, Outcome
+from faults.case import DONE, REFUSED, SANE, Case, Outcome
 
 __all__ = ["BAD", "COLUMNS", "Verdict", "judge", "table"]
 
@@ -60,6 +60,11 @@ def _judged(case: Case, outcome: Outcome) -> tuple[str, str]:
     lost = _lost(case, outcome)
     if lost:
         return LOST, lost
+    return _of_exit(case, outcome)
+
+
+def _of_exit(case: Case, outcome: Outcome) -> tuple[str, str]:
+    code, err = outcome.code, outcome.err
     if code == MISTAKE and MISTAKE not in case.codes:
         return _refusal(outcome)
     if "COMPLAINT: " in err:
@@ -89,7 +94,10 @@ def _lost(case: Case, outcome: Outcome) -> str:
         for change in outcome.changed
         if _LEFT.search(change)
         or change.startswith("removed ")
-        or (not (accepted and change.startswith("made ")) and not any(PurePath(change.split(" ", 1)[1]).match(name) for name in may_write))
+        or (
+            not (accepted and change.startswith("made "))
+            and not any(PurePath(change.split(" ", 1)[1]).match(name) for name in may_write)
+        )
     ]
     return "; ".join(wrong[:5])
 

@@ -17,13 +17,7 @@ def warm() -> None:
     import numpy as np
     from rich.console import Console
 
-    import mu_ref.golden.forward
-    import mu_ref.settings.drafts
-    import mu_ref.settings.quantize
-    import mu_ref.settings.train
-    import npu_sim.evidence.validate
-    import npu_sim.show.gantt
-    import npu_sim.whatif.plots
+    from faults.commands import app_of, commands
     from mu_ref.command_line import run_app
     from mu_ref.executors import compile_once
     from mu_ref.presets import preset
@@ -31,9 +25,6 @@ def warm() -> None:
     from npu_sim.report.fidelity import simulate
     from npu_sim.systolic.array import run_systolic
     from npu_sim.systolic.closed_form import SystolicArray
-
-
-    from .commands import app_of, commands
 
     matplotlib.pyplot.close(matplotlib.pyplot.figure())
     commands()

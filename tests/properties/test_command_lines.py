@@ -47,12 +47,18 @@ def command_lines(draw: Any) -> tuple[str, list[str]]:
     name = draw(st.sampled_from([name for name in sorted(commands()) if name not in SLOW]))
     command = commands()[name]
     options, given_ = split(command, list(BASES[name].arguments))
-    chosen = draw(st.lists(st.sampled_from(command.parameters), max_size=4)) if command.parameters else []
+    chosen = (
+        draw(st.lists(st.sampled_from(command.parameters), max_size=4))
+        if command.parameters
+        else []
+    )
     for parameter in chosen:
         if parameter.kind == "flag":
             options.append(draw(st.sampled_from([n for n in (parameter.name, parameter.off) if n])))
         elif parameter.is_option:
-            options = arguments_with(command, options, parameter.name, draw(values(parameter, command)))
+            options = arguments_with(
+                command, options, parameter.name, draw(values(parameter, command))
+            )
         elif given_:
             at = draw(st.integers(0, len(given_) - 1))
             given_[at] = draw(values(parameter, command))
@@ -69,7 +75,7 @@ def test_a_command_line_is_done_or_refused_in_one_line(
 ) -> None:
     name, arguments = line
     answer = programs.run(
-        name, arguments, codes=(0, 1, 3), writes=("new*", "nowhere/*", "nowhere", "new*/*", "runs/*",
-                                                 "runs"), json="--json" in arguments,
+        name, arguments, codes=(0, 1, 3), json="--json" in arguments,
+        writes=("new*", "new*/*", "nowhere", "nowhere/*", "runs", "runs/*"),
     )  # fmt: skip
     assert answer.column not in BAD, f"{answer.column}: {answer.reason}\n{answer.err}"

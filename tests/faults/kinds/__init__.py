@@ -1,10 +1,10 @@
-"""What is tried, by kind: each module has `cases(rng)`, and every case names what must come of it."""
+"""What is tried, by kind: each module yields cases, each with what must come of it."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
 
-from ..case import Case
-from . import (
+from faults.case import Case
+from faults.kinds import (
     damaged,
     disks,
     environment,

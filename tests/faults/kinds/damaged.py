@@ -5,10 +5,10 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..bases import base_of, with_value
-from ..case import REFUSED, SANE, Case
-from ..commands import commands
-from ..files import Input, inputs
+from faults.bases import base_of, with_value
+from faults.case import REFUSED, SANE, Case
+from faults.commands import commands
+from faults.files import Input, inputs
 
 __all__ = ["cases", "reads"]
 
@@ -104,8 +104,10 @@ def _changes(ending: str, rng: random.Random) -> Iterator[tuple[str, Change, str
     whole = REFUSED if ending in (".json", ".npz", ".safetensors") else SANE
     for i in range(CUTS):
         share = i / CUTS
-        yield f"cut at {share:.0%}", lambda data, s=share: data[: int(len(data) * s)], (
-            REFUSED if i == 0 else whole
+        yield (
+            f"cut at {share:.0%}",
+            lambda data, s=share: data[: int(len(data) * s)],
+            (REFUSED if i == 0 else whole),
         )
     for _ in range(FLIPS):
         seed = rng.randrange(2**32)

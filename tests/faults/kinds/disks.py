@@ -1,4 +1,4 @@
-"""Disks that are full, two processes with one output, and caches of compiled code that are damaged."""
+"""Disks that are full, two processes with one output, and damaged caches of compiled code."""
 
 import os
 import random
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ..bases import BASES, with_value
-from ..boxes import ROOT, ended, started
-from ..case import DONE, REFUSED, SANE, Case, Outcome
-from ..commands import commands
-from ..files import outputs
-from .resume import RUNS, Run, equal_to_uninterrupted
+from faults.bases import BASES, with_value
+from faults.boxes import ROOT, ended, started
+from faults.case import DONE, REFUSED, SANE, Case, Outcome
+from faults.commands import commands
+from faults.files import outputs
+from faults.kinds.resume import RUNS, Run, equal_to_uninterrupted
 
 __all__ = ["caches", "cases", "together"]
 
@@ -42,7 +42,10 @@ def cases(rng: random.Random) -> Iterator[Case]:
 
 def _may_mount() -> bool:
     with tempfile.TemporaryDirectory() as place:
-        return _mounted(Path(place), "4k") and not subprocess.run(["umount", place]).returncode
+        return (
+            _mounted(Path(place), "4k")
+            and not subprocess.run(["umount", place], check=False).returncode
+        )
 
 
 def _mounted(folder: Path, size: str) -> bool:
@@ -58,7 +61,7 @@ def _small(size: str, folder: Path) -> None:
 
 
 def _sweep_spec(folder: Path) -> None:
-    from .resume import SWEEP
+    from faults.kinds.resume import SWEEP
 
     (folder / "sweep.toml").write_text(SWEEP)
 

@@ -3,9 +3,9 @@
 import random
 from collections.abc import Iterator
 
-from ..bases import BASES, SLOW, base_of
-from ..case import DONE, REFUSED, SANE, Case
-from ..commands import commands
+from faults.bases import BASES, SLOW, base_of
+from faults.case import DONE, REFUSED, SANE, Case
+from faults.commands import commands
 
 __all__ = ["cases"]
 
@@ -29,13 +29,14 @@ def cases(rng: random.Random) -> Iterator[Case]:
             yield _real(name, stdout=stdout, expect=expect)
         yield _real(name, environment={"HOME": None})
         yield _real(name, environment={"HOME": "/nonexistent", "XDG_CACHE_HOME": None})
-    yield _real("mu-ref ask", environment={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    yield _real("mu-ref ask", environment=plain)
     yield _real("npu-sim run", environment={"PYTHONIOENCODING": "ascii"})
     yield _real("mu-ref info", environment={"PYTHONIOENCODING": "ascii:strict"})
     yield _real("npu-sim run", environment={"PYTHONWARNINGS": "error"})
     yield _real("mu-ref ask", environment={"PYTHONWARNINGS": "error"})
     yield Case(kind="environment", command="mu-ref ask", arguments=("ünï \u202e",), alone=True,
-               environment={"LC_ALL": "C", "PYTHONUTF8": "0"}, expect=DONE, seconds=30.0)  # fmt: skip
+               environment=plain, expect=DONE, seconds=30.0)  # fmt: skip
 
 
 def _real(name: str, **more: object) -> Case:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..case import REFUSED, SANE, Case
-from ..files import Input
-from ..mutate import (
+from faults.case import REFUSED, SANE, Case
+from faults.files import Input
+from faults.kinds.damaged import reads, rewritten
+from faults.mutate import (
     NEVER,
     PERHAPS,
     UNREADABLE,
@@ -20,8 +21,7 @@ from ..mutate import (
     with_pair,
     without,
 )
-from ..samples import ACCEPTANCE, LLAMA, MODELS, PARITY, QUERIES
-from .damaged import reads, rewritten
+from faults.samples import ACCEPTANCE, LLAMA, MODELS, PARITY, QUERIES
 
 __all__ = ["cases", "field_changes"]
 
@@ -143,4 +143,3 @@ def _lines(rng: random.Random) -> Iterator[Case]:
 
 def _first_line(text: str, data: bytes) -> bytes:
     return text.encode() + b"\n" + data.split(b"\n", 1)[1]
-

@@ -4,88 +4,15 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..bases import BASES, SLOW, base_of
-from ..case import DONE, REFUSED, SANE, Case, Outcome
-from ..commands import commands
+from faults.bases import BASES, SLOW, base_of
+from faults.case import DONE, REFUSED, SANE, Case, Outcome
+from faults.commands import commands
 
 __all__ = ["cases"]
 
 SHORT = "--input 4 --output 2"
 NANO = "--weights nano.safetensors"
-QUANTIZE = f"mu-ref quantize mu-nano {NANO} --calibration queries.jsonl --examples 2 --worst 1"
-INT4 = f"mu-ref quantize mu-nano {NANO} --scheme w4a16 --out new.safetensors"
-
-ALONE = (  # an option has no effect here
-    f"mu-ref ask x {NANO} --beam-width 2", f"mu-ref ask x {NANO} --draft-len 3",
-    f"mu-ref ask x {NANO} --budget-ms 5", f"mu-ref ask x {NANO} --npu-model tiny",
-    f"mu-ref ask x {NANO} --execute", f"mu-ref ask x {NANO} --execute --npu teaching-npu",
-    f"mu-ref ask x {NANO} --drafter drafter.safetensors --npu teaching-npu --execute",
-    f"mu-ref generate x {NANO} --tree new.png", f"mu-ref generate x {NANO} --beam-width 2",
-    f"mu-ref generate x {NANO} --draft-len 3",
-    *(f"{INT4} {more}" for more in (
-        "--calibration queries.jsonl", "--examples 2", "--observer mse", "--rounding half_even",
-        "--smooth 0.5", "--bits *=16", "--observed new.json", "--plot new.png",
-        "--encodings new.csv", "--aimet 2.0.0", "--worst 3")),
-    f"{QUANTIZE} --aimet 2.0.0", f"{QUANTIZE} --encodings new.csv --aimet 2.0.0",
-    f"{QUANTIZE} --encodings new.txt", f"{QUANTIZE} --calibration=ranges.json --plot new.png",
-    f"{QUANTIZE} --calibration=ranges.json --smooth 0.5",
-    f"{QUANTIZE} --calibration=ranges.json --examples 5",
-    f"{QUANTIZE} --calibration=ranges.json --observed new.json",
-    f"{QUANTIZE} --bits nobody=8", f"{QUANTIZE} --bits *=4", f"{QUANTIZE} --bits =8",
-    f"{QUANTIZE} --bits *", f"mu-ref quantize tiny --calibration queries.jsonl",
-    f"mu-ref quantize mu-330m {NANO}",
-    "npu-sim hardware show teaching-npu --json --toml", f"npu-sim run tiny {SHORT} --by bogus",
-    f"npu-sim run tiny {SHORT} --by bogus --json", "npu-sim run", f"npu-sim run {SHORT}",
-    f"npu-sim run tiny {SHORT} --model-json models.json#small",
-    f"npu-sim run tiny {SHORT} --hf-config hf", f"npu-sim run {SHORT} --hf-config hf "
-    "--model-json models.json#small",
-    *(f"npu-sim run tiny {SHORT} --fidelity roofline {more}" for more in (
-        "--trace new.json", "--gantt new.png", "--plot-roofline new.png",
-        "--plot-breakdown new.png", "--phase-budget decode=5")),
-    f"npu-sim run tiny {SHORT} --phase-budget nobody=5", f"npu-sim run tiny {SHORT} --phase-budget 5",
-    f"npu-sim run tiny {SHORT} --phase-budget decode=5 --phase-budget decode=6",
-    f"npu-sim run tiny {SHORT} --context 2", f"npu-sim run tiny {SHORT} --weight-bits 3",
-    f"npu-sim run tiny {SHORT} --kv-bits 7", f"npu-sim run tiny {SHORT} --activation-bits 4",
-    *(f"npu-sim {command} scenario.toml {more}" for command in (
-        "sensitivity", "solve --target-latency-ms 1") for more in (
-        "--npu hexagon-x-elite", "--npu teaching-npu", "--input 64", "--input 5", "--output 32",
-        "--output 5")),
-    *(f"npu-sim compare scenario.toml scenario.toml {more}" for more in (
-        "--model tiny", "--input 5", "--output 5", "--model mu-330m --input 64")),
-    "npu-sim solve tiny", "npu-sim solve tiny --target-tok-s 5 --target-latency-ms 1",
-    "npu-sim solve tiny --target-latency-ms 1 --vary nobody",
-    "npu-sim systolic --m 4 --n 4 --k 4 --rows 2 --cols 2", "npu-sim systolic", "npu-sim systolic --json",
-    "npu-sim systolic --m 4 --n 4 --k 4 --rows 2 --cols 2 --dataflow os --seed 5",
-    "npu-sim systolic --csv products.csv --out new.csv --seed 5",
-    "npu-sim systolic --csv products.csv", "npu-sim systolic --out new.csv",
-    "npu-sim systolic --csv products.csv --out new.csv --m 4",
-    "npu-sim systolic --csv products.csv --out new.csv --dataflow os",
-    "npu-sim sweep sweep.toml --processes 2 --dask tcp://127.0.0.1:1 --out new.csv",
-    "npu-sim speculate tiny --acceptance acceptance.jsonl --accept-rate 0.5",
-    "npu-sim speculate tiny --acceptance acceptance.jsonl --nodes-saved 0.5",
-    "npu-sim speculate tiny --beam-width 1,1,", "npu-sim speculate tiny --beam-width ,",
-    "npu-sim calibrate a100 --by model", "npu-sim calibrate nobody", "npu-sim headline --tokens 4",
-    "npu-sim headline --tokens 0=2", "npu-sim headline --tokens 4=0", "npu-sim headline --tokens 4=-2",
-    "npu-sim headline --tokens 4=2 --tokens 4=3", "npu-sim headline --tokens =",
-    f"mu-ref train mu-nano --queries two.jsonl --resume --out new.safetensors",
-    "mu-ref train mu-nano --queries two.jsonl --epochs 1 --batch-size 100 --out new.safetensors",
-    "mu-ref train tiny --queries two.jsonl", "mu-ref train mu-nano --start nano.safetensors "
-    "--queries two.jsonl --out new.safetensors",
-    f"mu-ref train-drafter mu-nano {NANO} --queries two.jsonl --resume --out new.safetensors",
-    *(f"mu-ref train-drafter mu-nano {NANO} --queries two.jsonl --epochs 1 --batch-size 8 "
-      f"--draft-len 2 --out new.safetensors --start drafter.safetensors {more}"
-      for more in ("--d-exit 16", "--d-exit 8", "--blocks 2", "--no-rnn")),
-    f"mu-ref ask x {NANO} --scheme w8a16", "mu-ref ask x --weights nano-w8a16.safetensors",
-    "mu-ref ask x --weights nano-w8a16.safetensors --scheme w8a8",
-    "mu-ref ask x --weights nano-w4a16.safetensors --scheme w8a8",
-    "mu-ref ask x --scheme w4a16", f"mu-ref ask x {NANO} --drafter nano.safetensors",
-    f"mu-ref ask x {NANO} --drafter drafter-w8a16.safetensors",
-    f"mu-ref ask x {NANO} --drafter shipped",
-    f"mu-ref quantize-drafter drafter.safetensors {NANO} --integers nano-w8a16.safetensors "
-    "--scheme w8a8 --examples 2 --out new.safetensors",
-    f"mu-ref quantize-drafter drafter.safetensors {NANO} --examples 2 --out new.safetensors",
-    "mu-ref draft-sweep queries.jsonl --limit 1 --drafter drafter.safetensors",
-)  # fmt: skip
+REFUSED_LINES = Path(__file__).with_name("refused.txt")
 
 BUDGETS = (  # exit code 3 with --strict, and only then
     (f"npu-sim run tiny {SHORT} --budget-ms 0.001 --strict", 3),
@@ -100,7 +27,7 @@ BUDGETS = (  # exit code 3 with --strict, and only then
 
 def cases(rng: random.Random) -> Iterator[Case]:
     """Yield the cases."""
-    for line in ALONE:
+    for line in lines_of(REFUSED_LINES):
         yield _of(line)
     for line, code in BUDGETS:
         for more in ("", " --json"):
@@ -111,6 +38,12 @@ def cases(rng: random.Random) -> Iterator[Case]:
     )  # fmt: skip
     for command in commands().values():
         yield from _no_command_lines(command.name)
+
+
+def lines_of(file: Path) -> list[str]:
+    """The command lines of a file, one a line; `#` begins a remark."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _of(line: str, **more: object) -> Case:
@@ -131,7 +64,9 @@ def _no_command_lines(name: str) -> Iterator[Case]:
     base = base_of(command).arguments
     wrong = [(*base, "--nobody"), (*base, "-z"), (*base, "--nobody=1"), (*base, *["more"] * 9)]
     wrong += [(*base, p.name) for p in command.parameters if p.is_option and p.kind != "flag"][:2]
-    wrong += [(*base, f"{p.name}=1") for p in command.parameters if p.is_option and p.kind == "flag"]
+    wrong += [
+        (*base, f"{p.name}=1") for p in command.parameters if p.is_option and p.kind == "flag"
+    ]
     if any(p.required and not p.is_option for p in command.parameters):
         wrong.append(())
     for arguments in wrong:

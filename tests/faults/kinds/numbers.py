@@ -3,9 +3,9 @@
 import random
 from collections.abc import Iterator
 
-from ..bases import BASES, SLOW, base_of, with_value
-from ..case import REFUSED, SANE, Case
-from ..commands import Command, Parameter, commands
+from faults.bases import BASES, SLOW, base_of, with_value
+from faults.case import REFUSED, SANE, Case
+from faults.commands import Command, Parameter, commands
 
 __all__ = ["cases"]
 

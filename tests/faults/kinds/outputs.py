@@ -5,10 +5,10 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..bases import BASES, base_of, with_value
-from ..case import DONE, REFUSED, SANE, Case, Outcome
-from ..commands import commands
-from ..files import Output, inputs, outputs
+from faults.bases import BASES, base_of, with_value
+from faults.case import DONE, REFUSED, SANE, Case, Outcome
+from faults.commands import commands
+from faults.files import Output, inputs, outputs
 
 __all__ = ["cases"]
 
@@ -82,7 +82,8 @@ def _places(output: Output) -> Iterator[Case]:
     yield _case(output, f"loop{ending}", prepare=_link(f"loop{ending}", f"loop{ending}"),
                 note="it is a link to itself")  # fmt: skip
     yield _case(
-        output, f"other{ending}", expect=DONE, writes=("hf/target",), prepare=_link("hf/target", f"other{ending}"),
+        output, f"other{ending}", expect=DONE, writes=("hf/target",),
+        prepare=_link("hf/target", f"other{ending}"),
         note="it is a link to hf/target, which is not there",
     )  # fmt: skip
 
@@ -113,7 +114,9 @@ def _pictures(output: Output) -> Iterator[Case]:
         return
     for ending, magic in MAGIC.items():
 
-        def after(folder: Path, _: Outcome, name: str = f"new{ending}", magic: bytes = magic) -> str:
+        def after(
+            folder: Path, _: Outcome, name: str = f"new{ending}", magic: bytes = magic
+        ) -> str:
             begins = (folder / name).read_bytes()[: len(magic)]
             return "" if begins == magic else f"{name} begins with {begins!r}"
 

@@ -5,14 +5,13 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from ..boxes import ended, started
-from ..case import DONE, REFUSED, SANE, Case, Outcome
-from .damaged import rewritten
+from faults.boxes import ended, started
+from faults.case import DONE, REFUSED, SANE, Case, Outcome
 
 __all__ = ["RUNS", "Run", "begun", "cases", "equal_to_uninterrupted", "kills"]
 
@@ -30,6 +29,24 @@ n_output = 2
 "npu.dma.bytes_per_s" = { log = [20, 200], n = 600, unit = "GB/s" }
 "precision.weight_bits" = [4, 8]
 """
+
+
+_QUERIES = (
+    ("queries.jsonl", b"brightness, 20", b"brightness, 30"),
+    ("queries.jsonl", b"less bright", b"more bright"),
+    (
+        "queries.jsonl",
+        b'{"query": "mute"',
+        b'{"query": "be quiet", "call": "none()"}\n{"query": "mute"',
+    ),
+)
+CHANGED = {  # what belongs to a run: (file, what stands in it, what stands there then)
+    "train": _QUERIES, "train-drafter": (*_QUERIES, ("nano.safetensors", b"random", b"RANDOM")),
+    "sweep": (
+        ("npu.toml", b"overhead_cycles = { value = 1_000", b"overhead_cycles = { value = 2_000"),
+        ("models.json", b'"d_ff": 32', b'"d_ff": 64'), ("sweep.toml", b"n = 600", b"n = 599"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +98,9 @@ def cases(rng: random.Random) -> Iterator[Case]:
     for name in ("train", "train-drafter", "sweep"):
         run = RUNS[name]
         yield _resumed(run)
-        for note, change, expect in _changes(name):
-            yield _resumed(run, change, note, expect)
+        for file, old, new in CHANGED[name]:
+            note = f"{file} changed"
+            yield _resumed(run, partial(_changed, file, old, new), note, REFUSED)
         for note, mangle in _mangled(run.state):
             yield _resumed(run, mangle, note, SANE)
     for name, more in (
@@ -120,57 +138,46 @@ def _resumed(
     )  # fmt: skip
 
 
-def _changes(name: str) -> Iterator[tuple[str, Callable[[Path], None], str]]:
-    """What belongs to the run and has changed."""
-    more_query = b'{"query": "sound off", "call": "set(sound.mute, on)"}\n'
-    if name == "sweep":
-        yield "npu.toml", rewritten("npu.toml", _bandwidth), REFUSED
-        yield "models.json", rewritten("models.json", lambda d: d.replace(b'"d_ff": 32', b'"d_ff": 64')), REFUSED
-        yield "the spec", rewritten("sweep.toml", lambda d: d.replace(b"n = 600", b"n = 599")), REFUSED
-        yield "a comment in the spec", rewritten("sweep.toml", lambda d: d + b"# x\n"), SANE
-        return
-    yield "queries.jsonl", rewritten("queries.jsonl", lambda d: d + more_query), REFUSED
-    yield "a call in queries.jsonl", rewritten(
-        "queries.jsonl", lambda d: d.replace(b"brightness, 20", b"brightness, 30")), REFUSED  # fmt: skip
-    yield "a query in queries.jsonl", rewritten(
-        "queries.jsonl", lambda d: d.replace(b"less bright", b"more bright")), REFUSED  # fmt: skip
-    if name == "train-drafter":
-        yield "nano.safetensors", rewritten("nano.safetensors", lambda d: d[:-1] + b"\x01"), REFUSED
-
-
-def _bandwidth(data: bytes) -> bytes:
-    old = b"per_op_overhead_cycles = { value = 1_000"
+def _changed(name: str, old: bytes, new: bytes, folder: Path) -> None:
+    data = (folder / name).read_bytes()
     assert old in data
-    return data.replace(old, b"per_op_overhead_cycles = { value = 2_000")
-
-
-def _mangled(state: str) -> Iterator[tuple[str, Callable[[Path], None]]]:
-    """What a crash of the machine, or a curious user, may have done to what was left."""
-
-    def newest(folder: Path) -> Path:
-        return max(_left(folder, state), key=lambda path: path.stat().st_mtime_ns)
-
-    def each(change: Callable[[Path], object]) -> Callable[[Path], None]:
-        return lambda folder: change(newest(folder)) and None
-
-    yield "the newest file is empty", each(lambda path: path.write_bytes(b""))
-    yield "the newest file is cut", each(lambda path: path.write_bytes(path.read_bytes()[:-100]))
-    yield "the newest file is cut at a line", each(
-        lambda path: path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[:-2]) + b"\n"))  # fmt: skip
-    yield "the newest file is random", each(lambda path: path.write_bytes(os.urandom(1000)))
-    yield "a byte of the newest file is changed", each(_flip)
-    yield "all is random", lambda folder: [p.write_bytes(b"x" * 50) for p in _left(folder, state)] and None
-    if "parts" in state:
-        mark = "new.csv.parts/sweep.json"
-        yield "sweep.json is empty", lambda folder: (folder / mark).write_text("") and None
-        yield "sweep.json is a list", lambda folder: (folder / mark).write_text("[]") and None
-        yield "sweep.json is not there", lambda folder: (folder / mark).unlink()
+    (folder / name).write_bytes(data.replace(old, new))
 
 
 def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(bytes(data))
+
+
+# What a crash of the machine, or a curious user, may have done to the newest file of a run.
+MANGLED: Mapping[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "a line shorter": lambda path: path.write_bytes(path.read_bytes().rsplit(b"\n", 2)[0] + b"\n"),
+    "random": lambda path: path.write_bytes(os.urandom(1000)),
+    "a byte otherwise": _flip,
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+}
+
+
+def _mangled(state: str) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    for note, change in MANGLED.items():
+        yield f"the newest file is {note}", partial(_each, change, state, newest=True)
+    yield "all files are random", partial(_each, MANGLED["random"], state)
+    yield "no file is left", partial(_each, Path.unlink, state)
+    if "parts" in state:
+        for note in ("empty", "a line shorter", "random", "a folder"):
+            yield f"sweep.json is {note}", partial(_each, MANGLED[note], "new.csv.parts/sweep.json")
+
+
+def _each(
+    change: Callable[[Path], object], state: str, folder: Path, *, newest: bool = False
+) -> None:
+    files = sorted(_left(folder, state), key=lambda path: path.stat().st_mtime_ns)
+    for path in files[-1:] if newest else files:
+        change(path)
 
 
 def _left(folder: Path, state: str) -> list[Path]:

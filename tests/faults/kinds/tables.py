@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
-from ..case import REFUSED, SANE, Case
-from ..files import Input
-from ..mutate import drawn
-from ..samples import CASES, PRODUCTS, SCENARIO, SWEEP
-from .damaged import reads, rewritten
+from faults.case import REFUSED, SANE, Case
+from faults.files import Input
+from faults.kinds.damaged import reads, rewritten
+from faults.mutate import drawn
+from faults.samples import CASES, PRODUCTS, SCENARIO, SWEEP
 
 __all__ = ["cases"]
 
@@ -103,7 +103,13 @@ def _toml(read: Input, text: str, rng: random.Random, most: int) -> Iterator[Cas
         found.append(("\n".join([*lines[:i], *lines[i + 1 :]]), f"no {name}", SANE))
     for new, note, expect in drawn(rng, found, most):
         yield _case(read, new, note, expect)
-    for new in ("[workload]\n" * 2, "[zzz]\n", "workload = 1\n", "[[workload]]\n", "x = " + "[" * 9**5):
+    for new in (
+        "[workload]\n" * 2,
+        "[zzz]\n",
+        "workload = 1\n",
+        "[[workload]]\n",
+        "x = " + "[" * 9**5,
+    ):
         yield _case(read, new + text, new, REFUSED)
 
 

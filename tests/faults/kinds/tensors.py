@@ -5,14 +5,15 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..case import REFUSED, SANE, Case
-from ..files import Input
-from ..mutate import NEVER, PERHAPS, UNREADABLE, changed_json, drawn, fields_of, without
-from .damaged import reads, rewritten
+from faults.case import REFUSED, SANE, Case
+from faults.files import Input
+from faults.kinds.damaged import reads, rewritten
+from faults.mutate import NEVER, PERHAPS, UNREADABLE, changed_json, drawn, fields_of, without
 
 __all__ = ["cases"]
 
@@ -173,17 +174,22 @@ def _arrays() -> Iterator[Case]:
         required = SANE if name.endswith("mask") else REFUSED
         for note, value, expect in (
             ("not there", None, required), ("floats", np.array([[1.5, 2.0, 3.0]]), REFUSED),
-            ("NaN", np.full((1, 3), np.nan), REFUSED), ("texts", np.array([["a", "b", "c"]]), REFUSED),
-            ("objects", np.array([[{}, {}, {}]], object), REFUSED), ("a number", np.array(5), REFUSED),
+            ("NaN", np.full((1, 3), np.nan), REFUSED), ("a number", np.array(5), REFUSED),
+            ("texts", np.array([["a", "b", "c"]]), REFUSED),
+            ("objects", np.array([[{}, {}, {}]], object), REFUSED),
             ("a row", np.array([1, 2, 3]), REFUSED), ("nothing", np.zeros((1, 0), int), REFUSED),
             ("no rows", np.zeros((0, 3), int), REFUSED), ("-1", np.array([[-1, 0, 0]]), REFUSED),
-            ("2^62", np.array([[2**62, 0, 0]]), REFUSED), ("two rows", np.zeros((2, 3), int), REFUSED),
+            ("2^62", np.array([[2**62, 0, 0]]), REFUSED),
+            ("two rows", np.zeros((2, 3), int), REFUSED),
             ("uint64", np.array([[2**64 - 1, 0, 0]], np.uint64), REFUSED),
             ("three axes", np.zeros((1, 3, 1), int), REFUSED),
             ("booleans", np.ones((1, 3), bool), SANE), ("0", np.zeros((1, 3), int), SANE),
             ("twos", np.full((1, 3), 2), SANE), ("long", np.ones((1, 5000), int), SANE),
         ):  # fmt: skip
-            arrays = {**good, name: value}
+            arrays = {k: v for k, v in {**good, name: value}.items() if v is not None}
             yield reads(read, "ids.npz", "tensors", note=f"{name} is {note}", expect=expect,
-                        prepare=lambda folder, a=arrays: np.savez(
-                            folder / "ids.npz", **{k: v for k, v in a.items() if v is not None}))  # fmt: skip
+                        prepare=partial(_saved, arrays))  # fmt: skip
+
+
+def _saved(arrays: dict[str, np.ndarray], folder: Path) -> None:
+    np.savez(folder / "ids.npz", **arrays)  # type: ignore[arg-type]

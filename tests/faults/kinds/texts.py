@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ..bases import BASES, base_of, with_value
-from ..case import DONE, REFUSED, SANE, Case, Outcome
-from ..commands import commands
-from ..samples import MODELS, SWEEP
-from .damaged import rewritten
+from faults.bases import BASES, base_of, with_value
+from faults.case import DONE, REFUSED, SANE, Case, Outcome
+from faults.commands import commands
+from faults.kinds.damaged import rewritten
+from faults.samples import CASES, MODELS, SWEEP
 
 __all__ = ["cases"]
 
@@ -103,13 +103,11 @@ def _names(text: str) -> Iterator[Case]:
             yield case("npu-sim run", *short, address, option, "new.png", expect=DONE)
         yield case("npu-sim run", *short, address, "--trace", "new.json")
         spec = SWEEP.replace('model = "tiny"', f"model_json = {json.dumps('models.json#' + text)}")
-        yield case("npu-sim sweep", *BASES["npu-sim sweep"].arguments, "--plot", "new.png",
-                   prepare=_both(write, rewritten("sweep.toml", partial(_instead, spec.encode()))))  # fmt: skip
+        both = _both(write, rewritten("sweep.toml", partial(_instead, spec.encode())))
+        sweep = BASES["npu-sim sweep"].arguments
+        yield case("npu-sim sweep", *sweep, "--plot", "new.png", prepare=both)
     for field, place in (("case", 0), ("model", 2)):
-        rows = [["case", "npu", "model", "phase", "n_tokens", "n_context", "n_memory", "weight_bits",
-                 "activation_bits", "kv_bits", "head_weight_bits", "runtime", "measured_us"],
-                ["one", "teaching-npu", "small", "prefill", "4", "4", "0", "8", "16", "16", "8",
-                 "qnn", "120.5"]]  # fmt: skip
+        rows = [line.split(",")[:-1] for line in CASES.splitlines()[:2]]
         rows[1][place] = text
         cells = "".join(",".join('"' + c.replace('"', '""') + '"' for c in r) + "\n" for r in rows)
         both = _both(write, rewritten("cases.csv", partial(_instead, cells.encode())))
@@ -126,8 +124,10 @@ def _names(text: str) -> Iterator[Case]:
 def _npu_texts(text: str) -> Iterator[Case]:
     """Title and sources of an NPU; the file that is printed is read back."""
     for key in ("title", "name", "source"):
-        pattern = {"title": b'title = "a chip with round numbers"', "name": b'name = "teaching-npu"',
-                   "source": b'source = "assumed: a round number, no such chip exists"'}[key]  # fmt: skip
+        pattern = {
+            "title": b'title = "a chip with round numbers"', "name": b'name = "teaching-npu"',
+            "source": b'source = "assumed: a round number, no such chip exists"',
+        }[key]  # fmt: skip
         new = f"{key} = {json.dumps(text)}".encode()
 
         def prepare(folder: Path, pattern: bytes = pattern, new: bytes = new) -> None:
@@ -144,7 +144,11 @@ def _npu_texts(text: str) -> Iterator[Case]:
             yield Case(kind="texts", command="npu-sim hardware show", arguments=arguments,
                        prepare=prepare, note=note, after=after, expect=SANE)  # fmt: skip
         for command in ("npu-sim run", "npu-sim compare"):
-            chip = ("npu.toml", "teaching-npu") if command.endswith("compare") else ("--npu", "npu.toml")
+            chip = (
+                ("npu.toml", "teaching-npu")
+                if command.endswith("compare")
+                else ("--npu", "npu.toml")
+            )
             more = ("--model", "tiny") if command.endswith("compare") else ("tiny",)
             plot = "--plot" if command.endswith("compare") else "--gantt"
             yield Case(kind="texts", command=command, prepare=prepare, note=note, writes=("new*",),

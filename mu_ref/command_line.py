@@ -4,8 +4,12 @@ Exit codes: 0 done, 1 a comparison found a difference, 2 a mistake in what was a
 on stderr says which), 3 a budget missed with --strict, 130 interrupted.
 """
 
+import json
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from math import isfinite
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -15,7 +19,10 @@ from mu_ref.border.ranges import Range
 from mu_ref.border.text import printable
 from mu_ref.errors import MuRefError
 
-__all__ = ["BUDGET_MISSED", "DIFFERENCE", "JsonOption", "in_range", "plain_console", "run_app"]
+__all__ = [
+    "BUDGET_MISSED", "DIFFERENCE", "JsonOption", "in_range", "plain_console", "print_json",
+    "run_app",
+]  # fmt: skip
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -53,6 +60,24 @@ def plain_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
+def print_json(data: Any, indent: int | None = None) -> None:
+    """Print JSON on stdout, and null where a number is not finite.
+
+    Args:
+        data: plain dicts, lists, texts and numbers.
+        indent: blanks per level; one line by default.
+    """
+    typer.echo(json.dumps(_finite(data), indent=indent, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not isfinite(data) else data
+
+
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a program and leave with its exit code; a user's mistake never shows a traceback.
 
@@ -67,7 +92,11 @@ def run_app(app: typer.Typer) -> NoReturn:
         sys.stdout.flush()  # a disk that is full says so here, not after the exit code
     except MuRefError as error:  # of either package: its text is meant for the user
         _leave(str(error), MISTAKE)
+    except SystemExit:  # Typer's answer to a reader that has closed the pipe: it had enough
+        code = 0
+        _forget_stdout()
     except OSError as error:
+        _forget_stdout()
         _leave(f"{error.filename or 'output'}: {error.strerror or error}", MISTAKE)
     except MemoryError:
         _leave("this needs more memory than there is; ask for less", MISTAKE)
@@ -86,6 +115,12 @@ def run_app(app: typer.Typer) -> NoReturn:
     if code == INTERRUPTED:
         _leave("interrupted", INTERRUPTED)
     sys.exit(code or 0)
+
+
+def _forget_stdout() -> None:
+    """Drop what could not be printed, or Python tries again on its way out, and complains."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -10,6 +10,7 @@ module loads Numba.
 import hashlib
 import os
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -40,9 +41,16 @@ def compiled_folder(program: str, sources: Iterable[Path], more: str = "") -> Pa
     for source in sorted(sources):
         digest.update(source.read_bytes())
     digest.update(Path(__file__).read_bytes())  # how files are kept
-    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    parent = os.environ.get("NUMBA_CACHE_DIR") or Path(given or Path.home() / ".cache") / program
+    parent = os.environ.get("NUMBA_CACHE_DIR") or _user_cache() / program
     return Path(parent) / digest.hexdigest()[:16]
+
+
+def _user_cache() -> Path:
+    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    try:
+        return Path(given) if given else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir())
 
 
 def kernel_of(folder: Path, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Any]:

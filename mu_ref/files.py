@@ -21,23 +21,28 @@ try:
 except ImportError:  # Windows: leftovers of killed runs stay
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DATA", "check_outputs", "write_text", "written_whole"]
+__all__ = ["DATA", "check_outputs", "is_stream", "write_text", "written_whole"]
 
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
 
 def check_outputs(
-    outputs: Mapping[str, Path | None], inputs: Iterable[Path | str | None] = ()
+    outputs: Mapping[str, Path | None],
+    inputs: Iterable[Path | str | None] = (),
+    *,
+    prints_json: bool = False,
 ) -> None:
     """Refuse, before any work, outputs that would destroy something or cannot be written.
 
     Args:
         outputs: {option: path, or None if it was not given}; sidecar files are outputs too.
         inputs: every file that the command reads, or None.
+        prints_json: stdout belongs to --json.
 
     Raises:
         InputError: an output is an input or another output (the same file after links and case), a
-            folder, or lies in a folder that is not there or not writable.
+            folder, or lies in a folder that is not there or not writable; or it would stand between
+            the JSON on stdout.
     """
     read = {_identity(Path(path)): str(path) for path in inputs if path is not None}
     written: dict[tuple[Any, ...], str] = {}
@@ -45,7 +50,9 @@ def check_outputs(
         if path is None:
             continue
         place = _identity(path)
-        if _is_stream(path):
+        if prints_json and _descriptor(path) == 1:
+            raise InputError(f"{option} must be a file with --json, which prints to stdout")
+        if is_stream(path):
             continue
         if place in read:
             raise InputError(f"{option} must not be a file that is read, got {path}; name another")
@@ -94,7 +101,7 @@ def _descriptor(path: Path) -> int | None:
             return None
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether a path is a device, a pipe or an open file: it is written to, never replaced."""
     if _descriptor(path) is not None:
         return True
@@ -124,7 +131,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / (path.name or "out")
             yield part

@@ -14,7 +14,7 @@ from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
     "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "LAYERS", "RATE", "SEED", "SHARE", "SIZE", "TOKENS",
-    "Range", "check_fields",
+    "Range", "check_fields", "got",
 ]  # fmt: skip
 
 
@@ -59,11 +59,15 @@ is a row of every product
         Raises:
             MuRefError: (or `error`) `value` does not fit; says the rule and the reason.
         """
+        if type(value) is int and self.low <= value <= self.high and not self.above:
+            return value  # what most are, without a look at abstract classes
         kind = Integral if self.whole else Real
-        fits = isinstance(value, kind) and not isinstance(value, bool) and isfinite(value)
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        # an integer is finite, and may be too large for isfinite
+        fits = fits and (isinstance(value, Integral) or isfinite(value))
         if not (fits and self.low <= value <= self.high and not (self.above and value == self.low)):
             why = f"; {self.why}" if self.why and fits and value > self.high else ""
-            raise error(f"{what} must be {self}, got {_got(value)}{why}")
+            raise error(f"{what} must be {self}, got {got(value)}{why}")
         return value
 
 
@@ -109,8 +113,8 @@ def _shown(number: float) -> str:
     return f"{number:g}"
 
 
-def _got(value: Any) -> str:
-    """A value, cut where it would fill the screen."""
+def got(value: Any) -> str:
+    """Return a value as it stands after "got" in a message, cut where it would fill the screen."""
     try:
         text = repr(value)
     except ValueError:  # an integer of thousands of digits

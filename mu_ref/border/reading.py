@@ -1,12 +1,17 @@
 """Files in: one reader for each format; every fault is one line with file, place, rule and fix."""
 
 import csv
+import io
 import json
+import os
+import stat
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mu_ref.border.text import text_of_cell
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
@@ -19,7 +24,8 @@ __all__ = [
     "read_toml",
 ]
 
-MAX_TEXT_BYTES = 2**28  # of a text file; a device that never ends must not be read for ever
+MAX_TEXT_BYTES = 2**28  # of a text file
+MAX_STREAM_BYTES = 2**26  # of a pipe or a device, of which some never end
 Error = type[MuRefError]
 
 
@@ -38,8 +44,7 @@ def read_text(path: Path | str, what: str, error: Error = InputError) -> str:
         MuRefError: (or `error`) no such file, a folder, not readable, too large, or not UTF-8.
     """
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_TEXT_BYTES + 1)
+        data = _read_bytes(path)
     except FileNotFoundError as fault:
         raise error(f"{path} must be {what}; there is no such file") from fault
     except IsADirectoryError as fault:
@@ -47,8 +52,9 @@ def read_text(path: Path | str, what: str, error: Error = InputError) -> str:
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the name
         reason = getattr(fault, "strerror", None) or fault
         raise error(f"{path} must be {what}; it cannot be read: {reason}") from fault
-    if len(data) > MAX_TEXT_BYTES:
-        raise error(f"{path} must be {what} of at most {MAX_TEXT_BYTES:,} bytes, got more")
+    largest = MAX_TEXT_BYTES if Path(path).is_file() else MAX_STREAM_BYTES
+    if len(data) > largest:
+        raise error(f"{path} must be {what} of at most {largest:,} bytes, got more")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
@@ -57,6 +63,29 @@ def read_text(path: Path | str, what: str, error: Error = InputError) -> str:
             f"{path}:{line} must be text in UTF-8, got the byte 0x{data[fault.start]:02x}; "
             "save the file in UTF-8"
         ) from fault
+
+
+def _read_bytes(path: Path | str) -> bytes:
+    """Read a file, a pipe or a device, up to one byte more than is allowed.
+
+    Raises:
+        OSError: it cannot be read; a pipe that nobody writes to, where `open` would wait for ever.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISREG(kind) or os.name != "posix":
+            return file.read(MAX_TEXT_BYTES + 1)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError
+        first = b""
+        if stat.S_ISFIFO(kind):
+            with suppress(BlockingIOError):  # somebody writes, but has not begun
+                first = os.read(handle, 2**16)
+                if not first:
+                    raise OSError(None, "it is a pipe, and nobody writes to it")
+        os.set_blocking(handle, True)
+        return first + file.read(MAX_STREAM_BYTES + 1 - len(first))
 
 
 def read_json(path: Path | str, what: str, error: Error = InputError) -> Any:
@@ -177,8 +206,8 @@ def read_csv(
         MuRefError: (or `error`) see `read_text`; no columns; a column that stands twice; a row of
             another length; a quote that does not end.
     """
-    lines = read_text(path, what, error).splitlines(keepends=True)
-    reader = csv.reader(lines, strict=True)
+    text = io.StringIO(read_text(path, what, error), newline="")  # a line ends where CSV ends one
+    reader = csv.reader(text, strict=True)
     columns: list[str] = []
     rows: list[tuple[str, dict[str, str]]] = []
     try:
@@ -194,7 +223,7 @@ def read_csv(
             elif len(row) != len(columns):
                 raise error(f"{where} must have {len(columns)} cells, got {len(row)}")
             else:
-                rows.append((where, dict(zip(columns, row, strict=True))))
+                rows.append((where, dict(zip(columns, map(text_of_cell, row), strict=True))))
     except csv.Error as fault:
         raise error(f"{path}:{reader.line_num} must be {what}, got no CSV: {fault}") from fault
     if not columns:

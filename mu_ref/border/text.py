@@ -1,6 +1,10 @@
 """Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
 
-__all__ = ["csv_cell", "mathless", "printable"]
+from typing import Any
+
+__all__ = ["csv_cell", "mathless", "printable", "shown", "text_of_cell"]
+
+FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of one
 
 
 def printable(text: str) -> str:
@@ -30,4 +34,30 @@ def csv_cell(text: str) -> str:
     >>> csv_cell("=1+1"), csv_cell("mu-330m")
     ("'=1+1", 'mu-330m')
     """
-    return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
+    return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def text_of_cell(cell: str) -> str:
+    """Return the text that `csv_cell` has made a cell of.
+
+    >>> from mu_ref.border.text import csv_cell, text_of_cell
+    >>> [text_of_cell(csv_cell(text)) for text in ("=1+1", "'=1", "it's", "'tis")]
+    ['=1+1', "'=1", "it's", "'tis"]
+    """
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(FORMULA) else cell
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error shows it: cut where it would fill the screen.
+
+    >>> from mu_ref.border.text import shown
+    >>> shown("wide"), len(shown(10**100))
+    ("'wide'", 60)
+    """
+    try:
+        text = repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+    except RecursionError:
+        return "brackets nested too deep to show"
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def test_bytes_that_are_no_text_are_named_with_their_line(tmp_path: Path, read: 
 
 
 def test_a_device_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mu_ref.border.reading.MAX_TEXT_BYTES", 1000)
+    monkeypatch.setattr("mu_ref.border.reading.MAX_STREAM_BYTES", 1000)
     with pytest.raises(InputError, match="at most 1,000 bytes"):
         read_text(Path("/dev/zero"), "a thing")
 
@@ -213,3 +214,21 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
     os.close(write)
     assert read_json(Path(f"/dev/fd/{read}"), "a thing") == {"a": 1}
     os.close(read)
+
+
+def test_a_pipe_whose_writer_is_slow_is_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = f"exec 3> {pipe}; echo ready; sleep 0.3; printf '{{\"a\": 1}}' >&3"
+    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True) as writer:
+        held = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # the shell waits for a reader
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        assert read_json(pipe, "a thing") == {"a": 1}
+        os.close(held)
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a pipe, and nobody writes to it"):
+        read_text(tmp_path / "pipe", "a thing")

@@ -1,8 +1,10 @@
 """Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
 
+import json
+from math import isfinite
 from typing import Any
 
-__all__ = ["csv_cell", "mathless", "printable", "shown"]
+__all__ = ["csv_cell", "json_text", "mathless", "printable", "shown"]
 
 
 def printable(text: str) -> str:
@@ -33,6 +35,24 @@ def csv_cell(text: str) -> str:
     ("'=1+1", 'mu-330m')
     """
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") else text
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """Return JSON that every reader takes: null where a number is not finite.
+
+    >>> from mu_ref.border.text import json_text
+    >>> json_text({"speed": float("nan")})
+    '{"speed": null}'
+    """
+    return json.dumps(_finite(data), indent=indent, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not isfinite(data) else data
 
 
 def shown(value: Any) -> str:

@@ -12,8 +12,8 @@ from rich.progress import Progress
 
 from mu_ref.border.ranges import TOKENS, Range
 from mu_ref.border.reading import read_toml
-from mu_ref.border.text import printable
-from mu_ref.command_line import JsonOption, in_range, print_json
+from mu_ref.border.text import json_text, printable
+from mu_ref.command_line import JsonOption, in_range
 from npu_sim.cli.options import PlotOption, check_files, print_rows
 from npu_sim.errors import SweepError
 from npu_sim.whatif.compare import compare
@@ -178,7 +178,7 @@ def show_sensitivity(
          "high": s.high} for s in swings
     ]  # fmt: skip
     if as_json:
-        print_json({"simulated": True, "metric": metric, "base": value, "rows": rows})
+        typer.echo(json_text({"simulated": True, "metric": metric, "base": value, "rows": rows}))
         return
     print_rows(f"{metric} = {value:.4g}, simulated ({fidelity})", rows)
 
@@ -219,7 +219,7 @@ def show_comparison(
 
         plot_comparison(found, (a, b), plot)
     if as_json:
-        print_json(found.to_json())
+        typer.echo(json_text(found.to_json()))
         return
     fields = [{"field": path, "A": x, "B": y} for path, (x, y) in found.fields.items()]
     print_rows(f"A = {a}, B = {b}: fields that differ", fields)
@@ -279,7 +279,7 @@ def show_solution(
         plot_solution(scenario, answer, plot, fidelity)
     if as_json:
         found = {name: getattr(answer, name) for name in type(answer).__slots__}
-        print_json({"simulated": True, **found})
+        typer.echo(json_text({"simulated": True, **found}))
         return
     now = f"{answer.path} = {answer.now:,.6g} gives {answer.now_metric:.4g} {metric}"
     if answer.needed is None:

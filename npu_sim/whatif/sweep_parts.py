@@ -117,7 +117,7 @@ class Parts:
     def write(self, start: int, text: str) -> None:
         """Keep the lines of a part."""
         lines, path = text.encode("utf-8"), self.path(start)
-        _remove_folder(path)
+        _make_room(path)
         with written_whole(path) as part:
             part.write_bytes(self._seal(lines) + b"\n" + lines)
 
@@ -169,8 +169,8 @@ def opened_parts(out: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
                 f"put it back, delete the folder, or choose another --out"
             )
         if old is None:  # parts of another sweep are none: their checksums say so
-            _remove_folder(mark)
-            write_text(mark, json.dumps(identity, indent=1))
+            _make_room(mark)
+            write_text(mark, json.dumps(_marked(identity), indent=1))
         yield Parts(folder, identity)
     finally:
         os.close(handle)
@@ -195,7 +195,7 @@ def _lock(folder: Path, out: Path) -> int:
     """Take the folder; the system gives it back when this process ends, however it ends."""
     while True:
         folder.mkdir(exist_ok=True)
-        _remove_folder(folder / LOCK)
+        _make_room(folder / LOCK)
         try:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             handle = os.open(folder / LOCK, flags, 0o600)
@@ -218,28 +218,33 @@ def _lock(folder: Path, out: Path) -> int:
         os.close(handle)  # the run that has ended removed it before it was locked
 
 
+def _marked(identity: Mapping[str, Any]) -> dict[str, Any]:
+    text = json.dumps(identity, sort_keys=True)
+    return {"identity": identity, "checksum": sha256(text.encode()).hexdigest()}
+
+
 def _read_mark(path: Path) -> dict[str, Any] | None:
     """Read whose the parts are; None if that is not known."""
     try:
-        text = path.read_bytes().decode("utf-8")
-        mark = parse_json(text, str(path), "an identity")
-        known = {name: type(value) for name, value in mark.items()}
-    except (OSError, UnicodeDecodeError, InputError, AttributeError):
+        mark = parse_json(path.read_bytes().decode("utf-8"), str(path), "an identity")
+        identity: dict[str, Any] = mark["identity"]
+    except (OSError, UnicodeDecodeError, InputError, TypeError, KeyError):
         return None
-    kinds = {"specification": str, "checkpoint points": int, "inputs": dict, "versions": dict}
-    return mark if known == kinds else None
+    return identity if mark == _marked(identity) else None
 
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name != LOCK and OURS.fullmatch(path.name):
-            _remove_folder(path)
+            _make_room(path)
             path.unlink(missing_ok=True)
 
 
-def _remove_folder(path: Path) -> None:
-    """Remove a folder where a file belongs."""
-    if path.is_dir() and not path.is_symlink():
+def _make_room(path: Path) -> None:
+    """Remove a link or a folder where a file belongs."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.is_dir():
         shutil.rmtree(path)
 
 

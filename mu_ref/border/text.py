@@ -1,6 +1,8 @@
 """Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
 
-__all__ = ["csv_cell", "mathless", "printable", "text_of_cell"]
+from collections.abc import Iterable
+
+__all__ = ["csv_cell", "csv_line", "mathless", "printable", "text_of_cell"]
 
 FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of one
 
@@ -33,6 +35,20 @@ def csv_cell(text: str) -> str:
     ("'=1+1", 'mu-330m')
     """
     return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    r"""Return a line of a CSV file, its end included, with quotes around cells that need them.
+
+    >>> from mu_ref.border.text import csv_line
+    >>> csv_line(["a", "b,c", 'd"e'])
+    'a,"b,c","d""e"\n'
+    """
+    quoted = [
+        '"{}"'.format(cell.replace('"', '""')) if set(cell) & set(',"\r\n') else cell
+        for cell in cells  # `csv.writer` leaves a \r bare where lines end in \n alone
+    ]
+    return ",".join(quoted) + "\n"
 
 
 def text_of_cell(cell: str) -> str:

@@ -17,6 +17,7 @@ from mu_ref.command_line import JsonOption, in_range
 from npu_sim.cli.options import PlotOption, check_files, print_json, print_rows
 from npu_sim.errors import SweepError
 from npu_sim.whatif.compare import compare
+from npu_sim.whatif.resume.outputs import check_sweep_outputs
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.scenario_toml import (
     DEFAULT_NPU,
@@ -29,7 +30,6 @@ from npu_sim.whatif.scenario_toml import (
 from npu_sim.whatif.sensitivity import MOVED, sensitivity
 from npu_sim.whatif.solve import TARGET, solve
 from npu_sim.whatif.sweep import CHUNK, dask_executor, local_executor, run_sweep
-from npu_sim.whatif.sweep_parts import check_sweep_outputs
 from npu_sim.whatif.sweep_toml import read_spec
 
 __all__ = ["show_comparison", "show_sensitivity", "show_solution", "sweep"]

@@ -1,6 +1,6 @@
 """Runs a sweep: points in chunks on any executor, results in order, and resumable.
 
-Each finished chunk is a small file beside the result (`sweep_parts.py`), so a sweep that is killed
+Each finished chunk is a small file beside the result (`resume/parts.py`), so a sweep that is killed
 goes on where it stopped and ends with the same bytes. The result is a CSV with units in its column
 names, and a JSON sidecar with the specification and the versions. Chapter: `docs/whatif.md`.
 """
@@ -24,13 +24,8 @@ from mu_ref.border.text import csv_cell, csv_line
 from mu_ref.files import written_whole
 from npu_sim.errors import SweepError
 from npu_sim.whatif.metrics import METRICS
-from npu_sim.whatif.sweep_parts import (
-    check_sweep_outputs,
-    input_digests,
-    opened_parts,
-    sweep_identity,
-    write_sidecar,
-)
+from npu_sim.whatif.resume.outputs import check_sweep_outputs, write_sidecar
+from npu_sim.whatif.resume.parts import input_digests, opened_parts, sweep_identity
 from npu_sim.whatif.sweep_points import evaluate_points
 from npu_sim.whatif.sweep_toml import SweepSpec, spec_from
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from mu_ref.errors import MuRefError
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import npu, npu_to_toml
-from npu_sim.whatif import sweep_parts
+from npu_sim.whatif.resume.outputs import check_sweep_outputs
+from npu_sim.whatif.resume.parts import input_digests, opened_parts, sweep_identity
 from npu_sim.whatif.sweep import evaluate_chunk, local_executor, run_sweep
-from npu_sim.whatif.sweep_parts import check_sweep_outputs, input_digests
 from npu_sim.whatif.sweep_toml import read_spec, spec_from
 
 ROOT = Path(__file__).parents[2]
@@ -254,8 +254,8 @@ def test_a_damaged_part_is_computed_again_and_the_bytes_are_the_same(folder, dam
 def test_any_bytes_in_a_part_leave_the_result_as_it_is(tmp_path_factory, data):
     out = tmp_path_factory.mktemp("sweep") / "x.csv"
     spec = spec_from('model = "tiny"\nnpu = "teaching-npu"\n[vary]\nbatch = [1, 2]\n')
-    identity = sweep_parts.sweep_identity(spec, 1)
-    with sweep_parts.opened_parts(out, identity) as parts:
+    identity = sweep_identity(spec, 1)
+    with opened_parts(out, identity) as parts:
         parts.write(0, "0,1\n")
         whole = parts.path(0).read_bytes()
         mangled = data.draw(

@@ -2,11 +2,12 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from math import isfinite
 from typing import Any
 
 __all__ = [
-    "csv_cell", "json_text", "mathless", "printable", "short", "text_of_cell", "warn",
+    "csv_cell", "csv_line", "json_text", "mathless", "printable", "short", "text_of_cell", "warn",
 ]  # fmt: skip
 
 FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of one
@@ -41,6 +42,20 @@ def csv_cell(text: str) -> str:
     ("'=1+1", 'mu-330m')
     """
     return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    r"""Return a line of a CSV file, its end included, with quotes around cells that need them.
+
+    >>> from mu_ref.border.text import csv_line
+    >>> csv_line(["a", "b,c", 'd"e'])
+    'a,"b,c","d""e"\n'
+    """
+    quoted = [
+        '"{}"'.format(cell.replace('"', '""')) if set(cell) & set(',"\r\n') else cell
+        for cell in cells  # `csv.writer` leaves a \r bare where lines end in \n alone
+    ]
+    return ",".join(quoted) + "\n"
 
 
 def json_text(data: Any, indent: int | None = None) -> str:

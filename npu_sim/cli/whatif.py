@@ -17,6 +17,7 @@ from mu_ref.command_line import JsonOption, in_range
 from npu_sim.cli.options import PlotOption, check_files, print_rows
 from npu_sim.errors import SweepError
 from npu_sim.whatif.compare import compare
+from npu_sim.whatif.resume.outputs import check_sweep_outputs
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.scenario_toml import (
     DEFAULT_NPU,
@@ -29,7 +30,6 @@ from npu_sim.whatif.scenario_toml import (
 from npu_sim.whatif.sensitivity import MOVED, sensitivity
 from npu_sim.whatif.solve import TARGET, solve
 from npu_sim.whatif.sweep import CHUNK, dask_executor, local_executor, run_sweep
-from npu_sim.whatif.sweep_parts import check_sweep_outputs
 from npu_sim.whatif.sweep_toml import read_spec
 
 __all__ = ["show_comparison", "show_sensitivity", "show_solution", "sweep"]
@@ -112,21 +112,26 @@ def sweep(
 @contextmanager
 def _progress(n_points: int, *, quiet: bool) -> Iterator[Any]:
     """Show how many points are done, and say so where the sweep is stopped."""
-    done = 0
-    with Progress(console=Console(file=sys.stderr), disable=quiet) as bar:
-        task = bar.add_task("points", total=n_points)
+    done, shown = 0, False
+    bar = Progress(console=Console(file=sys.stderr), disable=quiet)
+    task = bar.add_task("points", total=n_points)
 
-        def progress(completed: int, _total: int) -> None:
-            nonlocal done
-            done = completed
-            bar.update(task, completed=completed)
+    def progress(completed: int, _total: int) -> None:
+        nonlocal done, shown
+        if not shown:  # not before the sweep is known to be possible
+            bar.start()
+        done, shown = completed, True
+        bar.update(task, completed=completed)
 
-        try:
-            yield progress
-        except KeyboardInterrupt:
-            kept = f"{done:,} of {n_points:,} points are kept"
-            typer.echo(f"{kept}; the same command goes on from there", err=True)
-            raise
+    try:
+        yield progress
+    except KeyboardInterrupt:
+        kept = f"{done:,} of {n_points:,} points are kept"
+        typer.echo(f"{kept}; the same command goes on from there", err=True)
+        raise
+    finally:
+        if shown:
+            bar.stop()
 
 
 class _Base(NamedTuple):

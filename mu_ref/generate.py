@@ -192,10 +192,12 @@ def stream(
             range, or sampling without a generator.
     """
     NEW_TOKENS.check("max_new_tokens", max_new_tokens)
+    if model.decoder is None:
+        raise InputError(f"{model.name} must have a decoder to write text; it has none")
     _check_rows("prompt", prompt, prompt_valid, model.vocab_size)
     if not np.all(prompt_valid.any(axis=1)):
         raise InputError("every prompt must hold at least one token; one is empty")
-    cache = Cache.empty(len(prompt), model.stacks["decoder"].n_layers)
+    cache = Cache.empty(len(prompt), model.decoder.n_layers)
     tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
     ended = np.zeros(len(prompt), bool)
     for _ in range(max_new_tokens):
@@ -285,7 +287,11 @@ def generate(
     """
     memory = None
     if source is not None and source_valid is not None:
+        if model.encoder is None:
+            raise InputError(f"{model.name} must have an encoder to read a source; it has none")
         _check_rows("source", source, source_valid, model.encoder_vocab_size)
+        if not source_valid.any(axis=1).all():
+            raise InputError("every source must hold at least one token; one is empty")
         memory = mu.remember(ops, model, source, source_valid)
     if prompt is None:
         if source is None:

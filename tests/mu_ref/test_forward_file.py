@@ -108,8 +108,8 @@ def changed(folder: Path, **fields: object) -> None:
         ("pad_token_id", None), ("pad_token_id", [1, 2]), ("pad_token_id", -1),
         ("pad_token_id", 131), ("eos_token_id", 131), ("eos_token_id", None),
         ("n_encoder_layer", 10**8), ("n_encoder_layer", None), ("n_decoder_layer", 2.0),
-        ("vocab_size", -1), ("vocab_size", 2**70), ("dropout", 1.5), ("dropout", None), ("rope_factor", 0),
-        ("block_size", 10**9), ("norm_eps", -1), ("is_interleaved", 1), ("is_interleaved", None),
+        ("vocab_size", -1), ("vocab_size", 2**70), ("dropout", 1.5), ("dropout", None),
+        ("rope_factor", 0), ("block_size", 10**9), ("norm_eps", -1), ("is_interleaved", 1), ("is_interleaved", None),
         ("name", 3), ("hidden_dim", {"x": 1}), ("n_embd", [32]),
     ],
 )  # fmt: skip

@@ -19,13 +19,9 @@ from mu_ref.errors import InputError, MuRefError, WeightsError
 from mu_ref.memory import aligned
 
 __all__ = [
-    "check_finite",
-    "check_floats",
-    "check_tokens",
-    "first_not_finite",
-    "read_npz",
+    "check_finite", "check_floats", "check_rows", "check_tokens", "first_not_finite", "read_npz",
     "read_safetensors",
-]
+]  # fmt: skip
 
 NUMPY_NAMES = MappingProxyType(
     {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
@@ -290,3 +286,26 @@ def check_tokens(
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= vocab_size:
         raise error(f"{what} must lie in [0, {vocab_size}), got {low} to {high}")
+
+
+def check_rows(what: str, tokens: Any, valid: Any, vocab_size: int) -> None:
+    """Check rows of token ids and which of them count.
+
+    Args:
+        what: the array, for messages.
+        tokens: as in `check_tokens`.
+        valid: anything.
+        vocab_size: ids lie below it.
+
+    Raises:
+        InputError: see `check_tokens`; or no booleans of the same shape, or a row without a token.
+    """
+    check_tokens(what, tokens, vocab_size)
+    shown = getattr(valid, "dtype", type(valid).__name__)
+    if not isinstance(valid, np.ndarray) or shown != np.bool_ or valid.shape != tokens.shape:
+        raise InputError(
+            f"{what}_valid must be booleans of the shape of {what}, {tokens.shape}, got {shown} "
+            f"{getattr(valid, 'shape', '')}"
+        )
+    if not valid.any(axis=1).all():
+        raise InputError(f"every {what} must hold at least one token; one is empty")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_ref.border.arrays import check_floats, read_safetensors
+from mu_ref.border.arrays import check_finite, check_floats, read_safetensors
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import WeightsError
 from mu_ref.files import written_whole
@@ -165,9 +165,11 @@ def save_weights(
         notes: more texts for the metadata, such as how the weights were made.
 
     Raises:
-        WeightsError: a tensor is missing, unknown or of another shape.
+        WeightsError: a tensor is missing, unknown or of another shape, or a number in it is NaN or
+            infinite.
     """
     check_names(path.name, weight_shapes(model), {n: w.shape for n, w in weights.items()})
+    check_finite(path.name, weights)
     write_safetensors(path, weights, {**(notes or {}), "config": model.to_json()})
 
 

@@ -1,21 +1,81 @@
-"""What `mu-ref` and `npu-sim` share: how a program ends, and the option `--json`.
+"""What `mu-ref` and `npu-sim` share: options with ranges, the console, and how a program ends.
 
-Exit codes: 0 done, 2 a mistake in what was asked for (one line on stderr says which), 130
-interrupted; a command may add others.
+Exit codes: 0 done, 1 a comparison found a difference, 2 a mistake in what was asked for (one line
+on stderr says which), 3 a budget missed with --strict, 130 interrupted.
 """
 
+import json
+import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from contextlib import suppress
+from math import isfinite
+from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
 
+from mu_ref.border.ranges import Range
+from mu_ref.border.text import printable
 from mu_ref.errors import MuRefError
 
-__all__ = ["JsonOption", "run_app"]
+__all__ = [
+    "BUDGET_MISSED", "DIFFERENCE", "JsonOption", "in_range", "plain_console", "print_json",
+    "run_app",
+]  # fmt: skip
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
-MISTAKE, INTERRUPTED = 2, 130
+DIFFERENCE, MISTAKE, BUDGET_MISSED, INTERRUPTED = 1, 2, 3, 130
+
+
+def in_range(allowed: Range, *names: str, help: str = "", **more: Any) -> Any:
+    """Return a typer option (or, without names that begin with a dash, one named by its parameter).
+
+    Args:
+        allowed: what the number may be; each number, if the option is repeatable.
+        *names: as of `typer.Option`.
+        help: what it is; the range is added.
+        **more: of `typer.Option`.
+
+    Returns:
+        What stands in `Annotated[int, ...]` or `Annotated[float, ...]`.
+    """
+    text = f"{help.rstrip('.')}; {allowed}." if help else f"{allowed}."
+    return typer.Option(*names, help=text, callback=_checker(allowed), **more)
+
+
+def _checker(allowed: Range) -> Callable[..., Any]:
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one is not None:
+                allowed.check(param.opts[0], one)
+        return value
+
+    return check
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that shows texts as they are: no markup, no emoji, no highlighting."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def print_json(data: Any, indent: int | None = None) -> None:
+    """Print JSON on stdout, and null where a number is not finite.
+
+    Args:
+        data: plain dicts, lists, texts and numbers.
+        indent: blanks per level; one line by default.
+    """
+    typer.echo(json.dumps(_finite(data), indent=indent, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not isfinite(data) else data
 
 
 def run_app(app: typer.Typer) -> NoReturn:
@@ -24,13 +84,27 @@ def run_app(app: typer.Typer) -> NoReturn:
     Args:
         app: the commands.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a terminal cannot show is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()  # a disk that is full says so here, not after the exit code
     except MuRefError as error:  # of either package: its text is meant for the user
         _leave(str(error), MISTAKE)
+    except SystemExit:  # Typer's answer to a reader that has closed the pipe: it had enough
+        code = 0
+        _forget_stdout()
     except OSError as error:
-        _leave(f"{error.filename or 'file'}: {error.strerror or error}", MISTAKE)
-    except (KeyboardInterrupt, typer.Abort):
+        _forget_stdout()
+        _leave(f"{error.filename or 'output'}: {error.strerror or error}", MISTAKE)
+    except MemoryError:
+        _leave("this needs more memory than there is; ask for less", MISTAKE)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except typer.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # Typer takes it for an interrupt; it is a fault
+            raise error.__cause__ from None
         code = INTERRUPTED
     except Exception as error:
         # Typer's own exceptions for a wrong command line have no base class that is public in
@@ -43,7 +117,13 @@ def run_app(app: typer.Typer) -> NoReturn:
     sys.exit(code or 0)
 
 
+def _forget_stdout() -> None:
+    """Drop what could not be printed, or Python tries again on its way out, and complains."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _leave(message: str, code: int) -> NoReturn:
     if message:  # none after the help that a bare command prints
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        typer.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(code)

@@ -1,32 +1,139 @@
-"""Write files so that nobody ever sees half of one; read texts, JSON and TOML, or say why not."""
+"""Files out, so that nobody sees half of one and none is lost; `border/reading.py` has files in.
 
-import hashlib
-import json
+`check_outputs` before any work; then `written_whole`, or `write_text`.
+"""
+
 import os
-import tomllib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from mu_ref.errors import MuRefError
+from mu_ref.errors import InputError
 
-__all__ = [
-    "DATA",
-    "cache_folder",
-    "parse_toml",
-    "read_json",
-    "read_text",
-    "write_text",
-    "written_whole",
-]
+try:
+    import fcntl
+except ImportError:  # Windows: leftovers of killed runs stay
+    fcntl = None  # type: ignore[assignment]
 
+__all__ = ["DATA", "RUNS", "check_outputs", "is_stream", "write_picture", "write_text",
+           "written_whole"]  # fmt: skip
+
+RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
+MAX_NAME_BYTES = 230  # file systems allow 255, and a temporary file has 24 more
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
+
+
+def check_outputs(
+    outputs: Mapping[str, Path | None],
+    inputs: Iterable[Path | str | None] = (),
+    *,
+    prints_json: bool = False,
+) -> None:
+    """Refuse, before any work, outputs that would destroy something or cannot be written.
+
+    Args:
+        outputs: {option: path, or None if it was not given}; sidecar files are outputs too.
+        inputs: every file that the command reads, or None.
+        prints_json: stdout belongs to --json.
+
+    Raises:
+        InputError: an output is an input or another output (the same file after links and case), a
+            folder, or lies in a folder that is not there or not writable; or it would stand between
+            the JSON on stdout.
+    """
+    read = {_identity(Path(path)): str(path) for path in inputs if path is not None}
+    written: dict[tuple[Any, ...], str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        place = _identity(path)
+        if prints_json and _descriptor(path) == 1:
+            raise InputError(f"{option} must be a file with --json, which prints to stdout")
+        if is_stream(path):
+            continue
+        if place in read:
+            raise InputError(f"{option} must not be a file that is read, got {path}; name another")
+        if place in written:
+            raise InputError(
+                f"{option} and {written[place]} must be two files, got {path} for both"
+            )
+        written[place] = option
+        folder = Path(os.path.realpath(path)).parent
+        if path.parent == RUNS and not os.path.lexists(RUNS):
+            folder = folder.parent
+        if len(os.fsencode(os.path.basename(os.path.realpath(path)))) > MAX_NAME_BYTES:
+            raise InputError(
+                f"{option} must have a name of at most {MAX_NAME_BYTES} bytes, got {path.name}"
+            )
+        if path.is_dir():
+            raise InputError(f"{option} must be a file, got the folder {path}; name a file in it")
+        if not folder.is_dir():
+            raise InputError(
+                f"{option} must lie in a folder that exists, got {path}; make {folder} first"
+            )
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{option} must lie in a folder that can be written, got {path}")
+
+
+def _identity(path: Path) -> tuple[Any, ...]:
+    """What tells files apart: the inode where there is one, else the place, links followed."""
+    real = Path(os.path.realpath(path))
+    with suppress(OSError):
+        known = real.stat()
+        return known.st_dev, known.st_ino
+    with suppress(OSError):
+        folder = real.parent.stat()
+        # on a disk that folds case, two spellings of a new file are one
+        return folder.st_dev, folder.st_ino, real.name.casefold()
+    return (str(real).casefold(),)
+
+
+def _descriptor(path: Path) -> int | None:
+    """Number of the open file that a name such as /dev/stdout or /dev/fd/3 stands for."""
+    named = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+    place = os.path.abspath(path)
+    while True:
+        folder, _, name = place.rpartition("/")
+        if place in named:
+            return named[place]
+        if folder in ("/dev/fd", "/proc/self/fd") and name.isdecimal():
+            return int(name)
+        try:
+            place = os.path.normpath(os.path.join(folder, os.readlink(place)))
+        except (OSError, ValueError):
+            return None
+
+
+def is_stream(path: Path) -> bool:
+    """Say whether a path is a device, a pipe or an open file: written to, never replaced."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a stream for writing; an open file goes on where it is."""
+    number = _descriptor(path)
+    return path.open("wb") if number is None else os.fdopen(os.dup(number), "wb")
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; rename it if all went well, else remove it.
+    """Give a path to write to; it takes the place of `path` if all went well, else it is removed.
+
+    A link is followed, the mode of a file that is replaced is kept, and what runs that were killed
+    have left beside it is removed. A device or a pipe gets the bytes at the end.
 
     Args:
         path: where the file ends up; replaced if it exists.
@@ -34,80 +141,78 @@ def written_whole(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder) / (path.name or "out")
+            yield part
+            sys.stdout.flush()  # what was printed before stands before
+            with part.open("rb") as source, _opened(path) as stream:
+                shutil.copyfileobj(source, stream)
+        return
+    if path.parent == RUNS:
+        RUNS.mkdir(exist_ok=True)
+    target = Path(os.path.realpath(path))
+    _remove_leftovers(target)
+    part, handle = _new_part(target)
     try:
         yield part
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)  # as `open` would have made it; safetensors allows the owner only
-        part.replace(path)
+        part.chmod(_mode_for(target))
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def cache_folder(program: str, sources: Iterable[Path], more: str = "") -> Path:
-    """Where compiled kernels are kept: below NUMBA_CACHE_DIR or the user's cache folder.
+def _new_part(target: Path) -> tuple[Path, int]:
+    """Make a temporary beside a file; the lock on its handle says that this run is alive."""
+    while True:
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        # O_EXCL: nobody can have laid a link there
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        if fcntl is None:
+            return part, handle
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return part, handle
+        os.close(handle)  # another run took it for a leftover before it was locked
 
-    Numba notices a changed kernel, but not a changed function that the kernel calls; so the folder
-    is named after the text of all of them.
 
-    Args:
-        program: whose kernels: "mu-ref".
-        sources: every file that they depend on.
-        more: what else they depend on.
+def _mode_for(target: Path) -> int:
+    """Mode of the file that is replaced, or what `open` would have given a new one."""
+    with suppress(OSError):
+        return stat.S_IMODE(target.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
-    Returns:
-        A folder; it need not be there yet.
-    """
-    digest = hashlib.sha256(more.encode())
-    for source in sorted(sources):
-        digest.update(source.read_bytes())
-    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    parent = os.environ.get("NUMBA_CACHE_DIR") or Path(given or Path.home() / ".cache") / program
-    return Path(parent) / digest.hexdigest()[:16]
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the temporaries of runs that were killed; those of runs that go on are locked."""
+    if fcntl is None:
+        return
+    for part in target.parent.glob(f".{_escaped(target.name)}.????????????????.part"):
+        with suppress(OSError):
+            handle = os.open(part, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+            finally:
+                os.close(handle)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="")
 
 
-def read_text(path: Path, what: str, error: type[MuRefError]) -> str:
-    """Read a text file in UTF-8, with or without a byte-order mark.
-
-    Args:
-        path: of the file.
-        what: it must be, for messages: "a TOML file of an NPU".
-        error: class to raise.
-
-    Returns:
-        The text.
-
-    Raises:
-        MuRefError: (or `error`) no such file, one that cannot be read, or other bytes.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as fault:
-        raise error(f"{path} must be {what}; there is no such file") from fault
-    except OSError as fault:
-        raise error(f"{path} must be {what}; cannot read it ({fault.strerror})") from fault
-    except UnicodeDecodeError as fault:
-        raise error(f"{path} must be text in UTF-8, got other bytes ({fault})") from fault
-
-
-def read_json(path: Path, what: str, error: type[MuRefError]) -> Any:
-    """Read a JSON file; errors are those of `read_text`, and of a text that is no JSON."""
-    try:
-        return json.loads(read_text(path, what, error))
-    except json.JSONDecodeError as fault:
-        raise error(f"{path} must be JSON, got something else ({fault})") from fault
-
-
-def parse_toml(text: str, what: str, error: type[MuRefError]) -> dict[str, Any]:
-    """Parse TOML; `what` it must be is the subject of the message of `error`."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
-        raise error(f"{what} must be TOML, got something else ({fault})") from fault
+def write_picture(path: Path, figure: Any, dpi: int) -> None:
+    """Write a figure of Matplotlib in the format that the name ends in; whole or not at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a sign that no font has is drawn as a box
+        with written_whole(path) as part:
+            figure.savefig(part, format=path.suffix[1:].lower(), dpi=dpi)

@@ -4,6 +4,9 @@ Every message has the form `<what> must <rule>, got <value>; <likely fix>`. Inne
 check: their callers have.
 """
 
+from numbers import Integral
+
+from mu_ref.border.text import short
 from mu_ref.errors import MuRefError
 
 __all__ = [
@@ -67,8 +70,8 @@ def check_at_least(
     Raises:
         NpuSimError: (or the subclass `error`) not a whole number, or too small.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise error(f"{what} must be a whole number of at least {least}, got {value!r}")
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise error(f"{what} must be a whole number of at least {least}, got {short(value)}")
     return value
 
 
@@ -85,5 +88,5 @@ def check_at_most(what: str, value: int, most: int) -> None:
     """
     if value > most:
         raise WorkloadError(
-            f"{what} must be at most {most}, got {value}; simulate a shorter request"
+            f"{what} must be at most {most}, got {short(value)}; simulate a shorter request"
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from faults.serve import Programs
 from hypothesis import HealthCheck, Phase, settings
 
 # Two cores are shared with whatever else runs there: time says nothing about a test case.
@@ -22,3 +23,11 @@ settings.load_profile("tests")
 def _floating_point_errors_are_errors() -> Iterator[None]:
     with np.errstate(divide="raise", over="raise", invalid="raise"):  # softmax may underflow
         yield
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """Both programs, for tests of whole command lines."""
+    found = Programs()
+    yield found
+    found.close()

@@ -204,7 +204,7 @@ def may_change(value: ast.expr | None) -> bool:
 
 def fixed_type(value: ast.expr | None) -> bool:
     """Say whether a call makes a type or a compiled function, which nobody changes."""
-    makers = ("TypeVar", "ParamSpec", "namedtuple")
+    makers = ("TypeVar", "ParamSpec", "namedtuple", "kernel_of")
     return isinstance(value, ast.Call) and getattr(value.func, "id", "") in makers
 
 

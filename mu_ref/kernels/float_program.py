@@ -6,11 +6,11 @@ Each function says what stands in its rows from row[1] on; who writes them:
 `mu_ref/ops/fast/floats.py`.
 """
 
-import numba
 import numpy as np
 
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import floats
+from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.linear import products_f32, products_i4, products_i8
 from mu_ref.kernels.machine import COPY, TAKE, array_at, move, share, wait
 from mu_ref.kernels.packing import TOGETHER, bytes_of, halves_of, steps_of
@@ -23,7 +23,7 @@ LINEAR4, LINEAR8, EMBED8 = range(13, 16)
 CHUNK = 256  # outputs that wait for the scale of their row; they stay in the nearest cache
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def run(program, n_rows, scalars, counter, thread, n_threads):
     """Run a program; every thread calls this with its own number. scalars: one per row."""
     for line in range(n_rows):
@@ -46,7 +46,7 @@ def run(program, n_rows, scalars, counter, thread, n_threads):
             _elementwise(row, scalars[line], thread, n_threads)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _linear(row, thread, n_threads):
     """out, x, w, bias (0: none), rows, d_in, d_in in whole vectors, d_out."""
     n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
@@ -67,7 +67,7 @@ def _linear(row, thread, n_threads):
                 out[r * d_out + n] += bias[n]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _rounded_linear(row, thread, n_threads):
     """As _linear (LINEAR4: d_in in whole groups), then scales of w; LINEAR8: sums of rows of w."""
     n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
@@ -109,7 +109,7 @@ def _rounded_linear(row, thread, n_threads):
                         y[i] += added[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _products_8(row, x, out, n_rows, first, width):
     """Products with int8; high bytes of x have 128 added, which the sums of w take away."""
     d, d_out = row[7], row[8]
@@ -124,7 +124,7 @@ def _products_8(row, x, out, n_rows, first, width):
             out[r * width + i] = F32(lows[i] + (high << 8)) * scales[first + i]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _embed(row, thread, n_threads):
     """out, table, tokens, scales (EMBED8), n tokens, d, d in whole vectors, rows of the table."""
     n, d, width = row[5], row[6], row[7]
@@ -141,7 +141,7 @@ def _embed(row, thread, n_threads):
             out[i * d + k] = F32(steps[tokens[i] * width + k]) * scales[tokens[i]]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _attention(row, thread, n_threads):
     """out, a, b (k, v or mask), head_of, batch, heads, kv heads, queries, keys, room, d_head."""
     batch, n_heads, n_kv, n_query, n_key = row[5], row[6], row[7], row[8], row[9]
@@ -164,7 +164,7 @@ def _attention(row, thread, n_threads):
         floats.mix(p, memory, head_of, out, *sizes)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _by_token(row, scalar, thread, n_threads):
     """out, x, gain or cos, bias or sin, tokens, NORM: d, kind; ROPE: heads, d_head."""
     n_tok = row[5]
@@ -182,7 +182,7 @@ def _by_token(row, scalar, thread, n_threads):
         floats.rope(x, cos, sin, out, n_heads, d_head, first, last)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _elementwise(row, scalar, thread, n_threads):
     """out, x, y or kind, n."""
     op, n = row[0], row[5]

@@ -7,9 +7,9 @@ crosses a row, so the range changes no result.
 
 import math
 
-import numba
 import numpy as np
 
+from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.linear import FLOATS
 from mu_ref.kernels.machine import places
 from mu_ref.kernels.packing import BIG
@@ -23,7 +23,7 @@ NORMS = ("rms", "rms_plus_one", "layer")
 UNSEEN = np.float32(-3e38)  # below every score, and e to its power is 0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def norm(x, gain, bias, out, d, kind, eps, first, last):
     """Normalise rows first..last-1 of d features; kind is a place in NORMS.
 
@@ -42,7 +42,7 @@ def norm(x, gain, bias, out, d, kind, eps, first, last):
             to[k] = y + bias[k] if kind == 2 else y
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def total(x, sums):
     """Sum in float64: number k goes to sum k mod 16, in `sums`. Contract: bound.
 
@@ -61,7 +61,7 @@ def total(x, sums):
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def rope(x, cos, sin, out, n_heads, d_head, first, last):
     """Turn the pairs (x_i, x_{i+d/2}) of tokens first..last-1. Contract: exact. 1.3 ns an element.
 
@@ -77,7 +77,7 @@ def rope(x, cos, sin, out, n_heads, d_head, first, last):
                 out[at + half + i] = b * c + a * s
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, first, last):
     """Write q · k for each key; a row is (batch, head, query).
 
@@ -103,7 +103,7 @@ def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, firs
                 out[row * n_key + j] = dot
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def exp(x, powers):
     """Replace x by e^x, up to 2 ulp; below -87, where float32 has no normal numbers left, by 0.
 
@@ -134,7 +134,7 @@ def exp(x, powers):
         x[i] = x[i] * scales[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def softmax(x, mask, out, n_heads, n_query, n_key, first, last):
     """Softmax of x where mask [batch, query, key] is not 0; else 0.
 
@@ -159,7 +159,7 @@ def softmax(x, mask, out, n_heads, n_query, n_key, first, last):
             weights[j] = weights[j] / whole
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, first, last):
     """Sum p_j v_j, first key to last; a row is (batch, head, query).
 
@@ -179,7 +179,7 @@ def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, first, 
             out[to + c : to + c + n] = features[:n]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def activation(x, out, kind, scale, first, last):
     """Apply KINDS[kind] to elements; "tanh" is the soft-cap, scale * tanh(x / scale).
 
@@ -200,7 +200,7 @@ def activation(x, out, kind, scale, first, last):
             out[i] = scale * math.tanh(x[i] / scale)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _logistic(x, out, gelu):
     """X / (1 + e^-x), or with u = sqrt(2 / pi) (x + 0.044715 x^3) in place of x / 2 in e."""
     powers, root = np.empty(PART, np.int32), np.float32(-2 * math.sqrt(2 / math.pi))

@@ -5,10 +5,10 @@ whose address is part of the row; `mu_ref/ops/fast/sites.py` makes it once per s
 says what stands in its rows from row[1] on; who writes them: `mu_ref/ops/fast/integers.py`.
 """
 
-import numba
 import numpy as np
 
 from mu_ref.kernels import integers
+from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.linear import products_i8
 from mu_ref.kernels.machine import COPY, TAKE, array_at, move, share, wait
 from mu_ref.kernels.packing import bytes_of
@@ -27,7 +27,7 @@ def scratch_bytes(d: int) -> int:
     return MANY * (d + 4 * CHUNK)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def run(program, n_rows, scalars, counter, thread, n_threads):
     """Run a program; every thread calls this with its own number."""
     for line in range(n_rows):
@@ -48,13 +48,13 @@ def run(program, n_rows, scalars, counter, thread, n_threads):
             _elementwise(row, thread, n_threads)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _rescaling(constants):
     """low, high, mode, m, t, as `rounding.rescale_row` takes them."""
     return constants[0], constants[1], constants[2], constants[3], constants[4]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _linear(row, thread, n_threads):
     """out, x, w, constants, rows, d_in, d_in in whole vectors, d_out, wide, scratch, m.
 
@@ -98,7 +98,7 @@ def _linear(row, thread, n_threads):
                     rescale_channels(accs, ms[c:end], ts[c:end], mode, low, high, y)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _attention(row, thread, n_threads):
     """out, a, b (k, v or mask), constants, head_of or table, then sizes.
 
@@ -130,7 +130,7 @@ def _attention(row, thread, n_threads):
         integers.mix(p, memory, head_of, out, *sizes, narrow, by, first, last)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _embed(row, thread, n_threads):
     """out, table, tokens, constants, n tokens, d, d in whole vectors, rows of the table.
 
@@ -147,7 +147,7 @@ def _embed(row, thread, n_threads):
             out[i * d + k] = min(max(y, constants[0]), constants[1])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _by_token(row, thread, n_threads):
     """out, x, constants, tokens; NORM: d, gain, bias (or 0), rsqrt; ROPE: heads, d_head, cos, sin.
 
@@ -172,7 +172,7 @@ def _by_token(row, thread, n_threads):
         integers.rope(x, cos, sin, out, n_heads, d_head, by, first, last)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _elementwise(row, thread, n_threads):
     """out, x, y or table, constants, n.
 

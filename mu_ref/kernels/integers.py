@@ -5,9 +5,9 @@ same way. Everything is exact: the integers are those of the reference executor.
 become the steps of a site, (low, high, mode, m, t); see `rounding.rescale_row`.
 """
 
-import numba
 import numpy as np
 
+from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.machine import places
 from mu_ref.kernels.rounding import (
     ARGUMENT_BITS,
@@ -34,7 +34,7 @@ FEATURES = 64  # that are mixed together
 # -- rows ------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def norm(x, gain, bias, out, rsqrt, d, layer, eps, by, first, last):
     """Normalise rows first..last-1.
 
@@ -74,7 +74,7 @@ def norm(x, gain, bias, out, rsqrt, d, layer, eps, by, first, last):
             to[k] = clip(steps[k], low, high)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def center(steps, d):
     """Twin of nonlinear.center, in place; returns the shift. Contract: exact. 0.8 ns an element."""
     total, largest = np.int64(0), np.int64(1)
@@ -90,7 +90,7 @@ def center(steps, d):
     return shift
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def rope(x, cos, sin, out, n_heads, d_head, by, first, last):
     """Turn the pairs of tokens first..last-1; cos and sin in 2^-15.
 
@@ -113,7 +113,7 @@ def rope(x, cos, sin, out, n_heads, d_head, by, first, last):
 # -- attention: a row is (batch, head, query) ------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def split_bytes(x, high, low):
     """Write x >> 8 and x & 255, so that products with 16 bits fit int32. Contract: exact."""
     for i in range(len(x)):
@@ -121,7 +121,7 @@ def split_bytes(x, high, low):
         low[i] = x[i] & 255
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def scores(
     q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow, by, first, last
 ):
@@ -157,7 +157,7 @@ def scores(
         rescale_row(dots, by, out[row * n_key : (row + 1) * n_key])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def probabilities(x, mask, out, exp2, bits, by, n_heads, n_query, n_key, first, last):
     """Twin of nonlinear.exp2_weights and nonlinear.probabilities.
 
@@ -193,7 +193,7 @@ def probabilities(x, mask, out, exp2, bits, by, n_heads, n_query, n_key, first, 
             to[j] = clip(np.int64(numerator / divisor), low, high)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow, by, first, last):
     """Sum p_j v_j. Contract: exact. 2.2 ns an element.
 
@@ -230,7 +230,7 @@ def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
 # -- elements --------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def activation(x, out, points, kind, argument_m, argument_t, by, first, last):
     """Twin of nonlinear.gate: x g(x) for kind 0, tanh for 1; relu for 2.
 
@@ -256,7 +256,7 @@ def activation(x, out, points, kind, argument_m, argument_t, by, first, last):
         rescale_row(part, by, to)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def lookup(x, values, out, first, last):
     """Read the results of a function of 8-bit values: values[255 + x].
 
@@ -267,7 +267,7 @@ def lookup(x, values, out, first, last):
         to[i] = values[np.int32(given[i]) + 255]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def add(x, y, out, m_y, by, first, last):
     """Twin of fixed_point.requantize_sum; m of `by` is that of x.
 
@@ -280,7 +280,7 @@ def add(x, y, out, m_y, by, first, last):
         to[i] = clip(shifted(total, t), low, high)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def mul(x, y, out, by, first, last):
     """Multiply elements and rescale. Contract: exact. 1.2 ns an element."""
     part = np.empty(PART, np.int64)

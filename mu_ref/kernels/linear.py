@@ -7,10 +7,10 @@ one row or sixty-four, one thread or two, give the same bits. How weights are la
 `mu_ref/ops/fast/matrices.py`; how x is: `packing.py`.
 """
 
-import numba
 import numpy as np
 
 from mu_ref.config import INT4_GROUP
+from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.simd import (
     dot4,
     each4,
@@ -31,7 +31,7 @@ AHEAD = 8  # rows of weights between what is read and what is asked for
 AHEAD4 = 8192  # bytes, the same for int4
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def products_f32(x, w, out, n_rows, d, d_out, first, last):
     """Write out[r, n] = sum_k x[r, k] w[n, k], n in first..last-1.
 
@@ -62,7 +62,7 @@ def products_f32(x, w, out, n_rows, d, d_out, first, last):
                 out[to_other : to_other + last - n] = rest[4 : 4 + last - n]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def products_i8(x, w, out, n_rows, d, first, last, width):
     """Write out[r, n - first] = sum_k x[r, k] w[n, k], n in first..last-1.
 
@@ -106,7 +106,7 @@ def products_i8(x, w, out, n_rows, d, first, last, width):
             sums4(out, to + r3 * width, e)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def products_i4(x, starts, w, scales, out, n_rows, n_groups, first, last):
     """Write out[r, n - first] = sum_k x[r, k] scales[n, k / 128] (w[n, k] - 8) (9.4).
 
@@ -122,7 +122,7 @@ def products_i4(x, starts, w, scales, out, n_rows, n_groups, first, last):
         _eight_rows(x, starts, w, scales, out, n_groups, first, last)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _two_rows(x, starts, w, scales, out, n_groups, first, last):
     """Two blocks of outputs at a time, as with one the sums would wait for themselves."""
     d, width = n_groups * INT4_GROUP, last - first
@@ -145,7 +145,7 @@ def _two_rows(x, starts, w, scales, out, n_groups, first, last):
         store4(out, n + 16 - first, width, u)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _eight_rows(x, starts, w, scales, out, n_groups, first, last):
     """Nibbles are taken apart once for all rows; a .. e: two rows each, two halves in each."""
     d, width = n_groups * INT4_GROUP, last - first

@@ -14,6 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from mu_ref.kernels.compiled import kernel
+
 __all__ = ["COPY", "TAKE", "WIDTH", "array_at", "move", "places", "share", "wait"]
 
 WIDTH = 16  # integers in a row of the program
@@ -25,7 +27,7 @@ if os.name == "posix":
     _give_way = types.ExternalFunction("sched_yield", types.int32())
 else:
 
-    @numba.njit(cache=True, nogil=True)
+    @kernel
     def _give_way():
         """Nothing: the scheduler takes the core away by itself."""
 
@@ -42,7 +44,7 @@ def array_at(address, n, dtype):
     return numba.carray(_pointer(address), n, dtype)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def share(n, thread, n_threads, step=1):
     """The part of 0..n-1 that is this thread's, in whole steps."""
     steps = -(-n // step)
@@ -73,7 +75,7 @@ def _read(typingctx, address):
     return types.int64(types.int64), codegen
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def wait(counter, meeting, n_threads):
     """Return when every thread has called this `meeting` times."""
     if n_threads == 1:
@@ -86,7 +88,7 @@ def wait(counter, meeting, n_threads):
             _give_way()
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def move(row, thread, n_threads, dtype):
     """out, x, index, batch, tokens of x, tokens of out, d; COPY: first place in out, and how many.
 
@@ -108,7 +110,7 @@ def move(row, thread, n_threads, dtype):
         out[i * d : i * d + d] = x[source : source + d]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def places(row, head_of, n_heads, n_kv, n_query, room, d_head):
     """Where attention finds what a row (batch, head, query) reads.
 

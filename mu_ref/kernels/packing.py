@@ -3,10 +3,10 @@
 Loops are kept free of branches and of 64-bit numbers, so that the compiler can use vectors.
 """
 
-import numba
 import numpy as np
 
 from mu_ref.config import INT4_GROUP
+from mu_ref.kernels.compiled import kernel
 
 __all__ = ["BIG", "TOGETHER", "bytes_of", "halves_of", "steps_of"]
 
@@ -14,7 +14,7 @@ TOGETHER = 8  # rows of x that pass over int4 weights together
 BIG = np.float32(12582912)  # 1.5 * 2^23: adding it rounds a float32 to an integer, half to even
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def bytes_of(x, out, n_rows, d_in, d, wide, offset):
     """Turn rows of int16 steps into uint8: q + offset, or for 16 bits two bytes (9.3), high + 128.
 
@@ -35,7 +35,7 @@ def bytes_of(x, out, n_rows, d_in, d, wide, offset):
                 low[k] = np.uint8((steps[k] + offset) & 255)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def steps_of(x, out, high):
     """Write out = x / scale, rounded half to even, with scale = max |x| / high; return the scale.
 
@@ -55,7 +55,7 @@ def steps_of(x, out, high):
     return scale
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def halves_of(steps, out, starts, row, n_rows):
     """Lay out one of n_rows rows of 15-bit steps for `products_i4`, 2 rows or `TOGETHER`.
 

@@ -4,8 +4,9 @@ Values are int16 steps q - z, one type for 8 and 16 bits. Everything is exact. L
 of branches, so that the compiler can use vectors.
 """
 
-import numba
 import numpy as np
+
+from mu_ref.kernels.compiled import kernel
 
 __all__ = [
     "ARGUMENT_BITS", "DOUBLE", "EVEN", "ONE", "PART", "SINGLE", "bit_length", "clip", "interpolate",
@@ -18,19 +19,19 @@ ONE = np.int64(1)
 PART = 128  # keys, or features, whose products with one byte int32 holds
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def clip(x, low, high):
     """x, not below low and not above high."""
     return min(max(x, low), high)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def shifted(x, t):
     """floor(x / 2^t + 1/2) for t in 1..62."""
     return (x + (ONE << (t - ONE))) >> t
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def rescale(acc, m, t, mode):
     """Twin of fixed_point.requantize and requantize_wide. Contract: exact.
 
@@ -53,7 +54,7 @@ def rescale(acc, m, t, mode):
     return -size if high_part < 0 else size
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def rescale_row(sums, by, out):
     """Write sums as the steps of a site. Contract: exact. 1.2 ns an element.
 
@@ -68,7 +69,7 @@ def rescale_row(sums, by, out):
             out[i] = clip(rescale(sums[i], m, t, mode), low, high)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def rescale_channels(sums, m, t, mode, low, high, out):
     """Write rescaled sums, each with the multiplier of its channel.
 
@@ -85,21 +86,21 @@ def rescale_channels(sums, m, t, mode, low, high, out):
             out[i] = clip(y, low, high)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def interpolate(points, x, fraction_bits, drop_bits):
     """Twin of tables.interpolate. Contract: exact."""
     i = min(x >> fraction_bits, np.int64(len(points) - 2))
     return _between(points[i], points[i + 1], x - (i << fraction_bits), fraction_bits, drop_bits)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _between(left, right, rest, fraction_bits, drop_bits):
     """The line from left to right, at rest / 2^fraction_bits, rounded to drop bits."""
     total = (left << fraction_bits) + (right - left) * rest
     return shifted(total, fraction_bits + drop_bits)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def interpolate_row(points, x, ends, fraction_bits, drop_bits):
     """Replace each x by its interpolation; ends has room for twice as many. Contract: exact.
 
@@ -114,7 +115,7 @@ def interpolate_row(points, x, ends, fraction_bits, drop_bits):
         x[k] = _between(left[k], right[k], rest, fraction_bits, drop_bits)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def bit_length(x):
     """Bits of x >= 1."""
     n = np.int64(0)

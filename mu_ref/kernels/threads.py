@@ -18,6 +18,7 @@ from mu_ref.kernels.machine import WIDTH
 __all__ = ["load_kernels", "n_threads", "release_code", "run_on"]
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
+MOST = 256  # threads; each waits for all others after every operation
 DONTNEED = 4  # the advice of madvise that a page may be dropped
 
 
@@ -34,14 +35,16 @@ def n_threads(weight_bytes: int) -> int:
         How many.
 
     Raises:
-        InputError: MU_REF_THREADS is not a positive integer.
+        InputError: MU_REF_THREADS is not such a number.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     text = os.environ.get("MU_REF_THREADS", str(cores if weight_bytes >= SMALL else 1))
-    if not (text.isdecimal() and int(text) > 0):
-        raise InputError(f"MU_REF_THREADS must be a positive integer, got {text!r}")
+    if not (text.isdecimal() and len(text) <= len(str(MOST)) and 0 < int(text) <= MOST):
+        raise InputError(
+            f"MU_REF_THREADS must be a whole number from 1 to {MOST}, got {text!r:.40}"
+        )
     return int(text)
 
 

@@ -2,15 +2,15 @@
 
 import math
 
-import numba
 import numpy as np
 
+from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.floats import exp
 
 __all__ = ["pack", "select"]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def pack(beams):
     """Twin of `pack` in `mu_ref/redrafter/tree.py`: a Tree's fields in order. Contract: exact."""
     batch, width, n = beams.shape
@@ -47,7 +47,7 @@ def pack(beams):
     return nodes, unpacker, n_nodes, sees
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def select(log_p, logits, beam_width):
     """Twin of `select` in `mu_ref/redrafter/beams.py`: source, token, score. Contract: bound.
 

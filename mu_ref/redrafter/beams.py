@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from mu_ref.border.ranges import BEAMS, DRAFTED, check_fields
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.model.encoder import embed
@@ -37,7 +38,7 @@ class Search:
     """How to search.
 
     Raises:
-        InputError: a width or length below 1.
+        InputError: a width or length out of range.
     """
 
     beam_width: int = 4
@@ -47,9 +48,7 @@ class Search:
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        for name in ("beam_width", "draft_len"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_fields(self, {"beam_width": BEAMS, "draft_len": DRAFTED}, InputError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """`npu-sim` at the command line: which command is which function.
 
-Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 3 a missed budget with
---strict, 130 interrupted.
+Exit codes: 0 done; 1 a comparison found a difference (`systolic`: with the numbers of a file, or
+with the matrix product); 2 a mistake in what was asked for, or in a file that is read, a trace that
+breaks the rules of viewers too (one line says which); 3 a missed budget with --strict; 130
+interrupted.
 """
 
 from typing import NoReturn

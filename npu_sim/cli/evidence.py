@@ -1,16 +1,18 @@
 """`npu-sim` commands that set predictions beside measurements: validate, calibrate, headline."""
 
-import json
 from datetime import date
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from mu_ref.command_line import JsonOption
+from mu_ref.border.ranges import BEAMS
+from mu_ref.border.text import printable, short
+from mu_ref.command_line import JsonOption, print_json
 from mu_ref.errors import check_choice
-from npu_sim.cli.options import PlotOption, wide_console
+from npu_sim.cli.options import PlotOption, check_files, wide_console
 from npu_sim.errors import SweepError
 from npu_sim.evidence.cases import CALIBRATION, calibration_cases, read_cases
 from npu_sim.evidence.gemm import GEMM_NPUS, GemmFit, calibrate_gemms
@@ -20,6 +22,8 @@ from npu_sim.models.neutral_json import read_models
 if TYPE_CHECKING:
     from npu_sim.evidence.calibrate import Calibration
     from npu_sim.evidence.validate import Validation
+
+HEXAGONS = ("hexagon-x-elite", "hexagon-x2-elite")
 
 __all__ = ["show_calibration", "show_headline", "show_validation"]
 
@@ -37,7 +41,11 @@ def show_validation(
     """Predict measured graph calls (tile fidelity) and show the errors."""
     from npu_sim.evidence.validate import validate, write_rows
 
-    found = validate(read_cases(cases), read_models(models), npu_name)
+    read = read_cases(cases)
+    chips = {case.npu for case in read} if npu_name is None else {npu_name}
+    described = [name for name in chips if name.endswith(".toml")]
+    check_files({"--csv": csv}, {"--plot": plot}, [cases, models, *described])
+    found = validate(read, read_models(models), npu_name)
     if csv is not None:
         write_rows(found, csv)
     if plot is not None:
@@ -45,7 +53,7 @@ def show_validation(
 
         plot_validation(found, plot)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json(), indent=2)
     else:
         _print_validation(found)
 
@@ -60,8 +68,9 @@ def _print_validation(found: "Validation") -> None:
         table.add_column(header, justify="right")
     for row in found.rows:
         table.add_row(
-            row.case.name, row.npu, row.case.phase, row.case.label, f"{row.measured_ms:.3f}",
-            f"{row.predicted_ms:.3f}", f"{row.error:+.1%}", f"{row.roofline_error:+.1%}",
+            printable(row.case.name), printable(row.npu), row.case.phase, row.case.label,
+            f"{row.measured_ms:.3f}", f"{row.predicted_ms:.3f}", f"{row.error:+.1%}",
+            f"{row.roofline_error:+.1%}",
         )  # fmt: skip
     console.print(table)
     total = found.to_json()
@@ -73,7 +82,7 @@ def _print_validation(found: "Validation") -> None:
     )
     for name, groups in found.groupings().items():
         texts = [
-            f"{group} {e['mape']:.1%} (median {e['median_ape']:.1%}, {e['n']:.0f})"
+            f"{printable(group)} {e['mape']:.1%} (median {e['median_ape']:.1%}, {e['n']:.0f})"
             for group, e in groups.items()
         ]
         console.print(f"by {name}: {'; '.join(texts)}", soft_wrap=True)
@@ -84,19 +93,30 @@ def show_calibration(
     out: Annotated[
         Path | None, typer.Option(help="Folder for TOML files of the chips with fitted values.")
     ] = None,
-    by: Annotated[str, typer.Option(help="What is left out together: case or model.")] = "case",
+    by: Annotated[
+        str | None,
+        typer.Option(help="What is left out together: case, the default, or model; of hexagon."),
+    ] = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fit what vendors do not publish to measured latencies, and show what the fit is worth."""
     check_choice("what", what, ("hexagon", *GEMM_NPUS), SweepError)
-    check_choice("--by", by, ("case", "model"), SweepError)
+    if by is not None:
+        check_choice("--by", by, ("case", "model"), SweepError)
+        if what in GEMM_NPUS:
+            raise SweepError(f"--by must come with hexagon, got {what}, of which half is held out")
+    names = (what,) if what in GEMM_NPUS else HEXAGONS
+    presets = files("npu_sim").joinpath("presets")  # a fit reads them, should FOLDER be theirs
+    read = [str(presets.joinpath(f"{name}.toml")) for name in names]
+    chips = {f"--out ({name})": out and out / f"{name}.toml" for name in names}
+    check_files(chips, {"--plot": plot}, read)
     if what in GEMM_NPUS:
         _calibrate_gemms(calibrate_gemms(what), out, plot, as_json=as_json)
         return
     from npu_sim.evidence.calibrate import calibrate, fitted_npus
 
-    found = calibrate(*calibration_cases(), by=by)
+    found = calibrate(*calibration_cases(), by=by or "case")
     if out is not None:
         for name, chip in fitted_npus(found, CALIBRATION, date.today()).items():
             write_npu(chip, out / f"{name}.toml")
@@ -105,7 +125,7 @@ def show_calibration(
 
         plot_calibration(found, plot)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json(), indent=2)
     else:
         _print_calibration(found)
 
@@ -140,7 +160,7 @@ def _calibrate_gemms(found: GemmFit, out: Path | None, plot: Path | None, *, as_
 
         plot_gemms(found, plot)
     if as_json:
-        typer.echo(json.dumps(data, indent=2))
+        print_json(data, indent=2)
         return
     for path, value in data["values"].items():
         typer.echo(f"{path:<28} {value:,}")
@@ -162,21 +182,34 @@ def show_headline(
     from npu_sim.evidence.headline import MEASURED_TOKENS, headline
     from npu_sim.evidence.headline_table import print_headline
 
-    found = headline(dict(_pair(text) for text in tokens) if tokens else MEASURED_TOKENS)
+    given = MEASURED_TOKENS if tokens is None else _tokens(tokens)
+    check_files({}, {"--plot": plot})
+    found = headline(given)
     if plot is not None:
         from npu_sim.evidence.plots import plot_headline
 
         plot_headline(found, plot)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json(), indent=2)
     else:
         print_headline(found, wide_console())
 
 
-def _pair(text: str) -> tuple[int, float]:
-    """Read "4=2.7": beam width and tokens per step."""
-    width, _, tokens = text.partition("=")
-    try:
-        return int(width), float(tokens)
-    except ValueError as error:
-        raise SweepError(f"--tokens must be WIDTH=TOKENS, such as 4=2.7; got {text!r}") from error
+def _tokens(texts: list[str]) -> dict[int, float]:
+    """Read texts such as "4=2.7": beam width and tokens per step, each width once."""
+    from npu_sim.evidence.headline import KEPT
+
+    found: dict[int, float] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            width, tokens = int(name), float(number)
+        except ValueError as error:
+            raise SweepError(
+                f"--tokens must be WIDTH=TOKENS, such as 4=2.7; got {short(text)}"
+            ) from error
+        if width in found:
+            raise SweepError(f"--tokens must name each width once, got {width} twice")
+        BEAMS.check("--tokens: WIDTH", width, SweepError)
+        found[width] = KEPT.check(f"--tokens: TOKENS of width {width}", tokens, SweepError)
+    return found

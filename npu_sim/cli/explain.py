@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from mu_ref.border.ranges import TOKENS, Range
+from mu_ref.border.text import printable
+from mu_ref.command_line import in_range
 from mu_ref.presets import preset
 from npu_sim.cli import options
 from npu_sim.errors import WorkloadError
@@ -13,20 +16,23 @@ from npu_sim.program.request import record_request
 
 __all__ = ["check_trace_file", "explain"]
 
+CALLS = Range(low=0, high=TOKENS.high, why="a request writes no more tokens")
+
 
 def explain(
     model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
     site: Annotated[str, typer.Option(help="Operation, for example decoder.3.mlp.up.")],
     npu_name: options.NpuOption = NPUS[0],
-    n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
-    n_output: Annotated[int, typer.Option("--output", help="Tokens written.")] = 32,
-    batch: Annotated[int, typer.Option(help="Requests computed together.")] = 1,
+    n_input: Annotated[int, in_range(TOKENS, "--input", help="Tokens read.")] = 64,
+    n_output: Annotated[int, in_range(TOKENS, "--output", help="Tokens written.")] = 32,
+    batch: Annotated[int, in_range(TOKENS, "--batch", help="Requests computed together.")] = 1,
     weight_bits: options.WeightBitsOption = 8,
     activation_bits: options.ActivationBitsOption = 16,
     kv_bits: options.KvBitsOption = 16,
     head_weight_bits: options.HeadBitsOption = None,
     call: Annotated[
-        int | None, typer.Option(help="Graph call, from 0; by default the last that has the site.")
+        int | None,
+        in_range(CALLS, "--call", help="Graph call, from 0; by default the last that has the site"),
     ] = None,
 ) -> None:
     """Print the arithmetic behind the time of one operation."""
@@ -38,7 +44,7 @@ def explain(
     program = record_request(preset(model), n_input, n_output, precision, batch)
     run = simulate_tiles(program_table(program), npu(npu_name))
     for line in explain_site(run, site, call):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def check_trace_file(
@@ -52,4 +58,4 @@ def check_trace_file(
     if wrong:
         more = f"; {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise WorkloadError(f"{file}: {wrong[0]}{more}")
-    typer.echo(f"{file}: {len(events)} events, sound")
+    typer.echo(printable(f"{file}: {len(events)} events, sound"))

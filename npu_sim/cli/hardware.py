@@ -1,12 +1,12 @@
 """`npu-sim hardware`: the NPUs, each number with its source."""
 
-import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from mu_ref.command_line import JsonOption
+from mu_ref.border.text import printable
+from mu_ref.command_line import JsonOption, plain_console, print_json
+from npu_sim.errors import HardwareError
 from npu_sim.hardware.presets import NPUS, npu, npu_to_toml
 from npu_sim.show.tables import npu_list, npu_numbers
 
@@ -16,9 +16,9 @@ __all__ = ["list_hardware", "show_hardware"]
 def list_hardware(as_json: JsonOption = False) -> None:
     """List the NPUs."""
     if as_json:
-        typer.echo(json.dumps(list(NPUS)))
+        print_json(NPUS)
     else:
-        Console(highlight=False).print(npu_list())
+        plain_console().print(npu_list())
 
 
 def show_hardware(
@@ -29,6 +29,8 @@ def show_hardware(
     ] = False,
 ) -> None:
     """Show every value of an NPU with its source."""
+    if as_json and as_toml:
+        raise HardwareError("--json and --toml must not be given together; leave out one")
     chip = npu(name)
     if as_toml:
         typer.echo(npu_to_toml(chip), nl=False)
@@ -37,8 +39,8 @@ def show_hardware(
             path: {"value": value, "source": chip.sources[path]}
             for path, value in chip.values().items()
         }
-        typer.echo(json.dumps({"name": name, "title": chip.title, "numbers": numbers}, indent=2))
+        print_json({"name": name, "title": chip.title, "numbers": numbers}, indent=2)
     else:
-        console = Console(highlight=False)
-        console.print(f"{name}: {chip.title}\n", soft_wrap=True)
+        console = plain_console()
+        console.print(f"{printable(name)}: {printable(chip.title)}\n", soft_wrap=True)
         console.print(npu_numbers(chip))

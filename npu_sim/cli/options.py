@@ -1,7 +1,7 @@
 """Options that several commands of `npu-sim` share, and how their texts are read."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mu_ref.border.ranges import TOKENS
+from mu_ref.border.text import printable, short
+from mu_ref.command_line import in_range, plain_console
+from mu_ref.files import check_outputs, is_stream
 from npu_sim.errors import WorkloadError
 from npu_sim.program.precision import Precision
 
@@ -23,14 +27,21 @@ __all__ = [
     "PlotOption",
     "RuntimeOption",
     "WeightBitsOption",
+    "check_files",
     "cycle_budgets",
+    "npu_files",
     "precision_of",
     "print_rows",
     "wide_console",
 ]
 
 
-PlotOption = Annotated[Path | None, typer.Option("--plot", help="Also draw a PNG.")]
+MOST_DIGITS = 18  # of cycles, which are counted in 64 bits
+
+PICTURES = (".png", ".svg", ".pdf")
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", help="Also draw a picture: .png, .svg or .pdf.")
+]
 
 NpuOption = Annotated[
     str, typer.Option("--npu", help="NPU of `npu-sim hardware list`, or FILE.toml.")
@@ -51,7 +62,8 @@ HfConfigOption = Annotated[
 ]
 
 ContextOption = Annotated[
-    int | None, typer.Option(help="Slots that every call processes; exact lengths by default.")
+    int | None,
+    in_range(TOKENS, "--context", help="Slots that every call processes; exact by default."),
 ]
 
 RuntimeOption = Annotated[str, typer.Option(help="Who calls the graphs: native or geniex.")]
@@ -65,11 +77,10 @@ HeadBitsOption = Annotated[
 def precision_of(
     weight_bits: int, activation_bits: int, kv_bits: int, head_weight_bits: int | None
 ) -> Precision:
-    """Return the widths; the head has those of the weights, at least 8, unless it is given."""
-    head = max(weight_bits, 8) if head_weight_bits is None else head_weight_bits
+    """Return the widths that the options of a command say."""
     return Precision(
         weight_bits=weight_bits, activation_bits=activation_bits, kv_bits=kv_bits,
-        head_weight_bits=head,
+        head_weight_bits=head_weight_bits,
     )  # fmt: skip
 
 
@@ -83,31 +94,67 @@ def cycle_budgets(texts: list[str]) -> dict[str, int]:
         {phase: cycles}.
 
     Raises:
-        WorkloadError: not of that form.
+        WorkloadError: not of that form, or a phase stands twice.
     """
     budgets = {}
     for text in texts:
         phase, _, cycles = text.partition("=")
-        if not phase or not cycles.isdecimal():
+        if not phase or not (cycles.isascii() and cycles.isdigit()) or len(cycles) > MOST_DIGITS:
             raise WorkloadError(
-                f"a phase budget must have the form PHASE=CYCLES, got {text!r}; for example "
-                "decode=200000000"
+                f"a phase budget must have the form PHASE=CYCLES, with at most {MOST_DIGITS} "
+                f"digits, got {short(text)}; for example decode=200000000"
             )
+        if phase in budgets:
+            raise WorkloadError(f"a phase must have one budget, got two of {short(phase)}")
         budgets[phase] = int(cycles)
     return budgets
 
 
+def npu_files(name: str) -> list[Path]:
+    """Return the file that an NPU is read from: none for a preset."""
+    return [Path(name)] if name.endswith(".toml") else []
+
+
+def check_files(
+    outputs: Mapping[str, Path | None],
+    pictures: Mapping[str, Path | None],
+    inputs: Iterable[Path | str | None] = (),
+) -> None:
+    """Refuse, before any work, outputs that cannot be written or would destroy something.
+
+    Args:
+        outputs: {option: path, or None if it was not given}.
+        pictures: the same of pictures, whose endings say what they are.
+        inputs: every file that the command reads.
+
+    Raises:
+        WorkloadError: a picture has an unknown ending.
+        InputError: see `check_outputs`.
+    """
+    for option, path in pictures.items():
+        if path is not None and path.suffix.lower() not in PICTURES and not is_stream(path):
+            raise WorkloadError(
+                f"{option} must be a picture that ends in one of {', '.join(PICTURES)}, got {path}"
+            )
+    check_outputs({**outputs, **pictures}, inputs)
+
+
 def wide_console() -> Console:
     """Return a console that does not cut tables to 80 columns where nobody looks at a screen."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = plain_console()
+    if not sys.stdout.isatty():
+        console.width = 160
+    return console
 
 
 def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     """Print a table of numbers and texts."""
     console = wide_console()
-    console.print(title, soft_wrap=True)
+    console.print(printable(title), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    show: Callable[[Any], str] = lambda v: f"{v:,.4g}" if isinstance(v, float) else str(v)  # noqa: E731
+    show: Callable[[Any], str] = lambda v: (  # noqa: E731
+        f"{v:,.4g}" if isinstance(v, float) else printable(str(v))
+    )
     for name in rows[0] if rows else ():
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:

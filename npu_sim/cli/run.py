@@ -1,28 +1,30 @@
 """`npu-sim run`: one request of a model on an NPU, and the files that show it."""
 
-import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from mu_ref.command_line import JsonOption
+from mu_ref.border.ranges import TOKENS
+from mu_ref.border.text import printable
+from mu_ref.command_line import BUDGET_MISSED, JsonOption, in_range, plain_console, print_json
+from mu_ref.errors import check_choice
+from mu_ref.files import check_outputs
 from npu_sim.cli import options
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import NPUS, npu
-from npu_sim.models.find import named_description
+from npu_sim.models.find import model_files, named_description
+from npu_sim.program.description import Description
 from npu_sim.program.program import RUNTIMES
 from npu_sim.program.request import described_program
-from npu_sim.report.fidelity import BUDGET_MS, simulate_program
+from npu_sim.report.fidelity import BUDGET, BUDGET_MS, FIDELITIES, simulate_program
 from npu_sim.report.report import Report, tile_run
 from npu_sim.show.csv_file import write_csv
 from npu_sim.show.tables import phase_table, share_table
 
 __all__ = ["run", "write_files"]
 
-
-BUDGET_MISSED = 3
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -34,21 +36,28 @@ def run(
     model_json: options.ModelJsonOption = None,
     hf_config: options.HfConfigOption = None,
     npu_name: options.NpuOption = NPUS[0],
-    n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
-    n_output: Annotated[int, typer.Option("--output", help="Tokens written.")] = 32,
-    batch: Annotated[int, typer.Option(help="Requests computed together.")] = 1,
+    n_input: Annotated[int, in_range(TOKENS, "--input", help="Tokens read.")] = 64,
+    n_output: Annotated[
+        int | None, in_range(TOKENS, "--output", help="Tokens written, 32 by default.")
+    ] = None,
+    batch: Annotated[int, in_range(TOKENS, "--batch", help="Requests computed together.")] = 1,
     context: options.ContextOption = None,
     runtime: options.RuntimeOption = RUNTIMES[0],
     weight_bits: options.WeightBitsOption = 8,
     activation_bits: options.ActivationBitsOption = 16,
-    kv_bits: options.KvBitsOption = 16,
+    kv_bits: Annotated[
+        int | None, typer.Option(help="Width of cached keys and values, 16 by default.")
+    ] = None,
     head_weight_bits: options.HeadBitsOption = None,
     fidelity: Annotated[
         str, typer.Option(help="tile (engines wait for each other) or roofline (a bound).")
     ] = "tile",
-    budget_ms: Annotated[float, typer.Option(help="Latency budget of the request.")] = BUDGET_MS,
+    budget_ms: Annotated[
+        float, in_range(BUDGET, "--budget-ms", help="Latency budget of the request.")
+    ] = BUDGET_MS,
     budget_mb: Annotated[
-        float | None, typer.Option(help="Budget of weights and cache in DRAM, 10^6 bytes.")
+        float | None,
+        in_range(BUDGET, "--budget-mb", help="Budget of weights and cache in DRAM, 10^6 bytes."),
     ] = None,
     phase_budgets: Annotated[
         list[str] | None,
@@ -66,32 +75,83 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate one request of a model on an NPU."""
-    precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
+    outputs = {"--trace": trace, "--gantt": gantt, "--csv": csv, "--plot-roofline": plot_roofline,
+               "--plot-breakdown": plot_breakdown}  # fmt: skip
+    read = [*options.npu_files(npu_name), *model_files(model_json, hf_config)]
+    check_outputs(outputs, read, prints_json=as_json)
+    _check_shown(outputs, by, fidelity)
     cycles = options.cycle_budgets(phase_budgets or [])
+    precision = options.precision_of(weight_bits, activation_bits, kv_bits or 16, head_weight_bits)
+    chip, description = npu(npu_name), named_description(model, model_json, hf_config)
+    _check_written(description, n_output, kv_bits)
     program = described_program(
-        named_description(model, model_json, hf_config), n_input, n_output, precision, batch,
+        description, n_input, n_output or 32, precision, batch,
         static_context=context, runtime=runtime,
     )  # fmt: skip
     report = simulate_program(
-        program, npu(npu_name), budget_ms, budget_mb=budget_mb, fidelity=fidelity,
-        cycle_budgets=cycles,
-    )  # fmt: skip
+        program, chip, budget_ms, budget_mb=budget_mb, fidelity=fidelity, cycle_budgets=cycles
+    )
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2))
+        print_json(report.to_json() | _shares(report, by), indent=2)
     else:
         _show(report, by)
     if strict and not report.budgets_met:
         raise typer.Exit(BUDGET_MISSED)
 
 
+def _check_shown(outputs: dict[str, Path | None], by: str | None, fidelity: str) -> None:
+    """Refuse, before the work, what could not be shown after it."""
+    check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
+    for option, path in outputs.items():
+        if path is not None and option not in ("--trace", "--csv"):
+            _check_picture(path)
+    if by is not None:
+        from npu_sim.report.shares import DIVISIONS
+
+        check_choice("by", by, DIVISIONS, WorkloadError)
+    asked = [option for option, value in (outputs | {"--by": by}).items() if value is not None]
+    if asked and fidelity != "tile":
+        raise WorkloadError(
+            f"{asked[0]} must be asked of a run at tile fidelity, got {fidelity}; "
+            "leave out --fidelity"
+        )
+
+
+def _check_picture(path: Path) -> None:
+    if path.suffix not in PICTURES:
+        raise WorkloadError(
+            f"a picture must end in one of {', '.join(PICTURES)}, got {path.name or path}"
+        )
+
+
+def _check_written(description: Description, n_output: int | None, kv_bits: int | None) -> None:
+    """Refuse options about tokens that a model does not write."""
+    for option, value in (("--output", n_output), ("--kv-bits", kv_bits)):
+        if value is not None and description.model.decoder is None:
+            raise WorkloadError(
+                f"{option} must be left out for {description.name}, which reads and writes no "
+                f"tokens, got {value}"
+            )
+
+
+def _shares(report: Report, by: str | None) -> dict[str, Any]:
+    if by is None:
+        return {}
+    from npu_sim.report.shares import shares
+
+    found = shares(tile_run(report, "a division"), by)
+    return {"by": by, "shares": [asdict(share) for share in found]}
+
+
 def _show(report: Report, by: str | None) -> None:
     program = report.program
     divided = None if by is None else share_table(report, by)
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(
-        f"{program.model} on {report.npu.name}: {program.n_input} tokens in, {program.n_output} "
-        f"out, {program.precision.label()}; every time is simulated ({report.fidelity})\n",
+        f"{printable(program.model)} on {printable(report.npu.name)}: {program.n_input} tokens in, "
+        f"{program.n_output} out, {program.precision.label()}; every time is simulated "
+        f"({report.fidelity})\n",
         soft_wrap=True,
     )
     console.print(phase_table(report))
@@ -125,10 +185,8 @@ def write_files(
         WorkloadError: the report is a roofline's, or a picture has an unknown ending.
     """
     for picture in (gantt, roofline, breakdown):
-        if picture is not None and picture.suffix not in PICTURES:
-            raise WorkloadError(
-                f"a picture must end in one of {', '.join(PICTURES)}, got {picture.name}"
-            )
+        if picture is not None:
+            _check_picture(picture)
     if trace is not None:
         from npu_sim.show.trace import write_trace
 

@@ -1,27 +1,30 @@
 """`npu-sim speculate`: what drafting would bring on an NPU, for some beams and lengths."""
 
-import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from mu_ref.command_line import JsonOption
+from mu_ref.border.ranges import BEAMS, BLOCKS, DRAFTED, SHARE, SIZE, TOKENS, Range
+from mu_ref.border.text import printable, short
+from mu_ref.command_line import JsonOption, in_range, plain_console, print_json
 from mu_ref.config import ModelConfig
 from mu_ref.presets import preset
 from npu_sim.cli import options
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import NPUS, npu
+from npu_sim.speculate.acceptance import HOST_US, Acceptance, Steps, acceptance_of, read_steps
 
 if TYPE_CHECKING:
     from mu_ref.redrafter.config import DrafterConfig
-    from npu_sim.speculate.acceptance import Acceptance
 
-__all__ = ["read_acceptance", "speculate"]
+__all__ = ["speculate"]
+
+MOST_PAIRS, MOST_DRAFTED, MOST_DIGITS = 64, 8192, 9  # together less than a minute
+SAVED = Range(low=0, high=0.999999, whole=False, why="what is verified has nodes")
 
 
 def speculate(
@@ -30,8 +33,13 @@ def speculate(
     beam_widths: Annotated[str, typer.Option("--beam-width", help="W, or several: 1,2,4.")] = "4",
     draft_lens: Annotated[str, typer.Option("--draft-len", help="Drafted tokens: 3,5.")] = "3",
     accept_rate: Annotated[
-        float, typer.Option(help="Each drafted token's chance, if those before it are accepted.")
-    ] = 0.7,
+        float | None,
+        in_range(
+            SHARE,
+            "--accept-rate",
+            help="Each drafted token's chance, if those before it are accepted; 0.7 by default.",
+        ),
+    ] = None,
     acceptance: Annotated[
         Path | None,
         typer.Option(
@@ -40,16 +48,24 @@ def speculate(
         ),
     ] = None,
     nodes_saved: Annotated[
-        float, typer.Option(help="Share of drafted nodes that shared prefixes remove, 0 to 1.")
-    ] = 0.0,
-    exit_dim: Annotated[
-        int | None, typer.Option(help="Width of the drafter's blocks; 2 d_model by default.")
+        float | None,
+        in_range(
+            SAVED, "--nodes-saved", help="Share of drafted nodes that shared prefixes remove."
+        ),
     ] = None,
-    n_blocks: Annotated[int, typer.Option("--blocks", help="Residual blocks.")] = 2,
+    exit_dim: Annotated[
+        int | None,
+        in_range(SIZE, "--exit-dim", help="Width of the drafter's blocks; 2 d_model by default."),
+    ] = None,
+    n_blocks: Annotated[int, in_range(BLOCKS, "--blocks", help="Residual blocks.")] = 2,
     rnn: Annotated[bool, typer.Option("--rnn/--no-rnn", help="Recurrent cell, or a sum.")] = True,
-    n_input: Annotated[int, typer.Option("--input", help="Tokens read.")] = 64,
-    n_context: Annotated[int, typer.Option("--context", help="Tokens in the cache.")] = 16,
-    host_us: Annotated[float, typer.Option(help="One round trip to the host.")] = 500.0,
+    n_input: Annotated[
+        int | None, in_range(TOKENS, "--input", help="Tokens that the encoder read, 64 by default.")
+    ] = None,
+    n_context: Annotated[int, in_range(TOKENS, "--context", help="Tokens in the cache.")] = 16,
+    host_us: Annotated[
+        float, in_range(HOST_US, "--host-us", help="One round trip to the host.")
+    ] = 500.0,
     weight_bits: options.WeightBitsOption = 8,
     activation_bits: options.ActivationBitsOption = 16,
     kv_bits: options.KvBitsOption = 16,
@@ -57,20 +73,30 @@ def speculate(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate drafting, verifying and keeping, in one graph call and with the host between."""
+    from npu_sim.speculate.step import check_trees
     from npu_sim.speculate.step import speculate as simulate_steps
 
-    drafter = _drafter(preset(model), exit_dim, n_blocks, rnn)
+    config, chip = preset(model), npu(npu_name)
+    drafter = _drafter(config, exit_dim, n_blocks, rnn)
+    if n_input is not None and config.encoder is None:
+        raise WorkloadError(f"--input must be left out for {model}, which has no encoder")
     precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
+    read = None if acceptance is None else read_steps(acceptance)
+    _check_acceptance(read, accept_rate, nodes_saved)
+    priced = []
+    for width, length, nodes in _trees(beam_widths, draft_lens, nodes_saved or 0.0):
+        accepted = _accepted(read, accept_rate, length, nodes)
+        check_trees(accepted, width, length)
+        priced.append((width, length, nodes, accepted))
     found = []
-    for width, length, nodes in _trees(beam_widths, draft_lens, nodes_saved):
-        accepted = _accepted(acceptance, accept_rate, length, nodes)
+    for width, length, nodes, accepted in priced:
         cost = simulate_steps(
-            preset(model), drafter, width, length, accepted, npu(npu_name), precision,
-            n_input=n_input, n_context=n_context, host_us=host_us,
+            config, drafter, width, length, accepted, chip, precision,
+            n_input=n_input or 64, n_context=n_context, host_us=host_us,
         )  # fmt: skip
         found.append({"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json())
     if as_json:
-        typer.echo(json.dumps({"simulated": True, "model": model, "npu": npu_name, "steps": found}))
+        print_json({"simulated": True, "model": model, "npu": npu_name, "steps": found})
         return
     title = f"{model} on {npu_name}, drafter of {drafter.n_parameters / 1e6:.1f} M parameters"
     _print(f"{title}, {precision.label()}", found)
@@ -86,7 +112,8 @@ def _drafter(
     d_model = model.decoder.d_model
     return DrafterConfig(
         d_model=d_model, vocab_size=model.vocab_size,
-        d_exit=exit_dim or 2 * d_model,  # [h, s] side by side, which needs no projection
+        # [h, s] side by side needs no projection
+        d_exit=2 * d_model if exit_dim is None else exit_dim,
         n_blocks=n_blocks, rnn=rnn,
     )  # fmt: skip
 
@@ -95,26 +122,45 @@ def _trees(
     beam_widths: str, draft_lens: str, nodes_saved: float
 ) -> Iterator[tuple[int, int, int]]:  # fmt: skip
     """Yield each width and length with the nodes that are left where beams share prefixes."""
-    if not 0 <= nodes_saved < 1:
-        raise WorkloadError(f"nodes_saved must lie in [0, 1), got {nodes_saved}")
-    widths, lengths = _numbers("beam_width", beam_widths), _numbers("draft_len", draft_lens)
+    widths = _numbers("--beam-width", beam_widths, BEAMS)
+    lengths = _numbers("--draft-len", draft_lens, DRAFTED)
+    if sum(widths) * sum(lengths) > MOST_DRAFTED or len(widths) * len(lengths) > MOST_PAIRS:
+        raise WorkloadError(
+            f"--beam-width and --draft-len must make at most {MOST_PAIRS} pairs of at most "
+            f"{MOST_DRAFTED:,} drafted tokens together, got {len(widths) * len(lengths):,} pairs "
+            f"of {sum(widths) * sum(lengths):,}; ask for some of them"
+        )
     for width, length in product(widths, lengths):
         # a single path cannot share anything with itself
         yield width, length, max(1 + length, 1 + round(width * length * (1 - nodes_saved)))
 
 
-def _accepted(path: Path | None, accept_rate: float, draft_len: int, nodes: int) -> "Acceptance":
-    from npu_sim.speculate.acceptance import Acceptance
+def _check_acceptance(
+    read: Steps | None, accept_rate: float | None, nodes_saved: float | None
+) -> None:
+    """Refuse options whose part a file of acceptance plays."""
+    if read is None:
+        return
+    if accept_rate is not None:
+        raise WorkloadError("--acceptance must stand without --accept-rate; the file has its own")
+    if nodes_saved is not None and isinstance(read[0], tuple):
+        raise WorkloadError(
+            "--nodes-saved must be left out with recorded steps; the file has their nodes"
+        )
 
-    if path is not None:
-        return read_acceptance(path, nodes)
-    return Acceptance.chain(accept_rate, draft_len, nodes)
+
+def _accepted(
+    read: Steps | None, accept_rate: float | None, draft_len: int, nodes: int
+) -> Acceptance:  # fmt: skip
+    if read is not None:
+        return acceptance_of(read, nodes)
+    return Acceptance.chain(0.7 if accept_rate is None else accept_rate, draft_len, nodes)
 
 
 def _print(title: str, found: list[dict[str, float]]) -> None:
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(
-        f"{title}; milliseconds, simulated (tile); acceptance is given.\n"
+        f"{printable(title)}; milliseconds, simulated (tile); acceptance is given.\n"
         "gain: one graph call per step against plain decoding; on host: draft and verify are two "
         "calls and the host packs and accepts; pays at: tokens per step where the gain is 1\n",
         soft_wrap=True,
@@ -139,41 +185,15 @@ def _table(found: list[dict[str, float]]) -> Table:
     return table
 
 
-def _numbers(what: str, text: str) -> list[int]:
-    """Read "1,2,4"."""
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise WorkloadError(f"{what} must be whole numbers separated by commas, got {text!r}")
-    return [int(part) for part in parts]
-
-
-def read_acceptance(path: Path, nodes: int) -> "Acceptance":
-    """Read recorded steps, or a distribution for trees of one size.
-
-    Args:
-        path: JSON lines: {"n_accepted": 2, "nodes": 9} per step, or one {"probabilities": [...]}.
-        nodes: of the trees, where the file holds a distribution.
-
-    Returns:
-        The `Acceptance`.
-
-    Raises:
-        WorkloadError: no such fields.
-    """
-    from npu_sim.speculate.acceptance import Acceptance
-
-    steps = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-            if "probabilities" in item:
-                return Acceptance.distributed([float(p) for p in item["probabilities"]], nodes)
-            steps.append((int(item["n_accepted"]), int(item["nodes"])))
-        except (ValueError, KeyError, TypeError) as error:
-            raise WorkloadError(
-                f"{path}:{number} must hold n_accepted and nodes, or probabilities; got "
-                f"{line[:60]!r}"
-            ) from error
-    return Acceptance.recorded(steps)
+def _numbers(option: str, text: str, allowed: Range) -> list[int]:
+    """Read "1,2,4": each once, and in its range."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) <= MOST_DIGITS for part in parts):
+        raise WorkloadError(
+            f"{option} must be whole numbers separated by commas, got {short(text)}"
+        )
+    numbers = [allowed.check(option, int(part), WorkloadError) for part in parts]
+    twice = [number for number in numbers if numbers.count(number) > 1]
+    if twice:
+        raise WorkloadError(f"{option} must name each number once, got {twice[0]} twice")
+    return numbers

@@ -1,17 +1,18 @@
 """`npu-sim systolic`: one matrix product on a systolic array, or a file of them."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from mu_ref.command_line import JsonOption
+from mu_ref.border.ranges import SEED
+from mu_ref.border.text import printable
+from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console, print_json
 from mu_ref.errors import check_choice
+from mu_ref.files import check_outputs
 from npu_sim.errors import WorkloadError
-from npu_sim.systolic.closed_form import SystolicArray, systolic_counts
+from npu_sim.systolic.closed_form import SIDE, SystolicArray, systolic_counts
 from npu_sim.systolic.scalesim_csv import SystolicRow, read_rows, write_rows
 
 __all__ = ["systolic"]
@@ -24,18 +25,20 @@ COUNTED = (  # by the cells too
 
 
 def systolic(
-    m: Annotated[int | None, typer.Option("--m", help="Rows of the activations.")] = None,
-    n: Annotated[int | None, typer.Option("--n", help="Columns of the weights.")] = None,
-    k: Annotated[int | None, typer.Option("--k", help="Length of each sum.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Rows of the array.")] = None,
-    cols: Annotated[int | None, typer.Option(help="Columns of the array.")] = None,
+    m: Annotated[int | None, in_range(SIDE, "--m", help="Rows of the activations.")] = None,
+    n: Annotated[int | None, in_range(SIDE, "--n", help="Columns of the weights.")] = None,
+    k: Annotated[int | None, in_range(SIDE, "--k", help="Length of each sum.")] = None,
+    rows: Annotated[int | None, in_range(SIDE, "--rows", help="Rows of the array.")] = None,
+    cols: Annotated[int | None, in_range(SIDE, "--cols", help="Columns of the array.")] = None,
     dataflow: Annotated[
         str | None, typer.Option(help="What stays in the cells: os, ws or is.")
     ] = None,
     fidelity: Annotated[
         str, typer.Option(help="closed-form, or cycle: cell by cell, with values.")
     ] = METHODS[0],
-    seed: Annotated[int, typer.Option(min=0, help="Of the values; only with cycle.")] = 0,
+    seed: Annotated[
+        int | None, in_range(SEED, "--seed", help="Of the values, 0 by default; only with cycle.")
+    ] = None,
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Many products, one a row.", metavar="IN.csv")
     ] = None,
@@ -47,9 +50,12 @@ def systolic(
     """Count cycles and SRAM traffic of an m x k by k x n matrix product on a systolic array.
 
     With --csv IN.csv --out OUT.csv do so for every row of a file with the columns array_rows,
-    array_cols, dataflow, M, N, K.
+    array_cols, dataflow, M, N, K. Exits with 1 where the file reports other numbers.
     """
     check_choice("fidelity", fidelity, METHODS, WorkloadError)
+    if seed is not None and fidelity != "cycle":
+        raise WorkloadError("--seed must come with --fidelity cycle; nothing else has values")
+    check_outputs({"--out": out}, [csv], prints_json=as_json)
     shape = {"m": m, "n": n, "k": k, "rows": rows, "cols": cols, "dataflow": dataflow}
     if csv is not None or out is not None:
         if csv is None or out is None:
@@ -57,7 +63,7 @@ def systolic(
         extra = [f"--{name}" for name, value in shape.items() if value is not None]
         if extra:
             raise WorkloadError(f"--csv must stand without {', '.join(extra)}; the file has them")
-        _run_file(csv, out, fidelity, seed, as_json)
+        _run_file(csv, out, fidelity, seed or 0, as_json)
         return
     if (
         m is None or n is None or k is None or rows is None or cols is None or dataflow is None
@@ -68,11 +74,13 @@ def systolic(
     counts = systolic_counts(m, n, k, array)
     result = {"m": m, "n": n, "k": k, **asdict(array), "fidelity": fidelity, **counts.to_json()}
     if fidelity == "cycle":
-        result |= _run_with_values(m, n, k, array, seed)
+        result |= _run_with_values(m, n, k, array, seed or 0)
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        print_json(result, indent=2)
     else:
         _show(result)
+    if not result.get("product_equals_matmul", True):
+        raise typer.Exit(DIFFERENCE)
 
 
 def _run_with_values(
@@ -95,12 +103,11 @@ def _run_with_values(
 
 
 def _show(result: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = plain_console()
     console.print(
         "[{m} x {k}] @ [{k} x {n}] on {rows} x {cols} cells, {dataflow}; {fidelity}\n".format(
             **result
         ),
-        markup=False,
         soft_wrap=True,
     )
     for name in (*COUNTED[:3], "scalesim_cycles", "utilization", *COUNTED[3:]):
@@ -116,17 +123,35 @@ def _run_file(source: Path, target: Path, fidelity: str, seed: int, as_json: boo
     """Do a whole file; say where it reports something else."""
     rows = read_rows(source)
     if fidelity == "cycle":
+        _check_work(source, rows)
         for row in rows:
             _check_with_values(source, row, seed)
     write_rows(target, rows)
     differing = {row.number: columns for row in rows if (columns := row.differing())}
     if as_json:
         summary = {"rows": len(rows), "fidelity": fidelity, "out": str(target)}
-        typer.echo(json.dumps(summary | {"differing": differing}, indent=2))
-        return
-    typer.echo(f"{len(rows)} rows written to {target} ({fidelity})")
-    for number, columns in differing.items():
-        typer.echo(f"row {number} of {source} reports another {', '.join(columns)}")
+        print_json(summary | {"differing": differing}, indent=2)
+    else:
+        typer.echo(printable(f"{len(rows)} rows written to {target} ({fidelity})"))
+        for number, columns in differing.items():
+            found = f"row {number} of {source} reports another {', '.join(columns)}"
+            typer.echo(printable(found))
+    if differing:
+        raise typer.Exit(DIFFERENCE)
+
+
+def _check_work(source: Path, rows: list[SystolicRow]) -> None:
+    """Refuse a file whose rows together would run for minutes."""
+    from npu_sim.systolic.array import MOST_WORK, work_of
+
+    work = 0
+    for row in rows:
+        work += work_of(row.m, row.n, row.k, row.array)
+        if work > MOST_WORK:
+            raise WorkloadError(
+                f"{source}, row {row.number}: cells x cycles (and 10,000 per fold) of all rows "
+                f"together must be at most {MOST_WORK}, got {work}; count them in closed form"
+            )
 
 
 def _check_with_values(source: Path, row: SystolicRow, seed: int) -> None:

@@ -1,24 +1,35 @@
 """`npu-sim` commands for what-ifs: sweep, sensitivity, compare, solve."""
 
-import json
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from mu_ref.command_line import JsonOption
-from npu_sim.cli.options import PlotOption, print_rows
+from mu_ref.border.ranges import TOKENS, Range
+from mu_ref.border.reading import read_toml
+from mu_ref.border.text import printable
+from mu_ref.command_line import JsonOption, in_range, print_json
+from npu_sim.cli.options import PlotOption, check_files, print_rows
 from npu_sim.errors import SweepError
 from npu_sim.whatif.compare import compare
 from npu_sim.whatif.scenario import Scenario
-from npu_sim.whatif.scenario_toml import base_scenario, read_scenario
-from npu_sim.whatif.sensitivity import sensitivity
-from npu_sim.whatif.solve import solve
-from npu_sim.whatif.sweep import dask_executor, local_executor, run_sweep
+from npu_sim.whatif.scenario_toml import (
+    DEFAULT_NPU,
+    MODEL_KEYS,
+    base_files,
+    base_scenario,
+    read_tables,
+    table_of,
+)
+from npu_sim.whatif.sensitivity import MOVED, sensitivity
+from npu_sim.whatif.solve import TARGET, solve
+from npu_sim.whatif.sweep import CHUNK, dask_executor, local_executor, run_sweep
+from npu_sim.whatif.sweep_parts import check_sweep_outputs
 from npu_sim.whatif.sweep_toml import read_spec
 
 __all__ = ["show_comparison", "show_sensitivity", "show_solution", "sweep"]
@@ -28,19 +39,28 @@ BaseArgument = Annotated[
     str, typer.Argument(help="Model preset, or a TOML file of a scenario.", metavar="MODEL|FILE")
 ]
 
-NpuOption = Annotated[str, typer.Option("--npu", help="NPU, or FILE.toml.")]
+NpuOption = Annotated[
+    str | None,
+    typer.Option("--npu", help=f"NPU, or FILE.toml; the file's own, or {DEFAULT_NPU}."),
+]
 
-InputOption = Annotated[int, typer.Option("--input", help="Tokens read.")]
+InputOption = Annotated[
+    int | None, in_range(TOKENS, "--input", help="Tokens read; the file's own, or 64")
+]
 
-OutputOption = Annotated[int, typer.Option("--output", help="Tokens written.")]
+OutputOption = Annotated[
+    int | None, in_range(TOKENS, "--output", help="Tokens written; the file's own, or 32")
+]
 
-FidelityOption = Annotated[str, typer.Option(help="roofline or tile.")]
+FidelityOption = Annotated[
+    str | None, typer.Option(help="roofline or tile; the file's own, or roofline.")
+]
 
 MetricOption = Annotated[
     str, typer.Option(help="ttft_ms, tpot_ms, decode_tok_per_s, latency_ms or dram_bytes.")
 ]
 
-DEFAULT_NPU = "hexagon-x-elite"
+PROCESSES = Range(low=0, high=1024, why="more than there are processors bring nothing")
 
 
 def sweep(
@@ -48,54 +68,106 @@ def sweep(
     out: Annotated[Path, typer.Option(help="CSV to write; a JSON file goes beside it.")] = Path(
         "sweep.csv"
     ),
-    processes: Annotated[int, typer.Option(help="Processes; 0: one per processor.")] = 0,
-    dask: Annotated[str, typer.Option(help="Address of a Dask scheduler.")] = "",
+    checkpoint_points: Annotated[
+        int | None,
+        in_range(CHUNK, help="Points computed between two checkpoints; by default a twentieth"),
+    ] = None,
+    processes: Annotated[
+        int | None, in_range(PROCESSES, help="Processes; 0, the default: one per processor")
+    ] = None,
+    dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
     plot: PlotOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Simulate every point of a sweep; stopped half-way, the same command goes on."""
+    if processes is not None and dask is not None:
+        raise SweepError(
+            "--processes must not come with --dask, whose workers have their own; leave one out"
+        )
     read = read_spec(spec)
-    if processes < 0:
-        raise SweepError(f"--processes must be at least 0, got {processes}")
-    alone = processes == 1 and not dask
-    executor: Any = nullcontext(None)
-    if not alone:
-        executor = dask_executor(dask) if dask else local_executor(processes or None)
-    console = Console(file=sys.stderr)
-    with Progress(console=console, disable=quiet) as bar, executor as pool:
-        task = bar.add_task("points", total=read.n_points)
+    if plot is not None:
+        from npu_sim.whatif.plots import check_sweep_plot
 
-        def progress(done: int, _total: int) -> None:
-            bar.update(task, completed=done)
-
-        n_points = run_sweep(read, out, pool, progress)
-    typer.echo(f"{n_points} points in {out}, simulated ({read.fidelity})")
+        check_sweep_plot(read, out)
+    check_files({}, {"--plot": plot})
+    check_sweep_outputs(read, out, plot)
+    executor: AbstractContextManager[Any] = nullcontext()
+    if dask is not None:
+        executor = dask_executor(dask)
+    elif processes != 1:
+        executor = local_executor(processes or None)
+    with _progress(read.n_points, quiet=quiet) as progress, executor as pool:
+        n_points = run_sweep(read, out, pool, progress, checkpoint_points)
+    # a table that goes to stdout stays a table
+    typer.echo(
+        f"{n_points} points in {printable(str(out))}, simulated ({read.fidelity})",
+        err=not out.is_file(),
+    )
     if plot is not None:
         from npu_sim.whatif.plots import plot_sweep
 
         plot_sweep(out, read.paths, plot)
 
 
-def _base(model: str, npu: str, n_input: int, n_output: int) -> Scenario:
-    if model.endswith(".toml"):
-        return read_scenario(Path(model))
-    workload = {"n_input": n_input, "n_output": n_output}
-    return base_scenario({"model": model, "npu": npu, "workload": workload})
+@contextmanager
+def _progress(n_points: int, *, quiet: bool) -> Iterator[Any]:
+    """Show how many points are done, and say so where the sweep is stopped."""
+    done = 0
+    with Progress(console=Console(file=sys.stderr), disable=quiet) as bar:
+        task = bar.add_task("points", total=n_points)
+
+        def progress(completed: int, _total: int) -> None:
+            nonlocal done
+            done = completed
+            bar.update(task, completed=completed)
+
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            kept = f"{done:,} of {n_points:,} points are kept"
+            typer.echo(f"{kept}; the same command goes on from there", err=True)
+            raise
+
+
+class _Base(NamedTuple):
+    """What a command starts from."""
+
+    scenario: Scenario
+    fidelity: str
+    files: tuple[Path, ...]  # that were read
+
+
+def _base(
+    base: str, npu: str | None, n_input: int | None, n_output: int | None,
+    fidelity: str | None = None,
+) -> _Base:  # fmt: skip
+    """Read a preset or a scenario; an option that is given stands before what the file says."""
+    is_file = base.endswith(".toml")
+    data: dict[str, Any] = read_tables(Path(base)) if is_file else {"model": base}
+    own = data.pop("fidelity", None)
+    given = {"n_input": n_input, "n_output": n_output}
+    workload = {name: value for name, value in given.items() if value is not None}
+    data["workload"] = {**table_of(data, "workload"), **workload}
+    if npu is not None:
+        data["npu"] = npu
+    files = (Path(base), *base_files(data)) if is_file else base_files(data)
+    return _Base(base_scenario(data), fidelity or own or "roofline", files)
 
 
 def show_sensitivity(
     base: BaseArgument = "mu-330m",
-    npu: NpuOption = DEFAULT_NPU,
-    n_input: InputOption = 64,
-    n_output: OutputOption = 32,
+    npu: NpuOption = None,
+    n_input: InputOption = None,
+    n_output: OutputOption = None,
     metric: MetricOption = "latency_ms",
-    share: Annotated[float, typer.Option(help="How far each field moves, 0.2 is 20 %.")] = 0.2,
-    fidelity: FidelityOption = "roofline",
+    share: Annotated[float, in_range(MOVED, help="How far each field moves, 0.2 is 20 %")] = 0.2,
+    fidelity: FidelityOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which field moves a metric most (a tornado)."""
-    scenario = _base(base, npu, n_input, n_output)
+    scenario, fidelity, files = _base(base, npu, n_input, n_output, fidelity)
+    check_files({}, {"--plot": plot}, files)
     value, swings = sensitivity(scenario, metric, share, fidelity=fidelity)
     if plot is not None:
         from npu_sim.whatif.plots import plot_tornado
@@ -106,7 +178,7 @@ def show_sensitivity(
          "high": s.high} for s in swings
     ]  # fmt: skip
     if as_json:
-        typer.echo(json.dumps({"simulated": True, "metric": metric, "base": value, "rows": rows}))
+        print_json({"simulated": True, "metric": metric, "base": value, "rows": rows})
         return
     print_rows(f"{metric} = {value:.4g}, simulated ({fidelity})", rows)
 
@@ -114,20 +186,40 @@ def show_sensitivity(
 def show_comparison(
     a: Annotated[str, typer.Argument(help="NPU, FILE.toml of an NPU, or of a scenario.")],
     b: Annotated[str, typer.Argument(help="The same.")],
-    model: Annotated[str, typer.Option(help="Model preset, where A and B are NPUs.")] = "mu-330m",
-    n_input: InputOption = 64,
-    n_output: OutputOption = 32,
+    model: Annotated[
+        str | None, typer.Option(help="Model preset, where A or B is an NPU; else mu-330m.")
+    ] = None,
+    n_input: InputOption = None,
+    n_output: OutputOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two NPUs or scenarios: what changed, and what it costs per phase and cause."""
-    found = compare(*(_either(name, model, n_input, n_output) for name in (a, b)))
+    scenarios = [name for name in (a, b) if _is_scenario(name)]
+    if model is not None and len(scenarios) == 2:
+        raise SweepError(
+            "--model must come with an NPU as A or B, got two scenarios, which name their models"
+        )
+    of_a, of_b = (
+        _base(name, None, n_input, n_output)
+        if name in scenarios
+        else _base(model or "mu-330m", name, n_input, n_output)
+        for name in (a, b)
+    )
+    for name, side in ((a, of_a), (b, of_b)):
+        if side.fidelity != "roofline":
+            raise SweepError(
+                f"fidelity of {name} must be roofline, whose causes are compared, got "
+                f"{side.fidelity}; leave it out"
+            )
+    check_files({}, {"--plot": plot}, (*of_a.files, *of_b.files))
+    found = compare(of_a.scenario, of_b.scenario)
     if plot is not None:
         from npu_sim.whatif.plots import plot_comparison
 
         plot_comparison(found, (a, b), plot)
     if as_json:
-        typer.echo(json.dumps(found.to_json()))
+        print_json(found.to_json())
         return
     fields = [{"field": path, "A": x, "B": y} for path, (x, y) in found.fields.items()]
     print_rows(f"A = {a}, B = {b}: fields that differ", fields)
@@ -140,28 +232,28 @@ def show_comparison(
         {"phase": "request", "cause": "all", "A ms": total[0], "B ms": total[1],
          "B - A ms": total[1] - total[0]}
     )  # fmt: skip
-    print_rows("\nsimulated milliseconds (roofline)", costs)
+    typer.echo()
+    print_rows("simulated milliseconds (roofline)", costs)
 
 
-def _either(name: str, model: str, n_input: int, n_output: int) -> Scenario:
-    """A scenario file, or an NPU for the model of the command."""
-    if name.endswith(".toml"):
-        text = Path(name).read_text(encoding="utf-8")
-        if "model" in text and "[matrix]" not in text:
-            return read_scenario(Path(name))
-    return _base(model, name, n_input, n_output)
+def _is_scenario(name: str) -> bool:
+    """Whether a name is the file of a scenario, which names a model; an NPU has none."""
+    if not name.endswith(".toml"):
+        return False
+    found = read_toml(name, "a TOML file of an NPU or of a scenario", SweepError)
+    return not found.keys().isdisjoint(MODEL_KEYS)
 
 
 def show_solution(
     base: BaseArgument = "mu-330m",
     vary: Annotated[str, typer.Option(help="Field, for example dma_bandwidth.")] = "dma_bandwidth",
-    target_tok_s: Annotated[float | None, typer.Option(help="Decode speed to reach.")] = None,
-    target_ttft_ms: Annotated[float | None, typer.Option(help="First token within.")] = None,
-    target_latency_ms: Annotated[float | None, typer.Option(help="Request within.")] = None,
-    npu: NpuOption = DEFAULT_NPU,
-    n_input: InputOption = 64,
-    n_output: OutputOption = 32,
-    fidelity: FidelityOption = "roofline",
+    target_tok_s: Annotated[float | None, in_range(TARGET, help="Decode speed to reach")] = None,
+    target_ttft_ms: Annotated[float | None, in_range(TARGET, help="First token within")] = None,
+    target_latency_ms: Annotated[float | None, in_range(TARGET, help="Request within")] = None,
+    npu: NpuOption = None,
+    n_input: InputOption = None,
+    n_output: OutputOption = None,
+    fidelity: FidelityOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -178,15 +270,16 @@ def show_solution(
             f"got {len(given)}"
         )
     metric, target = next(iter(given.items()))
-    scenario = _base(base, npu, n_input, n_output)
+    scenario, fidelity, files = _base(base, npu, n_input, n_output, fidelity)
+    check_files({}, {"--plot": plot}, files)
     answer = solve(scenario, vary, metric, target, fidelity)
     if plot is not None:
         from npu_sim.whatif.plots import plot_solution
 
-        plot_solution(scenario, answer, plot)
+        plot_solution(scenario, answer, plot, fidelity)
     if as_json:
         found = {name: getattr(answer, name) for name in type(answer).__slots__}
-        typer.echo(json.dumps({"simulated": True, **found}))
+        print_json({"simulated": True, **found})
         return
     now = f"{answer.path} = {answer.now:,.6g} gives {answer.now_metric:.4g} {metric}"
     if answer.needed is None:

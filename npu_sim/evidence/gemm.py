@@ -5,15 +5,20 @@ share of the peak rate, bandwidth. Which half a row belongs to follows from a ha
 nobody has chosen. Chapter: `docs/validation.md`.
 """
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mu_ref.border.ranges import SIZE
+from mu_ref.border.reading import read_csv
+from mu_ref.errors import check_choice
+from npu_sim.errors import SweepError
+from npu_sim.evidence.cases import MICROSECONDS, read_number
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
@@ -21,7 +26,8 @@ from npu_sim.program.program import Gemm, Op, Tensor
 from npu_sim.roofline.formula import op_cost
 from npu_sim.units import GB
 
-__all__ = ["GEMM_NPUS", "GemmFit", "GemmRow", "calibrate_gemms", "gemm_rows", "predict_us"]
+__all__ = ["GEMM_NPUS", "GemmFit", "GemmRow", "calibrate_gemms", "gemm_file", "gemm_rows",
+           "predict_us", "read_gemms"]  # fmt: skip
 
 GEMM_NPUS = ("a100", "tpu-v6e")
 BITS = 16
@@ -51,13 +57,43 @@ def gemm_rows(name: str) -> list[GemmRow]:
 
     Returns:
         The rows.
+
+    Raises:
+        SweepError: no products of such a chip are known.
     """
-    path = files("npu_sim").joinpath("data", "gemm", f"{name}.csv")
+    check_choice("name", name, GEMM_NPUS, SweepError)
+    return read_gemms(gemm_file(name))
+
+
+def gemm_file(name: str) -> Path:
+    """Return the file of a chip's measured products, which comes with the package."""
+    return Path(str(files("npu_sim").joinpath("data", "gemm", f"{name}.csv")))
+
+
+def read_gemms(path: Path) -> list[GemmRow]:
+    """Read measured products.
+
+    Args:
+        path: a CSV with the columns m, n, k and measured_us.
+
+    Returns:
+        The rows, in order.
+
+    Raises:
+        SweepError: no such file, no CSV, a column is missing, or a value is wrong; names the line.
+    """
+    columns, rows = read_csv(path, "a CSV file of products", SweepError)
+    sizes = ("m", "n", "k")
+    missing = {*sizes, "measured_us"} - set(columns)
+    if missing:
+        raise SweepError(f"{path} must have the column {min(missing)}, got {', '.join(columns)}")
     return [
-        GemmRow(m=int(row["m"]), n=int(row["n"]), k=int(row["k"]),
-                measured_us=float(row["measured_us"]))
-        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    ]  # fmt: skip
+        GemmRow(
+            **{name: read_number(row[name], f"{where}: {name}", SIZE) for name in sizes},
+            measured_us=read_number(row["measured_us"], f"{where}: measured_us", MICROSECONDS),
+        )
+        for where, row in rows
+    ]
 
 
 def gemm_op(row: GemmRow) -> Op:

@@ -11,8 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.ranges import BEAMS, Range
+from npu_sim.errors import SweepError
 from npu_sim.evidence.headline_mu import CAUSES, Costs, Twin, mu_times, twins
-from npu_sim.evidence.headline_redrafter import Cell, Speedup, mu_speedups, speedups, table3
+from npu_sim.evidence.headline_redrafter import (
+    DRAFT_LEN,
+    Cell,
+    Speedup,
+    mu_speedups,
+    speedups,
+    table3,
+)
 
 __all__ = ["MEASURED_TOKENS", "MU_PUBLISHED", "TWIN_PUBLISHED", "Headline", "headline", "ranks"]
 
@@ -23,6 +32,10 @@ TWIN_PUBLISHED: Mapping[str, float] = MappingProxyType({
 })  # fmt: skip
 # measured: the shipped drafter of mu-nano, four drafted tokens (docs/06_redrafter.md)
 MEASURED_TOKENS: Mapping[int, float] = MappingProxyType({1: 3.24, 2: 3.53, 4: 3.67})
+KEPT = Range(
+    low=1, high=DRAFT_LEN + 1, whole=False,
+    why=f"a step keeps at most its {DRAFT_LEN} drafted tokens and the model's own",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +117,13 @@ def headline(tokens_per_step: Mapping[int, float] = MEASURED_TOKENS) -> Headline
 
     Returns:
         All of them.
+
+    Raises:
+        SweepError: a width or a number of tokens that no step has.
     """
+    for width, tokens in tokens_per_step.items():
+        BEAMS.check("beam width", width, SweepError)
+        KEPT.check(f"tokens per step of beam width {width}", tokens, SweepError)
     return Headline(
         mu=mu_times(),
         twins=tuple(twins()),

@@ -23,6 +23,7 @@ from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.scenario import Scenario, Workload
 
 __all__ = [
+    "DRAFT_LEN",
     "Cell",
     "Speedup",
     "mu_speedups",
@@ -36,6 +37,7 @@ __all__ = [
 FP16 = Precision(weight_bits=16, activation_bits=16, kv_bits=16, head_weight_bits=16)
 SHAPES = {"7b": (32, 4096, 11008, 32), "13b": (40, 5120, 13824, 40), "33b": (60, 6656, 17920, 52)}
 N_INPUT, N_OUTPUT = 100, 513  # tokens of a chat turn, assumed
+DRAFT_LEN = 4  # tokens that a drafter for Mu drafts in a step
 EAGER_US = 10.0  # assumed: a framework in Python issues an operation in about 10 us
 BATCHES = (1, 2, 4, 8, 10, 20, 40, 80)
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -210,7 +212,9 @@ def mu_speedups(tokens: dict[int, float]) -> list[dict[str, Any]]:
     mu, chip = describe(preset("mu-330m")), npu("hexagon-x-elite")
     rows = []
     for width, per_step in tokens.items():
-        drafter = Drafter(beam_width=width, draft_len=4, tokens_per_step=per_step, n_layers=1)
+        drafter = Drafter(
+            beam_width=width, draft_len=DRAFT_LEN, tokens_per_step=per_step, n_layers=1
+        )
         ratio, plain, step = speedup(mu, chip, drafter, Precision())
         rows.append(
             {"beam_width": width, "tokens_per_step": per_step, "speedup": ratio, "plain_ms": plain,

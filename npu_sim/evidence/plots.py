@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.text import mathless
 from npu_sim.evidence.calibrate import Calibration
 from npu_sim.evidence.cases import Case
 from npu_sim.evidence.gemm import GemmFit
@@ -22,7 +23,7 @@ def plot_validation(found: Validation, path: Path) -> None:
 
     Args:
         found: from `validate`.
-        path: the PNG.
+        path: the picture.
     """
     cases = [row.case for row in found.rows]
     _predicted_and_errors(cases, [row.error for row in found.rows], None, path)
@@ -33,7 +34,7 @@ def plot_calibration(found: Calibration, path: Path) -> None:
 
     Args:
         found: from `calibrate`.
-        path: the PNG.
+        path: the picture.
     """
     _predicted_and_errors(found.cases, found.fit.residuals, found.fit.left_out, path)
 
@@ -61,7 +62,7 @@ def _predicted_and_errors(
     if left_out is not None:
         right.plot(100 * np.asarray(left_out), at, "k|", markersize=9, label="left out of the fit")
         right.legend(frameon=False, loc="lower right", fontsize=8)
-    right.set_yticks(at, [case.name for case in cases], fontsize=7)
+    right.set_yticks(at, [mathless(case.name) for case in cases], fontsize=7)
     right.axvline(0, color=GREY, linewidth=1)
     right.set(xlabel="simulated / measured - 1, %; grey: range of re-measurements")
     save(drawing, path)
@@ -72,7 +73,7 @@ def plot_gemms(found: GemmFit, path: Path) -> None:
 
     Args:
         found: from `calibrate_gemms`.
-        path: the PNG.
+        path: the picture.
     """
     drawing, axes = figure(7.0, 4.0)
     macs = np.array([row.m * row.n * row.k for row in found.rows], float)
@@ -90,7 +91,7 @@ def plot_headline(found: Any, path: Path) -> None:
 
     Args:
         found: from `headline`.
-        path: the PNG.
+        path: the picture.
     """
     drawing, (left, right) = figure(11.5, 4.2, columns=2)
     lengths = [row.n_input for row in found.twins]

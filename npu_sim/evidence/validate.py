@@ -6,6 +6,7 @@ data-sheet peaks and has no overheads (`bare_npu`). Chapter: `docs/validation.md
 """
 
 import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.files import written_whole
+from mu_ref.border.text import csv_cell
+from mu_ref.files import write_text
 from npu_sim.evidence.cases import Case
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
@@ -141,7 +143,7 @@ def validate(
     chips: dict[str, Npu] = {}
     rows = []
     for case in cases:
-        name = npu_name or case.npu
+        name = case.npu if npu_name is None else npu_name
         if name not in chips:
             chips[name] = npu(name)
         chip, program = chips[name], case.program(models)
@@ -165,11 +167,16 @@ def write_rows(found: Validation, path: Path) -> None:
         found: from `validate`.
         path: the file; appears whole or not at all.
     """
+    rows = found.to_json()["rows"]
     header = ("case", "npu", "phase", "predicted_ms", "measured_ms", "error", "roofline_ms")
-    with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found.to_json()["rows"])
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in rows
+    )
+    write_text(path, lines.getvalue())
 
 
 def bare_npu(chip: Npu) -> Npu:

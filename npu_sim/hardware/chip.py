@@ -13,9 +13,12 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self
 
+from mu_ref.border.text import short
 from mu_ref.errors import check_choice
-from npu_sim.errors import HardwareError, check_at_least
+from mu_ref.ops import Ops
+from npu_sim.errors import HardwareError
 from npu_sim.hardware.engines import Dma, Dram, Energy, MatrixEngine, Sram, VectorEngine
+from npu_sim.hardware.ranges import check_number
 from npu_sim.program.program import RUNTIMES
 from npu_sim.units import cycles_from_us
 
@@ -28,11 +31,7 @@ FieldValue = int | float | bool | str
 
 SWITCHES = frozenset({"sram.keeps_between_calls", "sram.fuses_operations", "dma.runs_ahead"})
 
-MAY_BE_ZERO = frozenset({
-    "matrix.output_elements_per_s", "dma.cache_elements_per_s",
-    "per_op_overhead_cycles", "dma.setup_cycles", "matrix.w4a8_macs_per_cycle",
-    "matrix.w4a16_macs_per_cycle", "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
-})  # fmt: skip
+OPERATIONS = tuple(name for name in vars(Ops) if name[0] != "_" and name not in ("repeat", "read"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +64,9 @@ class Npu:
 
     def __post_init__(self) -> None:
         """Check every value by its path."""
+        for name in ("name", "title"):
+            if not isinstance(getattr(self, name), str):
+                raise HardwareError(f"{name} must be a text, got {short(getattr(self, name))}")
         for path, value in self.values().items():
             _check(path, value)
 
@@ -218,19 +220,12 @@ def _check(path: str, value: Any) -> None:
     if path == "matrix.dataflow":
         check_choice(path, value, ("blocks", "os", "ws", "is"), HardwareError)
     elif path in SWITCHES:
-        check_choice(path, value, (True, False), HardwareError)
+        if not isinstance(value, bool):  # 1 and 1.0 equal True, and are none
+            raise HardwareError(f"{path} must be one of True, False; got {short(value)}")
     elif path == "unsupported_ops":
         if not isinstance(value, str):
-            raise HardwareError(f"{path} must be names separated by blanks, got {value!r}")
-    elif path.endswith("efficiency"):
-        if not _is_number(value) or not 0 < value <= 1:
-            raise HardwareError(f"{path} must lie in (0, 1], got {value!r}")
-    elif path.endswith(("_us", "_pj", "_watts")) or path == "vector.special_function_cycles":
-        if not _is_number(value) or not 0 <= value < float("inf"):
-            raise HardwareError(f"{path} must be at least 0, got {value!r}")
+            raise HardwareError(f"{path} must be names separated by blanks, got {short(value)}")
+        for kind in value.split():
+            check_choice(f"each of {path}", kind, OPERATIONS, HardwareError)
     else:
-        check_at_least(path, value, 0 if path in MAY_BE_ZERO else 1, HardwareError)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        check_number(path, value)

@@ -1,16 +1,18 @@
-"""Whether an NPU can run a program: an engine for each operation and width, room in DRAM.
+"""Whether an NPU can run a program: an engine for each operation and width, room, a pace.
 
 Checked before anything is priced, at either fidelity. Not here: whether a tensor fits SRAM
 (`tile/plan.py`).
 """
 
-from npu_sim.errors import CapacityError, UnsupportedError
+from npu_sim.errors import CapacityError, HardwareError, UnsupportedError
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.precision import PRECISIONS, precision_name
 from npu_sim.program.program import Op, Program
-from npu_sim.units import format_bytes
+from npu_sim.units import GIB, format_bytes
 
-__all__ = ["check_capacity", "check_supported"]
+__all__ = ["check_capacity", "check_pace", "check_supported"]
+
+MOST_CYCLES = 2**50  # for reading a model once: days, and all sums of cycles stay below 2**63
 
 
 def check_supported(program: Program, npu: Npu) -> None:
@@ -62,3 +64,23 @@ def check_capacity(program: Program, npu: Npu) -> None:
             f"KV cache, {format_bytes(over)} too much; use fewer bits, a shorter request or a "
             f"smaller batch"
         )
+
+
+def check_pace(program: Program, npu: Npu) -> None:
+    """Check that a program ends, and that its cycles can be counted in 64 bits.
+
+    Args:
+        program: the request.
+        npu: uses the rates of its memory, and at which results and cached keys are laid out.
+
+    Raises:
+        HardwareError: reading the model would take more than `MOST_CYCLES`.
+    """
+    n_bytes = program.stored_weight_bytes + program.stored_kv_bytes + GIB  # and activations
+    for path, per_s in npu.numbers().items():
+        if path.endswith("_per_s") and 0 < per_s * MOST_CYCLES < n_bytes * npu.clock_hz:
+            least = -(-n_bytes * npu.clock_hz // MOST_CYCLES)
+            raise HardwareError(
+                f"{path} must be at least {least:,} to run {program.model} at {npu.clock_hz:,} Hz, "
+                f"got {per_s:,}; at that pace it would not end"
+            )

@@ -8,13 +8,16 @@ A bare number is allowed where somebody plays with what-ifs; its source is then 
 
 from collections.abc import Mapping
 from importlib.resources import files
-from math import isclose, isfinite
+from math import isclose
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mu_ref.border.ranges import Range
+from mu_ref.border.reading import parse_toml, read_text
+from mu_ref.border.text import short
 from mu_ref.errors import check_choice
-from mu_ref.files import parse_toml, read_text, write_text
+from mu_ref.files import write_text
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import PARTS, FieldValue, Npu, build_npu
 from npu_sim.units import GB, GIB, KIB, MB, MIB
@@ -36,6 +39,8 @@ UNITS: Mapping[str, Mapping[str, float]] = MappingProxyType({
     "_pj": {"pJ": 1, "nJ": 1000},
     "_watts": {"W": 1, "mW": 1e-3},
 })  # fmt: skip
+
+AMOUNT = Range(low=-1e18, high=1e18, whole=False, why="no unit is so small")  # before conversion
 
 ASSUMED = "assumed: no source given"
 
@@ -96,21 +101,22 @@ def _literal(value: FieldValue) -> str:
 
 
 def _quoted(text: str) -> str:
+    """A basic string of TOML; what no reader or terminal takes as it is, as an escape."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
 
 
 def _parse(text: str, where: str) -> Npu:
-    data = parse_toml(text, where, HardwareError)
+    data = parse_toml(text, where, "a TOML file of an NPU", HardwareError)
     name, title = (_text(data.pop(key, None), key, where) for key in ("name", "title"))
     entries: dict[str, Any] = {}
     for key, value in data.items():
         if key in PARTS and isinstance(value, dict):
             entries |= {f"{key}.{inner}": entry for inner, entry in value.items()}
-        else:
-            entries[key] = value
+        else:  # a quoted key may hold a dot, and is no path
+            entries[repr(key) if "." in key else key] = value
     expected = _paths()
-    unknown = [path for path in entries if path not in expected]
+    unknown = [path[:60] for path in entries if path not in expected]
     missing = [path for path in expected if path not in entries]
     if unknown:
         raise HardwareError(
@@ -130,7 +136,7 @@ def _parse(text: str, where: str) -> Npu:
 
 def _text(value: Any, key: str, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise HardwareError(f"{where} must give {key} as a text, got {value!r}")
+        raise HardwareError(f"{where} must give {key} as a text, got {short(value)}")
     return value
 
 
@@ -154,11 +160,12 @@ def _entry(path: str, entry: Any, where: str) -> tuple[FieldValue, str]:
     unknown = set(entry) - {"value", "unit", "source"}
     if "value" not in entry or unknown:
         raise HardwareError(
-            f"{where}: {path} must have value, source and perhaps unit, got {', '.join(entry)}"
+            f"{where}: {path} must have value, source and perhaps unit, "
+            f"got {', '.join(entry)[:60] or 'nothing'}"
         )
     source = entry.get("source", ASSUMED)
     if not isinstance(source, str):
-        raise HardwareError(f"{where}: the source of {path} must be a text, got {source!r}")
+        raise HardwareError(f"{where}: the source of {path} must be a text, got {short(source)}")
     value = entry["value"]
     if "unit" in entry:
         value = convert_unit(path, value, entry["unit"], where)
@@ -181,12 +188,12 @@ def convert_unit(path: str, value: Any, unit: Any, where: str) -> FieldValue:
         HardwareError: not a number, or a unit that does not fit the path.
     """
     known = next((units for end, units in UNITS.items() if path.endswith(end)), {})
-    if unit not in known:
+    if not isinstance(unit, str) or unit not in known:
         allowed = ", ".join(known) or "none: it is a plain number"
-        raise HardwareError(f"{where}: the unit of {path} must be one of {allowed}; got {unit!r}")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or (isinstance(value, float) and not isfinite(value)):
-        raise HardwareError(f"{where}: {path} must be a number, got {value!r}")
+        raise HardwareError(
+            f"{where}: the unit of {path} must be one of {allowed}; got {short(unit)}"
+        )
+    AMOUNT.check(f"{where}: {path}", value, HardwareError)
     converted = value * known[unit]
     # 1.07 GHz are 1_070_000_000.0000001 Hz in binary64, and mean a whole number
     near = isclose(converted, round(converted), rel_tol=1e-12)

@@ -5,15 +5,19 @@ ones. Not here: what a field means for the cost (`npu_sim/program/`). Chapter:
 `docs/validation.md`.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mu_ref.border.ranges import SIZE, TOKENS
+from mu_ref.border.reading import read_json
+from mu_ref.border.text import printable
 from mu_ref.errors import MuRefError, check_choice
-from mu_ref.files import read_json
 from mu_ref.readers import t5gemma
 from npu_sim.errors import WorkloadError
+from npu_sim.models.hf_fields import check_kinds, unread_fields
 from npu_sim.models.shorthand import ACTIVATIONS, model_of, stack_of
 from npu_sim.program.description import Description
 
@@ -37,7 +41,15 @@ def read_hf_config(path: Path) -> Description:
     """
     file = path / "config.json" if path.is_dir() else path
     fields = read_json(file, "a config.json", WorkloadError)
-    return describe_fields(fields, str(file.parent.name or "model"))
+    try:
+        found = describe_fields(fields, str(file.parent.name or "model"))
+    except WorkloadError as error:
+        raise WorkloadError(f"{file}: {error}") from error
+    unread = unread_fields(fields)
+    if unread:
+        names = printable(", ".join(unread)[:200])
+        sys.stderr.write(f"warning: {printable(str(file))}: not read, may change costs: {names}\n")
+    return found
 
 
 def describe_fields(fields: Any, name: str) -> Description:
@@ -55,12 +67,13 @@ def describe_fields(fields: Any, name: str) -> Description:
     """
     if not isinstance(fields, dict):
         raise WorkloadError(f"config.json must hold an object, got {type(fields).__name__}")
+    check_kinds(fields)
     check_choice("model_type of config.json", fields.get("model_type"), FAMILIES, WorkloadError)
     try:
         return FAMILIES[fields["model_type"]](fields, fields.get("_name_or_path") or name)
     except KeyError as error:
         raise WorkloadError(f"config.json must have the field {error}; it has not") from error
-    except (MuRefError, TypeError, ArithmeticError, AttributeError) as error:
+    except (MuRefError, TypeError, ArithmeticError, AttributeError, ValueError) as error:
         raise WorkloadError(f"config.json of {name} must be consistent: {error}") from error
 
 
@@ -151,11 +164,14 @@ def _vit(f: Fields, name: str) -> Description:
     )  # fmt: skip
     patch = f.get("patch_size", 16)
     n_patches = (f.get("image_size", 224) // patch) ** 2
+    features = f.get("num_channels", 3) * patch * patch
+    TOKENS.check("(image_size / patch_size)^2", n_patches, WorkloadError)
+    SIZE.check("num_channels x patch_size^2", features, WorkloadError)
     # a projection of patches takes the place of the table, so its rows do not matter
     model = model_of(name, encoder, None, 1, tied_head=True, max_len=n_patches + 1)
     return Description(
         model=model, lm_head="none", positions="table", extra_embeddings=1,  # the class token
-        input_features=f.get("num_channels", 3) * patch * patch,
+        input_features=features,
     )  # fmt: skip
 
 

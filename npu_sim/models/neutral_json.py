@@ -10,16 +10,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mu_ref.border.ranges import LAYERS, SIZE, Range
+from mu_ref.border.reading import read_json
+from mu_ref.border.text import short
 from mu_ref.errors import MuRefError, check_choice
-from mu_ref.files import read_json
 from npu_sim.errors import WorkloadError
+from npu_sim.models.hf_fields import HEAD_WIDTH
+from npu_sim.models.hf_fields import HEADS as HEAD_COUNTS
 from npu_sim.models.shorthand import model_of, stack_of
 from npu_sim.program.description import HEADS, Description
 
 __all__ = ["description_of", "read_model", "read_models"]
 
-_COUNTS = ("n_enc_layers", "n_dec_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "d_head",
-           "vocab_size")  # fmt: skip
+_NO_OR_LAYERS = Range(low=0, high=LAYERS.high, why=LAYERS.why)
+_COUNTS: Mapping[str, Range] = MappingProxyType({
+    "n_enc_layers": _NO_OR_LAYERS, "n_dec_layers": _NO_OR_LAYERS, "d_model": SIZE, "d_ff": SIZE,
+    "n_heads": HEAD_COUNTS, "n_kv_heads": HEAD_COUNTS, "d_head": HEAD_WIDTH,
+    "vocab_size": Range(low=0, high=SIZE.high, why=SIZE.why),
+})  # fmt: skip
 _REMARKS = ("name", "source", "note", "notes", "comment")  # allowed, not read
 _FIELDS = ("family", *_COUNTS, "gated", "tied", "lm_head")
 # family: (positions, stack fields that JSON does not give)
@@ -47,8 +55,11 @@ def read_models(path: Path) -> dict[str, Description]:
     """
     data = read_json(path, "a JSON file of models", WorkloadError)
     if not isinstance(data, dict) or not data:
-        raise WorkloadError(f"{path} must hold a JSON object of models by name, got {data!r:.60}")
-    return {name: description_of(name, fields) for name, fields in data.items()}
+        raise WorkloadError(f"{path} must hold a JSON object of models by name, got {short(data)}")
+    try:
+        return {name: description_of(name, fields) for name, fields in data.items()}
+    except WorkloadError as error:
+        raise WorkloadError(f"{path}: {error}") from error
 
 
 def read_model(address: str) -> Description:
@@ -90,15 +101,14 @@ def description_of(name: str, fields: Any) -> Description:
     if missing or unknown:
         raise WorkloadError(
             f"model {name} must have exactly the fields {', '.join(_FIELDS)}; "
-            f"missing {sorted(missing)}, unknown {sorted(unknown)}"
+            f"missing {sorted(missing)}, unknown {sorted(unknown)[:9]}"
         )
-    for key in _COUNTS:
-        if not isinstance(fields[key], int) or isinstance(fields[key], bool) or fields[key] < 0:
-            raise WorkloadError(
-                f"{key} of {name} must be a whole number of at least 0, got {fields[key]!r}"
-            )
+    for key, allowed in _COUNTS.items():
+        allowed.check(f"{key} of {name}", fields[key], WorkloadError)
     for key in ("gated", "tied"):
-        check_choice(f"{key} of {name}", fields[key], (True, False), WorkloadError)
+        if not isinstance(fields[key], bool):  # 1 equals True, and is none
+            got = short(fields[key])
+            raise WorkloadError(f"{key} of {name} must be one of True, False; got {got}")
     check_choice(f"family of {name}", fields["family"], _FAMILIES, WorkloadError)
     check_choice(f"lm_head of {name}", fields["lm_head"], HEADS, WorkloadError)
     return _described(name, fields)

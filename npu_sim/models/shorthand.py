@@ -6,7 +6,9 @@ these configurations describe a model and must not run one.
 
 from typing import Any
 
+from mu_ref.border.ranges import LAYERS, SIZE
 from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.errors import ConfigError
 
 __all__ = ["model_of", "stack_of"]
 
@@ -36,8 +38,10 @@ def stack_of(
         The stack.
 
     Raises:
-        ConfigError: two fields contradict each other.
+        ConfigError: two fields contradict each other, or one is out of its range.
     """
+    LAYERS.check("n_layers", n_layers, ConfigError)  # before there is an entry for each
+    SIZE.check("n_heads", n_heads, ConfigError)
     fields: dict[str, Any] = {
         "n_layers": n_layers, "d_model": d_model, "d_ff": d_ff, "n_heads": n_heads,
         "n_kv_heads": n_heads if n_kv_heads is None else n_kv_heads,

@@ -60,9 +60,11 @@ def call_program(
     check_choice("phase", phase, PHASES, WorkloadError)
     for what, count in (("n_tokens", n_tokens), ("batch", batch)):
         check_at_least(what, count, 1)
-    check_at_most("n_context", max(n_context, n_tokens), MAX_CONTEXT)
-    n_scores = batch * n_tokens * max(n_context, n_tokens)
-    check_at_most("batch x n_tokens x n_context", n_scores, MAX_SCORES)
+    for what, count in (("n_context", n_context), ("n_memory", n_memory)):
+        check_at_least(what, count, 0)
+    longest = max(n_context, n_tokens, n_memory)
+    check_at_most("n_tokens, n_context and n_memory", longest, MAX_CONTEXT)
+    check_at_most("batch x n_tokens x n_context", batch * n_tokens * longest, MAX_SCORES)
     ops = RecordOps(description, precision)
     tokens = any_tokens(ops.model, batch, n_tokens)
     if phase == "encode":

@@ -116,7 +116,7 @@ class Recording:
         elif len(self.shapes[name]) == 1:
             bits = self.precision.activation_bits
         elif name in self._heads:
-            bits = self.precision.head_weight_bits
+            bits = self.precision.head_bits
         else:
             bits = self.precision.weight_bits
         return Tensor(name=name, shape=shape or self.shapes[name], bits=bits, role="weight")

@@ -29,6 +29,10 @@ MAX_INPUT_TOKENS = 8192  # of all rows of the batch
 
 MAX_OUTPUT_TOKENS = 2048
 
+MAX_LAYER_STEPS = 2**15  # layers that steps run: each is some forty operations to price
+
+MAX_ROW_TOKENS = 2**20  # written by all rows of the batch: the cache notes each
+
 
 def request_program(
     description: Description,
@@ -123,8 +127,11 @@ def described_program(
     """
     check_choice("runtime", runtime, RUNTIMES, WorkloadError)
     if description.model.decoder is None:
+        check_at_least("n_input", n_input, 1)
         n = n_input if static_context is None else static_context
+        check_at_least(f"static_context for {n_input} tokens", n, n_input)
         program = call_program(description, "encode", n, n, 0, precision, batch)
+        program = replace(program, n_input=n_input)
     else:
         program = request_program(description, n_input, n_output, precision, batch, static_context)
     return replace(program, runtime=runtime)
@@ -170,6 +177,8 @@ def check_recordable(model: ModelConfig, n_input: int, n_output: int, batch: int
         raise WorkloadError(
             f"a model that writes tokens must have a decoder, {model.name} has none"
         )
+    check_at_most("batch x n_output", batch * n_output, MAX_ROW_TOKENS)
+    check_at_most("layers x n_output", model.decoder.n_layers * n_output, MAX_LAYER_STEPS)
 
 
 def _static_request(
@@ -186,6 +195,9 @@ def _static_request(
     both = description.model.encoder is not None
     longest = max(n_input, n_output) if both else n_input + n_output - 1
     check_at_least(f"static_context for {longest} tokens", static_context, longest)
+    check_at_most("n_output", n_output, MAX_OUTPUT_TOKENS)
+    n_layers = description.model.stacks["decoder"].n_layers
+    check_at_most("layers x n_output", n_layers * n_output, MAX_LAYER_STEPS)
     n_memory = static_context if both else 0
     phase, n_first = ("encode", static_context) if both else ("prefill", n_input)
     first = call_program(description, phase, n_first, static_context, 0, precision, batch)

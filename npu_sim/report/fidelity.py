@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mu_ref.border.ranges import Range
 from mu_ref.config import ModelConfig
 from mu_ref.errors import check_choice
 from mu_ref.presets import preset
@@ -16,13 +17,15 @@ from npu_sim.program.request import record_request
 from npu_sim.report.phases import phase_reports, roofline_calls, tile_calls
 from npu_sim.report.report import Report
 
-__all__ = ["BUDGET_MS", "FIDELITIES", "simulate", "simulate_program"]
+__all__ = ["BUDGET", "BUDGET_MS", "CYCLES", "FIDELITIES", "simulate", "simulate_program"]
 
 
 FIDELITIES = ("tile", "roofline")  # from the closest to the quickest
 
 W8A16 = Precision()
 BUDGET_MS = 500.0  # Microsoft, June 2025: the Settings agent answers in < 500 ms
+BUDGET = Range(low=0, above=True, high=10**9, whole=False, why="no request is given so much")
+CYCLES = Range(low=0, high=2**62, why="cycles are counted in 64 bits")
 
 
 def simulate_program(
@@ -54,11 +57,11 @@ def simulate_program(
     """
     check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
     for name, budget in (("budget_ms", budget_ms), ("budget_mb", budget_mb)):
-        if budget is not None and not 0 < budget < float("inf"):
-            unit = "milliseconds" if name == "budget_ms" else "megabytes"
-            raise WorkloadError(f"{name} must be a positive number of {unit}, got {budget}")
-    for phase in cycle_budgets or {}:
+        if budget is not None:
+            BUDGET.check(name, budget, WorkloadError)
+    for phase, cycles in (cycle_budgets or {}).items():
         check_choice("phase of a budget", phase, program.phases, WorkloadError)
+        CYCLES.check(f"the budget of {phase}", cycles, WorkloadError)
     run = None
     if fidelity == "tile":
         # compiled code, which a roofline does without

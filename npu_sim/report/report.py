@@ -6,7 +6,7 @@ operation is priced (`roofline/formula.py`, `tile/simulate.py`). Chapters: `docs
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from npu_sim.errors import WorkloadError
@@ -149,7 +149,7 @@ class Report:
             "fidelity": self.fidelity,
             "model": self.program.model,
             "npu": self.npu.name,
-            "precision": asdict(self.program.precision),
+            "precision": self.program.precision.widths(),
             "n_input": self.program.n_input,
             "n_output": self.program.n_output,
             "batch": self.program.batch,

@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+from mu_ref.border.text import csv_cell
 from mu_ref.files import write_text
 from npu_sim.report.report import Report, tile_run
 
@@ -35,7 +36,7 @@ def write_csv(report: Report, path: Path) -> None:
         limits = row_limits(call)
         for op, times, limit in zip(call.table.ops, call.times, limits, strict=True):
             writer.writerow(
-                [number, op.phase, op.site, op.kind, op.macs, times.begin, times.end,
+                [number, op.phase, csv_cell(op.site), op.kind, op.macs, times.begin, times.end,
                  *times.busy_cycles, *times.dram_bytes, *limit[:3]]
             )  # fmt: skip
     write_text(path, out.getvalue())

@@ -1,22 +1,23 @@
 """What all pictures share: size, colours, and a file that appears whole or not at all."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mu_ref.border.text import mathless
 from mu_ref.files import written_whole
 
-__all__ = ["figure", "save"]
+__all__ = ["figure", "in_title", "save"]
 
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 
 
-def _save(figure: Any, path: Path) -> None:
-    """Write a picture that appears whole or not at all."""
-    with written_whole(path) as part:
-        figure.savefig(part, dpi=130, format=path.suffix.removeprefix(".") or "png")
+def in_title(name: str) -> str:
+    """Return a name as it stands in a title: no formula, and not wider than the picture."""
+    return mathless(name if len(name) <= 40 else f"{name[:37]}...")
 
 
 def figure(width: float = 7.0, height: float = 4.0, columns: int = 1) -> tuple[Any, Any]:
@@ -33,6 +34,9 @@ def figure(width: float = 7.0, height: float = 4.0, columns: int = 1) -> tuple[A
 
 
 def save(drawing: Any, path: Path) -> None:
-    """Write a figure as PNG; it appears whole or not at all."""
-    with written_whole(path) as part:
-        drawing.savefig(part, dpi=130, format="png")
+    """Write a figure in the format of its ending, PNG without one; it appears whole or not."""
+    form = path.suffix.removeprefix(".") or "png"
+    with written_whole(path) as part, warnings.catch_warnings():
+        # a name may hold letters that the font has not: boxes stand for them
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        drawing.savefig(part, dpi=130, format=form)

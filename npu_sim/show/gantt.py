@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npu_sim.hardware.chip import Npu
-from npu_sim.show.figure import _save
+from npu_sim.show.figure import in_title, save
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
 from npu_sim.tile.tasks import ENGINES, PARTS
 
@@ -40,12 +40,13 @@ def draw_gantt(run: TileRun, path: Path, call_number: int | None = None) -> None
     whole, zoom, memory = figure.subplots(3, 1, height_ratios=[3, 3, 1.4])
     model, phase = run.table.program.model, call.table.call.phase
     _engines(whole, tasks, run.npu, 0, call.cycles)
-    whole.set_title(f"{model} on {run.npu.name}, one {phase} call (simulated)", loc="left")
+    where = f"{in_title(model)} on {in_title(run.npu.name)}"
+    whole.set_title(f"{where}, one {phase} call (simulated)", loc="left")
     _engines(zoom, tasks, run.npu, begin, end)
     zoom.set_title(f"{layer} of the same call", loc="left")
     _memory(memory, call, tasks, run, begin, end)
     _legend(figure, tasks)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _one_layer(call: CallRun) -> tuple[int, int, str]:

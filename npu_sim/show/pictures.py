@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from npu_sim.roofline.formula import LIMITS
-from npu_sim.show.figure import _save
+from npu_sim.show.figure import in_title, save
 from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import TileRun
 from npu_sim.units import ms_from_cycles
@@ -48,13 +48,13 @@ def draw_roofline(run: TileRun, path: Path) -> None:
     axes.set_xlabel("MACs per byte of DRAM traffic")
     axes.set_ylabel("10^12 operations per second")
     axes.set_title(
-        f"{run.table.program.model} on {npu.name}, each product (simulated);\n"
+        f"{in_title(run.table.program.model)} on {in_title(npu.name)}, each product (simulated);\n"
         "above the slope: weights were read ahead, during earlier operations",
         loc="left", fontsize=10,
     )  # fmt: skip
     axes.legend(frameon=False)
     axes.grid(alpha=0.2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_breakdown(run: TileRun, path: Path) -> None:
@@ -80,7 +80,8 @@ def draw_breakdown(run: TileRun, path: Path) -> None:
         axes.barh(names, width, left=left, color=LIMIT_COLOURS[i], label=limit)
         left += width
     axes.set_xlabel("ms")
-    title = f"{run.table.program.model} on {run.npu.name}: what each kind waits for (simulated)"
+    names_of_run = f"{in_title(run.table.program.model)} on {in_title(run.npu.name)}"
+    title = f"{names_of_run}: what each kind waits for (simulated)"
     axes.set_title(title, loc="left", fontsize=10)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)

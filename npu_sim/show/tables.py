@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from mu_ref.border.text import printable
 from mu_ref.errors import check_choice
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
@@ -82,7 +83,7 @@ def share_table(report: Report, by: str) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     for share in shares(run, by):
         table.add_row(
-            share.name,
+            printable(share.name),
             format_ms(ms_from_cycles(share.cycles, run.npu.clock_hz)),
             f"{100 * share.cycles / run.cycles:.1f} %",
             format_count(share.macs),
@@ -123,5 +124,5 @@ def npu_numbers(chip: Npu) -> Table:
     table.add_column("source")
     for path, value in chip.values().items():
         shown = f"{value:,}" if path in chip.numbers() else str(value)
-        table.add_row(path, shown, chip.sources[path])
+        table.add_row(path, shown, printable(chip.sources[path]))
     return table

@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.ranges import Range
+from mu_ref.border.reading import read_json
+from mu_ref.border.text import short
 from mu_ref.files import write_text
 from npu_sim.errors import WorkloadError
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
@@ -27,6 +30,10 @@ PID = 1
 CALLS_TID = 0  # the thread of whole calls and operations
 
 MOST_EVENTS = 2_000_000
+
+TIME = Range(low=-1e18, high=1e18, whole=False, why="viewers count time in 64 bits")
+COUNTED = Range(low=-1e300, high=1e300, whole=False, why="viewers draw it")
+THREAD = Range(low=0, high=2**53, why="viewers number threads so far")
 
 _FIELDS = ("op", "cycles", "n_bytes", "part", "start", "end", "row_0", "row_1", "col_0", "col_1")
 
@@ -142,54 +149,76 @@ def _switches(tasks: np.ndarray) -> list[tuple[int, bool]]:
 def read_trace(path: Path) -> list[dict[str, Any]]:
     """Read the events of a trace file.
 
+    Args:
+        path: of the file.
+
+    Returns:
+        Its events, their fields of the right kinds.
+
     Raises:
-        WorkloadError: no trace.
+        WorkloadError: no trace; names the event and the field.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        events = data["traceEvents"] if isinstance(data, dict) else data
-    except (ValueError, KeyError) as error:
-        raise WorkloadError(f"{path} must be a Chrome trace, got something else") from error
-    if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+    data = read_json(path, "a Chrome trace", WorkloadError)
+    events = data.get("traceEvents") if isinstance(data, dict) else data
+    if not isinstance(events, list):
         raise WorkloadError(f"{path} must hold a list of events under traceEvents")
+    for number, event in enumerate(events):
+        _check_event(event, f"{path}: event {number}")
     return events
+
+
+def _check_event(event: Any, where: str) -> None:
+    """Refuse an event whose fields are not of the kinds that viewers expect."""
+    if not isinstance(event, dict):
+        raise WorkloadError(f"{where} must be a JSON object, got {short(event)}")
+    args = event.get("args", {})
+    if not isinstance(args, dict):
+        raise WorkloadError(f"{where}: args must be a JSON object, got {short(args)}")
+    for name in ("ph", "name"):
+        if not isinstance(event.get(name, ""), str):
+            raise WorkloadError(f"{where}: {name} must be a text, got {short(event[name])}")
+    for name in {"X": ("ts", "dur"), "C": ("ts",)}.get(event.get("ph", ""), ()):
+        TIME.check(f"{where}: {name}", event.get(name), WorkloadError)
+    for name in ("pid", "tid"):
+        THREAD.check(f"{where}: {name}", event.get(name, 0), WorkloadError)
+    for name in ("start_cycles", "end_cycles"):
+        TIME.check(f"{where}: args.{name}", args.get(name, 0), WorkloadError)
+    if event.get("ph") == "C":
+        for name, value in args.items():
+            COUNTED.check(f"{where}: args.{name[:40]}", value, WorkloadError)
+    if (event.get("ph"), event.get("name")) == ("M", "thread_name") and not isinstance(
+        args.get("name"), str
+    ):
+        raise WorkloadError(f"{where}: args.name must be a text, got {short(args.get('name'))}")
 
 
 def check_trace(events: list[dict[str, Any]]) -> list[str]:
     """Hold a trace to the rules that a viewer relies on.
 
     Args:
-        events: of the trace.
+        events: of the trace, from `read_trace` or `trace_events`.
 
     Returns:
         What is wrong, empty if nothing is.
     """
     wrong: list[str] = []
-    threads: dict[int, list[tuple[int, int, str]]] = {}
+    threads: dict[int, list[tuple[float, float, str]]] = {}
     names: dict[int, str] = {}
     counters: dict[str, float] = {}
     for event in events:
-        kind = event.get("ph")
+        kind, tid = event.get("ph"), event.get("tid", 0)
         if kind == "M" and event.get("name") == "thread_name":
-            names[event["tid"]] = event["args"]["name"]
+            names[tid] = event["args"]["name"]
         elif kind == "C":
-            at = event["ts"]
-            if at < counters.get(event["name"], 0):
-                wrong.append(f"counter {event['name']} goes back to {at}")
-            counters[event["name"]] = at
-            if any(value < 0 for value in event["args"].values()):
-                wrong.append(f"counter {event['name']} is negative at {at}")
+            wrong += _counted(event, counters)
         elif kind == "X":
             if not event.get("name") or event.get("dur", -1) < 0 or event.get("ts", -1) < 0:
-                wrong.append(f"an event must have a name, a start and a duration, got {event}")
+                got = short(event)
+                wrong.append(f"an event must have a name, a start and a duration, got {got}")
                 continue
-            ns = round(1000 * event["ts"]), round(1000 * (event["ts"] + event["dur"]))
-            args = event.get("args", {})
-            start, end = args.get("start_cycles", ns[0]), args.get("end_cycles", ns[1])
-            span = (start, end, event["name"])
-            threads.setdefault(event["tid"], []).append(span)
+            threads.setdefault(tid, []).append(_span(event))
         elif kind != "M":
-            wrong.append(f"an event must be X, C or M, got {kind}")
+            wrong.append(f"an event must be X, C or M, got {short(kind)}")
     if len(set(names.values())) != len(names):
         wrong.append("every engine must have one thread")
     for tid, spans in threads.items():
@@ -199,14 +228,33 @@ def check_trace(events: list[dict[str, Any]]) -> list[str]:
     return wrong
 
 
-def _nesting(name: str, spans: list[tuple[int, int, str]], *, flat: bool) -> list[str]:
+def _counted(event: dict[str, Any], counters: dict[str, float]) -> list[str]:
+    """What is wrong with a counter; its time is noted."""
+    wrong, at, name = [], event["ts"], event.get("name", "")
+    if at < counters.get(name, 0):
+        wrong.append(f"counter {name} goes back to {at}")
+    counters[name] = at
+    if any(value < 0 for value in event.get("args", {}).values()):
+        wrong.append(f"counter {name} is negative at {at}")
+    return wrong
+
+
+def _span(event: dict[str, Any]) -> tuple[float, float, str]:
+    """Start and end in cycles where they are given, else in nanoseconds."""
+    ns = round(1000 * event["ts"]), round(1000 * (event["ts"] + event["dur"]))
+    args = event.get("args", {})
+    start, end = args.get("start_cycles", ns[0]), args.get("end_cycles", ns[1])
+    return start, end, event["name"]
+
+
+def _nesting(name: str, spans: list[tuple[float, float, str]], *, flat: bool) -> list[str]:
     wrong = []
     if flat:
         for (_, end, first), (start, _, second) in pairwise(spans):
             if start < end:
                 wrong.append(f"{name}: {second} starts at {start}, before {first} ends at {end}")
         return wrong
-    open_spans: list[tuple[int, int, str]] = []
+    open_spans: list[tuple[float, float, str]] = []
     for span in sorted(spans, key=lambda s: (s[0], -s[1])):
         while open_spans and open_spans[-1][1] <= span[0]:
             open_spans.pop()

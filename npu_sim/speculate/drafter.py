@@ -8,24 +8,36 @@ Assumes:
     Packing beams and choosing the accepted one move a few integers, which costs nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from types import MappingProxyType
 
 import numpy as np
 
+from mu_ref.border.ranges import BEAMS, BLOCKS, DRAFTED, Range, check_fields
 from mu_ref.config import ModelConfig
 from mu_ref.model.encoder import embed
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.redrafter.drafter import advance, scores
-from npu_sim.errors import WorkloadError, check_at_least
+from npu_sim.errors import WorkloadError, check_at_least, check_at_most
 from npu_sim.program.call import any_tokens
 from npu_sim.program.description import Description
 from npu_sim.program.log import Shaped, stored
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 from npu_sim.program.recorder import RecordOps
+from npu_sim.program.request import MAX_INPUT_TOKENS
 
 __all__ = ["Drafter", "draft_program", "drafting_ops", "record_draft"]
+
+
+RANGES: Mapping[str, Range] = MappingProxyType({
+    "beam_width": Range(low=0, high=BEAMS.high, why=BEAMS.why),
+    "draft_len": DRAFTED,
+    "packed_share": Range(low=0, above=True, high=1, whole=False, why="packing adds no nodes"),
+    "n_layers": Range(low=1, high=BLOCKS.high, why=BLOCKS.why),
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,16 +56,9 @@ class Drafter:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_at_least("drafter.beam_width", self.beam_width, 0)
-        check_at_least("drafter.draft_len", self.draft_len, 1)
-        check_at_least("drafter.n_layers", self.n_layers, 1)
-        if not 1 <= self.tokens_per_step <= self.draft_len + 1:
-            raise WorkloadError(
-                f"drafter.tokens_per_step must lie in [1, draft_len + 1 = {self.draft_len + 1}], "
-                f"got {self.tokens_per_step}"
-            )
-        if not 0 < self.packed_share <= 1:
-            raise WorkloadError(f"drafter.packed_share must lie in (0, 1], got {self.packed_share}")
+        check_fields(self, RANGES, WorkloadError, "drafter.")
+        kept = Range(low=1, high=self.draft_len + 1, whole=False, why="no step writes more")
+        kept.check("drafter.tokens_per_step", self.tokens_per_step, WorkloadError)
 
     @property
     def n_nodes(self) -> int:
@@ -123,8 +128,10 @@ def draft_program(
         WorkloadError: a number below 1.
         ConfigError: the drafter was made for another model.
     """
-    for what, count in (("beam_width", beam_width), ("draft_len", draft_len), ("batch", batch)):
-        check_at_least(what, count, 1)
+    BEAMS.check("beam_width", beam_width, WorkloadError)
+    DRAFTED.check("draft_len", draft_len, WorkloadError)
+    check_at_least("batch", batch, 1)
+    check_at_most("batch x beam_width", batch * beam_width, MAX_INPUT_TOKENS)
     ops = drafting_ops(description, drafter, precision)
     hidden = ops.log.activation("decoder.last_token", (batch, 1, drafter.d_model))
     ops.log.begin("draft")

@@ -10,10 +10,11 @@ from math import ceil
 
 import numpy as np
 
+from mu_ref.border.ranges import BEAMS, DRAFTED, Range
 from mu_ref.config import ModelConfig
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.redrafter.config import DrafterConfig
-from npu_sim.errors import WorkloadError, check_at_least
+from npu_sim.errors import WorkloadError
 from npu_sim.program.call import any_tokens, record_decode
 from npu_sim.program.description import describe
 from npu_sim.program.log import Shaped
@@ -62,8 +63,7 @@ def record_speculation(
         ConfigError: the drafter was made for another model.
     """
     check_recordable(model, n_input, n_output, batch)
-    n_nodes = 1 + beam_width * draft_len if n_packed is None else n_packed
-    _check_drafting(beam_width, draft_len, tokens_per_step, n_nodes)
+    n_nodes = _checked_nodes(beam_width, draft_len, tokens_per_step, n_packed)
     ops = drafting_ops(describe(model), drafter, precision)
     memory, prompt = record_reading(ops, batch, n_input)
     cache = Cache.empty(batch, model.stacks["decoder"].n_layers)
@@ -78,16 +78,20 @@ def record_speculation(
     return replace(program, model=f"{model.name} with drafter")
 
 
-def _check_drafting(
-    beam_width: int, draft_len: int, tokens_per_step: float, n_nodes: int
-) -> None:  # fmt: skip
-    for what, count in (("beam_width", beam_width), ("draft_len", draft_len)):
-        check_at_least(what, count, 1)
-    if not 1 <= tokens_per_step <= draft_len + 1:
-        raise WorkloadError(
-            f"tokens_per_step must lie in 1..{draft_len + 1}, got {tokens_per_step}"
-        )
-    check_at_least("n_packed", n_nodes, draft_len + 1)  # one beam alone has as many
+def _checked_nodes(
+    beam_width: int, draft_len: int, tokens_per_step: float, n_packed: int | None
+) -> int:
+    """Check the numbers of a step; return the nodes of its tree."""
+    BEAMS.check("beam_width", beam_width, WorkloadError)
+    DRAFTED.check("draft_len", draft_len, WorkloadError)
+    kept = Range(low=1, high=draft_len + 1, whole=False, why="no step writes more")
+    kept.check("tokens_per_step", tokens_per_step, WorkloadError)
+    # one beam alone has as many
+    packed = Range(low=draft_len + 1, high=1 + beam_width * draft_len, why="packing adds no nodes")
+    nodes: int = packed.check(
+        "n_packed", packed.high if n_packed is None else n_packed, WorkloadError
+    )
+    return nodes
 
 
 def _kept(n_tokens: int, tokens_per_step: float) -> Iterator[int]:

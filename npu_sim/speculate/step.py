@@ -17,6 +17,7 @@ from functools import cache
 
 import numpy as np
 
+from mu_ref.border.ranges import BEAMS, DRAFTED, Range
 from mu_ref.config import ModelConfig
 from mu_ref.redrafter.config import DrafterConfig
 from npu_sim.errors import WorkloadError, check_at_least
@@ -25,13 +26,15 @@ from npu_sim.program.call import call_program
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Op, Program, Tensor
-from npu_sim.speculate.acceptance import Acceptance
+from npu_sim.speculate.acceptance import HOST_US, Acceptance
 from npu_sim.speculate.drafter import draft_program
 from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
 from npu_sim.units import cycles_from_us, ms_from_cycles
 
-__all__ = ["StepCost", "compaction_op", "speculate"]
+__all__ = ["StepCost", "check_trees", "compaction_op", "speculate"]
+
+STEPS = Range(low=1, high=512, why="each is simulated")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,11 +104,13 @@ def speculate(
         The cost, averaged over the steps.
 
     Raises:
-        WorkloadError: a size below 1, or a tree larger than the beams allow.
+        WorkloadError: a number out of its range, or a tree larger than the beams allow.
         ConfigError: the drafter was made for another model.
     """
     for what, count in (("n_input", n_input), ("n_context", n_context)):
         check_at_least(what, count, 1)
+    HOST_US.check("host_us", host_us, WorkloadError)
+    check_trees(acceptance, beam_width, draft_len)
     description, n_memory = describe(model), 0 if model.encoder is None else n_input
 
     def passed(phase: str, n_rows: int) -> Program:
@@ -113,7 +118,6 @@ def speculate(
         return call_program(description, phase, n_rows, *slots, precision)
 
     draft = draft_program(description, drafter, beam_width, draft_len, precision)
-    _check_trees(acceptance, beam_width, draft_len)
     verify = {n_nodes: passed("verify", n_nodes) for n_nodes in set(acceptance.nodes)}
     stack = model.stacks["decoder"]
     token_bits = 2 * stack.n_layers * stack.n_kv_heads * stack.d_head * precision.kv_bits
@@ -122,7 +126,21 @@ def speculate(
     )  # fmt: skip
 
 
-def _check_trees(acceptance: Acceptance, beam_width: int, draft_len: int) -> None:
+def check_trees(acceptance: Acceptance, beam_width: int, draft_len: int) -> None:
+    """Check that beams of some length have trees and accepted paths of such sizes.
+
+    Args:
+        acceptance: what steps keep.
+        beam_width: W.
+        draft_len: drafted tokens per beam.
+
+    Raises:
+        WorkloadError: a width or length is out of its range, a tree is larger than the beams
+            allow, or there are too many different steps to price.
+    """
+    BEAMS.check("beam_width", beam_width, WorkloadError)
+    DRAFTED.check("draft_len", draft_len, WorkloadError)
+    STEPS.check("the number of different steps", len(acceptance.sizes), WorkloadError)
     most = 1 + beam_width * draft_len
     nodes, accepted = max(acceptance.nodes), max(acceptance.n_accepted)
     if nodes > most or accepted > draft_len:

@@ -16,7 +16,7 @@ from npu_sim.systolic.cells import Counts
 from npu_sim.systolic.cells_kernel import operand_stationary_fold, output_stationary_fold
 from npu_sim.systolic.closed_form import SystolicArray, systolic_counts
 
-__all__ = ["MOST_NUMBERS", "MOST_WORK", "SystolicRun", "check_can_run", "run_systolic"]
+__all__ = ["MOST_NUMBERS", "MOST_WORK", "SystolicRun", "check_can_run", "run_systolic", "work_of"]
 
 SumType = type[np.int32] | type[np.int64]
 MOST_WORK = 2 * 10**10  # cells x cycles: some seconds, on an array of a few cells a minute
@@ -87,12 +87,10 @@ def check_can_run(m: int, n: int, k: int, array: SystolicArray) -> None:
         array: the array.
 
     Raises:
-        WorkloadError: a size below 1, or too much to run.
+        WorkloadError: a size out of its range, or too much to run.
     """
-    counts = systolic_counts(m, n, k, array)
-    work = counts.cycles * array.cells + counts.folds * FOLD_WORK
     for what, value, most in (
-        ("cells x cycles (and 10,000 per fold)", work, MOST_WORK),
+        ("cells x cycles (and 10,000 per fold)", work_of(m, n, k, array), MOST_WORK),
         ("numbers in a matrix", max(m * k, k * n, m * n), MOST_NUMBERS),
     ):
         if value > most:
@@ -100,6 +98,12 @@ def check_can_run(m: int, n: int, k: int, array: SystolicArray) -> None:
                 f"{what} of a run with values must be at most {most}, got {value}; "
                 "count it in closed form"
             )
+
+
+def work_of(m: int, n: int, k: int, array: SystolicArray) -> int:
+    """Return what it takes to run a product cell by cell, in cells x cycles."""
+    counts = systolic_counts(m, n, k, array)
+    return counts.cycles * array.cells + counts.folds * FOLD_WORK
 
 
 def _sum_dtype(a: np.ndarray, b: np.ndarray) -> SumType:

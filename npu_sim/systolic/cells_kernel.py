@@ -6,15 +6,19 @@ check for negative indices, and the loop over the cells of a row becomes vector 
 order of its statements is for that too.
 """
 
-import numba
+from pathlib import Path
+
 import numpy as np
 
+from mu_ref.compiled import compiled_folder, kernel_of
 from npu_sim.systolic.cells import Counts
 
 __all__ = ["operand_stationary_fold", "output_stationary_fold"]
 
+kernel = kernel_of(compiled_folder("npu-sim", Path(__file__).parent.glob("*.py")), nogil=True)
 
-@numba.njit(cache=True, nogil=True)
+
+@kernel
 def output_stationary_fold(
     a: np.ndarray, b: np.ndarray, out: np.ndarray, n_rows: int, n_cols: int
 ) -> Counts:
@@ -55,7 +59,7 @@ def output_stationary_fold(
     return cycle, a_reads, b_reads, writes
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _load(held: np.ndarray, hold: np.ndarray) -> tuple[int, int]:
     """Move held [k n] down into the cells, its last row first; return cycles and reads."""
     (k, n), n_rows = held.shape, hold.shape[0]
@@ -73,7 +77,7 @@ def _load(held: np.ndarray, hold: np.ndarray) -> tuple[int, int]:
     return cycle, reads
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def operand_stationary_fold(
     held: np.ndarray, stream: np.ndarray, out: np.ndarray, n_rows: int, n_cols: int
 ) -> Counts:

@@ -7,13 +7,14 @@ The array cell by cell, with values, is `array.py`; it counts the same. Chapter:
 from dataclasses import dataclass
 from typing import Any
 
+from mu_ref.border.ranges import Range, check_fields
 from mu_ref.errors import check_choice
-from npu_sim.errors import HardwareError, NpuSimError, WorkloadError, check_at_least
+from npu_sim.errors import HardwareError, WorkloadError
 from npu_sim.units import ceil_div
 
 __all__ = [
     "DATAFLOWS",
-    "MOST",
+    "SIDE",
     "SystolicArray",
     "SystolicCounts",
     "overall_util_pct",
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 DATAFLOWS = ("os", "ws", "is")  # which operand stays: output, weight (filter), input (ifmap)
-MOST = 10**12  # every size is smaller: beyond it there is a mistake, not a matrix
+SIDE = Range(low=1, high=10**12 - 1, why="beyond it there is a mistake, not a matrix")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +30,7 @@ class SystolicArray:
     """A grid of cells, each with one multiply-accumulate per cycle.
 
     Raises:
-        HardwareError: rows or columns not from 1 to below `MOST`, or an unknown dataflow.
+        HardwareError: rows or columns out of their range, or an unknown dataflow.
     """
 
     rows: int
@@ -38,8 +39,7 @@ class SystolicArray:
 
     def __post_init__(self) -> None:
         """Check the size and the dataflow."""
-        _check_size("rows", self.rows, HardwareError)
-        _check_size("cols", self.cols, HardwareError)
+        check_fields(self, {"rows": SIDE, "cols": SIDE}, HardwareError)
         check_choice("dataflow", self.dataflow, DATAFLOWS, HardwareError)
 
     @property
@@ -72,7 +72,7 @@ def systolic_counts(m: int, n: int, k: int, array: SystolicArray) -> SystolicCou
     """Count folds, cycles and SRAM traffic of [m k] @ [k n].
 
     Args:
-        m: rows of the activations, from 1 to below `MOST`.
+        m: rows of the activations, within `SIDE`.
         n: columns of the weights, the same.
         k: length of each sum, the same.
         array: the array.
@@ -96,7 +96,7 @@ def systolic_counts(m: int, n: int, k: int, array: SystolicArray) -> SystolicCou
         `sram_ofmap_writes` counts results only; SCALE-Sim's number is `scalesim_ofmap_writes`.
     """
     for name, size in (("m", m), ("n", n), ("k", k)):
-        _check_size(name, size, WorkloadError)
+        SIDE.check(name, size, WorkloadError)
     row_axis, col_axis, stream = _axes(m, n, k, array.dataflow)
     row_folds, col_folds = ceil_div(row_axis, array.rows), ceil_div(col_axis, array.cols)
     folds = row_folds * col_folds  # (8.1)
@@ -137,12 +137,6 @@ def overall_util_pct(counts: SystolicCounts, array: SystolicArray) -> float | No
     if counts.scalesim_cycles == 0:
         return None
     return round(100 * counts.macs / (counts.scalesim_cycles * array.cells), 4)
-
-
-def _check_size(what: str, size: int, error: type[NpuSimError]) -> None:
-    check_at_least(what, size, 1, error)
-    if size >= MOST:
-        raise error(f"{what} must be less than {MOST}, got {size}")
 
 
 def _axes(m: int, n: int, k: int, dataflow: str) -> tuple[int, int, int]:

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mu_ref.files import written_whole
+from mu_ref.border.reading import read_csv
+from mu_ref.border.text import short
+from mu_ref.files import check_outputs, written_whole
 from npu_sim.errors import WorkloadError
 from npu_sim.systolic.closed_form import (
     DATAFLOWS,
-    MOST,
+    SIDE,
     SystolicArray,
     SystolicCounts,
     overall_util_pct,
@@ -30,6 +32,7 @@ REPORTED = (  # may be in the file, and are then compared
 ADDED = (
     "cycles", "scalesim_cycles", "sram_ofmap_writes", "scalesim_ofmap_writes", "utilization",
 )  # fmt: skip
+MOST_ROWS = 100_000
 COPIED = ("dram_ifmap_reads", "dram_filter_reads")  # depend on the SRAM, which is not modelled here
 
 
@@ -37,7 +40,7 @@ COPIED = ("dram_ifmap_reads", "dram_filter_reads")  # depend on the SRAM, which 
 class SystolicRow:
     """One row of a file: an array, a product, and what the file says that it takes."""
 
-    number: int  # in the file; the header is row 1
+    number: int  # of its line in the file
     array: SystolicArray
     m: int
     n: int
@@ -76,21 +79,13 @@ def read_rows(path: Path) -> list[SystolicRow]:
         Its rows, at least one.
 
     Raises:
-        WorkloadError: not such a file; names the row and the column.
-        OSError: the file cannot be read.
+        WorkloadError: not such a file; names the line and the column.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.reader(file, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise WorkloadError(f"{path} must be a CSV file in UTF-8, got: {error}") from error
-    header = [name.strip() for name in lines[0]] if lines else []
+    header, cells = read_csv(path, "a CSV file of products", WorkloadError)
     _check_header(path, header)
-    rows = [
-        _row(path, number, header, cells)
-        for number, cells in enumerate(lines[1:], start=2)
-        if cells  # an empty line is no row
-    ]
+    if len(cells) > MOST_ROWS:
+        raise WorkloadError(f"{path} must have at most {MOST_ROWS:,} rows, got {len(cells):,}")
+    rows = [_row(where, given) for where, given in cells]
     if not rows:
         raise WorkloadError(f"{path} must have a row below its header, got none")
     return rows
@@ -104,11 +99,10 @@ def write_rows(path: Path, rows: Iterable[SystolicRow]) -> None:
         rows: from `read_rows`.
 
     Raises:
-        WorkloadError: `path` is a folder, or lies in one that does not exist.
+        InputError: `path` is a folder, or lies in one that does not exist.
         OSError: the file cannot be written.
     """
-    if path.is_dir() or not path.parent.is_dir():
-        raise WorkloadError(f"the output must be a file in a folder that exists, got {path}")
+    check_outputs({"the output": path})
     rows = list(rows)
     copied = [name for name in COPIED if name in rows[0].given]
     with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
@@ -123,44 +117,39 @@ def _check_header(path: Path, header: list[str]) -> None:
     known = (*SHAPE, *REPORTED, *ADDED, *COPIED)
     missing = [name for name in SHAPE if name not in header]
     unknown = [name for name in header if name not in known]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    for what, names in (("missing", missing), ("unknown", unknown), ("repeated", twice)):
+    for what, names in (("missing", missing), ("unknown", unknown)):
         if names:
+            got = ", ".join(map(repr, names))[:200]
             raise WorkloadError(
                 f"{path} must have the columns {', '.join(SHAPE)} (allowed are also "
-                f"{', '.join(known[len(SHAPE) :])}), got {what}: {', '.join(map(repr, names))}"
+                f"{', '.join(known[len(SHAPE) :])}), got {what}: {got}"
             )
 
 
-def _row(path: Path, number: int, header: list[str], cells: list[str]) -> SystolicRow:
-    where = f"{path}, row {number}"
-    if len(cells) != len(header):
-        raise WorkloadError(f"{where} must have {len(header)} cells, got {len(cells)}")
-    given = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+def _row(where: str, cells: dict[str, str]) -> SystolicRow:
+    given = {name: cell.strip() for name, cell in cells.items()}
     rows, cols, m, n, k = (
         _whole_number(where, name, given[name]) for name in SHAPE if name != "dataflow"
     )
-    for name in REPORTED:
+    for name in (*REPORTED, *COPIED):
         if given.get(name) and not _is_number(given[name]):
             raise WorkloadError(
-                f"{where}, column {name} must be a number or empty, got {given[name]!r}"
+                f"{where}, column {name} must be a number or empty, got {short(given[name])}"
             )
     if given["dataflow"] not in DATAFLOWS:
         raise WorkloadError(
             f"{where}, column dataflow must be one of {', '.join(DATAFLOWS)}; "
-            f"got {given['dataflow']!r}"
+            f"got {short(given['dataflow'])}"
         )
     array = SystolicArray(rows=rows, cols=cols, dataflow=given["dataflow"])
+    number = int(where.rpartition(":")[2])
     return SystolicRow(number=number, array=array, m=m, n=n, k=k, given=given)
 
 
 def _whole_number(where: str, column: str, text: str) -> int:
     digits = text.lstrip("0")
-    if not (text.isascii() and text.isdigit() and 0 < len(digits) < len(str(MOST))):
-        raise WorkloadError(
-            f"{where}, column {column} must be a whole number from 1 to {MOST - 1}, "
-            f"got {text[:40]!r}"
-        )
+    if not (text.isascii() and text.isdigit() and 0 < len(digits) <= len(str(SIDE.high))):
+        raise WorkloadError(f"{where}, column {column} must be {SIDE}, got {short(text)}")
     return int(digits)
 
 

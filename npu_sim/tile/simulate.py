@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import Npu
-from npu_sim.hardware.fits import check_capacity, check_supported
+from npu_sim.hardware.fits import check_capacity, check_pace, check_supported
 from npu_sim.tile.engine_kernel import TIMES, find_room, run
 from npu_sim.tile.plan import Pins, Plan, check_sram, least_dma_cycles, pin_choices, plans
 from npu_sim.tile.rows import CallTable, ProgramTable
@@ -21,6 +22,8 @@ from npu_sim.tile.tiling import chip_numbers, vector_cycles
 __all__ = ["CallRun", "TileRun", "call_tasks", "simulate_tiles", "sram_bytes"]
 
 FIRST_TASKS = 1 << 14
+MOST_TASKS = 1 << 28  # over all calls and plans: about half a minute
+MOST_TASKS_AT_ONCE = 1 << 24  # of one plan: three gigabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +83,11 @@ def simulate_tiles(table: ProgramTable, npu: Npu) -> TileRun:
     Raises:
         UnsupportedError: an operation or width that the NPU does not have.
         CapacityError: weights and cache do not fit DRAM, or a tensor does not fit SRAM.
+        HardwareError: a pace or pieces with which the run would not end.
     """
     check_supported(table.program, npu)
     check_capacity(table.program, npu)
+    check_pace(table.program, npu)
     bench, runtime = Bench(npu), table.program.runtime
     best: TileRun | None = None
     stuck: CallTable | None = None
@@ -120,6 +125,7 @@ class Bench:
     def __init__(self, npu: Npu) -> None:
         self.npu, self.chip = npu, chip_numbers(npu)
         self.tasks = np.empty(FIRST_TASKS, TASK)
+        self.n_tasks = 0  # of all plans so far
 
     def fastest(self, call: CallTable, pins: Pins) -> CallRun | None:
         """Try all plans of a call; the first of the fastest wins."""
@@ -140,8 +146,19 @@ class Bench:
     def scheduled(self, call: CallTable, work: np.ndarray, plan: Plan) -> np.ndarray | None:
         """The tasks of a plan, or None if a piece has no room."""
         while (n := schedule(call.rows, work, plan, self.chip, self.tasks)) > len(self.tasks):
+            self._check_tasks(n)
             self.tasks = np.empty(n * 5 // 4, TASK)
+        self.n_tasks += n
+        self._check_tasks(n)
         return self.tasks[:n] if find_room(self.tasks[:n], plan.rings) else None
+
+    def _check_tasks(self, n: int) -> None:
+        if n > MOST_TASKS_AT_ONCE or self.n_tasks > MOST_TASKS:
+            raise HardwareError(
+                f"dma.transfer_bytes and sram.capacity_bytes of {self.npu.name} must cut a call "
+                f"into at most {MOST_TASKS_AT_ONCE:,} pieces and a request into {MOST_TASKS:,}, "
+                f"got {max(n, self.n_tasks):,}; take larger ones or a shorter request"
+            )
 
     @staticmethod
     def time(tasks: np.ndarray, call: CallTable) -> tuple[int, np.ndarray]:

@@ -115,7 +115,9 @@ def matrix_cycles(count, m, n, k, rate, chip):
 
     `rate` is r times the efficiency, in MACs per million cycles.
     """
-    return ceil_div(count * mac_slots(m, n, k, chip) * 1_000_000, rate)
+    slots = count * mac_slots(m, n, k, chip)
+    # by long division, so that no product passes 2^63
+    return slots // rate * 1_000_000 + ceil_div(slots % rate * 1_000_000, rate)
 
 
 @kernel
@@ -126,7 +128,20 @@ def layout_cycles(n_elements, per_s, chip):
 
     The rate, `per_s`, is in elements per second; 0 is free.
     """
-    return 0 if per_s == 0 else ceil_div(n_elements * chip.clock_hz, per_s)
+    return 0 if per_s == 0 else cycles_at(n_elements, per_s, chip.clock_hz)
+
+
+@kernel
+def cycles_at(amount, per_s, clock_hz):
+    """Cycles in which so much passes, rounded up."""
+    if amount < 1 << 26:  # no clock is faster than 2^37
+        return ceil_div(amount * clock_hz, per_s)
+    # by long division in three steps, so that no product passes 2^63
+    high, middle, low = amount >> 20, amount >> 10 & 0x3FF, amount & 0x3FF
+    whole, rest = high * clock_hz // per_s, high * clock_hz % per_s
+    rest = (rest << 10) + middle * clock_hz
+    whole, rest = (whole << 10) + rest // per_s, rest % per_s
+    return (whole << 10) + ceil_div((rest << 10) + low * clock_hz, per_s)
 
 
 @kernel
@@ -136,13 +151,11 @@ def transfer_cycles(n_bytes, chip):
     $$t_\mathrm{dma} = t_\mathrm{setup} +
       \lceil b f_\mathrm{clock} / \mathrm{bandwidth} \rceil$$                          (7.3)
     """
-    if n_bytes == 0:
-        return 0
-    # by long division, so that no product passes 2^63
-    high, low = n_bytes >> 20, n_bytes & 0xFFFFF
-    whole, rest = high * chip.clock_hz // chip.bytes_per_s, high * chip.clock_hz % chip.bytes_per_s
-    stream = (whole << 20) + ceil_div((rest << 20) + low * chip.clock_hz, chip.bytes_per_s)
-    return chip.setup_cycles + stream
+    return (
+        0
+        if n_bytes == 0
+        else chip.setup_cycles + cycles_at(n_bytes, chip.bytes_per_s, chip.clock_hz)
+    )
 
 
 @kernel
@@ -198,7 +211,7 @@ def key_piece(row, right_bytes, row_bytes, plan, chip):
 def cached_piece_cycles(row, n_bytes, rate, chip):
     """Cycles of the products that a piece of the cache takes part in, however long the cache is."""
     # one key costs what it costs among many; a piece holds n_bytes / (kv / (b_heads keys)) of them
-    many = chip.tile_n * chip.tile_k * chip.rows * chip.columns
+    many = min(chip.tile_n * chip.tile_k * chip.rows * chip.columns, 1 << 34)
     rows_each = row.m * (row.products // row.b_heads)
     if row.keys_are_k == 1:
         keys, slots = row.k, mac_slots(rows_each, row.n, many, chip)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.ranges import Range
+from mu_ref.border.text import short
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import convert_unit
 from npu_sim.whatif.scenario import Scenario, full_path
@@ -21,6 +23,9 @@ from npu_sim.whatif.scenario import Scenario, full_path
 __all__ = ["Axis", "read_axis"]
 
 MAX_VALUES = 1_000_000
+N_VALUES = Range(low=1, high=MAX_VALUES, why="no axis is longer than ten such sweeps")
+LARGEST = 1e18  # no field holds more than 64 bits
+STEP = Range(low=0, above=True, high=LARGEST, whole=False, why="no field holds more than 64 bits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,12 +63,13 @@ def read_axis(key: str, entry: Any, base: Scenario, *, drawn: bool = False) -> A
         The axis.
 
     Raises:
-        NpuSimError: an unknown field, an empty list or range, or a wrong unit; names the key.
+        NpuSimError: an unknown field, an empty list or range, values of another kind than the
+            field's, or a wrong unit; names the key.
     """
     path = full_path(key, base)
-    whole = isinstance(base.paths()[path], int)
+    now = base.paths()[path]
     if isinstance(entry, list):
-        return Axis(path=path, values=_not_empty(key, tuple(entry)))
+        return Axis(path=path, values=_values(key, entry, now))
     if not isinstance(entry, dict):
         raise SweepError(
             f"{key} must be a list or a table such as {{ log = [a, b] }}, got {entry!r}"
@@ -79,17 +85,45 @@ def read_axis(key: str, entry: Any, base: Scenario, *, drawn: bool = False) -> A
     if not isinstance(numbers, list):
         raise SweepError(f"{key}.{kinds[0]} must be a list, got {numbers!r}")
     if "unit" in entry:
-        at = path.removeprefix("npu.")
-        numbers = [convert_unit(at, number, entry["unit"], key) for number in numbers]
+        numbers = [_in_unit(key, path, number, entry["unit"]) for number in numbers]
     if kinds[0] == "values":
-        return Axis(path=path, values=_not_empty(key, tuple(numbers)))
+        unused = [name for name in ("n", "step") if name in entry]
+        if unused:
+            raise SweepError(f"{key}.{unused[0]} must come with range or log, got values")
+        return Axis(path=path, values=_values(key, numbers, now))
+    if isinstance(now, bool | str):
+        raise SweepError(f"{key} must be a list of values, got {kinds[0]}; it is no number")
+    # a field without a value now (a static context) counts something
+    whole = now is None or isinstance(now, int)
     return _interval(key, path, kinds[0], numbers, entry, whole=whole, drawn=drawn)
 
 
-def _not_empty(key: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+def _values(key: str, values: list[Any], now: Any) -> tuple[Any, ...]:
+    """Check listed values against the kind of the field; whether each is allowed shows later."""
     if not values:
         raise SweepError(f"{key} must have at least one value, got an empty list")
-    return values
+    if len(values) > MAX_VALUES:
+        N_VALUES.check(f"values of {key}", len(values), SweepError)
+    if isinstance(now, bool):
+        kind, fits = "true or false", lambda value: isinstance(value, bool)
+    elif isinstance(now, str):
+        kind, fits = "a text", lambda value: isinstance(value, str)
+    else:
+        kind, fits = "a finite number of at most 64 bits", _is_number
+    for value in values:
+        if not fits(value):
+            raise SweepError(f"each value of {key} must be {kind}, got {short(value)}")
+    return tuple(values)
+
+
+def _in_unit(key: str, path: str, number: Any, unit: Any) -> Any:
+    if not isinstance(unit, str):
+        raise SweepError(f'{key}.unit must be a text such as "GB/s", got {short(unit)}')
+    if not _is_number(number):
+        raise SweepError(
+            f"each number of {key} must be finite and fit 64 bits, got {short(number)}"
+        )
+    return convert_unit(path.removeprefix("npu."), number, unit, key)
 
 
 def _interval(
@@ -98,7 +132,9 @@ def _interval(
 ) -> Axis:  # fmt: skip
     """Read a range, an interval or a logarithmic one."""
     if len(numbers) != 2 or not all(_is_number(number) for number in numbers):
-        raise SweepError(f"{key}.{kind} must be two numbers, got {numbers!r}")
+        raise SweepError(
+            f"{key}.{kind} must be two numbers, finite and of at most 64 bits, got {short(numbers)}"
+        )
     low, high = numbers
     if high < low or (kind == "log" and low <= 0):
         rule = "two positive numbers in rising order" if kind == "log" else "in rising order"
@@ -106,6 +142,8 @@ def _interval(
     if kind == "uniform" or (drawn and "n" not in entry and "step" not in entry):
         if not drawn:
             raise SweepError(f"{key} must stand in [sample] to be drawn, got uniform in [vary]")
+        if "n" in entry or "step" in entry:
+            raise SweepError(f"{key} must be drawn without n and step, got {', '.join(entry)}")
         return Axis(path=path, interval=(low, high), logarithmic=kind == "log", whole=whole)
     return Axis(path=path, values=_spaced(key, kind, low, high, entry, whole=whole))
 
@@ -119,14 +157,14 @@ def _spaced(
             f"got {', '.join(entry)}"
         )
     if "n" in entry:
-        n = entry["n"]
-        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_VALUES:
-            raise SweepError(f"{key}.n must be a whole number of at least 1, got {n!r}")
+        n = N_VALUES.check(f"{key}.n", entry["n"], SweepError)
         values = np.geomspace(low, high, n) if kind == "log" else np.linspace(low, high, n)
     else:
-        step = entry["step"]
-        if not _is_number(step) or step <= 0 or (high - low) / step > MAX_VALUES:
-            raise SweepError(f"{key}.step must be a positive number, got {step!r}")
+        step = STEP.check(f"{key}.step", entry["step"], SweepError)
+        if (high - low) / step > MAX_VALUES:
+            raise SweepError(
+                f"{key}.step must give at most {MAX_VALUES:,} values, got {step!r}; take a larger"
+            )
         # the end belongs to the range also where the steps miss it by a rounding
         values = low + step * np.arange(int((high - low) / step + 1e-9) + 1)
     numbers = [round(float(v)) if whole else float(v) for v in values]
@@ -134,4 +172,6 @@ def _spaced(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= LARGEST  # NaN is not, and neither is an infinity

@@ -78,7 +78,7 @@ def columns_by_length(scenario: Scenario) -> ColumnsByLength | None:
     if not is_exact(scenario) or scenario.drafter.beam_width or n_grown < 1:
         return None
     widths, stacks = scenario.precision, scenario.description.model.stacks.values()
-    if 4 in (widths.weight_bits, widths.head_weight_bits) and any(s.d_model % 2 for s in stacks):
+    if 4 in (widths.weight_bits, widths.head_bits) and any(s.d_model % 2 for s in stacks):
         return None  # half bytes are rounded up, which no polynomial does
     requests = tuple(
         request_columns(replace(scenario, workload=replace(scenario.workload, n_input=n)))

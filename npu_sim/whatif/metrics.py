@@ -5,19 +5,20 @@ Everything here is simulated; what was measured on real chips is in `evidence/`.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
 
 from mu_ref.errors import check_choice
-from npu_sim.errors import NpuSimError, WorkloadError
+from npu_sim.errors import NpuSimError, SweepError, WorkloadError
 from npu_sim.hardware.fits import check_capacity, check_supported
 from npu_sim.report.fidelity import FIDELITIES, simulate_program
 from npu_sim.roofline.columns import price
 from npu_sim.whatif.request import RequestColumns, request_columns, scenario_program
 from npu_sim.whatif.scenario import Scenario
 
-__all__ = ["METRICS", "evaluate", "evaluate_changed", "metric_columns"]
+__all__ = ["METRICS", "evaluate", "evaluate_base", "evaluate_changed", "metric_columns"]
 
 
 METRICS = ("ttft_ms", "tpot_ms", "decode_tok_per_s", "latency_ms", "dram_bytes")
@@ -54,14 +55,39 @@ def evaluate(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]
     return {name: float(column[0]) for name, column in metric_columns(scenario, request, [{}])}
 
 
+def evaluate_base(scenario: Scenario, metric: str, fidelity: str) -> float:
+    """Return one metric of the scenario that others are set beside.
+
+    Args:
+        scenario: what is asked of which NPU.
+        metric: one of `METRICS`.
+        fidelity: one of `FIDELITIES`.
+
+    Returns:
+        Its value.
+
+    Raises:
+        NpuSimError: no such metric, none of this scenario, or it cannot be simulated.
+    """
+    check_choice("metric", metric, METRICS, SweepError)
+    value = evaluate(scenario, fidelity)[metric]
+    if isnan(value):
+        raise SweepError(
+            f"{metric} must exist, got a request of {scenario.workload.n_output} token: there is "
+            "no second; write more tokens or ask for latency_ms"
+        )
+    return value
+
+
 def evaluate_changed(
     scenario: Scenario, changes: Mapping[str, Any], metric: str, fidelity: str
 ) -> float | None:
-    """Return one metric of a changed scenario; None where it cannot be simulated."""
+    """Return one metric of a changed scenario; None where there is none."""
     try:
-        return evaluate(scenario.with_fields(changes), fidelity)[metric]
+        value = evaluate(scenario.with_fields(changes), fidelity)[metric]
     except NpuSimError:
         return None
+    return None if isnan(value) else value
 
 
 def metric_columns(

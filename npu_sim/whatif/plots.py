@@ -1,23 +1,45 @@
 """Pictures of what-ifs: a sweep, a tornado, a comparison, a search. All times are simulated."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mu_ref.border.reading import read_csv
+from mu_ref.border.text import mathless
+from mu_ref.files import is_stream
 from npu_sim.errors import SweepError
 from npu_sim.show.figure import BLUE, GREY, ORANGE, figure, save
 from npu_sim.whatif.compare import Comparison
-from npu_sim.whatif.metrics import evaluate
+from npu_sim.whatif.metrics import evaluate_changed
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.sensitivity import Swing
 from npu_sim.whatif.solve import Answer
+from npu_sim.whatif.sweep_toml import SweepSpec
 
-__all__ = ["plot_comparison", "plot_solution", "plot_sweep", "plot_tornado"]
+__all__ = ["check_sweep_plot", "plot_comparison", "plot_solution", "plot_sweep", "plot_tornado"]
 
 
 MAX_LINES = 8
+
+
+def check_sweep_plot(spec: SweepSpec, table: Path) -> None:
+    """Refuse, before a sweep runs, one that has no picture.
+
+    Args:
+        spec: the sweep.
+        table: its CSV.
+
+    Raises:
+        SweepError: the first varied field is no number, or the table cannot be read back.
+    """
+    first = next(iter((*spec.grid, *spec.random)))
+    if any(isinstance(value, str | bool) for value in first.values):
+        raise SweepError(
+            f"--plot must have numbers along its axis, got {first.path}; vary a number first"
+        )
+    if is_stream(table):
+        raise SweepError(f"--plot must come with a file as --out, got {table}")
 
 
 def plot_sweep(table: Path, paths: Sequence[str], out: Path, metric: str = "latency_ms") -> None:
@@ -26,14 +48,14 @@ def plot_sweep(table: Path, paths: Sequence[str], out: Path, metric: str = "late
     Args:
         table: the CSV of a sweep.
         paths: what was varied.
-        out: the PNG.
+        out: the picture.
         metric: column to draw.
 
     Raises:
         SweepError: no point could be simulated.
     """
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row[metric]]
+    _, read = read_csv(table, "the table of a sweep", SweepError)
+    rows = [row for _, row in read if row[metric]]
     if not rows:
         raise SweepError(f"{table} must have a point that could be simulated, all have reasons")
     drawing, axes = figure()
@@ -48,7 +70,7 @@ def plot_sweep(table: Path, paths: Sequence[str], out: Path, metric: str = "late
     for name in shown:
         points = sorted((float(x), float(np.median(y))) for x, y in lines[name].items()
                         if _is_number(x))  # fmt: skip
-        label = None if second is None else f"{second} = {name}"
+        label = None if second is None else mathless(f"{second} = {name}")
         axes.plot(*zip(*points, strict=True), marker=".", label=label)
     axes.set(xlabel=paths[0], ylabel=f"{metric}, simulated (median of the other fields)")
     values = [float(row[paths[0]]) for row in rows if _is_number(row[paths[0]])]
@@ -75,7 +97,7 @@ def plot_tornado(base: float, swings: Sequence[Swing], metric: str, out: Path) -
         base: the metric unchanged.
         swings: from `sensitivity`.
         metric: its name.
-        out: the PNG.
+        out: the picture.
     """
     drawing, axes = figure(8.0, 0.6 + 0.34 * len(swings))
     for at, swing in enumerate(reversed(swings)):
@@ -94,14 +116,14 @@ def plot_comparison(found: Comparison, names: tuple[str, str], out: Path) -> Non
     Args:
         found: from `compare`.
         names: of A and B.
-        out: the PNG.
+        out: the picture.
     """
     drawing, axes = figure(8.0, 4.0)
     costs = {key: pair for key, pair in found.costs.items() if max(pair) > 0}
     at = np.arange(len(costs))
     for side, (name, colour) in enumerate(zip(names, (BLUE, ORANGE), strict=True)):
         heights = [pair[side] for pair in costs.values()]
-        axes.bar(at + (side - 0.5) * 0.4, heights, 0.38, color=colour, label=name)
+        axes.bar(at + (side - 0.5) * 0.4, heights, 0.38, color=colour, label=mathless(name))
     labels = [f"{phase}\n{cause}" for phase, cause in costs]
     axes.set_xticks(at, labels, fontsize=8)
     axes.set(ylabel="ms, simulated")
@@ -109,13 +131,16 @@ def plot_comparison(found: Comparison, names: tuple[str, str], out: Path) -> Non
     save(drawing, out)
 
 
-def plot_solution(scenario: Scenario, answer: Answer, out: Path) -> None:
+def plot_solution(
+    scenario: Scenario, answer: Answer, out: Path, fidelity: str = "roofline"
+) -> None:
     """Draw the metric over the searched field, with the target.
 
     Args:
         scenario: the base.
         answer: from `solve`.
-        out: the PNG.
+        out: the picture.
+        fidelity: of the search.
     """
     drawing, axes = figure()
     ends = [value for value in (answer.now, answer.needed) if value]
@@ -124,10 +149,10 @@ def plot_solution(scenario: Scenario, answer: Answer, out: Path) -> None:
     points = []
     for value in values:
         at = max(1, round(value)) if whole else float(value)
-        points.append((at, evaluate(scenario.with_fields({answer.path: at}))[answer.metric]))
-    axes.plot(*zip(*points, strict=True), color=BLUE)
+        points.append((at, evaluate_changed(scenario, {answer.path: at}, answer.metric, fidelity)))
+    axes.plot(*zip(*(p for p in points if p[1] is not None), strict=True), color=BLUE)
     axes.axhline(answer.target, color=ORANGE, linestyle="--", label=f"target {answer.target:g}")
     axes.axvline(answer.now, color=GREY, label="now")
-    axes.set(xlabel=answer.path, ylabel=f"{answer.metric}, simulated (roofline)", xscale="log")
+    axes.set(xlabel=answer.path, ylabel=f"{answer.metric}, simulated ({fidelity})", xscale="log")
     axes.legend(frameon=False)
     save(drawing, out)

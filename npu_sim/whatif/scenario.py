@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Self
 
+from mu_ref.border.ranges import LAYERS, SIZE, TOKENS, Range, check_fields
 from mu_ref.config import StackConfig
 from mu_ref.errors import MuRefError, check_choice
-from npu_sim.errors import NpuSimError, WorkloadError, check_at_least
+from npu_sim.errors import NpuSimError, WorkloadError
 from npu_sim.hardware.chip import Npu
-from npu_sim.program.description import Description
+from npu_sim.program.description import HEADS, Description
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES
 from npu_sim.speculate.drafter import Drafter
@@ -31,12 +32,18 @@ ALIASES: Mapping[str, str] = MappingProxyType({
 })  # fmt: skip
 
 
+BATCH = Range(low=1, high=2**16, why="every request of a batch is a row of every product")
+LENGTHS: Mapping[str, Range] = MappingProxyType(
+    {"n_input": TOKENS, "n_output": TOKENS, "batch": BATCH}
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
     """What is asked of the model.
 
     Raises:
-        WorkloadError: a length below 1, or an unknown runtime.
+        WorkloadError: a length below 1 or beyond every model, or an unknown runtime.
     """
 
     n_input: int = 64  # tokens read
@@ -47,10 +54,9 @@ class Workload:
 
     def __post_init__(self) -> None:
         """Check the lengths."""
-        for name in ("n_input", "n_output", "batch"):
-            check_at_least(f"workload.{name}", getattr(self, name), 1)
-        if self.static_context is not None:
-            check_at_least("workload.static_context", self.static_context, 1)
+        for name, allowed in LENGTHS.items():
+            allowed.check(f"workload.{name}", getattr(self, name), WorkloadError)
+        check_fields(self, {"static_context": TOKENS}, WorkloadError, "workload.")
         check_choice("workload.runtime", self.runtime, RUNTIMES, WorkloadError)
 
 
@@ -79,7 +85,8 @@ class Scenario:
                 found[f"model.{stack_name}.{name}"] = getattr(stack, name)
         found["model.vocab_size"] = self.description.model.vocab_size
         found["model.lm_head"] = self.description.lm_head
-        for part in ("precision", "workload", "drafter"):
+        found |= {f"precision.{name}": bits for name, bits in self.precision.widths().items()}
+        for part in ("workload", "drafter"):
             found |= {f"{part}.{k}": v for k, v in asdict(getattr(self, part)).items()}
         return found
 
@@ -112,7 +119,7 @@ class Scenario:
             )
         except NpuSimError:
             raise
-        except (MuRefError, TypeError, ValueError) as error:
+        except (MuRefError, TypeError, ValueError, ArithmeticError) as error:
             raise WorkloadError(f"{', '.join(changes)} must fit together: {error}") from error
 
 
@@ -129,17 +136,24 @@ def _with_model(description: Description, changes: Mapping[str, Any]) -> Descrip
             more[part] = value
             continue
         more[part] = _with_stack(more.get(part) or model.stacks[part], name, value)
+    if "vocab_size" in more:
+        SIZE.check("vocab_size", more["vocab_size"], WorkloadError)
     if "vocab_size" in more and model.shared_embedding:
         more["encoder_vocab_size"] = more["vocab_size"]
-    head = more.pop("lm_head", description.lm_head)
+    head = check_choice(
+        "model.lm_head", more.pop("lm_head", description.lm_head), HEADS, WorkloadError
+    )
     names = {field.name for field in fields(model)}
     model = replace(model, **{k: v for k, v in more.items() if k in names})
     return replace(description, model=model, lm_head=head)
 
 
 def _with_stack(stack: StackConfig, name: str, value: Any) -> StackConfig:
-    if name != "gated":
-        check_at_least(name, value, 1)
+    if name == "gated":
+        if not isinstance(value, bool):
+            raise WorkloadError(f"gated must be true or false, got {value!r}")
+    else:
+        (LAYERS if name == "n_layers" else SIZE).check(name, value, WorkloadError)
     if name == "n_layers":
         windowed = (stack.windowed_layers * value)[:value]
         return replace(stack, n_layers=value, windowed_layers=windowed)

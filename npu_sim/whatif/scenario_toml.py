@@ -3,28 +3,34 @@
 Chapter: `docs/whatif.md`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from mu_ref.border.reading import read_toml
+from mu_ref.border.text import short
 from mu_ref.errors import check_choice
-from mu_ref.files import parse_toml, read_text
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import npu
 from npu_sim.models.find import read_description
 from npu_sim.program.precision import Precision
+from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.speculate.drafter import Drafter
 from npu_sim.whatif.scenario import Scenario, Workload
 
-__all__ = ["BASE_KEYS", "base_scenario", "read_scenario", "table_of"]
+__all__ = [
+    "BASE_KEYS", "DEFAULT_NPU", "MODEL_KEYS", "base_files", "base_scenario", "check_drafter",
+    "read_tables", "table_of",
+]  # fmt: skip
 
 
-BASE_KEYS = ("model", "model_json", "hf_config", "npu", "fidelity", "workload", "precision",
-             "drafter")  # fmt: skip
+DEFAULT_NPU = "hexagon-x-elite"
+MODEL_KEYS = ("model", "model_json", "hf_config")
+BASE_KEYS = (*MODEL_KEYS, "npu", "workload", "precision", "drafter")
 
 
-def base_scenario(data: Mapping[str, Any]) -> Scenario:
+def base_scenario(data: Mapping[str, Any], *, varied: Iterable[str] = ()) -> Scenario:
     """Build the scenario that a file (or a command line) describes.
 
         >>> import npu_sim
@@ -34,13 +40,19 @@ def base_scenario(data: Mapping[str, Any]) -> Scenario:
 
     Args:
         data: see the module; model, npu, workload, precision, drafter.
+        varied: paths that will be changed.
 
     Returns:
         The scenario.
 
     Raises:
-        NpuSimError: a key that is wrong; names it.
+        NpuSimError: a key that is wrong, or of a drafter that is not there; names it.
     """
+    for key in data:
+        check_choice("key", key, BASE_KEYS, SweepError)
+    chip = data.get("npu", DEFAULT_NPU)
+    if not isinstance(chip, str):
+        raise SweepError(f"npu must be a text, got {short(chip)}")
     parts: dict[str, Any] = {}
     for name, kind in (("workload", Workload), ("precision", Precision), ("drafter", Drafter)):
         table = table_of(data, name)
@@ -48,33 +60,70 @@ def base_scenario(data: Mapping[str, Any]) -> Scenario:
         for key in table:
             check_choice(f"key of [{name}]", key, known, SweepError)
         parts[name] = kind(**table)
-    return Scenario(
-        description=read_description(data), npu=npu(data.get("npu", "hexagon-x-elite")), **parts
-    )
+    check_drafter(table_of(data, "drafter"), parts["drafter"].beam_width, varied)
+    return Scenario(description=read_description(data), npu=npu(chip), **parts)
 
 
-def read_scenario(path: Path) -> Scenario:
-    """Read a scenario from a TOML file: the base of a sweep, without what is varied.
+def check_drafter(fields_given: Iterable[str], beam_width: int, varied: Iterable[str]) -> None:
+    """Refuse fields of a drafter where there is none: they would change nothing.
+
+    Args:
+        fields_given: names of fields.
+        beam_width: of the base; 0 means no drafter.
+        varied: paths that will be changed.
+
+    Raises:
+        SweepError: a field without beams.
+    """
+    idle = [name for name in fields_given if name != "beam_width"]
+    if idle and not beam_width and "drafter.beam_width" not in varied:
+        raise SweepError(
+            f"drafter.{idle[0]} must come with drafter.beam_width of at least 1, got 0: no drafter"
+        )
+
+
+def read_tables(path: Path) -> dict[str, Any]:
+    """Read the tables of a scenario file: the base of a sweep, without what is varied.
 
     Args:
         path: the file.
 
     Returns:
-        The scenario.
+        What `base_scenario` takes; and `fidelity`, if the file names one.
 
     Raises:
         NpuSimError: no such file, not TOML, or a key that is wrong; names it.
     """
-    text = read_text(path, "a TOML file of a scenario", SweepError)
-    data = parse_toml(text, str(path), SweepError)
+    data = read_toml(path, "a TOML file of a scenario", SweepError)
     for key in data:
-        check_choice(f"key of {path}", key, BASE_KEYS, SweepError)
-    return base_scenario(data)
+        check_choice(f"key of {path}", key, (*BASE_KEYS, "fidelity"), SweepError)
+    check_choice(f"fidelity of {path}", data.get("fidelity", "tile"), FIDELITIES, SweepError)
+    return data
+
+
+def base_files(data: Mapping[str, Any]) -> tuple[Path, ...]:
+    """List the files that `base_scenario` reads.
+
+    Args:
+        data: what it has taken.
+
+    Returns:
+        The file of the NPU and of the model, where they are no presets.
+    """
+    found = []
+    if str(data.get("npu", "")).endswith(".toml"):
+        found.append(Path(data["npu"]))
+    if "model_json" in data:
+        found.append(Path(data["model_json"].partition("#")[0]))
+    if "hf_config" in data:
+        config = Path(data["hf_config"])
+        found.append(config / "config.json" if config.is_dir() else config)
+    return tuple(found)
 
 
 def table_of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return a table of a file; empty if it is not there."""
     table = data.get(name, {})
     if not isinstance(table, dict):
-        raise SweepError(f"{name} must be a table, got {table!r}")
+        raise SweepError(f"{name} must be a table, got {short(table)}")
     return table

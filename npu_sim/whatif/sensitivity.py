@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mu_ref.errors import check_choice
+from mu_ref.border.ranges import Range
 from npu_sim.errors import SweepError
-from npu_sim.whatif.metrics import METRICS, evaluate, evaluate_changed
+from npu_sim.whatif.metrics import evaluate_base, evaluate_changed
 from npu_sim.whatif.scenario import Scenario, full_path
 
-__all__ = ["SENSITIVE", "Swing", "sensitivity"]
+__all__ = ["MOVED", "SENSITIVE", "Swing", "sensitivity"]
 
 
 SENSITIVE = (
@@ -20,6 +20,7 @@ SENSITIVE = (
 )  # fmt: skip
 
 WIDTHS = (4, 8, 16)
+MOVED = Range(low=0, above=True, high=0.99, whole=False, why="a field less all of itself is none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,12 +64,11 @@ def sensitivity(
         The metric of the base, and a swing per field, the largest first.
 
     Raises:
-        NpuSimError: no such metric or field, or a share outside (0, 1).
+        NpuSimError: no such metric or field, a share that is no share, or a metric that the
+            scenario has not.
     """
-    check_choice("metric", metric, METRICS, SweepError)
-    if not 0 < share < 1:
-        raise SweepError(f"share must lie in (0, 1), got {share}")
-    base = evaluate(scenario, fidelity)[metric]
+    MOVED.check("share", share, SweepError)
+    base = evaluate_base(scenario, metric, fidelity)
     swings = []
     for name in paths:
         path = full_path(name, scenario)

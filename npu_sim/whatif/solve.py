@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mu_ref.errors import check_choice
+from mu_ref.border.ranges import Range
 from npu_sim.errors import SweepError
-from npu_sim.whatif.metrics import METRICS, evaluate, evaluate_changed
+from npu_sim.whatif.metrics import evaluate_base, evaluate_changed
 from npu_sim.whatif.scenario import Scenario, full_path
 
-__all__ = ["Answer", "solve"]
+__all__ = ["TARGET", "Answer", "solve"]
 
 
 MAX_FACTOR = 1e6  # how far a search goes from the present value
 TOLERANCE = 1e-4  # relative, of the searched value
+TARGET = Range(low=0, above=True, high=1e12, whole=False, why="no request is so fast or so slow")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,16 +54,16 @@ def solve(
         The answer.
 
     Raises:
-        NpuSimError: no such field or metric, a field that is not a number, or a target that is not
-            positive.
+        NpuSimError: no such field or metric, a field that is not a number or has few values, a
+            target that is not positive, or a metric that the scenario has not.
     """
-    check_choice("metric", metric, METRICS, SweepError)
-    if not 0 < target < float("inf"):
-        raise SweepError(f"the target must be a positive number, got {target}")
+    TARGET.check("the target", target, SweepError)
     path = full_path(name, scenario)
     now = scenario.paths()[path]
     if isinstance(now, bool) or not isinstance(now, int | float) or now <= 0:
         raise SweepError(f"{path} must be a positive number to be searched, got {now!r}")
+    if path.startswith("precision."):
+        raise SweepError(f"{path} must be swept or compared, got a search: it has few values")
     whole = isinstance(now, int)
 
     def reached(value: float) -> float | None:
@@ -74,7 +75,7 @@ def solve(
         more_is_better = metric == "decode_tok_per_s"
         return got is not None and (got >= target if more_is_better else got <= target)
 
-    base = evaluate(scenario, fidelity)[metric]
+    base = evaluate_base(scenario, metric, fidelity)
     found = _edge(float(now), enough)
     best = reached(found if found is not None else _extreme(float(now), reached, metric))
     return Answer(

@@ -1,37 +1,47 @@
 """Runs a sweep: points in chunks on any executor, results in order, and resumable.
 
-Each finished chunk is a small file beside the result, so a sweep that is killed goes on where it
-stopped and ends with the same bytes. The result is a CSV with units in its column names, and a JSON
-sidecar with the specification and the versions. Chapter: `docs/whatif.md`.
+Each finished chunk is a small file beside the result (`sweep_parts.py`), so a sweep that is killed
+goes on where it stopped and ends with the same bytes. The result is a CSV with units in its column
+names, and a JSON sidecar with the specification and the versions. Chapter: `docs/whatif.md`.
 """
 
 import csv
 import io
-import json
 import os
-import platform
-import shutil
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from importlib.metadata import version
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
-from mu_ref.files import write_text, written_whole
-from npu_sim.errors import SweepError, check_at_least
+from mu_ref.border.ranges import Range
+from mu_ref.border.text import csv_cell
+from mu_ref.files import written_whole
+from npu_sim.errors import SweepError
 from npu_sim.whatif.metrics import METRICS
+from npu_sim.whatif.sweep_parts import (
+    check_sweep_outputs,
+    input_digests,
+    opened_parts,
+    sweep_identity,
+    write_sidecar,
+)
 from npu_sim.whatif.sweep_points import evaluate_points
 from npu_sim.whatif.sweep_toml import SweepSpec, spec_from
 
-__all__ = ["dask_executor", "evaluate_chunk", "local_executor", "run_sweep", "sweep"]
+__all__ = ["CHUNK", "dask_executor", "evaluate_chunk", "local_executor", "run_sweep", "sweep"]
 
 # Points per task, and tasks: few enough that recordings are shared, many enough that a killed sweep
 # loses little.
 LEAST_CHUNK, MOST_CHUNK, N_CHUNKS = 500, 20_000, 20
+CHUNK = Range(low=1, high=10_000_000, why="no sweep has more points")
 Progress = Callable[[int, int], None]  # points done, points in all
 
 
@@ -70,7 +80,8 @@ def run_sweep(
 
     Args:
         spec: what is varied.
-        out: the CSV; its parts lie in a folder beside it until all are there.
+        out: the CSV; its parts lie in a folder beside it until all are there. A device or a pipe
+            gets the bytes, and has neither parts nor a JSON file.
         executor: any `concurrent.futures.Executor`; None computes in this process.
         progress: called after each chunk.
         chunk: points per task; by default a twentieth, but not too few and not too many.
@@ -79,41 +90,54 @@ def run_sweep(
         How many points there are.
 
     Raises:
-        SweepError: the parts beside `out` belong to another sweep.
+        SweepError: the parts beside `out` belong to another sweep, or another run has them.
+        InputError: `out`, or the JSON file beside it, would replace what was read.
     """
     if chunk is None:
         chunk = min(max(spec.n_points // N_CHUNKS, LEAST_CHUNK), MOST_CHUNK)
-    check_at_least("chunk", chunk, 1, SweepError)
-    parts = _parts_folder(spec, out, chunk)
+    CHUNK.check("chunk", chunk, SweepError)
+    check_sweep_outputs(spec, out)
+    identity = sweep_identity(spec, chunk)
     starts = range(0, spec.n_points, chunk)
-    todo = [start for start in starts if not _part(parts, start).exists()]
-    done = spec.n_points - sum(min(chunk, spec.n_points - start) for start in todo)
-    if progress is not None:
-        progress(done, spec.n_points)
-    for start, text in _texts(spec, todo, chunk, executor):
-        write_text(_part(parts, start), text)
-        done += min(chunk, spec.n_points - start)
+    with opened_parts(out, identity) as parts:
+        todo = [start for start in starts if parts.read(start) is None]
+        done = spec.n_points - sum(min(chunk, spec.n_points - start) for start in todo)
         if progress is not None:
             progress(done, spec.n_points)
-    header = ",".join(["point", *spec.paths, *METRICS, "reason"]) + "\n"
-    with written_whole(out) as part, part.open("w", encoding="utf-8", newline="") as file:
-        file.write(header)
-        for start in starts:
-            file.write(_part(parts, start).read_text(encoding="utf-8"))
-    _write_sidecar(spec, out)
-    shutil.rmtree(parts)
+        for start, text in _texts(spec, todo, chunk, executor, identity["inputs"]):
+            parts.write(start, text)
+            done += min(chunk, spec.n_points - start)
+            if progress is not None:
+                progress(done, spec.n_points)
+        header = ",".join(["point", *spec.paths, *METRICS, "reason"]) + "\n"
+        with written_whole(out) as part, part.open("wb") as file:
+            file.write(header.encode())
+            for start in starts:
+                lines = parts.read(start)
+                if lines is None:  # damaged since
+                    stop = min(start + chunk, spec.n_points)
+                    lines = evaluate_chunk(spec.text, start, stop, identity["inputs"]).encode()
+                file.write(lines)
+        write_sidecar(spec, out)
+        parts.remove()
     return spec.n_points
 
 
-def _texts(spec: SweepSpec, todo: list[int], chunk: int, executor: Executor | None) -> Any:
+def _texts(
+    spec: SweepSpec,
+    todo: list[int],
+    chunk: int,
+    executor: Executor | None,
+    inputs: Mapping[str, str],
+) -> Iterator[tuple[int, str]]:
     """Yield (start, CSV text) of each chunk, in the order in which they are finished."""
+    tasks = {start: (spec.text, start, min(start + chunk, spec.n_points), inputs) for start in todo}
     if executor is None:
-        for start in todo:
-            yield start, evaluate_chunk(spec.text, start, min(start + chunk, spec.n_points))
+        for start, task in tasks.items():
+            yield start, evaluate_chunk(*task)
         return
     futures: dict[Future[str], int] = {
-        executor.submit(evaluate_chunk, spec.text, start, min(start + chunk, spec.n_points)): start
-        for start in todo
+        executor.submit(evaluate_chunk, *task): start for start, task in tasks.items()
     }
     try:
         for future in as_completed(futures):
@@ -123,24 +147,37 @@ def _texts(spec: SweepSpec, todo: list[int], chunk: int, executor: Executor | No
             future.cancel()
 
 
-def evaluate_chunk(text: str, start: int, stop: int) -> str:
+def evaluate_chunk(
+    text: str, start: int, stop: int, inputs: Mapping[str, str] | None = None
+) -> str:
     """Simulate some points; runs in a worker, so it takes and returns texts.
 
     Args:
         text: of the sweep's TOML file.
         start: first point.
         stop: one behind the last.
+        inputs: checksums of what the sweep reads, if that may have changed since.
 
     Returns:
         CSV lines without a header; a point that fails has a reason instead of numbers.
+
+    Raises:
+        SweepError: an input has changed.
     """
     spec = spec_from(text)
+    found = {} if inputs is None else input_digests(spec)
+    changed = [name for name, digest in (inputs or {}).items() if found.get(name) != digest]
+    if changed:
+        names = ", ".join(changed)
+        raise SweepError(
+            f"{names} must stay as it is while a sweep runs, got another; begin the sweep again"
+        )
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     for index, changes, metrics, reason in evaluate_points(spec, start, stop):
         numbers = ["" if metrics is None else _shown(metrics[name]) for name in METRICS]
         varied = [_shown(changes[path]) for path in spec.paths]
-        writer.writerow([index, *varied, *numbers, reason])
+        writer.writerow([index, *varied, *numbers, csv_cell(reason)])
     return lines.getvalue()
 
 
@@ -148,65 +185,57 @@ def _shown(value: Any) -> str:
     """Write a number with nine significant digits; nothing for one that does not exist."""
     if isinstance(value, float | np.floating):
         return "" if np.isnan(value) else f"{value:.9g}"
+    if isinstance(value, str):
+        return csv_cell(value)
     return "" if value is None else str(value)
 
 
-def _parts_folder(spec: SweepSpec, out: Path, chunk: int) -> Path:
-    """Return the folder of finished chunks, and check that they belong to this sweep."""
-    parts = out.with_name(out.name + ".parts")
-    # other versions may round otherwise: parts of two would not be one sweep
-    identity = json.dumps({"spec": spec.text, "chunk": chunk, **_versions()}, indent=1)
-    mark = parts / "sweep.json"
-    if mark.exists():
-        if mark.read_text(encoding="utf-8") != identity:
-            raise SweepError(
-                f"{parts} must hold parts of this sweep, got another specification, chunk or "
-                f"version; delete the folder or choose another --out"
-            )
-        return parts
-    parts.mkdir(parents=True, exist_ok=True)
-    write_text(mark, identity)
-    return parts
+@contextmanager
+def local_executor(n_processes: int | None = None) -> Iterator[Executor]:
+    """Start processes on this machine for as long as a `with` lasts.
 
-
-def _part(parts: Path, start: int) -> Path:
-    return parts / f"{start:09d}.csv"
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "mu_ref": version("mu-ref"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _write_sidecar(spec: SweepSpec, out: Path) -> None:
-    chip = spec.base.npu
-    sidecar = {
-        "simulated": True,
-        "fidelity": spec.fidelity,
-        "n_points": spec.n_points,
-        "varied": list(spec.paths),
-        "metrics": list(METRICS),
-        "versions": _versions(),
-        "npu": {"name": chip.name, "values": chip.values(), "sources": dict(chip.sources)},
-        "spec": spec.text,
-    }
-    write_text(out.with_suffix(".json"), json.dumps(sidecar, indent=1) + "\n")
-
-
-def local_executor(n_processes: int | None = None) -> Executor:
-    """Return an executor of processes on this machine.
+    They end with it, whatever they compute, and when this process ends, even if it is killed.
 
     Args:
         n_processes: how many; one per processor by default.
 
-    Returns:
-        The executor; close it with `with`.
+    Yields:
+        The executor.
+
+    Raises:
+        SweepError: one of them was killed.
     """
     # spawned, not forked: a fork would copy the locks of threads that compiled code has started
-    return ProcessPoolExecutor(n_processes or os.cpu_count() or 1, mp_context=get_context("spawn"))
+    context = get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        n_processes or os.cpu_count() or 1, mp_context=context,
+        initializer=_end_with_parent, initargs=(theirs,),
+    )  # fmt: skip
+    try:
+        yield pool
+        pool.shutdown()
+    except BrokenProcessPool as error:
+        raise SweepError(
+            "a process of the sweep was killed, perhaps for want of memory; the same command goes "
+            "on, --processes 1 needs least"
+        ) from error
+    finally:
+        ours.close()  # whoever still computes ends at once
+        pool.shutdown(cancel_futures=True)
+        theirs.close()
+
+
+def _end_with_parent(pipe: Connection) -> None:
+    """Let a worker leave Ctrl-C to its parent, and end when the parent's end of a pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        with suppress(EOFError, OSError):
+            pipe.recv_bytes()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 @contextmanager
@@ -223,12 +252,21 @@ def dask_executor(address: str) -> Iterator[Executor]:
         SweepError: Dask is not installed, or no scheduler answers.
     """
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
+        from distributed.comm.core import CommClosedError
     except ImportError as error:
         raise SweepError("--dask must have dask installed; pip install 'mu-ref[dask]'") from error
+    rule = f"--dask must be the address of a scheduler that answers, got {address!r}"
+    if not address:  # without one, distributed would start a cluster of its own
+        raise SweepError(rule)
     try:
         client = Client(address, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise SweepError(f"--dask must be the address of a scheduler, got {address}") from error
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        raise SweepError(rule) from error
     with client:
-        yield client.get_executor()
+        try:
+            yield client.get_executor()
+        except (KilledWorker, CommClosedError) as error:
+            raise SweepError(
+                "the Dask cluster must stay while a sweep runs; the same command goes on"
+            ) from error

@@ -21,24 +21,31 @@
 Chapter: `docs/whatif.md`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mu_ref.border.ranges import COUNT, SEED
+from mu_ref.border.reading import parse_toml, read_text
 from mu_ref.errors import check_choice
-from mu_ref.files import parse_toml, read_text
 from npu_sim.errors import NpuSimError, SweepError
 from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.whatif.axes import Axis, read_axis
 from npu_sim.whatif.scenario import Scenario
-from npu_sim.whatif.scenario_toml import BASE_KEYS, base_scenario, table_of
+from npu_sim.whatif.scenario_toml import (
+    BASE_KEYS,
+    base_files,
+    base_scenario,
+    check_drafter,
+    table_of,
+)
 
 __all__ = ["SweepSpec", "read_spec", "spec_from"]
 
-TOP = (*BASE_KEYS, "vary", "sample")
+TOP = (*BASE_KEYS, "fidelity", "vary", "sample")
 MAX_POINTS = 10_000_000
 
 
@@ -53,6 +60,8 @@ class SweepSpec:
     n_draws: int  # per combination of the grid
     seed: int
     text: str  # the file
+    files: tuple[Path, ...] = ()  # of NPU and model, which it names
+    source: Path | None = None  # its own file
 
     @property
     def n_points(self) -> int:
@@ -93,9 +102,10 @@ def read_spec(path: Path) -> SweepSpec:
     """
     text = read_text(path, "a TOML file of a sweep", SweepError)
     try:
-        return spec_from(text)
+        spec = spec_from(text)
     except NpuSimError as error:
         raise SweepError(f"{path}: {error}") from error
+    return replace(spec, source=path)
 
 
 def spec_from(text: str) -> SweepSpec:
@@ -110,28 +120,30 @@ def spec_from(text: str) -> SweepSpec:
     Raises:
         NpuSimError: not TOML, or a key that is wrong; names it.
     """
-    data = parse_toml(text, "a sweep", SweepError)
+    data = parse_toml(text, "a sweep", "TOML", SweepError)
     for key in data:
         check_choice("key", key, TOP, SweepError)
-    base, fidelity = base_scenario(data), data.get("fidelity", "roofline")
-    check_choice("fidelity", fidelity, FIDELITIES, SweepError)
+    fidelity = check_choice("fidelity", data.get("fidelity", "roofline"), FIDELITIES, SweepError)
     sample = dict(table_of(data, "sample"))
-    n_draws, seed = sample.pop("n", 1), sample.pop("seed", 0)
-    for key, value, least in (("sample.n", n_draws, 1), ("sample.seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise SweepError(f"{key} must be a whole number of at least {least}, got {value!r}")
+    n_draws = COUNT.check("sample.n", sample.pop("n", 1), SweepError)
+    seed = SEED.check("sample.seed", sample.pop("seed", 0), SweepError)
+    told = {key: value for key, value in data.items() if key in BASE_KEYS}
+    base = base_scenario(told, varied=[*table_of(data, "vary"), *sample])
     grid = tuple(read_axis(key, entry, base) for key, entry in table_of(data, "vary").items())
     drawn = tuple(read_axis(key, entry, base, drawn=True) for key, entry in sample.items())
     if not grid and not drawn:
         raise SweepError("a sweep must vary something, got neither [vary] nor [sample] entries")
     if n_draws > 1 and not drawn:
         raise SweepError(f"sample.n must come with a field to draw, got n = {n_draws} alone")
+    paths = [axis.path for axis in (*grid, *drawn)]
+    drafting = [path.removeprefix("drafter.") for path in paths if path.startswith("drafter.")]
+    check_drafter(drafting, base.drafter.beam_width, paths)
     repeated = {a.path for a in grid} & {a.path for a in drawn}
     if repeated or len({a.path for a in grid}) < len(grid):
         twice = ", ".join(sorted(repeated)) or "a field and its alias"
         raise SweepError(f"each field must be varied once, got {twice} twice")
     spec = SweepSpec(base=base, fidelity=fidelity, grid=grid, random=drawn, n_draws=n_draws,
-                     seed=seed, text=text)  # fmt: skip
+                     seed=seed, text=text, files=base_files(told))  # fmt: skip
     if spec.n_points > MAX_POINTS:
         raise SweepError(f"a sweep must have at most {MAX_POINTS:,} points, got {spec.n_points:,}")
     return spec

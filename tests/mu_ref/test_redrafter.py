@@ -541,7 +541,7 @@ def test_a_configuration_is_read_back_or_refused() -> None:
     for change in ({"d_exit": 0}, {"n_blocks": -1}):
         with pytest.raises(ConfigError):
             replace(DRAFTER, **change)
-    with pytest.raises(InputError, match="draft_len must be at least 1, got 0"):
+    with pytest.raises(InputError, match="draft_len must be a whole number from 1 to 64, got 0"):
         Search(draft_len=0)
 
 

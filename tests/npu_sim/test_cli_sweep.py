@@ -83,7 +83,10 @@ def test_a_comparison_of_npus_and_of_scenarios(npu_sim, tmp_path):
     wide.write_text('model = "tiny"\n[precision]\nweight_bits = 16\n')
     code, out, _ = npu_sim("compare", narrow, wide, "--json")
     data = json.loads(out)
-    assert data["fields"] == {"precision.weight_bits": {"a": 4, "b": 16}}
+    assert data["fields"] == {
+        "precision.weight_bits": {"a": 4, "b": 16},
+        "precision.head_weight_bits": {"a": 8, "b": 16},  # as the weights, at least 8
+    }
     total = sum(row["difference_ms"] for row in data["costs"])
     assert data["b_ms"] - data["a_ms"] == pytest.approx(total)
 

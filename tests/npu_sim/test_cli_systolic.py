@@ -121,7 +121,7 @@ def test_a_row_that_reports_something_else_is_told(systolic, tmp_path):
         + ",total_cycles_reported,folds\n8,8,ws,7,13,29,231,8\n8,8,ws,7,13,29,999,8\n"
     )
     code, out, _ = systolic("--csv", source, "--out", tmp_path / "out.csv")
-    assert code == 0
+    assert code == 1
     assert out.splitlines()[1:] == [f"row 3 of {source} reports another total_cycles_reported"]
     code, out, _ = systolic("--csv", source, "--out", tmp_path / "out.csv", "--json")
     assert json.loads(out)["differing"] == {"3": ["total_cycles_reported"]}
@@ -130,23 +130,29 @@ def test_a_row_that_reports_something_else_is_told(systolic, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "got missing: 'array_rows', 'array_cols', 'dataflow', 'M', 'N', 'K'"),
+        ("", "with a line of column names; it is empty"),
         ("array_rows,array_cols,dataflow,M,N\n", "got missing: 'K'"),
         ("array_rows,array_cols,dataflow,M,N,K,colour\n8,8,ws,1,1,1,red\n", "unknown: 'colour'"),
-        ("array_rows,array_cols,dataflow,M,N,K,M\n8,8,ws,1,1,1,1\n", "repeated: 'M'"),
+        (
+            "array_rows,array_cols,dataflow,M,N,K,M\n8,8,ws,1,1,1,1\n",
+            "a column must stand once, got 'M' twice",
+        ),
         (HEADER, "must have a row below its header, got none"),
-        (HEADER + "8,8,ws,1,1,1\n8,8,ws,1,1\n", "row 3 must have 6 cells, got 5"),
-        (HEADER + "8,8,ws,1,1,1,9\n", "row 2 must have 6 cells, got 7"),
-        (HEADER + "8,8,ws,1,1,1\n8,8,ws,1,-3,1\n", "row 3, column N must be a whole number"),
-        (HEADER + "0,8,ws,1,1,1\n", "row 2, column array_rows must be a whole number from 1"),
-        (HEADER + "8,8,ws,1,1,1.5\n", "row 2, column K must be a whole number from 1"),
-        (HEADER + "8,8,ws,,1,1\n", "row 2, column M must be a whole number from 1"),
-        (HEADER + f"8,8,ws,{'9' * 5000},1,1\n", "row 2, column M must be a whole number from 1"),
-        (HEADER + "8,8,rs,1,1,1\n", "row 2, column dataflow must be one of os, ws, is; got 'rs'"),
-        (HEADER.strip() + ",folds\n8,8,ws,1,1,1,many\n", "row 2, column folds must be a number"),
-        (HEADER.strip() + ",folds\n8,8,ws,1,1,1,nan\n", "row 2, column folds must be a number"),
-        (HEADER + '8,8,"ws,1,1,1\n', "must be a CSV file in UTF-8"),
-        (HEADER.encode() + b"8,8,ws,1,1,\xff\n", "must be a CSV file in UTF-8"),
+        (HEADER + "8,8,ws,1,1,1\n8,8,ws,1,1\n", "in.csv:3 must have 6 cells, got 5"),
+        (HEADER + "8,8,ws,1,1,1,9\n", "in.csv:2 must have 6 cells, got 7"),
+        (HEADER + "8,8,ws,1,1,1\n8,8,ws,1,-3,1\n", "in.csv:3, column N must be a whole number"),
+        (HEADER + "0,8,ws,1,1,1\n", "in.csv:2, column array_rows must be a whole number from 1"),
+        (HEADER + "8,8,ws,1,1,1.5\n", "in.csv:2, column K must be a whole number from 1"),
+        (HEADER + "8,8,ws,,1,1\n", "in.csv:2, column M must be a whole number from 1"),
+        (HEADER + f"8,8,ws,{'9' * 5000},1,1\n", "in.csv:2, column M must be a whole number from 1"),
+        (
+            HEADER + "8,8,rs,1,1,1\n",
+            "in.csv:2, column dataflow must be one of os, ws, is; got 'rs'",
+        ),
+        (HEADER.strip() + ",folds\n8,8,ws,1,1,1,many\n", "in.csv:2, column folds must be a number"),
+        (HEADER.strip() + ",folds\n8,8,ws,1,1,1,nan\n", "in.csv:2, column folds must be a number"),
+        (HEADER + '8,8,"ws,1,1,1\n', "must be a CSV file of products, got no CSV"),
+        (HEADER.encode() + b"8,8,ws,1,1,\xff\n", "must be text in UTF-8, got the byte 0xff"),
     ],
 )
 def test_a_wrong_file_names_row_and_column_and_writes_nothing(systolic, tmp_path, text, message):
@@ -174,11 +180,14 @@ def test_a_row_too_large_for_the_cells_is_named(systolic, tmp_path):
     [
         ([], "a product needs --m, --n, --k, --rows, --cols, --dataflow too"),
         (ONE[2:], "a product needs --m too"),
-        ([*ONE, "--m", "0"], "m must be a whole number of at least 1, got 0"),
-        ([*ONE, "--k", "-3"], "k must be a whole number of at least 1, got -3"),
-        ([*ONE, "--n", "1000000000000"], "n must be less than 1000000000000"),
-        ([*ONE, "--rows", "0"], "rows must be a whole number of at least 1, got 0"),
-        ([*ONE, "--cols", "-1"], "cols must be a whole number of at least 1, got -1"),
+        ([*ONE, "--m", "0"], "--m must be a whole number from 1 to 999,999,999,999, got 0"),
+        ([*ONE, "--k", "-3"], "--k must be a whole number from 1 to 999,999,999,999, got -3"),
+        (
+            [*ONE, "--n", "1000000000000"],
+            "--n must be a whole number from 1 to 999,999,999,999, got 1000000000000",
+        ),
+        ([*ONE, "--rows", "0"], "--rows must be a whole number from 1 to"),
+        ([*ONE, "--cols", "-1"], "--cols must be a whole number from 1 to"),
         ([*ONE, "--cols", "wide"], "--cols"),
         ([*ONE, "--dataflow", "rs"], "dataflow must be one of os, ws, is; got 'rs'"),
         ([*ONE, "--fidelity", "gate"], "fidelity must be one of closed-form, cycle; got 'gate'"),
@@ -187,10 +196,13 @@ def test_a_row_too_large_for_the_cells_is_named(systolic, tmp_path):
         ([*ONE, "--csv", "in.csv"], "--csv and --out must be given together"),
         ([*ONE, "--out", "out.csv"], "--csv and --out must be given together"),
         (["--m", "1", "--csv", "in.csv", "--out", "out.csv"], "--csv must stand without --m"),
-        (["--csv", "no-such.csv", "--out", "out.csv"], "no-such.csv: No such file or directory"),
+        (
+            ["--csv", "no-such.csv", "--out", "out.csv"],
+            "no-such.csv must be a CSV file of products; there is no such file",
+        ),
         (["--csv", RUNS, "--out", "no-such-folder/out.csv"], "folder that exists, got no-such"),
-        (["--csv", RUNS, "--out", RUNS.parent], "the output must be a file in a folder"),
-        (["--csv", RUNS.parent, "--out", "out.csv"], "Is a directory"),
+        (["--csv", RUNS, "--out", RUNS.parent], "--out must be a file, got the folder"),
+        (["--csv", RUNS.parent, "--out", "out.csv"], "got a folder; name a file in it"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(systolic, arguments, message):

@@ -76,12 +76,12 @@ def test_dram_limits_a_dma_that_is_faster_than_it():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("clock_hz", -1, "clock_hz must be a whole number of at least 1, got -1"),
-        ("matrix.rows", 0, r"matrix\.rows must be a whole number of at least 1, got 0"),
-        ("sram.capacity_bytes", 1.5, "whole number of at least 1, got 1.5"),
-        ("per_op_overhead_cycles", -1, "whole number of at least 0, got -1"),
-        ("per_inference_overhead_us", -1.0, "must be at least 0, got -1.0"),
-        ("per_inference_overhead_us", float("nan"), "must be at least 0, got nan"),
+        ("clock_hz", -1, "clock_hz must be a whole number from 1 to 100,000,000,000, got -1"),
+        ("matrix.rows", 0, "matrix.rows must be a whole number from 1 to 4,096, got 0"),
+        ("sram.capacity_bytes", 1.5, "whole number from 1 to .*, got 1.5"),
+        ("per_op_overhead_cycles", -1, "whole number from 0 to .*, got -1"),
+        ("per_inference_overhead_us", -1.0, "must be a number from 0 to .*, got -1.0"),
+        ("per_inference_overhead_us", float("nan"), "must be a number from 0 to .*, got nan"),
         ("dma.channels", 4, "hardware field must be one of clock_hz, .*dma.bytes_per_s"),
     ],
 )
@@ -132,20 +132,20 @@ def test_units_are_converted_and_a_bare_number_is_assumed(tmp_path):
     ("changes", "message"),
     [
         ({"clock_hz": None}, "must give clock_hz; 1 missing"),
-        ({"clock_hz": "-1"}, "clock_hz must be a whole number of at least 1, got -1"),
+        ({"clock_hz": "-1"}, "clock_hz must be a whole number from 1 to .*, got -1"),
         ({"clock_hz": '{ value = 1, unit = "MB" }'}, "unit of clock_hz must be one of Hz, kHz"),
         ({"rows": '{ value = 1, unit = "Hz" }'}, "unit of matrix.rows must be one of none"),
-        ({"clock_hz": '{ value = "fast", unit = "GHz" }'}, "clock_hz must be a number, got 'fast'"),
+        ({"clock_hz": '{ value = "fast", unit = "GHz" }'}, "clock_hz must .*, got 'fast'"),
         ({"clock_hz": '{ amount = 1 }'}, "clock_hz must have value, source and perhaps unit"),
         ({"clock_hz": "{ value = 1, sourc = 'x' }"}, "clock_hz must have value, source and"),
         ({"clock_hz": "{ value = 1, source = 3 }"}, "source of clock_hz must be a text, got 3"),
         ({"clock_hz": "[1]"}, "clock_hz must be a whole number"),
         ({"name": "3"}, "must give name as a text, got 3"),
         ({"title": "'x'\nspeed = 3"}, "every key must be a hardware field, got speed"),
-        ({"title": "'x'\nspeed"}, "must be TOML"),
+        ({"title": "'x'\nspeed"}, "got no TOML"),
         ({"dataflow": "'diagonal'"}, "dataflow must be one of blocks, os, ws, is"),
         ({"keeps_between_calls": "1.5"}, "keeps_between_calls must be one of True, False"),
-        ({"w8a8_efficiency": "1.2"}, r"w8a8_efficiency must lie in \(0, 1\], got 1.2"),
+        ({"w8a8_efficiency": "1.2"}, "w8a8_efficiency must be a number from 1e-06 to 1, got 1.2"),
         ({"unsupported_ops": "[3]"}, "unsupported_ops must be names separated by blanks"),
     ],
 )  # fmt: skip
@@ -169,7 +169,7 @@ def test_an_operation_or_width_without_an_engine_is_refused_by_site():
         UnsupportedError, match=r"self_attention.scores .* got w16a16; use narrower"
     ):
         simulate_program(program, npu("ethos-u85"))
-    chip = npu("teaching-npu").with_value("unsupported_ops", "softmax rnn_cell")
+    chip = npu("teaching-npu").with_value("unsupported_ops", "softmax keep_slots")
     with pytest.raises(UnsupportedError, match=r"encoder.0.self_attention.softmax must be"):
         simulate_program(program, chip)
     chip = npu("teaching-npu").with_value("matrix.w8a16_macs_per_cycle", 0)

@@ -204,7 +204,7 @@ def test_a_model_is_found_by_file_and_name(tmp_path):
     with pytest.raises(WorkloadError, match="there is no such file"):
         read_model(f"{tmp_path / 'absent.json'}#one")
     file.write_text("{")
-    with pytest.raises(WorkloadError, match="must be JSON"):
+    with pytest.raises(WorkloadError, match="got no JSON"):
         read_model(f"{file}#one")
 
 

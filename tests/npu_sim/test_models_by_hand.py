@@ -172,8 +172,9 @@ def test_a_name_in_the_file_goes_before_the_folder_s(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", "must hold an object, got list"), ("{", "must be JSON, got something else"),
-        (json.dumps({"model_type": "llama"} | LLAMA | {"hidden_size": "x"}), "must be consistent"),
+        ("[1]", "must hold an object, got list"), ("{", "got no JSON at line 1"),
+        (json.dumps({"model_type": "llama"} | LLAMA | {"hidden_size": "x"}),
+         "config.json: hidden_size must be a whole number from 1"),
         (json.dumps({"model_type": "llama", "hidden_act": "mish"} | LLAMA),
          "activation must be one of gelu"),
         (json.dumps({"model_type": "llama"} | LLAMA | {"num_key_value_heads": 3}),

@@ -129,15 +129,15 @@ def test_parts_of_another_version_are_not_mixed_in(tmp_path, monkeypatch):
     with pytest.raises(KilledError):
         run_sweep(spec_from(SPEC), tmp_path / "a.csv", progress=kill, chunk=7)
     versions = {"mu_ref": "0.0.0", "numpy": "0.0.0", "python": "0.0.0"}
-    monkeypatch.setattr("npu_sim.whatif.sweep._versions", lambda: versions)
-    with pytest.raises(SweepError, match=r"got another specification, chunk or\s+version"):
+    monkeypatch.setattr("npu_sim.whatif.sweep_parts.versions", lambda: versions)
+    with pytest.raises(SweepError, match=r"got another mu_ref, numpy, python"):
         run_sweep(spec_from(SPEC), tmp_path / "a.csv", chunk=7)
 
 
 def test_a_sweep_that_stops_takes_back_what_waits(tmp_path, monkeypatch):
     started = []
 
-    def slow(_text, start, _stop):
+    def slow(_text, start, _stop, _inputs):
         started.append(start)
         time.sleep(0.02)
         return ""

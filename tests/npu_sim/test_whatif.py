@@ -66,10 +66,10 @@ def test_costs_of_a_comparison_add_up_to_the_requests():
     [
         (lambda: solve(base(), "warp", "latency_ms", 1), "field must be one of"),
         (lambda: solve(base(), "clock", "beauty", 1), "metric must be one of"),
-        (lambda: solve(base(), "clock", "latency_ms", -1), "must be a positive number"),
+        (lambda: solve(base(), "clock", "latency_ms", -1), "the target must be a number above 0"),
         (lambda: evaluate(base(), "guess"), "fidelity must be one of tile, roofline; got 'guess'"),
         (lambda: sensitivity(base(), fidelity="cycle"), "fidelity must be one of"),
-        (lambda: sensitivity(base(), share=2), r"share must lie in \(0, 1\)"),
+        (lambda: sensitivity(base(), share=2), "share must be a number above 0"),
     ],
 )
 def test_a_wrong_question_is_refused(call, message):

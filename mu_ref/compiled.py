@@ -1,0 +1,192 @@
+"""How kernels are compiled: once, kept on disk, and compiled again when what is kept is damaged.
+
+Numba notices a changed kernel, but not a changed function that the kernel calls; so the folder of
+compiled code is named after the text of every source of its room. Numba also trusts what it finds
+there: a file that was emptied, cut or overwritten ends a program with an error of `pickle`, or
+worse. So each file gets a checksum, and one that does not fit is compiled again. Importing this
+module loads Numba.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+__all__ = ["compiled_folder", "kernel_of"]
+
+CHECK_BYTES = 4  # CRC-32 at the end of every file
+
+
+def compiled_folder(program: str, sources: Iterable[Path], more: str = "") -> Path:
+    """Where compiled kernels are kept: below NUMBA_CACHE_DIR or the user's cache folder.
+
+    Args:
+        program: whose kernels, a folder's name: "mu-ref".
+        sources: every file whose text the kernels depend on.
+        more: what else they depend on.
+
+    Returns:
+        A folder named after all of it; it need not be there yet.
+    """
+    digest = hashlib.sha256(more.encode())
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    digest.update(Path(__file__).read_bytes())  # how files are kept
+    parent = os.environ.get("NUMBA_CACHE_DIR") or _user_cache() / program
+    return Path(parent) / digest.hexdigest()[:16]
+
+
+def _user_cache() -> Path:
+    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    try:
+        return Path(given) if given else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir())
+
+
+def kernel_of(folder: Path, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function at its first call, and keeps the result.
+
+    Args:
+        folder: from `compiled_folder`.
+        nogil: other Python threads may run beside it.
+
+    Returns:
+        The decorator. What it returns has the plain function as `py_func`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        config: Any = numba.config
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(folder)  # read when a kernel is decorated
+        try:
+            kept = _KernelCache(function)
+        except (RuntimeError, OSError):  # Numba found no folder that it can write
+            kept = None
+        finally:
+            config.CACHE_DIR = before
+        compiled = numba.njit(nogil=nogil)(function)
+        # a folder beside the sources, Numba's next choice, is not named after all of them
+        if kept is not None and Path(kept.cache_path).is_relative_to(folder):
+            compiled._cache = kept  # type: ignore[attr-defined]
+        else:
+            _say_unwritable(folder)
+        return compiled
+
+    return decorate
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache of one function, on files that are checked."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        plain = self._cache_file
+        base = plain._index_name.removesuffix(".nbi")
+        self._cache_file = _CheckedFiles(plain._cache_path, base, plain._source_stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled function, or None if it is to be compiled."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whole, but not what this Numba reads
+            _say_damaged(self._cache_path)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function; go on without if the disk does not take it."""
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            _say_unwritable(self._cache_path)
+
+
+class _CheckedFiles(IndexDataCacheFile):
+    """An index and its data files, each with a checksum of its name and content behind it."""
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep one compiled signature.
+
+        Numba counts the data files; two processes that compile at once would then write different
+        code under one name. Here the name comes from what the code is for.
+        """
+        overloads = self._load_index()
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        name = f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
+        self._save_data(name, data)
+        self._save_index({**overloads, key: name})
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            whole = _is_whole(Path(self._index_path))
+        except FileNotFoundError:
+            return {}
+        if not whole:
+            _say_damaged(self._cache_path)
+            return {}
+        return super()._load_index()  # what follows the pickled values does not disturb them
+
+    def _load_data(self, name: str) -> Any:
+        if not _is_whole(Path(self._data_path(name))):
+            _say_damaged(self._cache_path)
+            raise FileNotFoundError(name)  # Numba compiles what is not there
+        return super()._load_data(name)
+
+    @contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[Any]:
+        with super()._open_for_write(filepath) as file:
+            summed = _Summed(file, Path(filepath).name)
+            yield summed
+            file.write(summed.check)
+
+
+class _Summed:
+    """A file that adds up what is written to it."""
+
+    def __init__(self, file: Any, name: str) -> None:
+        self.file, self.sum = file, zlib.crc32(name.encode())
+
+    def write(self, data: bytes) -> int:
+        self.sum = zlib.crc32(data, self.sum)
+        return int(self.file.write(data))
+
+    @property
+    def check(self) -> bytes:
+        """What stands at the end of a whole file."""
+        return self.sum.to_bytes(CHECK_BYTES, "big")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends with the checksum of its name and content."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError:  # a folder, or not for this user
+        return False
+    body, check = content[:-CHECK_BYTES], content[-CHECK_BYTES:]
+    right = zlib.crc32(body, zlib.crc32(path.name.encode()))
+    return check == right.to_bytes(CHECK_BYTES, "big")
+
+
+def _say_damaged(folder: Any) -> None:
+    _say(f"warning: compiled kernels in {folder} were damaged; they are compiled again")
+
+
+def _say_unwritable(folder: Any) -> None:
+    _say(f"warning: {folder} cannot be written; kernels are compiled anew in every run")
+
+
+@cache
+def _say(line: str) -> None:
+    """Print a warning, once in a process."""
+    sys.stderr.write(line + "\n")

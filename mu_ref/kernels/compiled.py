@@ -1,0 +1,15 @@
+"""How these kernels are compiled: once, and kept on disk under a name of all sources."""
+
+import os
+from pathlib import Path
+
+from mu_ref.compiled import compiled_folder, kernel_of
+
+__all__ = ["FOLDER", "kernel"]
+
+# Where they are kept; other instructions are other kernels.
+FOLDER = compiled_folder(
+    "mu-ref", Path(__file__).parent.glob("*.py"), os.environ.get("MU_REF_NO_VNNI", "")
+)
+
+kernel = kernel_of(FOLDER, nogil=True)

@@ -1,0 +1,121 @@
+"""What the fields of a `config.json` may hold, and which of them are not understood.
+
+Checked before any family reads them. A field that could change what a model costs and that no
+family reads is named in a warning; one that cannot (ids, rates of dropout, notes) is not.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from mu_ref.border.ranges import LAYERS, SIZE, TOKENS, Range
+from mu_ref.border.text import short
+from npu_sim.errors import WorkloadError
+
+__all__ = ["HEADS", "HEAD_WIDTH", "check_kinds", "unread_fields"]
+
+HEADS = Range(low=1, high=4096, why="no layer has thousands of heads")
+HEAD_WIDTH = Range(low=1, high=4096, why="no head is so wide")
+_CAP = Range(low=0, above=True, high=10**6, whole=False, why="no score is so large")
+_IDS = Range(low=-1, high=SIZE.high, why=SIZE.why)  # -1: none, in some old files
+_NUMBERS: Mapping[str, Range] = MappingProxyType(
+    dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size", "d_model", "d_ff", "dim",
+                   "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim"), SIZE)
+    | dict.fromkeys(("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers",
+                     "num_layers", "num_decoder_layers"), LAYERS)
+    | dict.fromkeys(("num_attention_heads", "n_heads", "encoder_attention_heads",
+                     "decoder_attention_heads", "num_heads", "num_key_value_heads"), HEADS)
+    | {"head_dim": HEAD_WIDTH, "d_kv": HEAD_WIDTH, "max_position_embeddings": TOKENS,
+       "max_source_positions": TOKENS, "attn_logit_softcapping": _CAP,
+       "final_logit_softcapping": _CAP,
+       "type_vocab_size": Range(low=0, high=1024, why="each type is a row that is added"),
+       "image_size": Range(low=1, high=2**16, why="no picture is so wide"),
+       "patch_size": Range(low=1, high=2**10, why="no patch is so wide"),
+       "num_channels": Range(low=1, high=2**10, why="no picture has so many channels"),
+       "rope_theta": Range(low=0, above=True, high=10**12, whole=False, why="it would not turn")}
+)  # fmt: skip
+_ENDINGS: Mapping[str, Range] = MappingProxyType({
+    "_token_id": _IDS,
+    "_eps": Range(low=0, high=1, whole=False, why="it only keeps from dividing by 0"),
+})  # fmt: skip
+_MAY_BE_NULL = frozenset({
+    "head_dim", "num_key_value_heads", "num_decoder_layers", "attn_logit_softcapping",
+    "final_logit_softcapping",
+})  # fmt: skip
+_SWITCHES = frozenset({"tie_word_embeddings", "attention_bias", "mlp_bias"})
+_TEXTS = frozenset({
+    "hidden_act", "hidden_activation", "activation", "activation_function", "feed_forward_proj",
+})  # fmt: skip
+_TABLES = ("encoder", "decoder", "text_config")
+# what says nothing of the cost, or only how the model was trained, called and decoded
+_NO_COST = re.compile(
+    r"_.*|.*(token|_ids?|dropout.*|_eps|_theta|dtype|_range|_std|_factor|_cache|_version|_class"
+    r"|_params|_map|_type|label|labels|_checkpointing|_processing|_loss.*|_prob|_implementation)"
+    r"|architectures|id2label|label2id|num_labels|output_.*|return_dict|is_.*|dense_act_fn|rope_.*"
+    r"|layer_types|sliding_window.*|use_sliding_window|max_window_layers|query_pre_attn_scalar"
+    r"|num_beams|(max|min)_length|length_penalty|early_stopping|no_repeat_ngram_size|prefix"
+    r"|begin_suppress_tokens|suppress_tokens|forced_.*|apply_spec_augment|mask_.*|attn_.*"
+    r"|summary_.*|torchscript|gradient_.*|chunk_size_feed_forward|pruned_heads|static_position.*"
+    r"|normalize_.*|sinusoidal_pos_embds|relative_attention_.*|n_positions|layerdrop.*"
+    r"|(en|de)coder_layerdrop|num_mel_bins|max_target_positions|vision_config|mm_.*|boi_.*|eoi_.*"
+    r"|image_token_index|pretraining_tp|qkv_bias|cross_attention_hidden_size|tie_.*|median_.*"
+    r"|scale_embedding|add_.*|model_parallel|original_max_position_embeddings|encoder_stride"
+    r"|pooler_.*|share_encoder_decoder_embeddings|decoder_vocab_size|bad_words_ids|num_hidden_layers"
+)
+
+
+def check_kinds(fields: Any, where: str = "config.json") -> None:
+    """Check that every known field holds what it must.
+
+    Args:
+        fields: the JSON object.
+        where: it stands, for messages.
+
+    Raises:
+        WorkloadError: the first field that does not, with its place.
+    """
+    for name, value, place in _fields(fields, where):
+        allowed = _NUMBERS.get(name) or next(
+            (r for ending, r in _ENDINGS.items() if name.endswith(ending)), None
+        )
+        if name in _TABLES and not isinstance(value, dict):
+            raise WorkloadError(f"{place} must be a JSON object, got {short(value)}")
+        if value is None and (name in _MAY_BE_NULL or name.endswith(("_token_id", "_or_path"))):
+            continue
+        if name in _SWITCHES and not isinstance(value, bool):
+            raise WorkloadError(f"{place} must be true or false, got {short(value)}")
+        if (name in _TEXTS or name == "_name_or_path") and not isinstance(value, str):
+            raise WorkloadError(f"{place} must be a text, got {short(value)}")
+        if allowed is None:
+            continue
+        # a model may end its texts with any of several tokens
+        several = isinstance(value, list) and name == "eos_token_id"
+        for number in value if several else [value]:
+            allowed.check(place, number, WorkloadError)
+
+
+def unread_fields(fields: Mapping[str, Any]) -> list[str]:
+    """Name the fields that no family reads and that could change what a model costs.
+
+    Args:
+        fields: the JSON object.
+
+    Returns:
+        Their places, in order.
+    """
+    known = {*_NUMBERS, *_SWITCHES, *_TEXTS, *_TABLES}
+    return [
+        place
+        for name, _, place in _fields(fields, "")
+        if name not in known and not _NO_COST.fullmatch(name)
+    ]
+
+
+def _fields(fields: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield (name, value, place) of all fields, those of the tables of stacks too."""
+    for name, value in fields.items():
+        place = f"{where}: {name}" if where else name
+        yield name, value, place
+        if name in _TABLES and isinstance(value, dict):
+            yield from ((inner, v, f"{place}.{inner}") for inner, v in value.items())

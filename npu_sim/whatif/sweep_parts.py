@@ -1,0 +1,321 @@
+"""What a sweep keeps on disk: finished chunks while it runs, and the JSON file beside its table.
+
+The parts lie in a folder that one run holds at a time. Each carries a checksum over its bytes and
+over the identity of the sweep, so a part that is damaged, or of another sweep, is none.
+Chapter: `docs/whatif.md`.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from mu_ref.border.reading import parse_json
+from mu_ref.border.text import short
+from mu_ref.errors import InputError
+from mu_ref.files import check_outputs, is_stream, write_text, written_whole
+from npu_sim.errors import SweepError
+from npu_sim.whatif.metrics import METRICS
+from npu_sim.whatif.sweep_toml import SweepSpec
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody says that another sweep has the folder
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Parts", "check_sweep_outputs", "input_digests", "opened_parts", "write_sidecar"]
+
+MARK, LOCK = "sweep.json", "lock"
+OURS = re.compile(r"sweep\.json|lock|\d{9}\.csv|\.(sweep\.json|\d{9}\.csv)\.[0-9a-f]{16}\.part")
+
+
+def input_digests(spec: SweepSpec) -> dict[str, str]:
+    """Return a checksum of everything that a sweep reads beside its specification.
+
+    Args:
+        spec: the sweep.
+
+    Returns:
+        {name: SHA-256}: of the NPU and the model as they were understood, of each file as it is.
+
+    Raises:
+        SweepError: a file is no longer there.
+    """
+    chip, model = spec.base.npu, spec.base.description
+    told = {
+        f"NPU {chip.name}": [chip.title, chip.values(), dict(chip.sources)],
+        f"model {model.name}": asdict(model),
+    }
+    found = {
+        name: sha256(json.dumps(value, sort_keys=True, default=sorted).encode()).hexdigest()
+        for name, value in told.items()
+    }
+    for path in spec.files:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise SweepError(f"{path} must stay while a sweep runs: {error.strerror}") from error
+        found[str(path)] = sha256(data).hexdigest()
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return what may round otherwise: parts of two versions would not be one sweep."""
+    return {
+        "mu_ref": version("mu-ref"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def sweep_identity(spec: SweepSpec, chunk: int) -> dict[str, Any]:
+    """Return all that decides the bytes of a sweep's parts."""
+    return {
+        "specification": spec.text, "checkpoint points": chunk, "inputs": input_digests(spec),
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Name what differs between two identities."""
+    found = [name for name in ("specification", "checkpoint points") if old[name] != new[name]]
+    for kind in ("inputs", "versions"):
+        before, now = old[kind], new[kind]
+        found += [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(found)
+
+
+class Parts:
+    """Finished chunks of one sweep, by their first point."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder, self._seed = folder, json.dumps(identity, sort_keys=True).encode()
+
+    def path(self, start: int) -> Path:
+        """Where a part lies."""
+        return self.folder / f"{start:09d}.csv"
+
+    def read(self, start: int) -> bytes | None:
+        """Return the lines of a part; None if it is not there, damaged, or of another sweep."""
+        try:
+            seal, _, lines = self.path(start).read_bytes().partition(b"\n")
+        except OSError:
+            return None
+        return lines if seal == self._seal(lines) else None
+
+    def write(self, start: int, text: str) -> None:
+        """Keep the lines of a part."""
+        lines, path = text.encode("utf-8"), self.path(start)
+        _remove_folder(path)
+        with written_whole(path) as part:
+            part.write_bytes(self._seal(lines) + b"\n" + lines)
+
+    def remove(self) -> None:
+        """Remove everything, the folder last."""
+        _empty(self.folder)
+        with suppress(OSError):
+            (self.folder / LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _seal(self, lines: bytes) -> bytes:
+        return sha256(self._seed + lines).hexdigest().encode()
+
+
+def parts_folder(out: Path) -> Path:
+    """Return where the parts of a table lie until all are there; links of the table followed."""
+    real = Path(os.path.realpath(out))
+    return real.with_name(real.name + ".parts")
+
+
+@contextmanager
+def opened_parts(out: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
+    """Hold the parts of a sweep, those of an earlier run included.
+
+    Args:
+        out: the table; where it is a stream, the parts do not outlive the run.
+        identity: from `sweep_identity`.
+
+    Yields:
+        The parts.
+
+    Raises:
+        SweepError: another run has them, they belong to another sweep, or the folder holds what
+            no sweep has written.
+    """
+    if is_stream(out):
+        with TemporaryDirectory() as passing:
+            yield Parts(Path(passing), identity)
+        return
+    folder = parts_folder(out)
+    _check_folder(folder)
+    handle = _lock(folder, out)
+    try:
+        mark = folder / MARK
+        old = _read_mark(mark)
+        if old is not None and old != identity:
+            raise SweepError(
+                f"{folder} must hold parts of this sweep, got another {_changed(old, identity)}; "
+                f"put it back, delete the folder, or choose another --out"
+            )
+        if old is None:  # parts of another sweep are none: their checksums say so
+            _remove_folder(mark)
+            write_text(mark, json.dumps(identity, indent=1))
+        yield Parts(folder, identity)
+    finally:
+        os.close(handle)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise SweepError(
+            f"{folder} must be a folder for the parts of a sweep, got something else; move it or "
+            f"choose another --out"
+        )
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = [name for name in names if not OURS.fullmatch(name)]
+    if others:
+        raise SweepError(
+            f"{folder} must hold nothing but the parts of a sweep, got {short(others[0])}; move it "
+            f"or choose another --out"
+        )
+
+
+def _lock(folder: Path, out: Path) -> int:
+    """Take the folder; the system gives it back when this process ends, however it ends."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        _remove_folder(folder / LOCK)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            handle = os.open(folder / LOCK, flags, 0o600)
+        except FileNotFoundError:  # a run that ended has removed the folder just now
+            continue
+        if fcntl is None:
+            return handle
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise SweepError(
+                f"--out must be written by one sweep at a time, got {out}, which another is "
+                f"writing; wait for it or choose another"
+            ) from error
+        except OSError:  # a disk that knows no locks
+            return handle
+        if os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)  # the run that has ended removed it before it was locked
+
+
+def _read_mark(path: Path) -> dict[str, Any] | None:
+    """Read whose the parts are; None if that is not known."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+        mark = parse_json(text, str(path), "an identity")
+        known = {name: type(value) for name, value in mark.items()}
+    except (OSError, UnicodeDecodeError, InputError, AttributeError):
+        return None
+    kinds = {"specification": str, "checkpoint points": int, "inputs": dict, "versions": dict}
+    return mark if known == kinds else None
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != LOCK and OURS.fullmatch(path.name):
+            _remove_folder(path)
+            path.unlink(missing_ok=True)
+
+
+def _remove_folder(path: Path) -> None:
+    """Remove a folder where a file belongs."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+
+
+# -- the file beside the table ------------------------------------------------------------------
+
+
+def sidecar_path(out: Path) -> Path | None:
+    """Return where the JSON file of a table goes; None for a stream."""
+    return None if is_stream(out) else out.with_suffix(".json")
+
+
+def check_sweep_outputs(spec: SweepSpec, out: Path, plot: Path | None = None) -> None:
+    """Refuse, before any work, outputs of a sweep that would destroy something.
+
+    Args:
+        spec: the sweep, with the files that it reads.
+        out: the table; a JSON file and, for a while, a folder of parts stand beside it.
+        plot: a picture, or None.
+
+    Raises:
+        MuRefError: see `check_outputs`; a JSON file that no sweep has written; something in the
+            folder of parts.
+    """
+    check_outputs({"--out": out})  # a folder has no file beside it
+    sidecar, read = sidecar_path(out), (spec.source, *spec.files)
+    beside = f"the JSON file beside --out ({sidecar and sidecar.name})"
+    check_outputs({"--out": out, beside: sidecar, "--plot": plot}, read)
+    if sidecar is None:
+        return
+    folder = parts_folder(out)
+    for path in (*read, plot):
+        if path is not None and folder in Path(os.path.realpath(path)).parents:
+            raise SweepError(
+                f"{folder} is removed when a sweep ends, so it must not hold {path}; move it or "
+                f"choose another --out"
+            )
+    if sidecar.exists() and _table_ending(sidecar) != out.suffix:
+        raise SweepError(
+            f"{beside} must not replace a file that no sweep of this name has written, got "
+            f"{sidecar}; choose another --out"
+        )
+
+
+def _table_ending(sidecar: Path) -> str | None:
+    """Read the ending of the table that a JSON file belongs to; None if it is of no sweep."""
+    try:
+        data = parse_json(sidecar.read_bytes().decode("utf-8"), str(sidecar), "of a sweep")
+    except (OSError, UnicodeDecodeError, InputError):
+        return None
+    if not isinstance(data, dict) or data.get("simulated") is not True:
+        return None
+    if not {"spec", "n_points", "varied", "versions"} <= data.keys():
+        return None
+    ending: str = data.get("table_ending", ".csv")  # before this was written, mostly
+    return ending
+
+
+def write_sidecar(spec: SweepSpec, out: Path) -> None:
+    """Write the JSON file beside a table: the specification, the NPU, and the versions.
+
+    Args:
+        spec: the sweep.
+        out: the table; a stream has none.
+    """
+    path, chip = sidecar_path(out), spec.base.npu
+    if path is None:
+        return
+    sidecar = {
+        "simulated": True,
+        "table_ending": out.suffix,
+        "fidelity": spec.fidelity,
+        "n_points": spec.n_points,
+        "varied": list(spec.paths),
+        "metrics": list(METRICS),
+        "versions": versions(),
+        "npu": {"name": chip.name, "values": chip.values(), "sources": dict(chip.sources)},
+        "spec": spec.text,
+    }
+    write_text(path, json.dumps(sidecar, indent=1) + "\n")

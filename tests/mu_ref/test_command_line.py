@@ -1,0 +1,77 @@
+"""How a program ends: its exit code, and nothing but one line on stderr."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+APP = """
+import sys, typer
+from mu_ref.border.ranges import Range
+from mu_ref.command_line import in_range, plain_console, run_app
+from typing import Annotated
+
+def work(what: str, n: Annotated[int, in_range(Range(low=1, high=9, why="so few"), "--n")] = 1):
+    if what == "memory": raise MemoryError
+    if what == "interrupt": raise KeyboardInterrupt
+    if what == "eof": raise EOFError("a fault of ours")
+    if what == "missed": raise typer.Exit(3)
+    if what == "many":
+        for _ in range(100_000): print("a line of text")
+    plain_console().print(what)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(work)
+run_app(app)
+"""
+
+
+def run(*args: str, stdout: object = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", APP, *args], stdout=stdout, stderr=subprocess.PIPE, text=True,
+        check=False,
+    )  # type: ignore[call-overload]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "line"),
+    [
+        (["memory"], 2, "error: this needs more memory than there is; ask for less\n"),
+        (["interrupt"], 130, "error: interrupted\n"),
+        (["missed"], 3, ""),
+        (["x", "--n", "10"], 2, "error: --n must be a whole number from 1 to 9, got 10; so few\n"),
+        (["x", "--n", "0"], 2, "error: --n must be a whole number from 1 to 9, got 0\n"),
+        (["[b]x[/x] :smile:"], 0, ""),
+    ],
+)
+def test_a_program_ends_with_a_code_and_at_most_one_line(
+    args: list[str], code: int, line: str
+) -> None:
+    done = run(*args)
+    assert (done.returncode, done.stderr) == (code, line)
+    assert done.stdout == ("[b]x[/x] :smile:\n" if code == 0 else "")
+
+
+def test_an_end_of_file_inside_is_no_interrupt() -> None:
+    done = run("eof")
+    assert done.returncode == 1
+    assert "a fault of ours" in done.stderr
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run("many", stdout=full)
+    assert (done.returncode, done.stderr) == (2, "error: output: No space left on device\n")
+
+
+def test_a_reader_that_has_enough_is_no_fault() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", APP, "many"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0

@@ -1,0 +1,161 @@
+"""Compiled kernels on disk: used when whole, compiled again when not, never a reason to fail."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mu_ref import compiled
+
+SOURCE = """
+from pathlib import Path
+from mu_ref.compiled import kernel_of
+
+kernel = kernel_of(Path({folder!r}))
+
+@kernel
+def twice(x):
+    return 2 * x
+
+@kernel
+def thrice(x):
+    return 3 * x
+"""
+
+
+def run(folder: Path, source: Path) -> tuple[int, float, int]:
+    """Import the kernels anew and call them; return what came out, and how many were read."""
+    compiled._say.cache_clear()
+    source.write_text(SOURCE.format(folder=str(folder)))
+    os.utime(source, (1e9, 1e9))  # the stamp that Numba compares
+    spec = importlib.util.spec_from_file_location("kernels_of_a_test", source)
+    assert spec is not None
+    assert spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    values = module.twice(21), module.twice(0.5) + module.thrice(0.5)
+    hits = sum(sum(k.stats.cache_hits.values()) for k in (module.twice, module.thrice))
+    return *values, hits
+
+
+@pytest.fixture
+def kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, Path]:
+    """A folder that holds three compiled signatures of two kernels."""
+    folder, source = tmp_path / "cache", tmp_path / "kernels_of_a_test.py"
+    assert run(folder, source) == (42, 2.5, 0)
+    assert run(folder, source) == (42, 2.5, 3)
+    assert len(list(folder.rglob("*.nbi"))) == 2
+    assert len(list(folder.rglob("*.nbc"))) == 3
+    assert capsys.readouterr().err == ""
+    return folder, source
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def flip_one_bit(path: Path) -> None:
+    first, *rest = path.read_bytes()
+    path.write_bytes(bytes([first ^ 1, *rest]))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": cut,
+    "random": lambda path: path.write_bytes(bytes(range(256)) * 9),
+    "one bit": flip_one_bit,
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "a folder": become_folder,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("how", list(DAMAGE))
+def test_what_is_damaged_is_compiled_again_and_said_once(
+    kernels: tuple[Path, Path], ending: str, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, source = kernels
+    for path in folder.rglob(f"*.{ending}"):
+        DAMAGE[how](path)
+    assert run(folder, source) == (42, 2.5, 0)
+    said = capsys.readouterr().err
+    assert said.count("damaged; they are compiled again") == 1
+    if how == "a folder":  # which nothing may be written over
+        return
+    assert run(folder, source) == (42, 2.5, 3)
+    assert capsys.readouterr().err == ""
+
+
+def test_code_of_another_kernel_is_not_taken_for_its_own(
+    kernels: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, source = kernels
+    whole = sorted(folder.rglob("*.nbc"))
+    thrice = next(path for path in whole if "thrice" in path.name)
+    for path in whole:
+        if path != thrice:
+            shutil.copy(thrice, path)
+    assert run(folder, source)[:2] == (42, 2.5)
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_compiled_in_silence(
+    kernels: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, source = kernels
+    for path in folder.rglob("*.nbc"):
+        path.unlink()
+    assert run(folder, source) == (42, 2.5, 0)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    source = tmp_path / "kernels_of_a_test.py"
+    assert run(tmp_path / "file" / "cache", source) == (42, 2.5, 0)
+    assert capsys.readouterr().err.count("cannot be written") == 1
+    assert not list(tmp_path.rglob("*.nb?"))  # beside the sources neither
+
+
+def test_a_disk_that_is_full_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compiled._CheckedFiles, "save", full)
+    assert run(tmp_path / "cache", tmp_path / "kernels_of_a_test.py") == (42, 2.5, 0)
+    assert capsys.readouterr().err.count("cannot be written") == 1
+
+
+def test_the_folder_is_named_after_every_source(tmp_path: Path) -> None:
+    sources = [tmp_path / "a.py", tmp_path / "b.py"]
+    for path in sources:
+        path.write_text("1")
+    before = compiled.compiled_folder("x", sources)
+    assert compiled.compiled_folder("x", reversed(sources)) == before
+    assert compiled.compiled_folder("x", sources, "other") != before
+    sources[1].write_text("2")
+    assert compiled.compiled_folder("x", sources) != before
+
+
+def test_a_user_without_a_home_gets_a_folder() -> None:
+    code = "from mu_ref.compiled import compiled_folder as f; print(f('x', []).is_absolute())"
+    kept = {k: v for k, v in os.environ.items() if "HOME" not in k and k != "NUMBA_CACHE_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=kept, check=True
+    )
+    assert done.stdout == "True\n"

@@ -1,0 +1,140 @@
+"""For every option of every command a value that changes something; `test_options_act.py` tries it.
+
+`{option: value}`, or `{option: (value, more)}` where the option acts only beside other arguments,
+which both runs get. A flag has the value "".
+"""
+
+from faults.bases import BASES
+
+__all__ = ["CHANGES", "INVISIBLE", "MORE"]
+
+# What cannot be seen in what a command prints or writes, and why.
+INVISIBLE = {
+    ("npu-sim sweep", "--processes"): "the same points, whoever computes them",
+    ("npu-sim systolic", "--seed"): "counts do not depend on the values; equality is checked",
+    ("mu-ref generate", "--executor"): "both executors give the same tokens",
+    ("mu-ref settings eval", "--executor"): "both executors give the same answers",
+}
+
+MORE = {  # what both runs of a command get, to have something to look at
+    "mu-ref ask": ("--json",), "mu-ref draft-sweep": ("--json",),
+    "mu-ref quantize": ("--out", "new.safetensors"), "npu-sim solve": ("--json",),
+    "npu-sim validate": ("--json",), "npu-sim sensitivity": ("--json",),
+    "npu-sim speculate": ("--json",), "npu-sim run": ("--json",),
+}  # fmt: skip
+
+_DRAFTS = "--drafter drafter.safetensors"
+_WIDTHS = {"--weight-bits": "16", "--activation-bits": "8", "--kv-bits": "8",
+           "--head-weight-bits": "16"}  # fmt: skip
+_PLOT = {"--plot": "new.png"}
+_JSON = {"--json": ""}
+
+CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
+    "mu-ref quantize": {
+        "name": "tiny", "--scheme": "w8a8", "--calibration": "two.jsonl",
+        "--weights": "mu/model.safetensors", "--out": "new-2.safetensors", "--examples": "1",
+        "--observer": "percentile", "--rounding": "half_even", "--clip-weights": "",
+        "--smooth": "0.5", "--bits": "*mlp*=8", "--check": "two.jsonl", "--observed": "new.json",
+        "--plot": "new.png", "--encodings": "new.csv",
+        "--aimet": ("2.0.0", "--encodings new.json"), "--worst": "3", "--json": "",
+    },
+    "mu-ref generate": {
+        "query": "wifi on please", "--drafter": "drafter.safetensors",
+        "--beam-width": ("2", _DRAFTS), "--draft-len": ("1", _DRAFTS),
+        "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
+        "--tree": ("new.png", _DRAFTS), "--json": "",
+    },
+    "mu-ref train-drafter": {
+        "name": "tiny", "--out": "new-2.safetensors", "--weights": "nano-w8a16.safetensors",
+        "--queries": "two.jsonl", "--limit": "2", "--epochs": "2", "--draft-len": "3",
+        "--d-exit": "8", "--blocks": "2", "--rnn": "--no-rnn", "--batch-size": "8",
+        "--rate": "0.1", "--seed": "5", "--start": "drafter.safetensors", "--resume": "",
+        "--checkpoint-steps": "0",
+    },
+    "mu-ref quantize-drafter": {
+        "drafter": "drafter-w8a16.safetensors", "--scheme": "w8a8", "--out": "new-2.safetensors",
+        "--weights": "nano-w8a16.safetensors", "--integers": "nano-w8a8.safetensors",
+        "--examples": "1", "--draft-len": "6",
+    },
+    "mu-ref draft-sweep": {
+        "file": "nano.safetensors", "--drafter": "nano.safetensors", "--beam-width": "2",
+        "--draft-len": "3", "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
+        "--executor": "nobody", "--limit": "2", "--plot": "new.png", "--json": "",
+    },
+    "mu-ref ask": {
+        "query": "???", "--npu": "teaching-npu", "--npu-model": ("tiny", "--npu teaching-npu"),
+        "--budget-ms": ("0.001", "--npu teaching-npu"),
+        "--execute": ("", "--npu teaching-npu --scheme w8a16 --weights=nano-w8a16.safetensors"),
+        "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16", "--executor": "nobody",
+        "--drafter": "nano.safetensors", "--beam-width": "2", "--draft-len": "3", "--json": "",
+    },
+    "mu-ref info": {"name": "mu-nano", **_JSON},
+    "mu-ref forward": {
+        "folder": "t5gemma", "--inputs": "missing.npz", "--out": "new-2.npz", "--dtype": "float64",
+        "--max-new-tokens": "2",
+    },
+    "mu-ref train": {
+        "name": "tiny", "--out": "new-2.safetensors", "--queries": "queries.jsonl",
+        "--epochs": "2", "--batch-size": "1", "--rate": "0.1", "--seed": "5",
+        "--start": "nano.safetensors", "--resume": "", "--checkpoint-steps": "0",
+    },
+    "mu-ref warm-up": {},
+    "mu-ref settings eval": {
+        "file": "queries.jsonl", "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
+        "--worst": "0", **_JSON,
+    },
+    "npu-sim explain": {
+        "model": "mu-nano", "--site": "decoder.0.mlp.down", "--npu": "teaching-npu",
+        "--input": ("9", "--site=encoder.1.mlp.up"), "--output": "3", "--batch": "2", **_WIDTHS,
+        "--call": "1", "--json": "",
+    },
+    "npu-sim check-trace": {"file": "models.json"},
+    "npu-sim speculate": {
+        "model": "mu-nano", "--npu": "teaching-npu", "--beam-width": "2", "--draft-len": "2",
+        "--accept-rate": "0.2", "--acceptance": "acceptance.jsonl", "--nodes-saved": "0.5",
+        "--exit-dim": "8", "--blocks": "1", "--rnn": "--no-rnn", "--input": "20",
+        "--context": "40", "--host-us": "5", **_WIDTHS, **_JSON,
+    },
+    "npu-sim systolic": {
+        "--m": "5", "--n": "5", "--k": "5", "--rows": "3", "--cols": "3", "--dataflow": "ws",
+        "--fidelity": "cycle", "--csv": "products.csv", "--out": "new.csv", **_JSON,
+    },
+    "npu-sim sweep": {
+        "spec": "scenario.toml", "--out": "new-2.csv", "--dask": "nobody", "--plot": "new.png",
+        "--quiet": "",
+    },
+    "npu-sim sensitivity": {
+        "base": "scenario.toml", "--npu": "teaching-npu", "--input": "9", "--output": "5",
+        "--metric": "ttft_ms", "--share": "0.3", "--fidelity": "tile", **_PLOT, **_JSON,
+    },
+    "npu-sim compare": {
+        "a": "npu.toml", "b": "h100", "--model": "mu-nano", "--input": "9", "--output": "5",
+        **_PLOT, **_JSON,
+    },
+    "npu-sim solve": {
+        "base": "scenario.toml", "--vary": "clock", "--target-tok-s": "5", "--target-ttft-ms": "5",
+        "--target-latency-ms": "0.5", "--npu": "teaching-npu", "--input": "9", "--output": "5",
+        "--fidelity": "tile", **_PLOT, **_JSON,
+    },
+    "npu-sim validate": {
+        "cases": "products.csv", "--models": "hf/config.json", "--npu": "teaching-npu",
+        "--csv": "new.csv", **_PLOT, **_JSON,
+    },
+    "npu-sim calibrate": {
+        "what": "tpu-v6e", "--out": "new", "--by": "model", **_PLOT, **_JSON,
+    },
+    "npu-sim headline": {},  # half a minute: see test_headline.py
+    "npu-sim run": {
+        "model": "mu-nano", "--model-json": "models.json#small", "--hf-config": "hf",
+        "--npu": "teaching-npu", "--input": "9", "--output": "5", "--batch": "2",
+        "--context": "32", "--runtime": "geniex", **_WIDTHS, "--fidelity": "roofline",
+        "--budget-ms": "0.001", "--budget-mb": "0.001", "--phase-budget": "decode=5",
+        "--strict": ("", "--budget-ms 0.001"), "--trace": "new.json", "--gantt": "new.png",
+        "--csv": "new.csv", "--plot-roofline": "new.png", "--plot-breakdown": "new.png",
+        "--by": "layer", **_JSON,
+    },
+    "npu-sim hardware list": _JSON,
+    "npu-sim hardware show": {"name": "h100", "--json": "", "--toml": ""},
+}  # fmt: skip
+
+assert set(CHANGES) == set(BASES)

@@ -474,7 +474,7 @@ def halves_of(rng: np.random.Generator, d: int) -> Twin:
 
 
 def pack(rng: np.random.Generator, d: int) -> Twin:
-    drafted, part = rng.integers(0, 2, (2, 3, min(d, 24))), int(rng.integers(4))
+    drafted, part = rng.integers(0, 2, (3, 3, min(d, 24))), int(rng.integers(4))
     plain = tree.pack(drafted)
     parts = (plain.nodes, plain.unpacker, plain.n_nodes, plain.sees)
     return Twin(args=(drafted,), writes=None, expected=parts[part], part=part)

@@ -1,16 +1,20 @@
 """Training a drafter restated from the formulas, its gradient by differences, rules by hand."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from mu_ref.errors import ConfigError
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.presets import tiny
+from mu_ref.redrafter import draw
 from mu_ref.redrafter.apple import accept_apple, residual
-from mu_ref.redrafter.beams import Search, draft, proposer, warp
+from mu_ref.redrafter.beams import Search, proposer, warp
+from mu_ref.redrafter.beams import draft as drafted_by
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_drafter
 from mu_ref.redrafter.draw import tree_text
 from mu_ref.redrafter.losses import _first, draft_losses, draft_scores, total, windows
@@ -218,7 +222,9 @@ def test_drafts_are_no_longer_than_they_can_be_of_use(asked, longest, n) -> None
     hidden = np.random.default_rng(2).standard_normal((1, 1, 16)).astype(np.float32)
     assert drafts(hidden, np.array([3]), longest).tokens.shape == (1, 2, n + 1)
     # behind the model's end nothing counts: as many tokens as the search without an end
-    whole = draft(ops, model, drafter, hidden, np.array([3]), Search(beam_width=2, draft_len=n))
+    whole = drafted_by(
+        ops, model, drafter, hidden, np.array([3]), Search(beam_width=2, draft_len=n)
+    )
     end = int(whole.tokens[0, 0, 1])
     cut = proposer(ops, replace(model, eos_id=end), drafter, Search(beam_width=1, draft_len=n))
     assert cut(hidden, np.array([3]), 9).tokens.tolist() == [[[3, end]]]
@@ -265,3 +271,22 @@ def test_a_tree_as_text() -> None:
     assert [line.rstrip() for line in text.splitlines()] == [
         "  0  1 *", "  1  ├─ 2 *", "  2  │  ├─ 3", "  3  │  └─ 4", "  4  └─ 5", "  5     └─ 6",
     ]  # fmt: skip
+
+
+def test_a_tree_as_a_picture(monkeypatch, tmp_path) -> None:
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    monkeypatch.setattr(draw, "written_whole", nullcontext)
+    beams = np.array([[[1, 2, 3], [1, 2, 4], [1, 5, 6]]])
+    draw.plot_tree(pack(beams), beams, [0, 1], tmp_path / "t.png")
+    axes, mask = figures[0].axes
+    # from a node to each of its children: leaves on lines 0, 1 and 2, parents between them
+    edges = [tuple(zip(*line.get_data(), strict=True)) for line in axes.lines]
+    assert edges == [
+        ((0, 1.25), (1, 0.5)), ((1, 0.5), (2, 0)), ((1, 0.5), (2, 1)), ((0, 1.25), (1, 2)),
+        ((1, 2), (2, 2)),
+    ]  # fmt: skip
+    assert [text.get_text() for text in axes.texts] == [
+        "0: 1", "1: 2", "2: 3", "3: 4", "4: 5", "5: 6",
+    ]  # fmt: skip
+    assert mask.images[0].get_array().astype(int).sum() == 1 + 2 + 3 + 3 + 2 + 3  # ancestors

@@ -7,7 +7,7 @@ can be written down.
 import csv
 import json
 import math
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -346,6 +346,15 @@ def test_a_result_line_by_line(tmp_path: Path, measured) -> None:
     assert sidecar["npu"]["values"] == BASE.npu.values()
     assert sidecar["npu"]["sources"] == dict(BASE.npu.sources)
     assert sidecar["metrics"] == list(sweep.METRICS)
+
+
+def test_an_executor_is_given_the_same_chunks(tmp_path: Path, measured) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        run_sweep(spec_from(SMALL), tmp_path / "a.csv", pool, chunk=3)
+    assert sorted(measured) == [(0, 3), (3, 4)]
+    measured.clear()
+    run_sweep(spec_from(SMALL), tmp_path / "b.csv", chunk=3)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
 def test_a_chunk_is_a_twentieth_but_not_below_500_and_not_above_20000(

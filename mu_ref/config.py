@@ -7,21 +7,50 @@ the metadata of its weight file. Chapter: `docs/01_mu.md`.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass
+from typing import Literal, Self
 
-from mu_ref.errors import ConfigError, check_choice
+from mu_ref.border.ranges import (
+    FACTOR,
+    LAYERS,
+    SIZE,
+    TOKENS,
+    WEIGHTS,
+    Range,
+    check_fields,
+    check_kinds,
+)  # fmt: skip
+from mu_ref.border.reading import exact_fields, parse_json
+from mu_ref.errors import ConfigError, located
 
-__all__ = ["INT4_GROUP", "ModelConfig", "StackConfig"]
+__all__ = [
+    "INT4_GROUP", "MODEL_RANGES", "STACK_RANGES", "ModelConfig", "StackConfig", "token_range",
+]  # fmt: skip
 
 INT4_GROUP = 128  # inputs whose 4-bit weights share a scale
 
-NORM_KINDS = ("rms", "rms_plus_one", "layer")
-NORM_PLACEMENTS = ("pre", "dual")
-ACTIVATIONS = ("gelu_tanh", "gelu", "silu", "relu")
-KV_HEAD_MAPS = ("blocked", "cyclic")
-ROPE_ORIGINS = ("start", "centre")
-ROPE_LENGTHS = ("row", "padded")
+HEADS = Range(low=1, high=2**12, why="no layer has thousands of heads")
+THETA = Range(
+    low=0, above=True, high=10**12, whole=False, why="what turns more slowly stands still"
+)
+STACK_RANGES = {
+    "n_layers": LAYERS, "d_model": SIZE, "d_ff": SIZE, "n_heads": HEADS, "n_kv_heads": HEADS,
+    "d_head": SIZE, "attention_scale": FACTOR, "attention_softcap": FACTOR,
+    "window": Range(low=0, high=TOKENS.high, why=TOKENS.why),
+    "norm_eps": Range(low=0, high=1, whole=False, why="it only keeps a norm from dividing by 0"),
+    "embed_scale": FACTOR, "rope_theta": THETA,
+    "rope_ntk_factor": Range(low=1, high=1024, whole=False, why="no text grows by so much"),
+    "rope_base_len": TOKENS,
+}  # fmt: skip
+MODEL_RANGES = {
+    "vocab_size": SIZE, "encoder_vocab_size": SIZE, "final_softcap": FACTOR, "max_len": TOKENS,
+    "dropout": Range(low=0, high=0.99, whole=False, why="a rate of 1 leaves nothing"),
+}  # fmt: skip
+
+
+def token_range(vocab_size: int) -> Range:
+    """Return what a token id of a vocabulary may be."""
+    return Range(low=0, high=vocab_size - 1, why=f"the vocabulary has {vocab_size:,} tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,10 +88,9 @@ class StackConfig:
     rope_length: Literal["row", "padded"]  # the length that NTK and `centre` see in a batch
 
     def __post_init__(self) -> None:
-        """Check the relations between fields."""
-        for name in ("n_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "d_head"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        """Check each field, then the relations between fields."""
+        check_kinds(self, ConfigError)
+        check_fields(self, STACK_RANGES, ConfigError)
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(
                 f"n_heads must be a multiple of n_kv_heads={self.n_kv_heads}, got {self.n_heads}"
@@ -71,12 +99,6 @@ class StackConfig:
             raise ConfigError(f"d_head must be even so that RoPE can pair it, got {self.d_head}")
         if self.rope_ntk_factor > 1 and self.d_head < 4:
             raise ConfigError(f"d_head must be at least 4 with an NTK factor, got {self.d_head}")
-        for name in ("rope_theta", "rope_base_len", "attention_softcap"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be positive, got {value}")
-        if not self.norm_eps >= 0:
-            raise ConfigError(f"norm_eps must be at least 0, got {self.norm_eps}")
         if len(self.windowed_layers) != self.n_layers:
             raise ConfigError(
                 f"windowed_layers must name each of the {self.n_layers} layers, "
@@ -86,12 +108,6 @@ class StackConfig:
             raise ConfigError(
                 f"window must be at least 1 where a layer is windowed, got {self.window}"
             )
-        check_choice("kv_head_map", self.kv_head_map, KV_HEAD_MAPS, ConfigError)
-        check_choice("norm_kind", self.norm_kind, NORM_KINDS, ConfigError)
-        check_choice("norm_placement", self.norm_placement, NORM_PLACEMENTS, ConfigError)
-        check_choice("activation", self.activation, ACTIVATIONS, ConfigError)
-        check_choice("rope_origin", self.rope_origin, ROPE_ORIGINS, ConfigError)
-        check_choice("rope_length", self.rope_length, ROPE_LENGTHS, ConfigError)
 
     @property
     def d_attn(self) -> int:
@@ -110,6 +126,12 @@ class StackConfig:
         if self.kv_head_map == "blocked":
             return tuple(h // group for h in range(self.n_heads))
         return tuple(h % self.n_kv_heads for h in range(self.n_heads))
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of the matrices, cross-attention and biases not counted."""
+        attention = 2 * self.d_model * (self.d_attn + self.d_kv)
+        return self.n_layers * (attention + (2 + self.gated) * self.d_model * self.d_ff)
 
     def layer_window(self, layer: int) -> int | None:
         """Window of one layer, or None where it sees everything."""
@@ -142,16 +164,16 @@ class ModelConfig:
     max_len: int  # longest sequence the model was made for (tokens); guidance, not a limit of code
     pad_id: int
     bos_id: int  # the decoder's first token
-    eos_id: int
+    eos_id: int | None  # None: no token ends a text
     mask_decoder_pads: bool  # do pad tokens in the decoder's input hide themselves from others?
     dropout: float  # rate, in training only
 
     def __post_init__(self) -> None:
-        """Check the relations between fields."""
+        """Check each field, then the relations between fields."""
+        check_kinds(self, ConfigError)
+        check_fields(self, MODEL_RANGES, ConfigError)
         if self.encoder is None and self.decoder is None:
             raise ConfigError("a model must have an encoder or a decoder, got neither")
-        if self.vocab_size < 1 or self.encoder_vocab_size < 1:
-            raise ConfigError(f"vocab_size must be at least 1, got {self.vocab_size}")
         both = self.encoder is not None and self.decoder is not None
         if self.shared_embedding:
             if self.encoder_vocab_size != self.vocab_size:
@@ -166,10 +188,13 @@ class ModelConfig:
                 f"rope_origin of a decoder must be 'start', got {self.decoder.rope_origin!r}; "
                 "a centre would move with every token that is written"
             )
-        if self.final_softcap is not None and not self.final_softcap > 0:
-            raise ConfigError(f"final_softcap must be positive, got {self.final_softcap}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}")
+        read_by_both = min(self.vocab_size, self.encoder_vocab_size) if both else self.vocab_size
+        of_decoder = token_range(self.vocab_size)
+        tokens = {"pad_id": token_range(read_by_both), "bos_id": of_decoder, "eos_id": of_decoder}
+        check_fields(self, tokens, ConfigError)
+        tables = sum(stack.d_model * self.vocab_size for stack in self.stacks.values())
+        n_weights = tables + sum(stack.n_weights for stack in self.stacks.values())
+        WEIGHTS.check("the number of weights", n_weights, ConfigError)
 
     @property
     def stacks(self) -> dict[str, StackConfig]:
@@ -182,6 +207,13 @@ class ModelConfig:
         return "embedding" if self.shared_embedding else f"{stack}.embedding"
 
     @property
+    def end_token(self) -> int:
+        """The token that ends a text; ConfigError if none does."""
+        if self.eos_id is None:
+            raise ConfigError(f"{self.name} must have an eos_id where texts end, got none")
+        return self.eos_id
+
+    @property
     def head_site(self) -> str:
         """Site whose weight the vocabulary projection uses."""
         return self.embedding_site("decoder") if self.tied_head else "head"
@@ -191,11 +223,12 @@ class ModelConfig:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str, where: str = "configuration") -> Self:
         """Read a configuration written by `to_json`.
 
         Args:
             text: JSON.
+            where: it stands, for messages.
 
         Returns:
             The configuration.
@@ -203,28 +236,18 @@ class ModelConfig:
         Raises:
             ConfigError: not JSON, or a field is missing, unknown or inconsistent.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"a configuration must be JSON, got {text[:40]!r}") from error
-        try:
-            for name in ("encoder", "decoder"):
-                if isinstance(data, dict) and data.get(name) is not None:
-                    stack = _checked_fields(StackConfig, data[name], name)
-                    stack["windowed_layers"] = tuple(stack["windowed_layers"])
-                    data[name] = StackConfig(**stack)
-            return cls(**_checked_fields(cls, data, "configuration"))
-        except TypeError as error:
-            raise ConfigError(
-                f"a configuration must hold values of the right kind; one is not ({error})"
-            ) from error
+        data = parse_json(text, where, "JSON of a model", ConfigError)
+        exact_fields(cls, data, where, ConfigError)
+        for name in ("encoder", "decoder"):
+            if data[name] is not None:
+                data[name] = _stack_of(data[name], f"{where}: {name}")
+        with located(f"{where}: "):
+            return cls(**data)
 
 
-def _checked_fields(kind: type, data: Any, what: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ConfigError(f"{what} must be a JSON object, got {type(data).__name__}")
-    names = {field.name for field in fields(kind)}
-    if names != set(data):
-        missing, unknown = sorted(names - set(data)), sorted(set(data) - names)
-        raise ConfigError(f"{what} must have exactly its fields; missing {missing}, got {unknown}")
-    return data
+def _stack_of(data: object, where: str) -> StackConfig:
+    stack = exact_fields(StackConfig, data, where, ConfigError)
+    if isinstance(stack["windowed_layers"], list):
+        stack["windowed_layers"] = tuple(stack["windowed_layers"])
+    with located(f"{where}."):
+        return StackConfig(**stack)

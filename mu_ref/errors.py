@@ -4,7 +4,8 @@ Every message has the form `<what> must <rule>, got <value>; <likely fix>`. Inne
 check: their callers have.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "QuantizationError",
     "WeightsError",
     "check_choice",
+    "located",
 ]
 
 
@@ -74,3 +76,19 @@ def check_choice(
     if value not in known:
         raise error(f"{what} must be one of {', '.join(map(str, known))}; got {value!r}")
     return value
+
+
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Put a place before the text of any user's error that is raised within.
+
+    Args:
+        place: as it stands before the text: "FILE: ", or "encoder.".
+
+    Raises:
+        MuRefError: of the same class, with the place.
+    """
+    try:
+        yield
+    except MuRefError as error:
+        raise type(error)(f"{place}{error}") from error

@@ -128,11 +128,9 @@ def _load_int4(path: Path, executor: str, drafter_file: Path | None) -> Loaded:
     if executor == "reference":  # int4 is a way to store floats, which the reference knows
         weights = dequantize_weights_int4(model, packed, group)
         return Loaded(model, float_executor(weights | own), drafter)
-    if own:
-        raise InputError("a drafter for w4a16 must run on --executor reference")
     from mu_ref.ops.fast.floats import FastOps
 
-    return Loaded(model, FastOps(packed, group), drafter)
+    return Loaded(model, FastOps({**packed, **own}, group), drafter)
 
 
 def _load_integers(path: Path, scheme: str, executor: str, drafter_file: Path | None) -> Loaded:

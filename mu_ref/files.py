@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,8 +22,11 @@ try:
 except ImportError:  # Windows: leftovers of killed runs stay
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DATA", "check_outputs", "is_stream", "write_text", "written_whole"]
+__all__ = ["DATA", "RUNS", "check_outputs", "is_stream", "write_picture", "write_text",
+           "written_whole"]  # fmt: skip
 
+RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
+MAX_NAME_BYTES = 230  # file systems allow 255, and a temporary file has 24 more
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
 
@@ -62,6 +66,12 @@ def check_outputs(
             )
         written[place] = option
         folder = Path(os.path.realpath(path)).parent
+        if path.parent == RUNS and not os.path.lexists(RUNS):
+            folder = folder.parent
+        if len(os.fsencode(os.path.basename(os.path.realpath(path)))) > MAX_NAME_BYTES:
+            raise InputError(
+                f"{option} must have a name of at most {MAX_NAME_BYTES} bytes, got {path.name}"
+            )
         if path.is_dir():
             raise InputError(f"{option} must be a file, got the folder {path}; name a file in it")
         if not folder.is_dir():
@@ -102,7 +112,7 @@ def _descriptor(path: Path) -> int | None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is a device, a pipe or an open file: it is written to, never replaced."""
+    """Say whether a path is a device, a pipe or an open file: written to, never replaced."""
     if _descriptor(path) is not None:
         return True
     try:
@@ -139,6 +149,8 @@ def written_whole(path: Path) -> Iterator[Path]:
             with part.open("rb") as source, _opened(path) as stream:
                 shutil.copyfileobj(source, stream)
         return
+    if path.parent == RUNS:
+        RUNS.mkdir(exist_ok=True)
     target = Path(os.path.realpath(path))
     _remove_leftovers(target)
     part, handle = _new_part(target)
@@ -196,3 +208,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
+
+
+def write_picture(path: Path, figure: Any, dpi: int) -> None:
+    """Write a figure of Matplotlib in the format that the name ends in; whole or not at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a sign that no font has is drawn as a box
+        with written_whole(path) as part:
+            figure.savefig(part, format=path.suffix[1:].lower(), dpi=dpi)

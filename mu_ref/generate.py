@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.arrays import check_tokens
+from mu_ref.border.ranges import NEW_TOKENS, SIZE, Range, check_fields, check_kinds
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.model import mu
@@ -18,6 +20,12 @@ from mu_ref.model.decoder import place, run_layers
 from mu_ref.ops import Ops, Value
 
 __all__ = ["GREEDY", "Sampling", "Step", "decode_step", "generate", "greedy", "sample", "stream"]
+
+SAMPLING_RANGES = {
+    "temperature": Range(low=0, high=10**6, whole=False, why="all tokens are as likely by then"),
+    "top_k": SIZE,
+    "top_p": Range(low=0, above=True, high=1, whole=False),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,12 +42,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not self.temperature >= 0:
-            raise InputError(f"temperature must be at least 0, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k must be at least 1, got {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(f"top_p must lie in (0, 1], got {self.top_p}")
+        check_kinds(self, InputError)
+        check_fields(self, SAMPLING_RANGES, InputError)
 
 
 GREEDY = Sampling()
@@ -184,8 +188,11 @@ def stream(
         Steps.
 
     Raises:
-        InputError: an empty prompt, or sampling without a generator.
+        InputError: a prompt that is empty or holds no tokens of the model, a limit out of its
+            range, or sampling without a generator.
     """
+    NEW_TOKENS.check("max_new_tokens", max_new_tokens)
+    _check_rows("prompt", prompt, prompt_valid, model.vocab_size)
     if not np.all(prompt_valid.any(axis=1)):
         raise InputError("every prompt must hold at least one token; one is empty")
     cache = Cache.empty(len(prompt), model.stacks["decoder"].n_layers)
@@ -205,6 +212,15 @@ def stream(
             return
         tokens = new[:, None]
         valid = mu.decoder_valid(model, tokens) & ~was_ended[:, None]
+
+
+def _check_rows(what: str, tokens: np.ndarray, valid: np.ndarray, vocab_size: int) -> None:
+    """Check rows of tokens that a caller of this room gives."""
+    check_tokens(what, tokens, vocab_size)
+    kind = getattr(valid, "dtype", type(valid).__name__)
+    if kind != np.bool_ or valid.shape != tokens.shape:
+        raise InputError(f"{what}_valid must be booleans of the shape of {what}, {tokens.shape}, "
+                         f"got {kind} {getattr(valid, 'shape', '')}")  # fmt: skip
 
 
 def greedy(
@@ -269,6 +285,7 @@ def generate(
     """
     memory = None
     if source is not None and source_valid is not None:
+        _check_rows("source", source, source_valid, model.encoder_vocab_size)
         memory = mu.remember(ops, model, source, source_valid)
     if prompt is None:
         if source is None:

@@ -13,6 +13,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from mu_ref.border.ranges import SIZE, Range
 from mu_ref.border.reading import read_text
 from mu_ref.errors import InputError
 from mu_ref.files import DATA, write_text
@@ -21,6 +22,7 @@ __all__ = ["BOS", "EOS", "PAD", "Tokenizer", "train_tokenizer"]
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"  # ids 0, 1 and 2, in this order
 
+PROBE = " wi-fi at 40 %, caf\u00e9"
 _SMALLEST = 3 + 256  # special tokens and bytes
 _NONE = -1  # marks a token that no merge made
 
@@ -57,8 +59,12 @@ class Tokenizer:
         text = read_text(path, "a tokenizer.json", InputError)
         try:
             backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises a bare Exception for any bad file
-            raise InputError(f"tokenizer must be a tokenizer.json, got {path}: {error}") from error
+        # The library raises a bare Exception for a bad file, and for some a BaseException of Rust.
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"{path} must be a tokenizer.json; it is not: {reason}") from error
         specials = [backend.token_to_id(token) for token in (PAD, BOS, EOS)]
         if specials != [0, 1, 2] or not isinstance(backend.model, models.BPE):
             raise InputError(
@@ -66,7 +72,20 @@ class Tokenizer:
                 f"{type(backend.model).__name__} and {specials}; use the file shipped with the "
                 "weights"
             )
-        return cls(backend)
+        tokenizer = cls(backend)
+        tokenizer._check(path)
+        return tokenizer
+
+    def _check(self, path: Path) -> None:
+        """Check that ids have no gap and that a text comes back as it went in."""
+        vocabulary = self._backend.get_vocab()
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise InputError(f"{path} must number its tokens from 0, each once; it does not")
+        missing = len(set(pre_tokenizers.ByteLevel.alphabet()) - vocabulary.keys())
+        if missing:
+            raise InputError(f"{path} must have a token for each of the 256 bytes; {missing} lack")
+        if self.decode(self.encode(PROBE)) != PROBE:
+            raise InputError(f"{path} must give back the text that went in, {PROBE!r}; it does not")
 
     @property
     def vocab_size(self) -> int:
@@ -181,8 +200,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     Raises:
         InputError: `vocab_size` has no room for the special tokens and the bytes.
     """
-    if vocab_size < _SMALLEST:
-        raise InputError(f"vocab_size must be at least {_SMALLEST}, got {vocab_size}")
+    allowed = Range(low=_SMALLEST, high=SIZE.high, why=SIZE.why)
+    allowed.check("vocab_size", vocab_size)
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     # one token a digit: a number then reads the same in a query and in a call

@@ -7,15 +7,13 @@ A weight file is a safetensors file whose metadata holds the configuration. Name
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, BinaryIO
 
 import numpy as np
 
+from mu_ref.border.arrays import check_floats, read_safetensors
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import WeightsError
 from mu_ref.files import written_whole
-from mu_ref.memory import aligned
 
 __all__ = [
     "check_names",
@@ -28,10 +26,6 @@ __all__ = [
     "write_safetensors",
 ]
 
-NUMPY_NAMES = MappingProxyType(
-    {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
-    | {f"{sign}{8 * n}": f"<{sign.lower()}{n}" for sign in "IU" for n in (1, 2, 4, 8)}
-)
 Shape = tuple[int, ...]
 Weights = dict[str, np.ndarray]
 
@@ -187,7 +181,9 @@ def load_weights(path: Path) -> tuple[ModelConfig, Weights]:
         The configuration and {name: array} in the stored dtype.
 
     Raises:
-        WeightsError: not there, damaged, without a configuration, or of other names or shapes.
+        WeightsError: not there, damaged, without a configuration, or of other names, shapes or
+            kinds of numbers.
+        ConfigError: its configuration is none.
     """
     weights, metadata = read_safetensors(path)
     if "config" not in metadata:
@@ -195,73 +191,51 @@ def load_weights(path: Path) -> tuple[ModelConfig, Weights]:
             f"{path} must hold a mu-ref configuration in its metadata; it has none. "
             "Another project's checkpoint is read as a folder with config.json"
         )
-    model = ModelConfig.from_json(metadata["config"])
+    model = ModelConfig.from_json(metadata["config"], f"{path}: configuration")
     check_names(str(path), weight_shapes(model), {n: w.shape for n, w in weights.items()})
+    check_floats(str(path), weights)
     return model, weights
-
-
-def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Read all tensors of a safetensors file as NumPy arrays.
-
-    Args:
-        path: the file; float16, float32, float64 and integer tensors, and bfloat16 as float32.
-
-    Returns:
-        {name: array} and the metadata.
-
-    Raises:
-        WeightsError: the file is not there or not a whole safetensors file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise WeightsError(f"{path} must be a safetensors file; there is no such file")
-    try:
-        with safe_open(path, "numpy") as file:  # checks the header against the size of the file
-            metadata = dict(file.metadata() or {})
-        with path.open("rb") as raw:
-            size = int.from_bytes(raw.read(8), "little")
-            header = json.loads(raw.read(size))
-            header.pop("__metadata__", None)
-            return {n: _read(path, n, raw, 8 + size, header[n]) for n in header}, metadata
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} must be a whole safetensors file; it is damaged or something else ({error})"
-        ) from error
-
-
-def _read(path: Path, name: str, raw: BinaryIO, start: int, entry: dict[str, Any]) -> np.ndarray:
-    """Read one tensor into memory that starts at a cache line; a copy would take twice the room."""
-    kind = entry["dtype"]
-    if kind not in NUMPY_NAMES:
-        raise WeightsError(f"{path}: {name} must be a float or an integer, got {kind}")
-    array = aligned(tuple(entry["shape"]), NUMPY_NAMES[kind])
-    raw.seek(start + entry["data_offsets"][0])
-    raw.readinto(array.reshape(-1).view(np.uint8))  # type: ignore[attr-defined]
-    if kind == "BF16":  # the upper half of a float32; NumPy has no such type
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array
 
 
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
-    """Write a safetensors file that appears whole or not at all.
+    """Write a safetensors file that appears whole or not at all; same content, same bytes.
 
     Args:
         path: where the file ends up.
         tensors: {name: array}.
         metadata: texts by name.
+
+    Raises:
+        WeightsError: the disk does not take it.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with written_whole(path) as part:
-        save_file(contiguous, part, metadata)
+        try:
+            save_file(contiguous, part, metadata)
+        except SafetensorError as error:
+            raise WeightsError(f"{path} must be written whole, but: {error}") from error
+        _sort_metadata(part)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the texts of a header, which the library writes in another order each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def check_names(what: str, wanted: Mapping[str, Shape], got: Mapping[str, Shape]) -> None:
-    """Check that a file holds exactly the wanted tensors.
+    """Check that a file holds exactly the wanted tensors, in shape too.
 
     Args:
         what: the file, for the message.

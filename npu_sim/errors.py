@@ -6,7 +6,7 @@ check: their callers have.
 
 from numbers import Integral
 
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from mu_ref.errors import MuRefError
 
 __all__ = [
@@ -71,7 +71,7 @@ def check_at_least(
         NpuSimError: (or the subclass `error`) not a whole number, or too small.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise error(f"{what} must be a whole number of at least {least}, got {shown(value)}")
+        raise error(f"{what} must be a whole number of at least {least}, got {short(value)}")
     return value
 
 
@@ -88,5 +88,5 @@ def check_at_most(what: str, value: int, most: int) -> None:
     """
     if value > most:
         raise WorkloadError(
-            f"{what} must be at most {most}, got {shown(value)}; simulate a shorter request"
+            f"{what} must be at most {most}, got {short(value)}; simulate a shorter request"
         )

@@ -11,20 +11,22 @@ The exit code is 1 if less than `WANTED` of all are noticed, 2 if the list does 
 
 import argparse
 import ast
+import multiprocessing
 import os
 import queue
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +36,12 @@ WANTED = 0.92
 # Numba keeps compiled functions; it does not see that a function which they call has changed.
 COMPILED = re.compile(r"\bnumba\b|\bimport kernel\b|\bkernel_of\b")
 STOPPED = (-signal.SIGTERM, -signal.SIGKILL)  # by somebody else, or for memory: says nothing
+# Tests run in forks of a process that has imported these, which takes as long as many a test file.
+FORKS = multiprocessing.get_context("forkserver")
+IMPORTED = (
+    "pytest", "hypothesis", "numpy", "numba", "typer", "rich.progress", "safetensors.numpy",
+    "tokenizers", "matplotlib.figure",
+)  # fmt: skip
 FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -59,6 +67,7 @@ class Room:
     name: str
     tests: tuple[str, ...]
     faults: tuple[Fault, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)  # for the tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,8 @@ def read_list(path: Path = LIST) -> list[Room]:
     for entry in tomllib.loads(path.read_text(encoding="utf-8"))["room"]:
         name, folder = entry["name"], entry.get("folder", entry["name"])
         faults = [Fault(name, f"{folder}/{line[0]}", *line[1:]) for line in entry["faults"]]
-        rooms.append(Room(name, tuple(entry["tests"]), tuple(faults)))
+        environment = entry.get("environment", {})
+        rooms.append(Room(name, tuple(entry["tests"]), tuple(faults), environment))
     return rooms
 
 
@@ -92,14 +102,39 @@ def with_fault(text: str, fault: Fault) -> str:
     """
     if text.count(fault.code) != 1:
         raise ValueError(f"{fault}: the code must stand exactly once, got {text.count(fault.code)}")
-    changed = text.replace(fault.code, fault.fault)
-    try:
-        same = ast.dump(ast.parse(changed)) == ast.dump(ast.parse(text))
-    except SyntaxError as error:
-        raise ValueError(f"{fault}: the fault must be Python ({error.msg})") from error
-    if same:
+    if fault.code.split() == fault.fault.split():
         raise ValueError(f"{fault}: the fault must change what the code does")
-    return changed
+    at = text.index(fault.code)
+    start, end = _statement(text, at, at + len(fault.code))
+    changed = text[start:at] + fault.fault + text[at + len(fault.code) : end]
+    try:
+        (tomllib.loads if fault.file.endswith(".toml") else ast.parse)(changed)
+    except (SyntaxError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{fault}: the file must still be readable ({error})") from error
+    return text[:start] + changed + text[end:]
+
+
+def _statement(text: str, start: int, end: int) -> tuple[int, int]:
+    """The statement of a Python file that holds a place: quicker to read than the whole file."""
+    for first, last in _statements(text):
+        if first <= start and end <= last:
+            return first, last
+    return 0, len(text)
+
+
+@cache
+def _statements(text: str) -> list[tuple[int, int]]:
+    """Where the statements of a file of Python stand; nothing of a file of another kind."""
+    try:
+        nodes = ast.parse(text).body
+    except SyntaxError:
+        return []
+    starts = [0, *accumulate(len(line) for line in text.splitlines(keepends=True))]
+    return [
+        (starts[min(x.lineno for x in (node, *getattr(node, "decorator_list", ()))) - 1],
+         starts[node.end_lineno or 0])
+        for node in nodes
+    ]  # fmt: skip
 
 
 def complaints(rooms: Sequence[Room], root: Path = ROOT) -> list[str]:
@@ -108,7 +143,7 @@ def complaints(rooms: Sequence[Room], root: Path = ROOT) -> list[str]:
         f"{room.name}: {test} must be a test file; there is none"
         for room in rooms
         for test in room.tests
-        if not (root / test).is_file()
+        if not (root / test.partition("::")[0]).is_file()
     ]
     seen: set[tuple[str, str, str]] = set()
     for fault in (fault for room in rooms for fault in room.faults):
@@ -150,38 +185,61 @@ def planted(tree: Path, fault: Fault) -> Iterator[None]:
 
 def run_tests(tree: Path, tests: Sequence[str], seconds: float, **more: str) -> tuple[bool, str]:
     """Run test files in a copy until the first failure: whether one failed, and which."""
-    command = [
-        sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no",
-        "-rfE", "--hypothesis-profile=mutants", *tests,
-    ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(tree), "OPENBLAS_NUM_THREADS": "1"} | more
-    for _ in range(3):
-        try:
-            done = subprocess.run(
-                command, cwd=tree, env=environment, capture_output=True, text=True,
-                timeout=seconds, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return True, f"still running after {seconds:.0f} s"
-        if done.returncode not in STOPPED:
-            break
-    if done.returncode == 0:
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder, "said")
+        for _ in range(3):
+            run = FORKS.Process(target=_run_pytest, args=(tree, tests, said, more))
+            run.start()
+            run.join(seconds)
+            if run.exitcode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(run.pid or 0, signal.SIGKILL)  # programs that a test has started too
+                run.join()
+                return True, f"still running after {seconds:.0f} s"
+            if run.exitcode not in STOPPED:
+                break
+        text = said.read_text(encoding="utf-8", errors="replace")
+    if run.exitcode == 0:
         return False, "all tests pass"
-    first = FIRST_FAILURE.search(done.stdout)
-    if done.returncode in (1, 2) and first:
+    first = FIRST_FAILURE.search(text)
+    if run.exitcode in (1, 2) and first:
         return True, first[1]
-    if done.returncode not in (*STOPPED, *range(6)):
-        return True, f"the interpreter ends with {done.returncode}"
-    raise RuntimeError(f"pytest cannot run {' '.join(tests)}:\n{done.stdout}{done.stderr}")
+    if run.exitcode not in (*STOPPED, *range(6)):
+        return True, f"the interpreter ends with {run.exitcode}"
+    raise RuntimeError(f"pytest cannot run {' '.join(tests)}:\n{text}")
+
+
+def _run_pytest(tree: Path, tests: Sequence[str], said: Path, more: Mapping[str, str]) -> None:
+    """Be a process of its own that knows the packages of others already, but none of ours."""
+    os.setsid()
+    os.chdir(tree)
+    with said.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(PYTHONPATH=str(tree), **more)
+    sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    sys.dont_write_bytecode = True
+    sys.modules["numba"].config.reload_config()  # type: ignore[attr-defined]  # for `more`
+    options = [
+        "-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "--hypothesis-profile=mutants",
+        "-W", "ignore:Module already imported",
+    ]  # fmt: skip
+    code = sys.modules["pytest"].main([*options, *tests])
+    sys.stdout.flush()
+    os._exit(code)  # threads of the executors need not end
 
 
 def try_fault(tree: Path, room: Room, fault: Fault, seconds: float) -> Outcome:
     """Plant one fault, run the tests of its room, and say what they said."""
     started = time.perf_counter()
-    text = (tree / fault.file).read_text(encoding="utf-8")
+    # The compiled code of a folder is kept under a name of all its files.
+    folder = (tree / fault.file).parent.glob("*.py")
+    compiled = any(COMPILED.search(path.read_text(encoding="utf-8")) for path in folder)
     with planted(tree, fault), tempfile.TemporaryDirectory() as empty:
-        fresh = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME") if COMPILED.search(text) else ()
-        noticed, why = run_tests(tree, room.tests, seconds, **dict.fromkeys(fresh, empty))
+        fresh = dict.fromkeys(("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"), empty) if compiled else {}
+        noticed, why = run_tests(tree, room.tests, seconds, **fresh, **room.environment)
     return Outcome(fault, noticed, why, time.perf_counter() - started)
 
 
@@ -191,6 +249,8 @@ def try_all(rooms: Sequence[Room], n_processes: int, seconds: float) -> Iterator
     Raises:
         RuntimeError: the tests of a room fail without a fault.
     """
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    FORKS.set_forkserver_preload(list(IMPORTED))
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(n_processes):
@@ -202,7 +262,7 @@ def try_all(rooms: Sequence[Room], n_processes: int, seconds: float) -> Iterator
         def sound(room: Room) -> tuple[bool, str]:
             tree = trees.get()
             try:
-                return run_tests(tree, room.tests, 10 * seconds)
+                return run_tests(tree, room.tests, 10 * seconds, **room.environment)
             finally:
                 trees.put(tree)
 

@@ -255,7 +255,7 @@ def bit_length(rng: np.random.Generator, d: int) -> Twin:
 
 def norm_of_integers(rng: np.random.Generator, d: int) -> Twin:
     layer, x = bool(rng.integers(2)), steps(rng, 2, d, bits=int(rng.integers(2, 17)))
-    gain, eps = steps(rng, d), np.int64(rng.integers(1, 50))
+    gain, eps = steps(rng, d), np.int64(2 ** rng.uniform(0, 45))  # up to what squares add up to
     bias = rng.integers(-(2**20), 2**20, d if layer else 0).astype(np.int32)
     m, t = multiplier(rng, -6, 2)
     wide, shift = x.astype(np.int64), np.zeros((2, 1), np.int64)

@@ -1,4 +1,5 @@
 """What a user gives, understood whole or refused: files (`reading.py`), numbers, texts.
 
-Imports errors only. Files that are written are planned and made whole by `mu_ref/files.py`.
+Imports errors, and `memory.py` for arrays. Files that are written are planned and made whole by
+`mu_ref/files.py`.
 """

@@ -5,16 +5,18 @@ message says why the ceiling is where it is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
+from mu_ref.border.text import short
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
-    "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "LAYERS", "RATE", "SEED", "SHARE", "SIZE", "TOKENS",
-    "Range", "check_fields", "got",
+    "BATCH", "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "EPOCHS", "FACTOR", "LAYERS", "NEW_TOKENS",
+    "RATE", "SEED", "SHARE", "SIZE", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds",
 ]  # fmt: skip
 
 
@@ -67,19 +69,28 @@ is a row of every product
         fits = fits and (isinstance(value, Integral) or isfinite(value))
         if not (fits and self.low <= value <= self.high and not (self.above and value == self.low)):
             why = f"; {self.why}" if self.why and fits and value > self.high else ""
-            raise error(f"{what} must be {self}, got {got(value)}{why}")
+            raise error(f"{what} must be {self}, got {short(value)}{why}")
         return value
 
 
 SHARE = Range(low=0, high=1, whole=False)
 SEED = Range(low=0, high=2**63 - 1, why="seeds are 64-bit integers")
 COUNT = Range(low=1, high=10**9, why="no run does a thousand million things")
+
+# of training
+EPOCHS = Range(low=1, high=10**6, why="no model reads its texts a million times")
+BATCH = Range(low=1, high=2**16, why="the tape of a larger batch fits no memory")
 RATE = Range(low=0, above=True, high=10, whole=False, why="larger steps leave every minimum")
 
 # of models
 LAYERS = Range(low=1, high=1024, why="the deepest models have some hundred layers")
 SIZE = Range(low=1, high=2**24, why="widths and vocabularies of models stay below 16 million")
+NEW_TOKENS = Range(
+    low=0, high=2**14, why="each token reads all before it, so that many would take hours"
+)
 TOKENS = Range(low=1, high=2**20, why="a million tokens is the longest context there is")
+WEIGHTS = Range(low=1, high=10**12, why="no machine holds a million million weights")
+FACTOR = Range(low=0, above=True, high=10**6, whole=False, why="no factor or cap is so large")
 
 # of drafters
 BEAMS = Range(low=1, high=64, why="every beam is a row of every product of a step")
@@ -90,7 +101,7 @@ BLOCKS = Range(low=0, high=64, why="a drafter with so many layers is no draft")
 def check_fields(
     values: object, ranges: Mapping[str, Range], error: type[MuRefError], where: str = ""
 ) -> None:
-    """Check fields of an object; one that is None is not given.
+    """Check numbers of an object; one that is None is not given.
 
     Args:
         values: with these attributes.
@@ -107,16 +118,59 @@ def check_fields(
             allowed.check(f"{where}{name}", value, error)
 
 
+def check_kinds(values: Any, error: type[MuRefError], where: str = "") -> None:
+    """Check that each field of a dataclass holds what its annotation says.
+
+    Numbers are whole where an int belongs; no boolean is a number, and None stands only where the
+    annotation allows it.
+
+    Args:
+        values: a dataclass of numbers, texts, booleans, choices (Literal), tuples and dataclasses.
+        error: class to raise.
+        where: stands before the field in the message: a file and ": ".
+
+    Raises:
+        MuRefError: `error`, for the first field that holds something else.
+    """
+    for field in fields(values):
+        value = getattr(values, field.name)
+        rule = _broken(field.type, value)
+        if rule:
+            raise error(f"{where}{field.name} must be {rule}, got {short(value)}")
+
+
+def _broken(kind: Any, value: Any) -> str:
+    """The rule that a value breaks; empty if it is of the kind."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if value is None:
+        return "" if NoneType in kinds else f"{_rule(kinds[0])} and not null"
+    rules = [_rule(k) for k in kinds if k is not NoneType]
+    if any(_is_of(k, value) for k in kinds if k is not NoneType):
+        return ""
+    return " or ".join(rules) + (", or null" if NoneType in kinds else "")
+
+
+def _rule(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is tuple:
+        return f"a list, each {_rule(get_args(kind)[0])}"
+    named = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return named.get(kind, f"a {getattr(kind, '__name__', kind)}")
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(get_args(kind)[0], v) for v in value)
+    if kind in (int, float):
+        number = Integral if kind is int else Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
 def _shown(number: float) -> str:
     if number == int(number) and abs(number) < 2**63:
         return f"{int(number):,}"
     return f"{number:g}"
-
-
-def got(value: Any) -> str:
-    """Return a value as it stands after "got" in a message, cut where it would fill the screen."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return "an integer of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."

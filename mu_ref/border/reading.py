@@ -3,18 +3,23 @@
 import csv
 import io
 import json
+import math
 import os
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from mu_ref.border.text import text_of_cell
+from mu_ref.border.text import short, text_of_cell
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
+    "exact_fields",
+    "opened",
     "parse_json",
     "parse_toml",
     "read_csv",
@@ -27,6 +32,51 @@ __all__ = [
 MAX_TEXT_BYTES = 2**28  # of a text file
 MAX_STREAM_BYTES = 2**26  # of a pipe or a device, of which some never end
 Error = type[MuRefError]
+
+
+@contextmanager
+def opened(
+    path: Path | str, what: str, error: Error = InputError, *, regular: bool = False
+) -> Iterator[BinaryIO]:
+    """Open a file for reading; faults of opening and of reading are one line.
+
+    A named pipe that nobody writes to reads as empty, instead of waiting for ever.
+
+    Args:
+        path: of the file.
+        what: it must be, for messages: "a TOML file of an NPU".
+        error: class to raise.
+        regular: the reader jumps about in the file, which a pipe or a device does not allow.
+
+    Yields:
+        The open file.
+
+    Raises:
+        MuRefError: (or `error`) no such file, a folder, a pipe or device, or not readable.
+    """
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if regular and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise error(f"{path} must be {what}, got a pipe or a device; name a file")
+            yield file
+    except FileNotFoundError as fault:
+        raise error(f"{path} must be {what}; there is no such file") from fault
+    except IsADirectoryError as fault:
+        raise error(f"{path} must be {what}, got a folder; name a file in it") from fault
+    except OSError as fault:
+        reason = fault.strerror or fault
+        raise error(f"{path} must be {what}; it cannot be read: {reason}") from fault
+    except ValueError as fault:
+        if isinstance(fault, MuRefError):
+            raise
+        raise error(f"{path} must be {what}; it cannot be read: {fault}") from fault
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for a writer, then read as usual."""
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(handle, True)
+    return handle
 
 
 def read_text(path: Path | str, what: str, error: Error = InputError) -> str:
@@ -43,16 +93,10 @@ def read_text(path: Path | str, what: str, error: Error = InputError) -> str:
     Raises:
         MuRefError: (or `error`) no such file, a folder, not readable, too large, or not UTF-8.
     """
-    try:
-        data = _read_bytes(path)
-    except FileNotFoundError as fault:
-        raise error(f"{path} must be {what}; there is no such file") from fault
-    except IsADirectoryError as fault:
-        raise error(f"{path} must be {what}, got a folder; name a file in it") from fault
-    except (OSError, ValueError) as fault:  # ValueError: a NUL in the name
-        reason = getattr(fault, "strerror", None) or fault
-        raise error(f"{path} must be {what}; it cannot be read: {reason}") from fault
-    largest = MAX_TEXT_BYTES if Path(path).is_file() else MAX_STREAM_BYTES
+    with opened(path, what, error) as file:
+        regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        largest = MAX_TEXT_BYTES if regular else MAX_STREAM_BYTES
+        data = file.read(largest + 1)
     if len(data) > largest:
         raise error(f"{path} must be {what} of at most {largest:,} bytes, got more")
     try:
@@ -65,27 +109,26 @@ def read_text(path: Path | str, what: str, error: Error = InputError) -> str:
         ) from fault
 
 
-def _read_bytes(path: Path | str) -> bytes:
-    """Read a file, a pipe or a device, up to one byte more than is allowed.
+def _pairs(found: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(found)
+    if len(values) < len(found):
+        twice = min(name for name, n in Counter(name for name, _ in found).items() if n > 1)
+        raise ValueError(f"the key {short(twice)} stands twice")
+    return values
 
-    Raises:
-        OSError: it cannot be read; a pipe that nobody writes to, where `open` would wait for ever.
-    """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(handle, "rb") as file:
-        kind = os.fstat(handle).st_mode
-        if stat.S_ISREG(kind) or os.name != "posix":
-            return file.read(MAX_TEXT_BYTES + 1)
-        if stat.S_ISDIR(kind):
-            raise IsADirectoryError
-        first = b""
-        if stat.S_ISFIFO(kind):
-            with suppress(BlockingIOError):  # somebody writes, but has not begun
-                first = os.read(handle, 2**16)
-                if not first:
-                    raise OSError(None, "it is a pipe, and nobody writes to it")
-        os.set_blocking(handle, True)
-        return first + file.read(MAX_STREAM_BYTES + 1 - len(first))
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{short(digits)} is too large a number")
+    return value
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_number)
 
 
 def read_json(path: Path | str, what: str, error: Error = InputError) -> Any:
@@ -109,21 +152,9 @@ def parse_json(text: str, where: str, what: str, error: Error = InputError) -> A
         MuRefError: (or `error`) not JSON; a key that stands twice; NaN or Infinity; numbers of
             thousands of digits; nesting without end; half of a surrogate pair.
     """
-
-    def pairs(found: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(found)
-        if len(values) < len(found):
-            names = [name for name, _ in found]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the key {twice!r} stands twice")
-        return values
-
-    def constant(name: str) -> float:
-        raise ValueError(f"{name} is no number of JSON")
-
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
-        if r"\u" in text:
+        value = DECODER.decode(text)
+        if r"\u" in text or not text.isascii():
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError as fault:
         raise error(f"{where} must be {what}, got brackets nested too deep to read") from fault
@@ -136,6 +167,32 @@ def parse_json(text: str, where: str, what: str, error: Error = InputError) -> A
         reason = str(fault).split(";")[0]
         raise error(f"{where} must be {what}, got JSON that cannot be read: {reason}") from fault
     return value
+
+
+def exact_fields(kind: type, data: Any, where: str, error: Error = InputError) -> dict[str, Any]:
+    """Check that a JSON value is an object with exactly the fields of a dataclass.
+
+    Args:
+        kind: the dataclass.
+        data: what `parse_json` gave.
+        where: it stands, for messages.
+        error: class to raise.
+
+    Returns:
+        `data`, unchanged.
+
+    Raises:
+        MuRefError: (or `error`) no object, or a field is missing or unknown.
+    """
+    if not isinstance(data, dict):
+        raise error(f"{where} must be a JSON object, got {type(data).__name__}")
+    names = {field.name for field in fields(kind)}
+    if names != set(data):
+        missing, unknown = sorted(names - set(data)), sorted(set(data) - names)
+        raise error(
+            f"{where} must have exactly its fields; missing {missing}, got {short(unknown)}"
+        )
+    return data
 
 
 def read_toml(path: Path | str, what: str, error: Error = InputError) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
 
+import sys
 from typing import Any
 
-__all__ = ["csv_cell", "mathless", "printable", "shown", "text_of_cell"]
+__all__ = ["csv_cell", "mathless", "printable", "short", "text_of_cell", "warn"]
 
 FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of one
+SHOWN = 60  # characters of a refused value that a message repeats
 
 
 def printable(text: str) -> str:
@@ -47,12 +49,17 @@ def text_of_cell(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(FORMULA) else cell
 
 
-def shown(value: Any) -> str:
-    """Return a value as an error shows it: cut where it would fill the screen.
+def warn(text: str) -> None:
+    """Print a warning as one line on stderr, where no output is."""
+    sys.stderr.write(f"warning: {printable(text)}\n")
 
-    >>> from mu_ref.border.text import shown
-    >>> shown("wide"), len(shown(10**100))
-    ("'wide'", 60)
+
+def short(value: Any) -> str:
+    """Return a value as Python writes it, cut where it would fill the screen.
+
+    >>> from mu_ref.border.text import short
+    >>> short("40 %"), len(short("a" * 1000))
+    ("'40 %'", 60)
     """
     try:
         text = repr(value)
@@ -60,4 +67,4 @@ def shown(value: Any) -> str:
         return "an integer of thousands of digits"
     except RecursionError:
         return "brackets nested too deep to show"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

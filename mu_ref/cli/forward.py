@@ -5,9 +5,15 @@ from typing import Annotated
 
 import typer
 
+from mu_ref.border.ranges import Range
+from mu_ref.cli.options import report_console
+from mu_ref.command_line import in_range
 from mu_ref.errors import check_choice
+from mu_ref.files import check_outputs
 
 __all__ = ["forward"]
+
+NEW_TOKENS = Range(low=0, high=2**16, why="each token reads all before it")
 
 
 def forward(
@@ -15,7 +21,9 @@ def forward(
     inputs: Annotated[Path, typer.Option(help="npz with the token ids.")],
     out: Annotated[Path, typer.Option(help="npz to write.")],
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float32",
-    max_new_tokens: Annotated[int, typer.Option(min=0, help="Greedy tokens after the start.")] = 12,
+    max_new_tokens: Annotated[
+        int, in_range(NEW_TOKENS, help="Greedy tokens after the start.")
+    ] = 12,
 ) -> None:
     """Run another project's checkpoint (Mu's public code, T5Gemma) on given token ids."""
     import numpy as np
@@ -23,8 +31,9 @@ def forward(
     from mu_ref.golden.forward import forward_file
 
     kinds = {"float64": np.float64, "float32": np.float32}
-    shapes = forward_file(
-        folder, inputs, out, kinds[check_choice("dtype", dtype, kinds)], max_new_tokens
-    )
+    kind = kinds[check_choice("dtype", dtype, kinds)]
+    check_outputs({"--out": out}, [inputs, folder / "config.json", folder / "model.safetensors"])
+    shapes = forward_file(folder, inputs, out, kind, max_new_tokens)
+    console = report_console(out)
     for name, shape in shapes.items():
-        typer.echo(f"{name} {list(shape)}")
+        console.print(f"{name} {list(shape)}", soft_wrap=True)

@@ -4,10 +4,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from mu_ref.command_line import JsonOption
+from mu_ref.command_line import JsonOption, plain_console
 
 __all__ = ["info"]
 
@@ -35,8 +34,9 @@ def info(
         }
         typer.echo(json.dumps(data))
         return
-    console = Console(highlight=False)
-    console.print(f"[bold]{model.name}[/bold]: {total:,} parameters")
+    console = plain_console()
+    console.print(model.name, style="bold", end="")
+    console.print(f": {total:,} parameters")
     for stack, n in stacks.items():
         console.print(f"  {stack}: {n:,} ({100 * shares[stack]:.1f} % of the layers)")
     console.print(f"  embeddings and head: {total - layers:,}")

@@ -1,22 +1,29 @@
 """Options that several commands of `mu-ref` share."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
-from mu_ref.border.ranges import BEAMS, DRAFTED
-from mu_ref.command_line import in_range
+from mu_ref.border.ranges import BEAMS, DRAFTED, Range
+from mu_ref.command_line import in_range, plain_console
 from mu_ref.errors import InputError
+from mu_ref.files import DATA, is_stream
 
 if TYPE_CHECKING:
     from mu_ref.settings.agent import Agent
 
 __all__ = [
-    "DrafterOption", "ExecutorOption", "LengthOption", "SchemeOption", "WeightsOption",
-    "WidthOption", "check_named", "drafting", "load_named",
+    "INTERVAL", "LISTED", "PICTURES", "DrafterOption", "ExecutorOption", "LengthOption",
+    "ResumeOption", "SchemeOption", "WeightsOption", "WidthOption", "check_ending", "check_named",
+    "check_unused", "drafter_file", "drafting", "files_of_agent", "load_named", "report_console",
 ]  # fmt: skip
 
+PICTURES = (".png", ".svg", ".pdf")
+LISTED = Range(low=0, high=10**9, why="no table has a thousand million rows")
+INTERVAL = "Steps from one checkpoint to the next: what a kill can cost."
 
 WeightsOption = Annotated[
     Path | None,
@@ -34,9 +41,64 @@ DrafterOption = Annotated[
     typer.Option("--drafter", help="Draft with this file, or with the one that ships: shipped."),
 ]
 
-WidthOption = Annotated[int, in_range(BEAMS, "--beam-width", help="Beams that are drafted.")]
+# None: not given, so that a width without a drafter can be refused
+WidthOption = Annotated[
+    int | None, in_range(BEAMS, "--beam-width", help="Beams that are drafted, 1 by default.")
+]
+LengthOption = Annotated[
+    int | None, in_range(DRAFTED, "--draft-len", help="Drafted tokens of a beam, 6 by default.")
+]
 
-LengthOption = Annotated[int, in_range(DRAFTED, "--draft-len", help="Drafted tokens of a beam.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(help="Go on from the checkpoint beside --out; give the same options."),
+]
+
+
+def check_unused(why: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        why: stands after the names: "without --npu".
+        given: {option: value}; None and False are not given.
+
+    Raises:
+        InputError: one was given.
+    """
+    names = [name for name, value in given.items() if value is not None and value is not False]
+    if names:
+        raise InputError(
+            f"{', '.join(names)} must not be given {why}: nothing would change; leave it out"
+        )
+
+
+def check_ending(option: str, path: Path | None, endings: Iterable[str]) -> None:
+    """Refuse a file whose name does not end in one of the formats that can be written."""
+    if path is not None and path.suffix.lower() not in (known := tuple(endings)):
+        raise InputError(f"{option} must end in {' or '.join(known)}, got {path}")
+
+
+def report_console(*outputs: Path | None) -> Console:
+    """Return the console for what is said; stderr if a file is written to a stream."""
+    return plain_console(stderr=any(path is not None and is_stream(path) for path in outputs))
+
+
+def files_of_agent(
+    weights: Path | None, scheme: str = "float32", drafter: Path | None = None
+) -> dict[str, Path | None]:
+    """Return {what: file} of all that an agent is read from; see `load_agent`."""
+    from mu_ref.executors import shipped_weights
+
+    if weights is None and scheme != "w4a16":
+        weights = shipped_weights(scheme)
+    files = {"--weights": weights, "--drafter": drafter}
+    if weights is not None and weights.is_dir():  # another project's checkpoint
+        del files["--weights"]
+        files |= {name: weights / name for name in ("config.json", "model.safetensors")}
+    package = DATA.parents[1]
+    places = (DATA / "tokenizer.json", DATA / "catalog.json", package / "presets.toml",
+              package / "integers" / "tables.json")  # fmt: skip
+    return files | {place.name: place for place in places}
 
 
 def check_named(name: str, weights: Path | None) -> None:
@@ -62,17 +124,23 @@ def drafting(
     scheme: str,
     executor: str,
     drafter: str | None,
-    beam_width: int,
-    draft_len: int,
+    beam_width: int | None,
+    draft_len: int | None,
 ) -> "Agent":
     """Load the agent, with a drafter if one is named; the errors are those of `load_agent`."""
     from mu_ref.settings.agent import load_agent
 
     if drafter is None:
+        check_unused("without --drafter", {"--beam-width": beam_width, "--draft-len": draft_len})
         return load_agent(weights, scheme, executor)
-    from mu_ref.executors import shipped_drafter
     from mu_ref.redrafter.beams import Search
 
-    path = shipped_drafter(scheme) if drafter == "shipped" else Path(drafter)
-    search = Search(beam_width=beam_width, draft_len=draft_len)
-    return load_agent(weights, scheme, executor, path, search)
+    search = Search(beam_width=beam_width or 1, draft_len=draft_len or 6)
+    return load_agent(weights, scheme, executor, drafter_file(drafter, scheme), search)
+
+
+def drafter_file(drafter: str, scheme: str) -> Path:
+    """Return the file of a drafter; "shipped" is that of the scheme."""
+    from mu_ref.executors import shipped_drafter
+
+    return shipped_drafter(scheme) if drafter == "shipped" else Path(drafter)

@@ -1,15 +1,26 @@
 """`mu-ref quantize`: from float weights to integers, with the losses site by site."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from mu_ref.cli.options import check_named, load_named
+from mu_ref.border.ranges import COUNT, SHARE
+from mu_ref.cli.options import (
+    LISTED,
+    PICTURES,
+    check_ending,
+    check_named,
+    check_unused,
+    files_of_agent,
+    load_named,
+    report_console,
+)  # fmt: skip
+from mu_ref.command_line import in_range, plain_console
 from mu_ref.errors import InputError, check_choice
+from mu_ref.files import DATA, check_outputs
 
 if TYPE_CHECKING:
     from mu_ref.integers.store import IntegerModel
@@ -33,16 +44,21 @@ def quantize(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Float weights to start from.")] = None,
     out: Annotated[Path | None, typer.Option(help="Integer weight file to write.")] = None,
-    examples: Annotated[int, typer.Option(min=1, help="Calibration queries to look at.")] = 256,
-    observer: Annotated[str, typer.Option(help="minmax, percentile or mse.")] = "minmax",
+    examples: Annotated[
+        int | None, in_range(COUNT, help="Calibration queries to look at, 256 by default.")
+    ] = None,
+    observer: Annotated[
+        str | None, typer.Option(help="minmax, percentile or mse; minmax by default.")
+    ] = None,
     rounding: Annotated[
-        str, typer.Option(help="tflite_single, tflite_double or half_even.")
-    ] = "tflite_single",
+        str | None,
+        typer.Option(help="tflite_single (by default), tflite_double or half_even."),
+    ] = None,
     clip_weights: Annotated[
         bool, typer.Option(help="Search each channel's scale for the least squared error.")
     ] = False,
     smooth: Annotated[
-        float | None, typer.Option(help="SmoothQuant strength 0..1, from norms to matrices.")
+        float | None, in_range(SHARE, help="SmoothQuant strength, from norms to matrices.")
     ] = None,
     bits: Annotated[
         list[str] | None, typer.Option(help="PATTERN=8 or PATTERN=16 for sites; repeatable.")
@@ -55,80 +71,110 @@ def quantize(
     encodings: Annotated[
         Path | None, typer.Option(help="Also write encodings: .csv, or AIMET .json.")
     ] = None,
-    aimet: Annotated[str, typer.Option(help="AIMET version: 1.0.0 or 2.0.0.")] = "1.0.0",
-    worst: Annotated[int, typer.Option(min=0, help="Sites to list; 0 lists all.")] = 12,
+    aimet: Annotated[
+        str | None, typer.Option(help="AIMET version: 1.0.0 (by default) or 2.0.0.")
+    ] = None,
+    worst: Annotated[
+        int | None, in_range(LISTED, help="Sites to list, 12 by default; 0 lists all.")
+    ] = None,
 ) -> None:
     """Quantize a model; print what each site loses, and accuracy before and after."""
-    from mu_ref.quantize.calibrate import Options
+    given = {
+        "--calibration": calibration, "--examples": examples, "--observer": observer,
+        "--rounding": rounding, "--smooth": smooth, "--bits": bits or None,
+        "--observed": observed, "--plot": plot, "--encodings": encodings, "--aimet": aimet,
+        "--worst": worst,
+    }  # fmt: skip
+    check_choice("scheme", scheme, ["w8a16", "w8a8", "w4a16"])
+    check_named(name, weights)
+    _check_given(scheme, given)
+    _quantize(name, scheme, weights, out, check, clip_weights, given)
+
+
+def _quantize(
+    name: str,
+    scheme: str,
+    weights: Path | None,
+    out: Path | None,
+    check: Path | None,
+    clip_weights: bool,
+    given: dict[str, Any],
+) -> None:
+    """Do it; `given` has the options that only integers take."""
     from mu_ref.settings.quantize import compare
     from mu_ref.settings.queries.labelled import read_queries
 
-    check_choice("scheme", scheme, ["w8a16", "w8a8", "w4a16"])
-    check_named(name, weights)
+    source = given["--calibration"] or DATA / "train.jsonl"
+    extras = {option: given[option] for option in ("--observed", "--plot", "--encodings")}
+    check_outputs({"--out": out, **extras}, [*files_of_agent(weights).values(), source, check])
     items = None if check is None else read_queries(check)  # a wrong path fails before the work
-    console, progress = Console(highlight=False), Console(stderr=True)
-    agent = load_named(name, weights)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    console, progress = report_console(out, *extras.values()), plain_console(stderr=True)
     if scheme == "w4a16":
+        agent = load_named(name, weights)
         ops = _quantize_int4(agent, out, clip_weights)
     else:
-        options = Options(
-            rounding=rounding,  # type: ignore[arg-type]  # Options checks the text
-            scheme=scheme, observer=observer, clip_weights=clip_weights, smooth=smooth,
-            bits=_widths(bits or []),
-        )  # fmt: skip
-        files = _Files(calibration, out, observed, plot, encodings, aimet)
-        ops = _quantize_integers(agent, options, examples, files, worst, console, progress)
+        options = _options(scheme, clip_weights, given)
+        agent = load_named(name, weights)
+        ops = _quantize_integers(agent, options, source, out, given, console, progress)
     if out is not None:
-        console.print(f"wrote {out}")
+        console.print(f"wrote {out}", soft_wrap=True)
     if items is not None:
         console.print(_accuracy_table(scheme, compare(agent, ops, items, progress)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """What to read, and what to write besides the table."""
+def _check_given(scheme: str, given: dict[str, Any]) -> None:
+    """Refuse what the scheme, the calibration or the other options leave without effect."""
+    if scheme == "w4a16":
+        check_unused("with --scheme w4a16, which quantizes weights alone", given)
+    calibration, encodings = given["--calibration"], given["--encodings"]
+    if calibration is not None and calibration.suffix == ".json":
+        names = ("--examples", "--observed", "--plot", "--smooth", "--worst")
+        queryless = {name: given[name] for name in names}
+        check_unused("with a --calibration of ranges (.json), which has no queries", queryless)
+    check_ending("--encodings", encodings, (".csv", ".json"))
+    if encodings is None or encodings.suffix.lower() != ".json":
+        check_unused("without --encodings FILE.json", {"--aimet": given["--aimet"]})
+    elif given["--aimet"] is not None:
+        check_choice("--aimet", given["--aimet"], ["1.0.0", "2.0.0"])
+    check_ending("--plot", given["--plot"], PICTURES)
 
-    calibration: Path | None
-    out: Path | None
-    observed: Path | None
-    plot: Path | None
-    encodings: Path | None
-    aimet: str
+
+def _options(scheme: str, clip_weights: bool, given: dict[str, Any]) -> "Options":
+    from mu_ref.quantize.calibrate import Options
+
+    chosen = {name: given[f"--{name}"] for name in ("observer", "rounding", "smooth")}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    widths = _widths(given["--bits"] or [])
+    return Options(scheme=scheme, clip_weights=clip_weights, bits=widths, **chosen)
 
 
 def _quantize_integers(
     agent: "Agent",
     options: "Options",
-    examples: int,
-    files: _Files,
-    worst: int,
+    source: Path,
+    out: Path | None,
+    given: dict[str, Any],
     console: Console,
     progress: Console,
 ) -> "Ops":
     from mu_ref.integers.store import save_integers
     from mu_ref.ops.integer import IntegerOps
     from mu_ref.quantize.report import plot_sqnr, site_reports
-    from mu_ref.settings.catalog import DATA
     from mu_ref.settings.quantize import quantize_agent
 
-    source = DATA / "train.jsonl" if files.calibration is None else files.calibration
-    if files.plot is not None and source.suffix == ".json":
-        raise InputError("--plot must see queries; --calibration is a file of ranges")
-    if files.encodings is not None and files.encodings.suffix not in (".csv", ".json"):
-        raise InputError(f"--encodings must end in .csv or .json, got {files.encodings}")
-    integers, seen = quantize_agent(agent, source, examples, options, files.observed, progress)
-    if files.out is not None:
-        save_integers(files.out, integers)
-    if files.encodings is not None:
-        _write_encodings(integers, files.encodings, files.aimet)
+    n = given["--examples"] or 256
+    integers, seen = quantize_agent(agent, source, n, options, given["--observed"], progress)
+    if out is not None:
+        save_integers(out, integers)
+    if given["--encodings"] is not None:
+        _write_encodings(integers, given["--encodings"], given["--aimet"] or "1.0.0")
     if seen:
         weights = agent.ops.weights  # type: ignore[attr-defined]
         rows = site_reports(agent.model, weights, integers, seen[:REPORT_EXAMPLES])
-        console.print(_site_table(rows, worst))
-        if files.plot is not None:
-            plot_sqnr(rows, f"{agent.model.name} {options.scheme}, {source.name}", files.plot)
+        console.print(_site_table(rows, 12 if given["--worst"] is None else given["--worst"]))
+        if given["--plot"] is not None:
+            title = f"{agent.model.name} {options.scheme}, {source.name}"
+            plot_sqnr(rows, title, given["--plot"])
     return IntegerOps(integers)
 
 
@@ -154,7 +200,7 @@ def _write_encodings(integers: "IntegerModel", path: Path, version: str) -> None
     names = [name for name in integers.tensors if name.endswith(".weight")]
     scales = {name: integers.weight_scale(name.removesuffix(".weight")) for name in names}
     widths = {name: integers.tensors[name].itemsize * 8 for name in names}
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         text = to_table(integers.activations, scales, weight_bits=widths)
     else:
         data = to_aimet(integers.activations, scales, version, weight_bits=widths)

@@ -1,54 +1,71 @@
 """`mu-ref generate`, `train-drafter`, `quantize-drafter` and `draft-sweep`: Apple's ReDrafter."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from mu_ref.border.ranges import BATCH, BEAMS, BLOCKS, COUNT, DRAFTED, EPOCHS, RATE, SEED, Range
+from mu_ref.border.text import printable
 from mu_ref.cli import options
-from mu_ref.command_line import JsonOption
+from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
+from mu_ref.files import RUNS, check_outputs
 
 if TYPE_CHECKING:
+    from mu_ref.redrafter.config import DrafterConfig
     from mu_ref.redrafter.steps import Statistics
 
 __all__ = ["draft_sweep", "generate", "quantize_drafter", "train_drafter"]
+
+EXIT_WIDTH = Range(low=1, high=8192, why="a drafter is narrower than any model")
+MOST_WEIGHTS = 10**8  # of a drafter; one ships with 480,000
 
 
 def generate(
     query: Annotated[str, typer.Argument(help="What the encoder reads.")],
     drafter: options.DrafterOption = None,
-    beam_width: options.WidthOption = 1,
-    draft_len: options.LengthOption = 6,
+    beam_width: options.WidthOption = None,
+    draft_len: options.LengthOption = None,
     weights: options.WeightsOption = None,
     scheme: options.SchemeOption = "float32",
     executor: options.ExecutorOption = "fast",
-    tree: Annotated[Path | None, typer.Option(help="Also draw the first tree of drafts.")] = None,
+    tree: Annotated[
+        Path | None, typer.Option(help="Also draw the first tree of drafts: .png, .svg or .pdf.")
+    ] = None,
 ) -> None:
     """Write the answer to one query, with drafts if asked for, and say how drafting went."""
     from mu_ref.redrafter.steps import Statistics
 
+    if drafter is None:
+        options.check_unused("without --drafter", {"--tree": tree})
+    options.check_ending("--tree", tree, options.PICTURES)
+    file = None if drafter is None else options.drafter_file(drafter, scheme)
+    check_outputs({"--tree": tree}, options.files_of_agent(weights, scheme, file).values())
     agent = options.drafting(weights, scheme, executor, drafter, beam_width, draft_len)
     seen = Statistics()
     (tokens,) = agent.write(agent.remember(query), 1, seen)
-    typer.echo(agent.tokenizer.decode([t for t in tokens if t != agent.model.eos_id]))
+    text = agent.tokenizer.decode([t for t in tokens if t != agent.model.eos_id])
+    console = options.report_console(tree)
+    console.print(printable(text), soft_wrap=True)
     if drafter is None:
-        typer.echo(f"  {len(tokens)} tokens in {len(tokens)} passes")
+        console.print(f"  {len(tokens)} tokens in {len(tokens)} passes")
         return
-    typer.echo(f"  {len(tokens)} tokens in {1 + seen.n_steps} passes, the first without a draft")
+    passes = f"{1 + seen.n_steps} passes, the first without a draft"
+    console.print(f"  {len(tokens)} tokens in {passes}")
     for name, value in _rows(seen):
-        typer.echo(f"  {name:<22} {value}")
+        console.print(f"  {name:<22} {value}", soft_wrap=True)
     if tree is not None:
         from mu_ref.redrafter.draw import plot_tree, tree_text
         from mu_ref.settings.drafts import first_tree
 
-        def text(token: int) -> str:
+        def named(token: int) -> str:
             return agent.tokenizer.decode([token]) or "end"
 
         drafted, beams, kept = first_tree(agent, query)
-        typer.echo(tree_text(drafted, beams, kept, text))
-        plot_tree(drafted, beams, kept, tree, text, query)
+        console.print(tree_text(drafted, beams, kept, named), soft_wrap=True)
+        plot_tree(drafted, beams, kept, tree, named, query)
 
 
 def _rows(seen: "Statistics") -> list[tuple[str, str]]:
@@ -65,66 +82,102 @@ def _rows(seen: "Statistics") -> list[tuple[str, str]]:
 
 def train_drafter(
     name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")] = "mu-nano",
-    out: Annotated[Path, typer.Option(help="Drafter file to write.")] = Path(
-        "runs/mu-nano-drafter.safetensors"
+    out: Annotated[Path, typer.Option(help="Drafter file to write.")] = (
+        RUNS / "mu-nano-drafter.safetensors"
     ),
     weights: options.WeightsOption = None,
     queries: Annotated[
         list[Path] | None,
         typer.Option(help="Queries, JSON lines; the shipped training splits by default."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Queries to use, evenly spread.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 4,
-    draft_len: Annotated[int, typer.Option(min=1, help="Tokens ahead that are trained.")] = 8,
-    d_exit: Annotated[int | None, typer.Option(min=1, help="Width; that of the model.")] = None,
-    blocks: Annotated[int, typer.Option(min=0, help="Residual blocks.")] = 1,
-    rnn: Annotated[bool, typer.Option(help="A trained recurrent cell.")] = True,
-    batch_size: Annotated[int, typer.Option(min=1, help="Positions of a step.")] = 1024,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Annotated[int | None, in_range(COUNT, help="Queries to use, evenly spread.")] = None,
+    epochs: Annotated[int, in_range(EPOCHS)] = 4,
+    draft_len: Annotated[int, in_range(DRAFTED, help="Tokens ahead that are trained.")] = 8,
+    d_exit: Annotated[
+        int | None, in_range(EXIT_WIDTH, help="Width, that of the model by default.")
+    ] = None,
+    blocks: Annotated[int | None, in_range(BLOCKS, help="Residual blocks, 1 by default.")] = None,
+    rnn: Annotated[
+        bool | None, typer.Option("--rnn/--no-rnn", help="A trained recurrent cell, by default.")
+    ] = None,
+    batch_size: Annotated[int, in_range(BATCH, help="Positions of a step.")] = 1024,
+    rate: Annotated[float, in_range(RATE, help="Peak learning rate.")] = 3e-3,
+    seed: Annotated[int, in_range(SEED)] = 0,
     start: Annotated[
         Path | None, typer.Option(help="Drafter to start from; by default random weights.")
     ] = None,
+    resume: options.ResumeOption = False,
+    checkpoint_steps: Annotated[int, in_range(COUNT, help=options.INTERVAL)] = 50,
 ) -> None:
     """Train a drafter on what the model itself writes; the model stays as it is."""
-    from mu_ref.redrafter.config import DrafterConfig
     from mu_ref.redrafter.train import DrafterTraining
-    from mu_ref.settings.catalog import DATA
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
+    from mu_ref.settings.train import training_queries
     from mu_ref.settings.train_drafter import train_agent_drafter
+    from mu_ref.settings.training_run import plan_run
 
     options.check_named(name, weights)
+    if start is not None:
+        sizes = {
+            "--d-exit": d_exit,
+            "--blocks": blocks,
+            "--rnn/--no-rnn": None if rnn is None else 1,
+        }
+        options.check_unused("with --start, whose sizes the drafter has", sizes)
     training = DrafterTraining(
         epochs=epochs, draft_len=draft_len, batch_size=batch_size, peak_rate=rate, seed=seed
     )
-    files = queries or [DATA / "train.jsonl", DATA / "train_more.jsonl"]
-    texts = evenly_spread([item.query for file in files for item in read_queries(file)], limit)
-    agent = options.load_named(name, weights, "fast")
-    d_model = agent.model.stacks["decoder"].d_model
-    drafter = DrafterConfig(
-        d_model=d_model, vocab_size=agent.model.vocab_size, d_exit=d_exit or d_model,
-        n_blocks=blocks, rnn=rnn,
-    )  # fmt: skip
-    train_agent_drafter(
-        agent, drafter, texts, training, out, start=start, console=Console(highlight=False)
+    files = training_queries(queries)
+    inputs = files | options.files_of_agent(weights)
+    plan_run(out, [*inputs.values(), start], resume=resume)
+    texts = evenly_spread(
+        [item.query for file in files.values() for item in read_queries(file)], limit
     )
+    agent = options.load_named(name, weights, "fast")
+    stack = agent.model.stacks["decoder"]
+    drafter = _drafter_of(stack.d_model, agent.model.vocab_size, d_exit, blocks, rnn)
+    train_agent_drafter(
+        agent, drafter, texts, training, out, inputs=inputs, start=start, resume=resume,
+        checkpoint_steps=checkpoint_steps, console=options.report_console(out),
+    )  # fmt: skip
+
+
+def _drafter_of(
+    d_model: int, vocab_size: int, d_exit: int | None, blocks: int | None, rnn: bool | None
+) -> "DrafterConfig":
+    from mu_ref.redrafter.config import DrafterConfig
+
+    drafter = DrafterConfig(
+        d_model=d_model, vocab_size=vocab_size, d_exit=d_exit or d_model,
+        n_blocks=1 if blocks is None else blocks, rnn=rnn is not False,
+    )  # fmt: skip
+    if drafter.n_parameters > MOST_WEIGHTS:
+        raise InputError(
+            f"a drafter must have at most {MOST_WEIGHTS:,} weights, got {drafter.n_parameters:,}; "
+            "give a smaller --d-exit or --blocks"
+        )
+    return drafter
 
 
 def quantize_drafter(
     drafter: Annotated[Path | None, typer.Argument(help="Float drafter; the shipped one.")] = None,
     scheme: Annotated[str, typer.Option(help="w8a16 or w8a8.")] = "w8a16",
-    out: Annotated[Path, typer.Option(help="Integer drafter to write.")] = Path(
-        "runs/mu-nano-drafter-w8a16.safetensors"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Integer drafter to write; runs/mu-nano-drafter-SCHEME.safetensors by default."
+        ),
+    ] = None,
     weights: options.WeightsOption = None,
     integers: Annotated[
         Path | None, typer.Option(help="Integer model it works with; the shipped one.")
     ] = None,
-    examples: Annotated[int, typer.Option(min=1, help="Calibration queries.")] = 128,
-    draft_len: options.LengthOption = 6,
+    examples: Annotated[int, in_range(COUNT, help="Calibration queries.")] = 128,
+    draft_len: Annotated[int, in_range(DRAFTED, help="Drafted tokens to watch.")] = 6,
 ) -> None:
     """Turn a float drafter into integers, for an integer model."""
     from mu_ref.executors import shipped_drafter, shipped_weights
+    from mu_ref.integers.store import load_integers
     from mu_ref.redrafter.store import save_integer_drafter
     from mu_ref.settings.agent import load_agent
     from mu_ref.settings.catalog import DATA
@@ -132,64 +185,72 @@ def quantize_drafter(
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
 
     check_choice("scheme", scheme, ["w8a16", "w8a8"])
-    items = evenly_spread(read_queries(DATA / "train.jsonl"), examples)
-    texts = [item.query for item in items]
-    agent = load_agent(weights)
-    integers = shipped_weights(scheme) if integers is None else integers
+    out = RUNS / f"mu-nano-drafter-{scheme}.safetensors" if out is None else out
+    place = shipped_weights(scheme) if integers is None else integers
     source = shipped_drafter("float32") if drafter is None else drafter
-    made = quantize_agent_drafter(agent, source, integers, texts, draft_len)
-    if made.scheme != scheme:
-        raise InputError(f"{integers} must hold {scheme} weights, it holds {made.scheme}")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    calibration = DATA / "train.jsonl"
+    read = options.files_of_agent(weights, drafter=source).values()
+    check_outputs({"--out": out}, [*read, place, calibration])
+    model = load_integers(place)
+    if model.scheme != scheme:
+        raise InputError(f"{place} must hold {scheme} weights, it holds {model.scheme}")
+    items = evenly_spread(read_queries(calibration), examples)
+    texts = [item.query for item in items]
+    made = quantize_agent_drafter(load_agent(weights), source, model, texts, draft_len)
     save_integer_drafter(out, made)
-    typer.echo(f"wrote {out}")
+    options.report_console(out).print(f"wrote {out}", soft_wrap=True)
 
 
 def draft_sweep(
     file: Annotated[Path, typer.Argument(help="Queries, JSON lines.")],
     drafter: Annotated[str, typer.Option(help="Drafter file, or shipped.")] = "shipped",
-    beam_width: Annotated[list[int] | None, typer.Option(help="Repeatable.")] = None,
-    draft_len: Annotated[list[int] | None, typer.Option(help="Repeatable.")] = None,
+    beam_width: Annotated[
+        list[int] | None, in_range(BEAMS, help="Repeatable; 1, 2 and 4 by default.")
+    ] = None,
+    draft_len: Annotated[
+        list[int] | None, in_range(DRAFTED, help="Repeatable; 4, 6 and 8 by default.")
+    ] = None,
     weights: options.WeightsOption = None,
     scheme: options.SchemeOption = "float32",
     executor: options.ExecutorOption = "fast",
-    limit: Annotated[int | None, typer.Option(min=1, help="Queries to use, evenly spread.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Also draw both curves.")] = None,
+    limit: Annotated[int | None, in_range(COUNT, help="Queries to use, evenly spread.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw both curves: .png, .svg or .pdf.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure tokens per step and speed-up over plain decoding, side by side."""
     from mu_ref.redrafter.beams import Search
-    from mu_ref.settings.draft_sweep import sweep, sweep_table
+    from mu_ref.settings.draft_sweep import fastest_line, sweep, sweep_table
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
 
+    options.check_ending("--plot", plot, options.PICTURES)
+    drafter_file = options.drafter_file(drafter, scheme)
+    read = options.files_of_agent(weights, scheme, drafter_file).values()
+    check_outputs({"--plot": plot}, [file, *read])
     searches = [
         Search(beam_width=width, draft_len=length)
-        for width in beam_width or [1, 2, 4]
-        for length in draft_len or [4, 6, 8]
+        for width in dict.fromkeys(beam_width or [1, 2, 4])
+        for length in dict.fromkeys(draft_len or [4, 6, 8])
     ]
     items = evenly_spread(read_queries(file), limit)
     texts = [item.query for item in items if any(c.isalnum() for c in item.query)]
     if not texts:
         raise InputError(f"{file} must hold queries with a letter or digit; it holds none")
     agent = options.drafting(weights, scheme, executor, drafter, 1, 1)
-    points = sweep(agent, texts, searches, Console(stderr=True))
+    points = sweep(agent, texts, searches, plain_console(stderr=True))
     if plot is not None:
         from mu_ref.settings.draft_sweep import plot_sweep
 
         plot_sweep(points, f"{agent.model.name} {scheme}, {executor}, {len(texts)} queries", plot)
+    same = all(point.same == point.n_queries for point in points)
     if as_json:
-        for point in points:
-            typer.echo(point.to_json())
-        return
-    console = Console(highlight=False)
-    console.print(sweep_table(points, f"{agent.model.name}, {scheme}, {executor} executor"))
-    if any(point.same != point.n_queries for point in points):
-        raise InputError("output must be the same with and without drafts; it was not")
-    best = max(points, key=lambda point: point.speedup)
-    console.print(
-        f"fastest: width {best.beam_width}, length {best.draft_len}: {best.speedup:.2f} times in "
-        f"writing, {best.request_speedup:.2f} with reading; {best.tokens_per_step:.2f} tokens per "
-        f"step, {100 * best.tokens_per_step / best.cap:.0f} % of the {best.cap:.2f} that these "
-        "short answers allow",
-        soft_wrap=True,
-    )
+        typer.echo(json.dumps([point.to_json() for point in points]))
+    else:
+        console = options.report_console(plot)
+        console.print(sweep_table(points, f"{agent.model.name}, {scheme}, {executor} executor"))
+        if same:
+            console.print(fastest_line(points), soft_wrap=True)
+    if not same:
+        typer.echo("error: output must be the same with and without drafts; it was not", err=True)
+        raise typer.Exit(DIFFERENCE)

@@ -12,23 +12,31 @@ AIMET 2.0.0 says the same as `uint8` with `y_zero_point` 156, the negated offset
 
 import csv
 import io
+import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from numbers import Integral
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from mu_ref.errors import QuantizationError, check_choice
+from mu_ref.border.ranges import Range, check_kinds
+from mu_ref.border.reading import exact_fields, parse_json
+from mu_ref.errors import QuantizationError, WeightsError, check_choice
 from mu_ref.integers.fixed_point import integer_range
 
-__all__ = ["AIMET_VERSIONS", "Encoding", "aimet_offset", "to_aimet", "to_table"]
+__all__ = [
+    "AIMET_VERSIONS", "Encoding", "aimet_offset", "encodings_from_json", "encodings_to_json",
+    "to_aimet", "to_table",
+]  # fmt: skip
 
 AIMET_VERSIONS = ("1.0.0", "2.0.0")
 QUANT_SCHEMES = ("post_training_tf", "post_training_tf_enhanced")
 WEIGHT_WIDTHS = (8, 16, 32)
+SCALE = Range(
+    low=0, above=True, high=2.0**126, whole=False, why="products of scales must stay finite"
+)
 COLUMNS = ("name", "kind", "channel", "bits", "scale", "zero_point", "aimet_offset", "low", "high")
 
 
@@ -46,16 +54,13 @@ class Encoding:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        check_kinds(self, QuantizationError)
         if self.bits not in (8, 16):
             raise QuantizationError(f"activations must have 8 or 16 bits, got {self.bits}")
-        if not 0 < self.scale < float("inf"):
-            raise QuantizationError(f"a scale must be positive and finite, got {self.scale}")
+        SCALE.check("a scale", self.scale, QuantizationError)
         low, high = integer_range(self.bits)
-        if not (isinstance(self.zero_point, Integral) and low <= self.zero_point <= high):
-            raise QuantizationError(
-                f"a zero point of {self.bits} bits must be an integer in {low}..{high}, "
-                f"got {self.zero_point}"
-            )
+        what = f"a zero point of {self.bits} bits"
+        Range(low=low, high=high).check(what, self.zero_point, QuantizationError)
 
     @property
     def low(self) -> float:
@@ -66,6 +71,40 @@ class Encoding:
     def high(self) -> float:
         """The largest real number."""
         return self.scale * (integer_range(self.bits)[1] - self.zero_point)
+
+
+def encodings_to_json(encodings: Mapping[str, Encoding]) -> str:
+    """Write encodings by site as a JSON text that `encodings_from_json` reads back.
+
+    Floats are in Python's shortest notation, which gives back the same binary64.
+    """
+    return json.dumps({site: asdict(encoding) for site, encoding in encodings.items()})
+
+
+def encodings_from_json(text: str, where: str) -> dict[str, Encoding]:
+    """Read encodings written by `encodings_to_json`.
+
+    Args:
+        text: JSON.
+        where: it stands, for messages.
+
+    Returns:
+        {site: encoding}.
+
+    Raises:
+        WeightsError: not JSON, a field is missing or unknown, or a value is out of range.
+    """
+    data = parse_json(text, where, "JSON of encodings", WeightsError)
+    if not isinstance(data, dict):
+        raise WeightsError(f"{where} must be a JSON object, got {type(data).__name__}")
+    encodings = {}
+    for site, values in data.items():
+        exact_fields(Encoding, values, f"{where}: {site}", WeightsError)
+        try:
+            encodings[site] = Encoding(**values)
+        except QuantizationError as error:
+            raise WeightsError(f"{where}: {site}: {error}") from error
+    return encodings
 
 
 def aimet_offset(bits: int, zero_point: int) -> int:

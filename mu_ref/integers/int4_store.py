@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mu_ref.border.arrays import first_not_finite
 from mu_ref.config import ModelConfig
 from mu_ref.errors import WeightsError
 from mu_ref.integers.int4 import int4_shapes, is_table
@@ -65,9 +66,9 @@ def load_int4(path: Path) -> tuple[ModelConfig, Weights, int]:
             f"{path} must be an int4 weight file of mu-ref; its metadata lacks {lacking[0]!r}"
         )
     text = metadata["int4_group"]
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise WeightsError(f"{path}: int4_group must be a positive integer, got {text!r}")
-    model = ModelConfig.from_json(metadata["config"])
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) > 0):
+        raise WeightsError(f"{path}: int4_group must be a positive integer, got {text[:60]!r}")
+    model = ModelConfig.from_json(metadata["config"], f"{path}: configuration")
     _check(str(path), int4_shapes(model, int(text)), tensors)
     return model, tensors, int(text)
 
@@ -82,3 +83,5 @@ def _check(what: str, shapes: Mapping[str, Shape], tensors: Mapping[str, np.ndar
             raise WeightsError(f"{what}: {name} must be {np.dtype(wanted)}, got {tensor.dtype}")
         if name.endswith("_scale") and not ((tensor > 0) & np.isfinite(tensor)).all():
             raise WeightsError(f"{what}: {name} must hold positive scales; one is not")
+        if first_not_finite(tensor) is not None:
+            raise WeightsError(f"{what}: {name} must hold finite numbers; one is not")

@@ -1,20 +1,19 @@
 """Integer weight files: int8 matrices, int16 gains, int32 biases, and every scale.
 
 Tensors keep the names of the float file: `site.weight` with `site.weight_scale` beside it, and
-`site.bias`. The encodings of the activations are JSON in the metadata, in Python's shortest
-notation, which gives back the same binary64.
+`site.bias`. The encodings of the activations are JSON in the metadata.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from mu_ref.border.text import short
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError, WeightsError, check_choice
-from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.encodings import Encoding, encodings_from_json, encodings_to_json
 from mu_ref.integers.fixed_point import ROUNDINGS, Rounding
 from mu_ref.weights import check_names, read_safetensors, weight_shapes, write_safetensors
 
@@ -71,6 +70,50 @@ def integer_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def activation_sites(model: ModelConfig) -> set[str]:
+    """List the sites that an integer model has an encoding for: all that compute something new."""
+    names = (name.rpartition(".") for name in weight_shapes(model))
+    sites = {site for site, _, kind in names if kind == "weight"} - {"head"}
+    for name, stack in model.stacks.items():
+        capped = ("softcap",) * (stack.attention_softcap is not None)
+        attention = ("scores", "softmax", "mix", "residual", *capped)
+        both = name == "decoder" and model.encoder is not None
+        parts = {
+            "self_attention": ("q_rope", "k_rope", *attention),
+            "cross_attention": attention if both else (),
+            "mlp": ("activation", "residual", *("gated",) * stack.gated),
+        }
+        sites |= {
+            f"{name}.{layer}.{sublayer}.{part}"
+            for layer in range(stack.n_layers)
+            for sublayer in parts
+            for part in parts[sublayer]
+        }
+    if model.decoder is not None:
+        sites |= {"head", *("head.softcap",) * (model.final_softcap is not None)}
+    return sites
+
+
+def check_sites(what: str, got: Iterable[str], wanted: set[str], more: Iterable[str] = ()) -> None:
+    """Check that encodings are of the sites that are computed.
+
+    Args:
+        what: the file, for the message.
+        got: sites that have one.
+        wanted: sites that need one.
+        more: sites that may have one.
+
+    Raises:
+        WeightsError: a site is missing or unknown.
+    """
+    missing, unknown = sorted(wanted - set(got)), sorted(set(got) - wanted - set(more))
+    if missing or unknown:
+        raise WeightsError(
+            f"{what}: activations must be of the sites that are computed; missing {missing[:3]} "
+            f"({len(missing)} in all), unknown {short(unknown[:3])} ({len(unknown)} in all)"
+        )
+
+
 def save_integers(path: Path, integers: IntegerModel) -> None:
     """Write an integer model; the file appears whole or not at all.
 
@@ -78,13 +121,12 @@ def save_integers(path: Path, integers: IntegerModel) -> None:
         path: a .safetensors file.
         integers: what to write.
     """
-    encodings = {site: asdict(encoding) for site, encoding in integers.activations.items()}
     metadata = {
         **integers.notes,
         "config": integers.model.to_json(),
         "scheme": integers.scheme,
         "rounding": integers.rounding,
-        "activations": json.dumps(encodings),
+        "activations": encodings_to_json(integers.activations),
     }
     write_safetensors(path, integers.tensors, metadata)
 
@@ -100,6 +142,7 @@ def load_integers(path: Path) -> IntegerModel:
 
     Raises:
         WeightsError: not there, damaged, a float file, or of other names, shapes or types.
+        ConfigError: its configuration is none.
     """
     tensors, metadata = read_safetensors(path)
     keys = ("config", "scheme", "rounding", "activations")
@@ -108,20 +151,34 @@ def load_integers(path: Path) -> IntegerModel:
             f"{path} must be an integer weight file of `mu-ref quantize`; its metadata lacks "
             f"{', '.join(key for key in keys if key not in metadata)}"
         )
-    model = ModelConfig.from_json(metadata["config"])
+    model = ModelConfig.from_json(metadata["config"], f"{path}: configuration")
     check_names(str(path), integer_shapes(model), {n: t.shape for n, t in tensors.items()})
-    check_choice("scheme", metadata["scheme"], SCHEMES, WeightsError)
-    check_choice("rounding", metadata["rounding"], ROUNDINGS, WeightsError)
+    check_choice(f"{path}: scheme", metadata["scheme"], SCHEMES, WeightsError)
+    check_choice(f"{path}: rounding", metadata["rounding"], ROUNDINGS, WeightsError)
+    check_integers(path, tensors)
+    notes = {key: text for key, text in metadata.items() if key not in keys}
+    rounding: Rounding = metadata["rounding"]  # type: ignore[assignment]
+    activations = encodings_from_json(metadata["activations"], f"{path}: activations")
+    check_sites(str(path), activations, activation_sites(model))
+    return IntegerModel(model, metadata["scheme"], rounding, tensors, activations, notes)
+
+
+def check_integers(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Check the kinds of numbers of an integer file, and that its scales are positive.
+
+    Args:
+        path: of the file, for the message.
+        tensors: by name.
+
+    Raises:
+        WeightsError: a tensor holds something else.
+    """
     for name, tensor in tensors.items():
         wanted = _dtype(name, tensor)
         if tensor.dtype != wanted:
             raise WeightsError(f"{path}: {name} must be {wanted}, got {tensor.dtype}")
-        if name.endswith("_scale") and not (np.isfinite(tensor).all() and (tensor > 0).all()):
+        if name.endswith("_scale") and not (tensor > 0).all():
             raise WeightsError(f"{path}: {name} must hold positive scales; one is not")
-    notes = {key: text for key, text in metadata.items() if key not in keys}
-    rounding: Rounding = metadata["rounding"]  # type: ignore[assignment]
-    activations = _read_encodings(path, metadata["activations"])
-    return IntegerModel(model, metadata["scheme"], rounding, tensors, activations, notes)
 
 
 def _dtype(name: str, tensor: np.ndarray) -> np.dtype:
@@ -130,10 +187,3 @@ def _dtype(name: str, tensor: np.ndarray) -> np.dtype:
     if name.endswith(".bias"):
         return np.dtype(np.int32)
     return np.dtype(np.int8 if tensor.ndim == 2 else np.int16)
-
-
-def _read_encodings(path: Path, text: str) -> dict[str, Encoding]:
-    try:
-        return {site: Encoding(**fields) for site, fields in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path}: encodings must be readable; one is not ({error})") from error

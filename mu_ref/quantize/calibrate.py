@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from mu_ref.border.ranges import SHARE, check_fields
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError, check_choice
 from mu_ref.integers.encodings import Encoding
@@ -48,8 +49,7 @@ class Options:
         for pattern, bits in self.bits.items():
             if bits not in (8, 16):
                 raise QuantizationError(f"{pattern} must have 8 or 16 bits, got {bits}")
-        if self.smooth is not None and not 0 <= self.smooth <= 1:
-            raise QuantizationError(f"smooth must lie in 0..1, got {self.smooth}")
+        check_fields(self, {"smooth": SHARE}, QuantizationError)
 
     def site_bits(self, site: str) -> int:
         """Width of one site's integers."""

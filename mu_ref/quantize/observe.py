@@ -5,13 +5,16 @@ rarest values (`percentile`), or the part with the least squared error (`mse`).
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mu_ref.border.ranges import FACTOR, Range
+from mu_ref.border.reading import read_json
+from mu_ref.border.text import short
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError
 from mu_ref.files import write_text
@@ -27,6 +30,7 @@ __all__ = ["OBSERVERS", "Observed", "SiteRange", "observe", "observed_range", "r
 OBSERVERS = ("minmax", "percentile", "mse")
 SAMPLE = 16384  # values kept per site, evenly spread over what was seen
 PERCENTILE = 99.99
+END = Range(low=-(2.0**127), high=2.0**127, whole=False, why="float32 ends there")
 
 
 @dataclass(slots=True)
@@ -95,31 +99,42 @@ class Observed:
         Raises:
             QuantizationError: not such a file, other sites, or a range that is none.
         """
-        observed = cls()
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            for site, entry in data.items():
-                low, high = float(entry["low"]), float(entry["high"])
-                observed.ranges[site] = SiteRange(entry["op"], low, high)
-                if entry["reads"] is not None:
-                    observed.inputs[site] = (str(entry["reads"][0]), float(entry["reads"][1]))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise QuantizationError(
-                f"{path} must be a file of observed ranges; it cannot be read as one ({error})"
-            ) from error
-        missing = sorted(set(sites) - set(observed.ranges))
-        unknown = sorted(set(observed.ranges) - set(sites))
+        what = "a file of observed ranges"
+        data = read_json(path, what, QuantizationError)
+        if not isinstance(data, dict):
+            kind = type(data).__name__
+            raise QuantizationError(f"{path} must be {what}, a JSON object, got {kind}")
+        missing, unknown = sorted(set(sites) - set(data)), sorted(set(data) - set(sites))
         if missing or unknown:
             raise QuantizationError(
                 f"{path} must have the model's sites; missing {missing[:3]} ({len(missing)}), "
                 f"unknown {unknown[:3]} ({len(unknown)}); observe this model anew"
             )
-        for site, r in observed.ranges.items():
-            if not (np.isfinite(r.low) and np.isfinite(r.high) and r.low <= r.high):
-                raise QuantizationError(
-                    f"{path}: {site} must have a finite range, got {r.low}..{r.high}"
-                )
+        observed = cls()
+        for site, entry in data.items():
+            observed._read(f"{path}: {site}", site, entry, data)
         return observed
+
+    def _read(self, where: str, site: str, entry: Any, sites: Container[str]) -> None:
+        """Take in one site of a file."""
+        if not isinstance(entry, dict) or set(entry) != {"op", "low", "high", "reads"}:
+            raise QuantizationError(f"{where} must have op, low, high and reads; it has not")
+        op, low, high, reads = (entry[name] for name in ("op", "low", "high", "reads"))
+        if not isinstance(op, str):
+            raise QuantizationError(f"{where}: op must be a text, got {short(op)}")
+        for name in ("low", "high"):
+            END.check(f"{where}: {name}", entry[name], QuantizationError)
+        if low > high:
+            raise QuantizationError(f"{where} must have a finite range, got {low}..{high}")
+        self.ranges[site] = SiteRange(op, float(low), float(high))
+        if reads is None and op != "linear":
+            return
+        if not (isinstance(reads, list) and len(reads) == 2 and isinstance(reads[0], str)):
+            raise QuantizationError(f"{where}: reads must be [site, factor], got {short(reads)}")
+        if reads[0] not in sites:
+            raise QuantizationError(f"{where}: reads must name a site, got {short(reads[0])}")
+        FACTOR.check(f"{where}: the factor of reads", reads[1], QuantizationError)
+        self.inputs[site] = (reads[0], float(reads[1]))
 
 
 def observe(

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.text import mathless
 from mu_ref.config import ModelConfig
+from mu_ref.files import write_picture
 from mu_ref.integers.encodings import Encoding
 from mu_ref.integers.fixed_point import integer_range
 from mu_ref.integers.store import IntegerModel
@@ -123,8 +125,8 @@ def plot_sqnr(rows: list[SiteReport], title: str, path: Path) -> None:
     starts = {row.site.rsplit(".", 2)[0]: i for i, row in reversed(list(enumerate(rows)))}
     layers = {s: i for s, i in starts.items() if s.split(".")[-1].isdigit()}
     axes.set_xticks(list(layers.values()), list(layers), rotation=60, ha="right", fontsize=8)
-    axes.set(ylabel="SQNR (dB)", title=title)
+    axes.set(ylabel="SQNR (dB)", title=mathless(title))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize=8)
-    figure.savefig(path, dpi=130)
+    write_picture(path, figure, 130)
     pyplot.close(figure)

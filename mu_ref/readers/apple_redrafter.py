@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mu_ref.errors import WeightsError
+from mu_ref.border.arrays import check_floats, first_not_finite
+from mu_ref.border.text import short
+from mu_ref.errors import WeightsError, located
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.weights import Weights, check_names
 
@@ -27,10 +29,10 @@ def apple_name_of(name: str) -> str | None:
     """
     if name in _FIXED:
         return _FIXED[name]
-    block = re.fullmatch(r"lm_head\.(\d+)\.linear\.(weight|bias)", name)
+    block = re.fullmatch(r"lm_head\.([0-9]+)\.linear\.(weight|bias)", name)
     if block:
         return f"drafter.{block[1]}.{block[2]}"
-    return "drafter.head.weight" if re.fullmatch(r"lm_head\.\d+\.weight", name) else None
+    return "drafter.head.weight" if re.fullmatch(r"lm_head\.[0-9]+\.weight", name) else None
 
 
 def read_apple_drafter(tensors: Mapping[str, np.ndarray]) -> tuple[DrafterConfig, Weights]:
@@ -43,25 +45,39 @@ def read_apple_drafter(tensors: Mapping[str, np.ndarray]) -> tuple[DrafterConfig
         The configuration, which follows from names and shapes, and weights under our names.
 
     Raises:
-        WeightsError: a name is unknown or missing, or shapes contradict each other.
+        WeightsError: a name is unknown, missing or stands twice, shapes contradict each other, or
+            a tensor holds something else than finite floats.
+        ConfigError: a size is out of its range.
     """
+    what = "a drafter's state dict"
+    check_floats(what, tensors)
     weights: Weights = {}
     for name, tensor in tensors.items():
         ours = apple_name_of(name)
         if ours is None:
-            raise WeightsError(f"a drafter's state dict must have Apple's names, got {name!r}")
+            raise WeightsError(f"{what} must have Apple's names, got {short(name)}")
+        if ours in weights:
+            raise WeightsError(f"{what} must have {ours} once, got it again as {short(name)}")
+        if first_not_finite(tensor) is not None:
+            raise WeightsError(f"{what}: {name} must hold finite numbers; one is not")
         weights[ours] = tensor
     if "drafter.head.weight" not in weights:
-        raise WeightsError("a drafter's state dict must have a head, lm_head.N.weight; it has none")
-    vocab_size, d_exit = weights["drafter.head.weight"].shape
-    proj = weights.get("drafter.input_proj.weight")
-    drafter = DrafterConfig(
-        d_model=(d_exit if proj is None else proj.shape[1]) // 2,
-        vocab_size=vocab_size,
-        d_exit=d_exit,
-        n_blocks=sum(bool(re.fullmatch(r"drafter\.\d+\.weight", name)) for name in weights),
-        rnn="drafter.rnn_u.weight" in weights,
-    )
-    shapes = {name: w.shape for name, w in weights.items()}
-    check_names("a drafter's state dict", drafter_shapes(drafter), shapes)
+        raise WeightsError(f"{what} must have a head, lm_head.N.weight; it has none")
+    head = weights["drafter.head.weight"]
+    proj = weights.get("drafter.input_proj.weight", head)
+    if head.ndim != 2 or proj.ndim != 2:
+        raise WeightsError(f"{what} must have matrices for its head and projection; one is not")
+    n_blocks = sum(bool(re.fullmatch(r"drafter\.[0-9]+\.weight", name)) for name in weights)
+    if f"lm_head.{n_blocks}.weight" not in tensors:
+        raise WeightsError(f"{what} must have its head after {n_blocks} blocks, as "
+                           f"lm_head.{n_blocks}.weight; it has not")  # fmt: skip
+    with located(f"{what}: "):
+        drafter = DrafterConfig(
+            d_model=proj.shape[1] // 2,
+            vocab_size=head.shape[0],
+            d_exit=head.shape[1],
+            n_blocks=n_blocks,
+            rnn="drafter.rnn_u.weight" in weights,
+        )
+    check_names(what, drafter_shapes(drafter), {name: w.shape for name, w in weights.items()})
     return drafter, weights

@@ -2,15 +2,20 @@
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.border.ranges import LAYERS, SIZE, TOKENS
+from mu_ref.config import MODEL_RANGES, STACK_RANGES, ModelConfig, StackConfig, token_range
 from mu_ref.errors import ConfigError
+from mu_ref.readers.fields import (
+    Fields,
+    check_flag,
+    check_numbers,
+    check_text,
+    warn_of_unknown,
+)  # fmt: skip
 
 __all__ = ["config_of", "name_of"]
-
-Fields = Mapping[str, Any]
 
 _DEFAULTS: Fields = {  # MuConfig in modeling_mu.py
     "n_encoder_layer": 20,
@@ -27,26 +32,45 @@ _DEFAULTS: Fields = {  # MuConfig in modeling_mu.py
     "rope_factor": 1.0,
     "pad_token_id": 0,
     "vocab_size": 32128,
+    "norm_eps": 1e-6,  # a default argument of MuRMSNorm, not in MuConfig
 }
+_RANGES = {
+    "n_encoder_layer": LAYERS, "n_decoder_layer": LAYERS, "n_embd": SIZE, "qkv_embd": SIZE,
+    "hidden_dim": SIZE, "n_head": STACK_RANGES["n_heads"], "n_kv_head": STACK_RANGES["n_kv_heads"],
+    "block_size": TOKENS, "dropout": MODEL_RANGES["dropout"],
+    "rope_theta": STACK_RANGES["rope_theta"], "rope_factor": STACK_RANGES["rope_ntk_factor"],
+    "vocab_size": SIZE, "norm_eps": STACK_RANGES["norm_eps"],
+}  # fmt: skip
+# What says nothing of the result: where a file comes from and which code wrote it.
+_NOTES = ("name", "source", "architectures", "model_type", "transformers_version", "torch_dtype",
+          "dtype", "is_encoder_decoder", "use_cache", "initializer_range")  # fmt: skip
+_EOS = 32000  # of the Phi-3.5 tokenizer
 
 
-def config_of(fields: Fields) -> ModelConfig:
+def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
     """Translate a `config.json`.
 
     Args:
         fields: of MuConfig; those that are missing take its defaults.
+        where: stands before a field in messages.
 
     Returns:
         The configuration.
 
     Raises:
-        ConfigError: the fields contradict each other.
+        ConfigError: a field is out of its range, or the fields contradict each other.
     """
     f = {**_DEFAULTS, **fields}
+    warn_of_unknown(f, {*_DEFAULTS, *_NOTES, "eos_token_id"}, where)
+    check_numbers(f, _RANGES, where, optional=("qkv_embd",))
+    f.setdefault("eos_token_id", _EOS if f["vocab_size"] > _EOS else None)
+    tokens = token_range(f["vocab_size"])
+    optional = () if "eos_token_id" in fields else ("eos_token_id",)
+    check_numbers(f, {"pad_token_id": tokens, "eos_token_id": tokens}, where, optional)
     return ModelConfig(
-        name=f.get("name", "microsoft-mu"),
-        encoder=_stack_of(f, f["n_encoder_layer"], "centre"),
-        decoder=_stack_of(f, f["n_decoder_layer"], "start"),
+        name=check_text(f, "name", where, "microsoft-mu"),
+        encoder=_stack_of(f, f["n_encoder_layer"], "centre", where),
+        decoder=_stack_of(f, f["n_decoder_layer"], "start", where),
         vocab_size=f["vocab_size"],
         encoder_vocab_size=f["vocab_size"],
         shared_embedding=True,
@@ -56,17 +80,21 @@ def config_of(fields: Fields) -> ModelConfig:
         max_len=f["block_size"],
         pad_id=f["pad_token_id"],
         bos_id=1,  # the Phi-3.5 tokenizer's <s>, which the original's generate is called with
-        eos_id=f.get("eos_token_id", 32000),
+        eos_id=f["eos_token_id"],
         mask_decoder_pads=True,
         dropout=f["dropout"],
     )
 
 
-def _stack_of(f: Fields, n_layers: int, origin: Literal["start", "centre"]) -> StackConfig:
+def _stack_of(
+    f: Fields, n_layers: int, origin: Literal["start", "centre"], where: str
+) -> StackConfig:
     """Describe one stack; both are alike but for depth and the origin of their positions."""
     d_attn = f["n_embd"] if f["qkv_embd"] is None else f["qkv_embd"]
     if d_attn % f["n_head"]:
-        raise ConfigError(f"qkv_embd must be a multiple of n_head={f['n_head']}, got {d_attn}")
+        raise ConfigError(
+            f"{where}qkv_embd must be a multiple of n_head={f['n_head']}, got {d_attn}"
+        )
     d_head = d_attn // f["n_head"]
     return StackConfig(
         n_layers=n_layers,
@@ -75,7 +103,7 @@ def _stack_of(f: Fields, n_layers: int, origin: Literal["start", "centre"]) -> S
         n_heads=f["n_head"],
         n_kv_heads=f["n_kv_head"],
         d_head=d_head,
-        kv_head_map="blocked" if f["is_interleaved"] else "cyclic",
+        kv_head_map="blocked" if check_flag(f, "is_interleaved", where) else "cyclic",
         attention_scale=1 / math.sqrt(d_head),
         attention_softcap=None,
         attention_bias=True,
@@ -84,7 +112,7 @@ def _stack_of(f: Fields, n_layers: int, origin: Literal["start", "centre"]) -> S
         windowed_layers=(False,) * n_layers,
         norm_kind="rms",
         norm_placement="pre",
-        norm_eps=f.get("norm_eps", 1e-6),  # a default argument of MuRMSNorm, not in MuConfig
+        norm_eps=f["norm_eps"],
         embed_norm=False,
         embed_scale=1.0,
         activation="gelu_tanh",

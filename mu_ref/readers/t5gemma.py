@@ -1,15 +1,21 @@
 """Read checkpoints of Hugging Face T5Gemma, transformers 5.23 `models/t5gemma`."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from mu_ref.config import ModelConfig, StackConfig
+from mu_ref.border.ranges import FACTOR, LAYERS, SIZE, TOKENS
+from mu_ref.border.text import short, warn
+from mu_ref.config import MODEL_RANGES, STACK_RANGES, ModelConfig, StackConfig, token_range
 from mu_ref.errors import ConfigError, check_choice
+from mu_ref.readers.fields import (
+    Fields,
+    check_flag,
+    check_numbers,
+    check_text,
+    warn_of_unknown,
+)  # fmt: skip
 
 __all__ = ["config_of", "name_of"]
-
-Fields = Mapping[str, Any]
 
 _DEFAULTS: Fields = {  # T5GemmaModuleConfig, transformers 5.23
     "vocab_size": 256000,
@@ -33,25 +39,74 @@ _DEFAULTS: Fields = {  # T5GemmaModuleConfig, transformers 5.23
     "final_logit_softcapping": 30.0,
     "attn_logit_softcapping": 50.0,
 }
+_RANGES = {
+    "vocab_size": SIZE, "hidden_size": SIZE, "intermediate_size": SIZE,
+    "num_hidden_layers": LAYERS, "num_attention_heads": STACK_RANGES["n_heads"],
+    "num_key_value_heads": STACK_RANGES["n_kv_heads"], "head_dim": SIZE,
+    "max_position_embeddings": TOKENS, "rms_norm_eps": STACK_RANGES["norm_eps"],
+    "query_pre_attn_scalar": FACTOR, "sliding_window": TOKENS, "final_logit_softcapping": FACTOR,
+    "attn_logit_softcapping": FACTOR, "cross_attention_hidden_size": SIZE,
+}  # fmt: skip
+_OPTIONAL = ("head_dim", "sliding_window", "final_logit_softcapping", "attn_logit_softcapping",
+             "cross_attention_hidden_size")  # fmt: skip
+# What every configuration of Hugging Face may say, and what changes nothing without training.
+_NOTES = frozenset(
+    ("_name_or_path", "architectures", "attention_dropout", "chunk_size_feed_forward",
+     "classifier_dropout_rate", "dropout_rate", "dtype", "id2label", "initializer_range",
+     "is_decoder", "is_encoder_decoder", "label2id", "model_type", "output_attentions",
+     "output_hidden_states", "problem_type", "return_dict", "tie_word_embeddings", "torch_dtype",
+     "transformers_version", "use_cache")
+)  # fmt: skip
+_OF_STACK = {*_DEFAULTS, *_NOTES, "cross_attention_hidden_size", "rope_scaling", "rope_theta"}
+# Of the whole: those that its stacks have too are theirs.
+_OF_WHOLE = {*_NOTES, "encoder", "decoder", "vocab_size", "bos_token_id", "eos_token_id",
+             "pad_token_id"}  # fmt: skip
 _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu", "silu": "silu",
     "swish": "silu", "relu": "relu",
 }  # fmt: skip
 
 
-def _stack(f: Fields) -> StackConfig:
-    n_layers = f["num_hidden_layers"]
-    # By default the first layer sees a window, the second everything, and so on in turn.
-    kinds = f["layer_types"] or [
-        "full_attention" if i % 2 else "sliding_attention" for i in range(n_layers)
-    ]
-    for kind in kinds:
-        check_choice("layer_types", kind, ("sliding_attention", "full_attention"), ConfigError)
-    activation = check_choice(
-        "hidden_activation", f["hidden_activation"], _ACTIVATIONS, ConfigError
-    )
-    rope: Fields = f["rope_parameters"] or f.get("rope_scaling") or {}
-    check_choice("rope_type", rope.get("rope_type", "default"), ("default",), ConfigError)
+def _layer_kinds(f: Fields, where: str) -> list[str]:
+    """Which kind of attention each layer has."""
+    n_layers, kinds = f["num_hidden_layers"], f["layer_types"]
+    if kinds is None:
+        # By default the first layer sees a window, the second everything, and so on in turn.
+        return ["full_attention" if i % 2 else "sliding_attention" for i in range(n_layers)]
+    if not isinstance(kinds, list) or len(kinds) != n_layers:
+        raise ConfigError(f"{where}layer_types must be a list that names each of the {n_layers} "
+                          "layers; it is not")  # fmt: skip
+    known = ("sliding_attention", "full_attention")
+    return [check_choice(f"{where}layer_types", kind, known, ConfigError) for kind in kinds]
+
+
+def _rope_theta(f: Fields, where: str) -> float:
+    """Base of the rotation; a stretched one is refused."""
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = {} if f.get(name) is None else f[name]
+        if not isinstance(rope, dict):
+            raise ConfigError(f"{where}{name} must be an object or null, got {short(rope)}")
+        for key in ("rope_type", "type"):  # the second in files of transformers 4
+            check_choice(
+                f"{where}{name}.{key}", rope.get(key, "default"), ("default",), ConfigError
+            )
+        unknown = sorted(set(rope) - {"rope_type", "type", "rope_theta"})
+        if unknown:
+            raise ConfigError(
+                f"{where}{name} must hold rope_type and rope_theta, got {unknown[:5]}"
+            )
+    given: Fields = f["rope_parameters"] or f.get("rope_scaling") or {}
+    theta = {"rope_theta": given.get("rope_theta", f.get("rope_theta", 10000.0))}
+    check_numbers(theta, {"rope_theta": STACK_RANGES["rope_theta"]}, where)
+    return theta["rope_theta"]
+
+
+def _stack(f: Fields, where: str) -> StackConfig:
+    warn_of_unknown(f, _OF_STACK, where)
+    check_numbers({"cross_attention_hidden_size": None, **f}, _RANGES, where, _OPTIONAL)
+    n_layers, kinds = f["num_hidden_layers"], _layer_kinds(f, where)
+    name = f"{where}hidden_activation"
+    activation = check_choice(name, f["hidden_activation"], list(_ACTIVATIONS), ConfigError)
     return StackConfig(
         n_layers=n_layers,
         d_model=f["hidden_size"],
@@ -62,7 +117,7 @@ def _stack(f: Fields) -> StackConfig:
         kv_head_map="blocked",
         attention_scale=f["query_pre_attn_scalar"] ** -0.5,
         attention_softcap=f["attn_logit_softcapping"],
-        attention_bias=f["attention_bias"],
+        attention_bias=check_flag(f, "attention_bias", where),
         mlp_bias=False,
         window=f["sliding_window"],
         windowed_layers=tuple(
@@ -75,7 +130,7 @@ def _stack(f: Fields) -> StackConfig:
         embed_scale=f["hidden_size"] ** 0.5,
         activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
         gated=True,
-        rope_theta=rope.get("rope_theta", f.get("rope_theta", 10000.0)),
+        rope_theta=_rope_theta(f, where),
         rope_origin="start",
         rope_ntk_factor=1.0,
         rope_base_len=f["max_position_embeddings"],
@@ -83,11 +138,12 @@ def _stack(f: Fields) -> StackConfig:
     )
 
 
-def config_of(fields: Fields) -> ModelConfig:
+def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
     """Translate a `config.json`.
 
     Args:
         fields: of T5GemmaConfig; those of its stacks that are missing take the defaults.
+        where: stands before a field in messages.
 
     Returns:
         The configuration.
@@ -97,27 +153,52 @@ def config_of(fields: Fields) -> ModelConfig:
     """
     for name in ("encoder", "decoder"):
         if not isinstance(fields.get(name), dict):
-            raise ConfigError(f"a T5Gemma config.json must hold an object {name!r}; it does not")
+            raise ConfigError(f"{where}a T5Gemma must have an object {name!r}; it has none")
+    warn_of_unknown(fields, _OF_WHOLE, where)
     decoder: Fields = {**_DEFAULTS, **fields["decoder"]}
     encoder: Fields = {**_DEFAULTS, **fields["encoder"]}
-    eos = decoder["eos_token_id"]
+    stacks = {
+        "encoder": _stack(encoder, f"{where}encoder."),
+        "decoder": _stack(decoder, f"{where}decoder."),
+    }
+    read = decoder.get("cross_attention_hidden_size")
+    if read not in (None, encoder["hidden_size"]):
+        raise ConfigError(
+            f"{where}decoder.cross_attention_hidden_size must be the encoder's hidden_size "
+            f"{encoder['hidden_size']}, got {read}"
+        )
+    tokens = {name: token_range(decoder["vocab_size"]) for name in ("pad_token_id", "bos_token_id")}
+    check_numbers(decoder, tokens, f"{where}decoder.")
+    whole = {"tie_word_embeddings": True, "dropout_rate": 0.0, **fields}
+    check_numbers(whole, {"dropout_rate": MODEL_RANGES["dropout"]}, where)
     return ModelConfig(
-        name=fields.get("_name_or_path") or "t5gemma",
-        encoder=_stack(encoder),
-        decoder=_stack(decoder),
+        name=check_text(fields, "_name_or_path", where, "t5gemma"),
+        **stacks,
         vocab_size=decoder["vocab_size"],
         encoder_vocab_size=encoder["vocab_size"],
         shared_embedding=False,
-        tied_head=fields.get("tie_word_embeddings", True),
+        tied_head=check_flag(whole, "tie_word_embeddings", where),
         head_bias=False,
         final_softcap=decoder["final_logit_softcapping"],
         max_len=decoder["max_position_embeddings"],
         pad_id=decoder["pad_token_id"],
         bos_id=decoder["bos_token_id"],
-        eos_id=eos[0] if isinstance(eos, list) else eos,
+        eos_id=_end_token(decoder, f"{where}decoder."),
         mask_decoder_pads=False,
-        dropout=fields.get("dropout_rate", 0.0),
+        dropout=whole["dropout_rate"],
     )
+
+
+def _end_token(decoder: Fields, where: str) -> int:
+    """The token that ends a text; the first of several, and the user hears of the others."""
+    given: Any = decoder["eos_token_id"]
+    several = given if isinstance(given, list) and given else [given]
+    for token in several:
+        name = f"{where}eos_token_id"
+        token_range(decoder["vocab_size"]).check(name, token, ConfigError)
+    if len(several) > 1:
+        warn(f"{where}eos_token_id names {len(several)} tokens; only {several[0]} ends a text here")
+    return int(several[0])
 
 
 # Norms say "feedforward" where linears say "mlp".

@@ -1,14 +1,16 @@
 """What decides a drafter: its sizes, and the weights that follow from them."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Self
 
 import numpy as np
 
+from mu_ref.border.ranges import BLOCKS, SIZE, WEIGHTS, check_fields, check_kinds
+from mu_ref.border.reading import exact_fields, parse_json
 from mu_ref.config import ModelConfig
-from mu_ref.errors import ConfigError
+from mu_ref.errors import ConfigError, located
 from mu_ref.weights import Weights
 
 __all__ = ["DrafterConfig", "drafter_shapes", "initial_drafter"]
@@ -19,7 +21,7 @@ class DrafterConfig:
     """Sizes of a drafter; `docs/06_redrafter.md` shows the network.
 
     Raises:
-        ConfigError: a size below 1, or a negative number of blocks.
+        ConfigError: a size or the number of blocks is out of its range.
     """
 
     d_model: int  # width of the model's hidden states and embeddings
@@ -30,11 +32,10 @@ class DrafterConfig:
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        for name in ("d_model", "vocab_size", "d_exit"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.n_blocks < 0:
-            raise ConfigError(f"n_blocks must be at least 0, got {self.n_blocks}")
+        check_kinds(self, ConfigError)
+        sizes = {"d_model": SIZE, "vocab_size": SIZE, "d_exit": SIZE, "n_blocks": BLOCKS}
+        check_fields(self, sizes, ConfigError)
+        WEIGHTS.check("the number of a drafter's weights", self.n_parameters, ConfigError)
 
     @property
     def input_proj(self) -> bool:
@@ -60,11 +61,12 @@ class DrafterConfig:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str, where: str = "a drafter's configuration") -> Self:
         """Read a configuration written by `to_json`.
 
         Args:
             text: JSON.
+            where: it stands, for messages.
 
         Returns:
             The configuration.
@@ -72,13 +74,10 @@ class DrafterConfig:
         Raises:
             ConfigError: not JSON, or a field is missing, unknown or of the wrong kind.
         """
-        try:
-            data = json.loads(text)
-            if set(data) != {field.name for field in fields(cls)}:
-                raise ConfigError(f"a drafter must have exactly its fields, got {sorted(data)}")
+        data = parse_json(text, where, "JSON of a drafter", ConfigError)
+        exact_fields(cls, data, where, ConfigError)
+        with located(f"{where}: "):
             return cls(**data)
-        except (TypeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"a drafter's configuration must be JSON ({error})") from error
 
 
 def drafter_shapes(drafter: DrafterConfig) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_ref.files import written_whole
+from mu_ref.border.text import mathless, printable
+from mu_ref.files import write_picture
 from mu_ref.redrafter.tree import Tree
 
 __all__ = ["plot_tree", "tree_text"]
@@ -37,7 +38,7 @@ def tree_text(
 
     def add(node: int, indent: str, branch: str) -> None:
         star = " *" if node in kept else ""
-        lines.append(f"{node:>3}  {indent}{branch}{name(int(tokens[node]))}{star}")
+        lines.append(f"{node:>3}  {indent}{branch}{printable(name(int(tokens[node])))}{star}")
         below = children.get(node, [])
         # below a last child there is nothing left to connect, so its line ends
         deeper = indent + {"├─ ": "│  ", "└─ ": "   ", "": ""}[branch]
@@ -64,7 +65,7 @@ def plot_tree(
         tree: of the beams.
         beams: [batch, beam_width, n] int.
         kept: nodes of the accepted path.
-        path: .png or .svg to write.
+        path: .png, .svg or .pdf to write.
         name: turns a token into text.
         title: above the tree.
         row: of the batch.
@@ -83,7 +84,7 @@ def plot_tree(
                 color=color, lw=2 if node in kept else 1, zorder=1,
             )  # fmt: skip
         axes.text(
-            depths[node], heights[node], f"{node}: {name(int(tokens[node]))}",
+            depths[node], heights[node], f"{node}: {mathless(name(int(tokens[node])))}",
             ha="center", va="center", fontsize=9, zorder=2,
             bbox={"boxstyle": "round", "fc": "white", "ec": color, "lw": 2 if node in kept else 1},
         )  # fmt: skip
@@ -91,14 +92,13 @@ def plot_tree(
     axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
     axes.invert_yaxis()  # the likeliest beam on top, as in the text
     axes.set_axis_off()
-    axes.set_title(title or "tree of drafts; accepted path green", fontsize=10)
+    axes.set_title(mathless(title) or "tree of drafts; accepted path green", fontsize=10)
     n = len(parents)
     mask.imshow(tree.sees[row, :n, :n], cmap="Greys", vmin=0, vmax=1.4)
     mask.set_xticks(range(n), range(n), fontsize=7)
     mask.set_yticks(range(n), range(n), fontsize=7)
     mask.set_title("which node (row) sees which (column)", fontsize=10)
-    with written_whole(path) as part:
-        figure.savefig(part, format=path.suffix[1:], dpi=110)
+    write_picture(path, figure, 110)
 
 
 def _parents(tree: Tree, row: int) -> list[int]:

@@ -3,17 +3,17 @@
 Names are sites, as in the model's file, so a drafter's weights join the model's in one executor.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from mu_ref.border.arrays import check_floats
 from mu_ref.config import ModelConfig
-from mu_ref.errors import WeightsError
-from mu_ref.integers.encodings import Encoding
-from mu_ref.integers.store import IntegerModel
+from mu_ref.errors import WeightsError, check_choice
+from mu_ref.integers.encodings import Encoding, encodings_from_json, encodings_to_json
+from mu_ref.integers.store import SCHEMES, IntegerModel, check_integers, check_sites
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.weights import Weights, check_names, read_safetensors, write_safetensors
 
@@ -91,17 +91,17 @@ def load_drafter(path: Path, model: ModelConfig | None = None) -> tuple[DrafterC
         raise WeightsError(f"{path} must be a float drafter, it holds {metadata['scheme']}")
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     check_names(str(path), drafter_shapes(drafter), shapes)
+    check_floats(str(path), tensors)
     return drafter, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
 def save_integer_drafter(path: Path, made: IntegerDrafter) -> None:
     """Write an integer drafter; the file appears whole or not at all."""
-    encodings = {site: asdict(encoding) for site, encoding in made.activations.items()}
     metadata = {
         **made.notes,
         "drafter": made.drafter.to_json(),
         "scheme": made.scheme,
-        "activations": json.dumps(encodings),
+        "activations": encodings_to_json(made.activations),
     }
     write_safetensors(path, made.tensors, metadata)
 
@@ -127,14 +127,24 @@ def load_integer_drafter(path: Path, model: ModelConfig | None = None) -> Intege
     rows = {name: shape[:1] for name, shape in shapes.items() if name.endswith(".weight")}
     shapes |= {f"{name}_scale": shape for name, shape in rows.items()}  # a scale for each row
     check_names(str(path), shapes, {name: tensor.shape for name, tensor in tensors.items()})
-    try:
-        read = json.loads(metadata["activations"])
-        activations = {site: Encoding(**fields) for site, fields in read.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path}: encodings must be readable; one is not ({error})") from error
+    check_choice(f"{path}: scheme", metadata["scheme"], SCHEMES, WeightsError)
+    check_integers(path, tensors)
+    activations = encodings_from_json(metadata["activations"], f"{path}: activations")
+    check_sites(str(path), activations, *_activation_sites(drafter))
     known = ("drafter", "scheme", "activations")
     notes = {key: text for key, text in metadata.items() if key not in known}
     return IntegerDrafter(drafter, metadata["scheme"], tensors, activations, notes)
+
+
+def _activation_sites(drafter: DrafterConfig) -> tuple[set[str], set[str]]:
+    """Sites that need an encoding, and those of later tokens, which drafts of one have not."""
+    sites = {name.rpartition(".")[0] for name in drafter_shapes(drafter)} | {"drafter.concat"}
+    for block in range(drafter.n_blocks):
+        sites |= {f"drafter.{block}.activation", f"drafter.{block}.residual"}
+    if not drafter.rnn:
+        return sites, {"drafter.state_sum"}
+    later = {"drafter.rnn_u", "drafter.rnn_sum"}
+    return (sites | {"drafter.state"}) - later, later
 
 
 def _read(path: Path, model: ModelConfig | None) -> tuple[DrafterConfig, Weights, dict[str, str]]:
@@ -143,7 +153,7 @@ def _read(path: Path, model: ModelConfig | None) -> tuple[DrafterConfig, Weights
         raise WeightsError(
             f"{path} must be a drafter of `mu-ref train-drafter`; its metadata names none"
         )
-    drafter = DrafterConfig.from_json(metadata["drafter"])
+    drafter = DrafterConfig.from_json(metadata["drafter"], f"{path}: drafter")
     if model is not None:
         drafter.check_fits(model)
     return drafter, tensors, metadata

@@ -4,11 +4,23 @@ The model's greedy continuations and hidden states are computed once; a step the
 drafter only. Chapter: `docs/06_redrafter.md`.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
+from mu_ref.border.ranges import (
+    BATCH,
+    DRAFTED,
+    EPOCHS,
+    RATE,
+    SEED,
+    SHARE,
+    Range,
+    check_fields,
+)  # fmt: skip
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.generate import stream
@@ -19,6 +31,7 @@ from mu_ref.ops import Ops
 from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.losses import draft_losses, draft_scores, total
+from mu_ref.training.checkpoint import State, check_loss, running_mean
 from mu_ref.training.optimizers import AdamW, clip_gradients
 from mu_ref.training.schedule import WarmupStableDecay
 from mu_ref.weights import Weights
@@ -28,14 +41,26 @@ __all__ = [
     "DrafterTraining",
     "TrainingStep",
     "distill",
+    "first_state",
     "token_embeddings",
     "train_drafter",
 ]
 
+FACTOR = Range(low=0, high=1000, whole=False, why="it would drown everything else")
+RANGES = MappingProxyType(
+    {"epochs": EPOCHS, "draft_len": DRAFTED, "batch_size": BATCH, "peak_rate": RATE, "seed": SEED}
+    | {"weight_decay": FACTOR, "clip_norm": replace(FACTOR, above=True)}
+    | dict.fromkeys(("warmup_share", "decay_share"), SHARE)
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrafterTraining:
-    """What decides a run, besides the drafter and the data."""
+    """What decides a run, besides the drafter and the data.
+
+    Raises:
+        InputError: a number out of range.
+    """
 
     epochs: int = 4
     draft_len: int = 8  # tokens ahead that are trained
@@ -49,11 +74,7 @@ class DrafterTraining:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("epochs", "draft_len", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.peak_rate > 0:
-            raise InputError(f"peak_rate must be positive, got {self.peak_rate}")
+        check_fields(self, RANGES, InputError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +85,7 @@ class TrainingStep:
     loss: float  # mean over the tokens ahead
     step: int  # steps done
     total_steps: int
+    state: State  # all that the next step depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +154,7 @@ def train_drafter(
     table: np.ndarray,
     data: Distilled,
     training: DrafterTraining,
-    start: Weights | None = None,
+    state: State | None = None,
 ) -> Iterator[TrainingStep]:
     """Train a drafter.
 
@@ -141,43 +163,67 @@ def train_drafter(
         table: [vocab_size, d_model], from `token_embeddings`.
         data: positions to learn from.
         training: of the run.
-        start: weights to start from; random ones without.
+        state: where to go on from; that of `first_state`, with random weights, by default.
 
     Yields:
         What each step did.
 
     Raises:
-        InputError: fewer positions than a batch.
+        InputError: fewer positions than a batch, or the loss is no number any more.
     """
     size, n_rows = training.batch_size, len(data.hidden)
     if n_rows < size:
         raise InputError(f"training must see at least {size} positions, got {n_rows}")
-    weights = initial_drafter(drafter, np.random.default_rng([training.seed, 0]))
-    for name, given in (start or {}).items():
-        weights[name] = given.copy()
-    states: dict[str, Weights] = {name: {} for name in weights}
-    adam = AdamW(weight_decay=training.weight_decay)
-    steps = training.epochs * (n_rows // size)
+    if state is None:
+        state = first_state(drafter, training)
+    weights, moments = state.weights, {name: dict(m) for name, m in state.moments.items()}
+    per_epoch = n_rows // size
+    steps = training.epochs * per_epoch
     schedule = WarmupStableDecay(
         peak=training.peak_rate,
         warmup_steps=max(1, round(steps * training.warmup_share)),
         decay_steps=max(1, round(steps * training.decay_share)),
         total_steps=steps,
     )
-    step = 0
-    for epoch in range(training.epochs):
+    for epoch in range(state.step // per_epoch, training.epochs):
         order = np.random.default_rng([training.seed, 1, epoch]).permutation(n_rows)
-        for first in range(0, n_rows - size + 1, size):
-            batch = data.longest_first(order[first : first + size])
-            ops = TapeOps(weights)
-            loss = _loss(ops, drafter, table, batch)
-            grads, _ = clip_gradients(ops.backward(loss), training.clip_norm)
-            rate = schedule.rate(step)
-            step += 1
-            for name, grad in grads.items():
-                adam.update(weights[name], grad, states[name], rate, step)
-            ahead = int(batch.n_targets.max())
-            yield TrainingStep(weights, float(loss.value) / ahead, step, steps)
+        for i in range(state.step - epoch * per_epoch, per_epoch):
+            batch = data.longest_first(order[i * size : (i + 1) * size])
+            rate, step = schedule.rate(state.step), state.step + 1
+            loss = _train_step(drafter, table, batch, training, weights, moments, rate, step)
+            check_loss(loss, step)
+            state = State(weights, moments, step, running_mean(state.mean_loss, loss))
+            yield TrainingStep(weights, loss, step, steps, state)
+
+
+def first_state(
+    drafter: DrafterConfig, training: DrafterTraining, start: Weights | None = None
+) -> State:
+    """Return where a run begins: with the weights of `start`, or with random ones."""
+    weights = initial_drafter(drafter, np.random.default_rng([training.seed, 0]))
+    weights |= {name: given.copy() for name, given in (start or {}).items()}
+    return State(weights, {name: {} for name in weights}, 0, math.nan)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # the caller looks at the loss
+def _train_step(
+    drafter: DrafterConfig,
+    table: np.ndarray,
+    batch: Distilled,
+    training: DrafterTraining,
+    weights: Weights,
+    moments: dict[str, Weights],
+    rate: float,
+    step: int,
+) -> float:
+    """Step all weights in place; return the loss for each token ahead, before the step."""
+    ops = TapeOps(weights)
+    loss = _loss(ops, drafter, table, batch)
+    grads, _ = clip_gradients(ops.backward(loss), training.clip_norm)
+    adam = AdamW(weight_decay=training.weight_decay)
+    for name, grad in grads.items():
+        adam.update(weights[name], grad, moments[name], rate, step)
+    return float(loss.value) / int(batch.n_targets.max())
 
 
 def _loss(ops: TapeOps, drafter: DrafterConfig, table: np.ndarray, batch: Distilled) -> Node:

@@ -149,7 +149,7 @@ class Agent:
 
     def source_tokens(self, query: str) -> list[int]:
         """Turn a query into the encoder's input, eos included; too long is an InputError."""
-        tokens = [*query_tokens(query, self.tokenizer), self.model.eos_id]
+        tokens = [*query_tokens(query, self.tokenizer), self.model.end_token]
         if len(tokens) > self.model.max_len:
             raise InputError(
                 f"a query must be at most {self.model.max_len} tokens long, got {len(tokens)} "
@@ -239,7 +239,8 @@ def answer_all(
     order = sorted(range(len(items)), key=lambda i: len(items[i].query))
     answers: dict[int, Answer] = {}
     starts = range(0, len(order), batch_size)
-    for start in track(starts, "answering", console=console, transient=True):
+    quiet = not console.is_terminal
+    for start in track(starts, "answering", console=console, transient=True, disable=quiet):
         batch = order[start : start + batch_size]
         answers |= dict(zip(batch, agent.ask([items[i].query for i in batch]), strict=True))
     return [answers[i] for i in range(len(items))]

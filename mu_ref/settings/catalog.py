@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from mu_ref.border.ranges import Range
 from mu_ref.border.reading import read_json
+from mu_ref.border.text import short
 from mu_ref.errors import CallError, InputError, check_choice
 from mu_ref.files import DATA
 
@@ -23,6 +25,7 @@ NONE_ID = "none"  # stands for a setting id in the call none(), so no setting ma
 
 _ID = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 _CHOICE = re.compile(r"[a-z0-9_]+")
+LEVEL = Range(low=0, high=999_999_999, why="a call writes a number in at most nine digits")
 _COMMON_KEYS = {"id", "title", "kind", "uri"}
 _EXTRA_KEYS = {
     "toggle": set[str](),
@@ -108,7 +111,9 @@ def load_catalog(path: Path | None = None) -> Catalog:
     for index, entry in enumerate(entries):
         setting = _read_setting(f"{path.name}: settings[{index}]", entry)
         if setting.id in settings:
-            raise InputError(f"{path.name}: setting ids must be unique, got {setting.id!r} twice")
+            raise InputError(
+                f"{path.name}: setting ids must be unique, got {short(setting.id)} twice"
+            )
         settings[setting.id] = setting
     return Catalog(settings=settings)
 
@@ -121,17 +126,17 @@ def _read_setting(where: str, entry: Any) -> Setting:
     if set(entry) != wanted:
         raise InputError(
             f"{where} must have exactly the keys {', '.join(sorted(wanted))} for a {kind}, "
-            f"got {', '.join(sorted(entry))}"
+            f"got {short(sorted(entry))}"
         )
     setting_id = _text(where, entry, "id")
     if not _ID.fullmatch(setting_id) or setting_id == NONE_ID:
         raise InputError(
             f"{where}: id must be dotted lower-case words other than {NONE_ID!r}, "
-            f"got {setting_id!r}"
+            f"got {short(setting_id)}"
         )
     uri = _text(where, entry, "uri")
     if not uri.startswith("ms-settings:"):
-        raise InputError(f"{where}: uri must start with 'ms-settings:', got {uri!r}")
+        raise InputError(f"{where}: uri must start with 'ms-settings:', got {short(uri)}")
     minimum, maximum = _read_range(where, entry) if kind == "level" else (0, 0)
     return Setting(
         id=setting_id,
@@ -147,18 +152,17 @@ def _read_setting(where: str, entry: Any) -> Setting:
 
 def _text(where: str, entry: dict[str, Any], key: str) -> str:
     value = entry.get(key)
-    if not isinstance(value, str) or not value:
-        raise InputError(f"{where}: {key} must be a non-empty string, got {value!r}")
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise InputError(f"{where}: {key} must be a non-empty string, got {short(value)}")
     return value
 
 
 def _read_range(where: str, entry: dict[str, Any]) -> tuple[int, int]:
     low, high = entry["min"], entry["max"]
-    # type() and not isinstance: true and false are ints in Python, not in a catalog
-    if type(low) is not int or type(high) is not int or not 0 <= low < high:
-        raise InputError(
-            f"{where}: min and max must be integers with 0 <= min < max, got {low!r}, {high!r}"
-        )
+    for name in ("min", "max"):
+        LEVEL.check(f"{where}: {name}", entry[name])
+    if low >= high:
+        raise InputError(f"{where}: min must be below max, got {low} and {high}")
     return low, high
 
 
@@ -172,6 +176,7 @@ def _read_choices(where: str, entry: dict[str, Any]) -> tuple[str, ...]:
     )
     if not fits:
         raise InputError(
-            f"{where}: choices must be two or more distinct words of a-z, 0-9 and _, got {choices}"
+            f"{where}: choices must be two or more distinct words of a-z, 0-9 and _, "
+            f"got {short(choices)}"
         )
     return tuple(choices)

@@ -1,11 +1,11 @@
 """How much faster the Settings agent writes with drafts, measured side by side."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mu_ref.files import written_whole
+from mu_ref.border.text import mathless
+from mu_ref.files import write_picture
 from mu_ref.model import mu
 from mu_ref.redrafter.beams import Search
 from mu_ref.redrafter.draw import GREY
 from mu_ref.redrafter.steps import Statistics
 from mu_ref.settings.agent import Agent
 
-__all__ = ["Point", "plot_sweep", "sweep", "sweep_table"]
+__all__ = ["Point", "fastest_line", "plot_sweep", "sweep", "sweep_table"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +53,14 @@ class Point:
         """Of reading and writing together."""
         return (self.encode_ms + self.plain_ms) / (self.encode_ms + self.speculative_ms)
 
-    def to_json(self) -> str:
-        """Return the numbers as JSON."""
-        return json.dumps(
-            asdict(self) | {"speedup": self.speedup, "request_speedup": self.request_speedup}
-        )
+    @property
+    def share(self) -> str:
+        """Tokens per step in percent of their cap; a dash if no answer had room for a draft."""
+        return f"{100 * self.tokens_per_step / self.cap:.0f}%" if self.cap else "-"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as values of JSON."""
+        return asdict(self) | {"speedup": self.speedup, "request_speedup": self.request_speedup}
 
 
 def sweep(
@@ -76,13 +80,13 @@ def sweep(
         decoding's as well, so that a pause of the machine does not count as somebody's.
     """
     seen = [Statistics() for _ in searches]
-    same, spent = np.zeros(len(searches), np.int64), []
-    lengths = []
+    same, spent, lengths = np.zeros(len(searches), np.int64), [], []
     plain = replace(agent, search=None)
     ways = [replace(agent, search=search) for search in searches]
     for way in (plain, *ways):  # compiled code is loaded, memory allocated
         way.ask(queries[:1])
-    for query in track(queries, "measuring", console=console, transient=True):
+    quiet = not console.is_terminal
+    for query in track(queries, "measuring", console=console, transient=True, disable=quiet):
         source = np.array([agent.source_tokens(query)])
         started = time.perf_counter()
         memory = mu.remember(agent.ops, agent.model, source, np.ones(source.shape, bool))
@@ -147,7 +151,7 @@ def sweep_table(points: Sequence[Point], title: str) -> Table:
     for p in points:
         table.add_row(
             str(p.beam_width), str(p.draft_len), f"{p.tokens_per_step:.2f}", f"{p.cap:.2f}",
-            f"{100 * p.tokens_per_step / p.cap:.0f}%", f"{p.nodes_before:.0f}→{p.nodes_after:.1f}",
+            p.share, f"{p.nodes_before:.0f}→{p.nodes_after:.1f}",
             f"{100 * p.draft_share:.0f}%", f"{p.speculative_ms:.2f}", f"{p.speedup:.2f}",
             f"{p.request_speedup:.2f}", "all" if p.same == p.n_queries else str(p.same),
         )  # fmt: skip
@@ -181,6 +185,16 @@ def plot_sweep(points: Sequence[Point], title: str, path: Path) -> None:
         axes.set_xticks(lengths)
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    with written_whole(path) as part:
-        figure.savefig(part, format=path.suffix[1:], dpi=110)
+    figure.suptitle(mathless(title), fontsize=11)
+    write_picture(path, figure, 110)
+
+
+def fastest_line(points: Sequence[Point]) -> str:
+    """Say in words which of the points writes fastest."""
+    best = max(points, key=lambda point: point.speedup)
+    return (
+        f"fastest: width {best.beam_width}, length {best.draft_len}: {best.speedup:.2f} times in "
+        f"writing, {best.request_speedup:.2f} with reading; {best.tokens_per_step:.2f} tokens per "
+        f"step, {best.share.replace('%', ' %')} of the {best.cap:.2f} that these short answers "
+        "allow"
+    )

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mu_ref.errors import InputError
-from mu_ref.integers.store import load_integers
+from mu_ref.integers.store import IntegerModel
 from mu_ref.model.decoder import decode
 from mu_ref.ops import Value
 from mu_ref.ops.reference import ReferenceOps
@@ -44,7 +44,11 @@ def distill_queries(
     rows = sorted((agent.source_tokens(query) for query in queries), key=len)
     parts = []
     for first in track(
-        range(0, len(rows), batch_size), "answering", console=console, transient=True
+        range(0, len(rows), batch_size),
+        "answering",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ):
         source, valid = pad(rows[first : first + batch_size], agent.model.pad_id)
         parts.append(distill(agent.ops, agent.model, source, valid, MAX_NEW_TOKENS, draft_len))
@@ -56,7 +60,7 @@ def distill_queries(
 
 
 def quantize_agent_drafter(
-    agent: Agent, source: Path, integers: Path, queries: Sequence[str], draft_len: int
+    agent: Agent, source: Path, integers: IntegerModel, queries: Sequence[str], draft_len: int
 ) -> IntegerDrafter:
     """Quantize the agent's drafter for an integer model.
 
@@ -85,7 +89,7 @@ def quantize_agent_drafter(
         hidden.append(decode(agent.ops, agent.model, read, valid, memory)[0])
         tokens.append(read[0])
     made = quantize_drafter(
-        agent.model, agent.ops.weights, drafter, own, load_integers(integers), hidden, tokens,
+        agent.model, agent.ops.weights, drafter, own, integers, hidden, tokens,
         draft_len,
     )  # fmt: skip
     notes = {"drafter file": source.name, "calibration": f"{len(queries)} queries"}

@@ -93,7 +93,8 @@ def quantize_agent(
         mu.forward(IntegerOps(integers), agent.model, probe[None], full, probe[None])
         return replace(integers, notes=_notes(options, calibration, 0)), []
     examples = examples_of(agent, read_queries(calibration), n_examples)
-    shown = partial(track, examples, "observing", console=console, transient=True)
+    quiet = not console.is_terminal
+    shown = partial(track, examples, "observing", console=console, transient=True, disable=quiet)
     weights, observed = watch(agent.model, weights, shown, options)
     if observed_out is not None:
         observed.save(observed_out)

@@ -1,15 +1,10 @@
 """Train the Settings agent: data in, weight file out, with a display of the way there."""
 
 import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
@@ -17,11 +12,25 @@ from mu_ref.presets import preset
 from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.queries.labelled import read_queries
 from mu_ref.settings.queries.training_data import epoch_data
+from mu_ref.settings.training_run import halves_of, plan_run, run_to_end
 from mu_ref.tokenizer import Tokenizer
+from mu_ref.training.checkpoint import remove_checkpoints
 from mu_ref.training.trainer import TrainConfig, Trainer
 from mu_ref.weights import save_weights
 
-__all__ = ["train_agent"]
+__all__ = ["train_agent", "training_queries"]
+
+# What the texts of an epoch are made of, besides the queries.
+MADE_OF = ("tokenizer.json", "catalog.json", "templates.toml", "template_names.json",
+           "phrases.toml", "out_of_scope.toml")  # fmt: skip
+
+
+def training_queries(given: Sequence[Path] | None) -> dict[str, Path]:
+    """Return {what: file} of the queries to train on, by default the shipped training split."""
+    if given:
+        return {f"--queries {n}" if len(given) > 1 else "--queries": file
+                for n, file in enumerate(given, 1)}  # fmt: skip
+    return {name: DATA / name for name in ("train.jsonl", "train_more.jsonl")}
 
 
 def train_agent(
@@ -41,45 +50,56 @@ def train_agent(
         queries: labelled queries, JSON lines; by default the shipped training split and the
             queries written in addition.
         config: of the run.
-        out: weight file; the checkpoint stands beside it as `<name>.checkpoint.safetensors`.
+        out: weight file; the checkpoints stand beside it, as `<name>.checkpoint.safetensors` and
+            `<name>.checkpoint.1.safetensors`, until it is written.
         start: weight file to start from; random weights without.
-        resume: continue from the checkpoint.
+        resume: continue from the newest checkpoint that is whole.
         console: where progress is shown.
 
     Raises:
-        InputError: the preset does not fit the tokenizer, or there is (not) a checkpoint.
+        InputError: the preset does not fit the tokenizer, or there is (not) a checkpoint; an output
+            would replace an input; the loss is no number any more.
         ConfigError: no such preset.
         WeightsError: `start` is not a weight file of the preset.
+        KeyboardInterrupt: the user stopped the run; a checkpoint has been written.
     """
+    files = training_queries(None if queries is None else [queries])
+    inputs = files | {name: DATA / name for name in MADE_OF}
+    checkpoint = plan_run(out, [*inputs.values(), start], resume=resume)
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
     model = _preset_for(tokenizer, name)
-    files = [DATA / "train.jsonl", DATA / "train_more.jsonl"] if queries is None else [queries]
-    items = [item for file in files for item in read_queries(file)]
-    trainer = Trainer(model, config, epoch_data(items, load_catalog(), tokenizer))
+    items = [item for file in files.values() for item in read_queries(file)]
+    data = epoch_data(items, load_catalog(), tokenizer)
+    trainer = Trainer(model, config, data, {**inputs, "--start": start})
     before = {} if start is None else trainer.start_from(start)
-    checkpoint = out.with_suffix(".checkpoint.safetensors")
-    if resume:
-        trainer.resume(checkpoint)
-    elif checkpoint.exists():
-        raise InputError(f"{checkpoint} exists; give --resume to go on, or delete it to start anew")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    loss, finished = _run(trainer, checkpoint, console)
-    if not finished:
-        trainer.save(checkpoint)
-        console.print(f"stopped after step {trainer.step}; --resume goes on from {checkpoint}")
-        raise KeyboardInterrupt
+    if resume and checkpoint is not None:
+        place = trainer.resume(checkpoint)
+        console.print(f"goes on after step {trainer.step}, from {place}", soft_wrap=True)
+    run_to_end(
+        trainer.run(checkpoint),
+        lambda p: f"epoch {p.epoch}  loss {p.mean_loss:.3f}  rate {p.rate:.2g}",
+        lambda _: trainer.save(checkpoint) if checkpoint is not None else None,
+        checkpoint,
+        console,
+    )
+    notes = _notes(config, len(items), trainer, before)
+    save_weights(out, model, halves_of(trainer.weights), notes)
+    if checkpoint is not None:
+        remove_checkpoints(checkpoint)
+    console.print(f"wrote {out}", soft_wrap=True)
+
+
+def _notes(
+    config: TrainConfig, n_queries: int, trainer: Trainer, before: dict[str, str]
+) -> dict[str, str]:
+    """How the weights were made."""
     notes = {
-        "train": json.dumps(asdict(config)),
-        "queries": str(len(items)),
+        "train": json.dumps(config.deciding()),
+        "queries": str(n_queries),
         "steps": str(trainer.step),
-        "loss": f"{loss:.4f}",
+        "loss": f"{trainer.mean_loss:.4f}",
     }
-    if before:
-        notes["start"] = json.dumps(before)
-    halves = {n: w.astype(np.float16) for n, w in trainer.weights.items()}
-    save_weights(out, model, halves, notes)
-    checkpoint.unlink()
-    console.print(f"wrote {out}")
+    return notes | ({"start": json.dumps(before)} if before else {})
 
 
 def _preset_for(tokenizer: Tokenizer, name: str) -> ModelConfig:
@@ -90,36 +110,3 @@ def _preset_for(tokenizer: Tokenizer, name: str) -> ModelConfig:
             f"tokens, got {name} with {model.vocab_size}; mu-nano is one"
         )
     return model
-
-
-def _run(trainer: Trainer, checkpoint: Path, console: Console) -> tuple[float, bool]:
-    """Train; return the running mean of the loss, and whether the end was reached."""
-    columns = (
-        TextColumn("step {task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("epoch {task.fields[epoch]}  loss {task.fields[loss]:.3f}"),
-        TextColumn("rate {task.fields[rate]:.2g}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as display, _interrupt_noted() as interrupted:
-        task = display.add_task("training", total=None, epoch=0, loss=float("nan"), rate=0.0)
-        mean = float("nan")
-        for p in trainer.run(checkpoint):
-            mean = p.loss if np.isnan(mean) else 0.95 * mean + 0.05 * p.loss
-            display.update(
-                task, completed=p.step, total=p.total_steps, epoch=p.epoch, loss=mean, rate=p.rate
-            )
-            if interrupted:
-                return mean, p.step == p.total_steps
-    return mean, True
-
-
-@contextmanager
-def _interrupt_noted() -> Iterator[list[int]]:
-    """Turn Ctrl-C into a note, so that a step is never left half done."""
-    noted: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,19 +1,35 @@
 """Train the Settings agent's drafter: queries in, drafter file out, with a display of the way."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mu_ref.redrafter.config import DrafterConfig
+from mu_ref.border.ranges import COUNT
+from mu_ref.errors import InputError
+from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.redrafter.store import load_drafter, save_drafter
-from mu_ref.redrafter.train import DrafterTraining, token_embeddings, train_drafter
-from mu_ref.settings.agent import Agent
+from mu_ref.redrafter.train import (
+    DrafterTraining,
+    TrainingStep,
+    first_state,
+    token_embeddings,
+    train_drafter,
+)  # fmt: skip
+from mu_ref.settings.agent import MAX_NEW_TOKENS, Agent
 from mu_ref.settings.drafts import distill_queries
+from mu_ref.settings.training_run import halves_of, plan_run, run_to_end
+from mu_ref.training.checkpoint import (
+    State,
+    identity_of,
+    read_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)  # fmt: skip
+from mu_ref.weights import Weights
 
 __all__ = ["train_agent_drafter"]
 
@@ -25,7 +41,10 @@ def train_agent_drafter(
     training: DrafterTraining,
     out: Path,
     *,
+    inputs: Mapping[str, Path | None],
     start: Path | None,
+    resume: bool = False,
+    checkpoint_steps: int = 50,
     console: Console,
 ) -> None:
     """Distil the agent into a drafter and write it in float16.
@@ -35,40 +54,83 @@ def train_agent_drafter(
         drafter: the drafter.
         queries: what the agent answers; its own answers are the labels.
         training: of the run.
-        out: drafter file.
+        out: drafter file; the checkpoints stand beside it until it is written.
+        inputs: {what: file} that the agent and the queries come from.
         start: drafter to start from; its configuration takes the place of `drafter`.
+        resume: continue from the newest checkpoint that is whole; the answers are made again.
+        checkpoint_steps: steps from one checkpoint to the next.
         console: where progress is shown.
 
     Raises:
-        InputError: fewer positions than a batch.
+        InputError: fewer positions than a batch; see `plan_run`; the loss is no number any more.
         WeightsError, ConfigError: `start` is no drafter, or of another model.
+        KeyboardInterrupt: the user stopped the run; a checkpoint has been written.
     """
-    before = None
+    COUNT.check("checkpoint_steps", checkpoint_steps)
+    checkpoint = plan_run(out, [*inputs.values(), start], resume=resume)
+    _check_batch(training, len(queries))
+    before: Weights = {}
     if start is not None:
         drafter, before = load_drafter(start, agent.model)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    run = identity_of(
+        {**inputs, "--start": start}, drafter=asdict(drafter), train=asdict(training),
+        queries=len(queries),
+    )  # fmt: skip
+    state = first_state(drafter, training, before)
+    if resume and checkpoint is not None:
+        state, place = read_checkpoint(checkpoint, run, drafter_shapes(drafter))
+        console.print(f"goes on after step {state.step}, from {place}", soft_wrap=True)
     data = distill_queries(agent, queries, training.draft_len, console)
     console.print(f"{len(queries):,} answers, {len(data.hidden):,} positions")
+
     table = token_embeddings(agent.ops, agent.model)
-    columns = (
-        TextColumn("step {task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f} per token"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as display:
-        task = display.add_task("training", total=None, loss=float("nan"))
-        mean = float("nan")
-        for step in train_drafter(drafter, table, data, training, before):
-            # a running mean: a single batch says little
-            mean = step.loss if np.isnan(mean) else 0.95 * mean + 0.05 * step.loss
-            display.update(task, completed=step.step, total=step.total_steps, loss=mean)
-            weights = step.weights
-    notes = {
+    steps = train_drafter(drafter, table, data, training, state)
+    save = partial(write_checkpoint, checkpoint, run) if checkpoint is not None else _save_nothing
+    kept = _kept(steps, checkpoint_steps, save)
+    last = run_to_end(kept, _words, lambda step: save(step.state), checkpoint, console)
+    state = state if last is None else last.state
+    notes = _notes(training, len(queries), len(data.hidden), state)
+    save_drafter(out, drafter, halves_of(state.weights), notes)
+    if checkpoint is not None:
+        remove_checkpoints(checkpoint)
+    console.print(f"wrote {out}", soft_wrap=True)
+
+
+def _notes(
+    training: DrafterTraining, n_queries: int, n_positions: int, state: State
+) -> dict[str, str]:
+    """How the drafter was made."""
+    return {
         "train": json.dumps(asdict(training)),
-        "queries": str(len(queries)),
-        "positions": str(len(data.hidden)),
-        "loss": f"{mean:.4f}",
+        "queries": str(n_queries),
+        "positions": str(n_positions),
+        "loss": f"{state.mean_loss:.4f}",
     }
-    save_drafter(out, drafter, weights, notes)
-    console.print(f"wrote {out}")
+
+
+def _save_nothing(state: State) -> None:
+    pass
+
+
+def _words(step: TrainingStep) -> str:
+    return f"loss {step.state.mean_loss:.3f} per token"
+
+
+def _kept(
+    steps: Iterable[TrainingStep], interval: int, save: Callable[[State], None]
+) -> Iterator[TrainingStep]:
+    """Pass steps on, and save every `interval` of them and the last."""
+    for step in steps:
+        if step.step % interval == 0 or step.step == step.total_steps:
+            save(step.state)
+        yield step
+
+
+def _check_batch(training: DrafterTraining, n_queries: int) -> None:
+    """Refuse, before anything is answered, a batch that no answers could fill."""
+    most = n_queries * (MAX_NEW_TOKENS - 1)
+    if training.batch_size > most:
+        raise InputError(
+            f"training must see at least {training.batch_size} positions, got at most {most} of "
+            f"{n_queries} queries; give more queries or a smaller --batch-size"
+        )

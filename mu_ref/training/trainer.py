@@ -7,17 +7,39 @@ same bytes as one that was not (on one machine: BLAS may differ on another). Cha
 """
 
 import json
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from mu_ref.border.ranges import (
+    BATCH,
+    COUNT,
+    EPOCHS,
+    RATE,
+    SEED,
+    SHARE,
+    Range,
+    check_fields,
+)  # fmt: skip
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.model import mu
 from mu_ref.ops.tape import TapeOps
+from mu_ref.training.checkpoint import (
+    Identity,
+    State,
+    check_loss,
+    identity_of,
+    read_checkpoint,
+    running_mean,
+    write_checkpoint,
+)  # fmt: skip
 from mu_ref.training.datasets import Batch, Example, batches
 from mu_ref.training.losses import cross_entropy
 from mu_ref.training.optimizers import AdamW, Muon, clip_gradients, is_muon_weight
@@ -28,17 +50,30 @@ from mu_ref.weights import (
     initial_weights,
     read_safetensors,
     weight_shapes,
-    write_safetensors,
-)
+)  # fmt: skip
 
 __all__ = ["Progress", "TrainConfig", "Trainer"]
 
 EpochData = Callable[[np.random.Generator], Sequence[Example]]
 
+FACTOR = Range(low=0, high=1000, whole=False, why="it would drown everything else")
+POSITIVE = Range(low=0, above=True, high=1000, whole=False, why="it would drown everything else")
+RANGES = MappingProxyType(
+    {"epochs": EPOCHS, "batch_size": BATCH, "checkpoint_steps": COUNT, "seed": SEED}
+    | {"peak_rate": RATE, "clip_norm": POSITIVE}
+    | dict.fromkeys(("warmup_share", "decay_share", "label_smoothing"), SHARE)
+    | dict.fromkeys(("adam_rate_share", "muon_weight_decay", "adam_weight_decay"), FACTOR)
+    | dict.fromkeys(("init_std", "embedding_std", "post_norm_gain"), FACTOR)
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """What decides a run, besides the model and the data."""
+    """What decides a run, besides the model and the data.
+
+    Raises:
+        InputError: a number out of range.
+    """
 
     epochs: int = 18
     batch_size: int = 128
@@ -58,11 +93,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("epochs", "batch_size", "checkpoint_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.peak_rate > 0:
-            raise InputError(f"peak_rate must be positive, got {self.peak_rate}")
+        check_fields(self, RANGES, InputError)
+
+    def deciding(self) -> dict[str, Any]:
+        """Return what decides the result: everything but how often a checkpoint is written."""
+        return {name: value for name, value in asdict(self).items() if name != "checkpoint_steps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +108,7 @@ class Progress:
     total_steps: int
     epoch: int
     loss: float
+    mean_loss: float  # of the last twenty steps or so, see `running_mean`
     rate: float
     step_s: float
 
@@ -85,17 +121,23 @@ class Trainer:
         model: the configuration.
         config: of the run.
         epoch_data: makes the examples of one epoch from a generator; always equally many.
+        inputs: {what: file that the data come from}; a changed one is another run.
     """
 
     model: ModelConfig
     config: TrainConfig
     epoch_data: EpochData
+    inputs: Mapping[str, Path | None] = field(default_factory=dict)
+    identity: Identity = field(init=False)
     weights: Weights = field(init=False)
     state: dict[str, Weights] = field(init=False)  # per weight, what its optimizer remembers
     step: int = field(init=False, default=0)  # steps done
+    mean_loss: float = field(init=False, default=math.nan)
 
     def __post_init__(self) -> None:
         """Draw initial weights."""
+        config, train = json.loads(self.model.to_json()), self.config.deciding()
+        self.identity = identity_of(self.inputs, config=config, train=train)
         rng = np.random.default_rng([self.config.seed, 0, 0])
         self.weights = initial_weights(
             self.model,
@@ -116,9 +158,8 @@ class Trainer:
             Progress after each step.
 
         Raises:
-            InputError: an epoch has too few examples for one batch.
+            InputError: an epoch has too few examples for one batch, or the loss is no number.
         """
-        epoch = 0
         first = self._epoch(0)
         per_epoch = len(first)
         if not per_epoch:
@@ -138,17 +179,20 @@ class Trainer:
                 started = time.perf_counter()
                 rate = schedule.rate(self.step)
                 loss = self.train_step(batch, rate)
+                check_loss(loss, self.step)
+                self.mean_loss = running_mean(self.mean_loss, loss)
                 if checkpoint and (
                     self.step % self.config.checkpoint_steps == 0 or self.step == total
                 ):
                     self.save(checkpoint)
                 seconds = time.perf_counter() - started
-                yield Progress(self.step, total, epoch, loss, rate, seconds)
+                yield Progress(self.step, total, epoch, loss, self.mean_loss, rate, seconds)
 
     def _epoch(self, epoch: int) -> list[Batch]:
         rng = np.random.default_rng([self.config.seed, 1, epoch])
         return list(batches(self.epoch_data(rng), self.config.batch_size, self.model, rng))
 
+    @np.errstate(over="ignore", invalid="ignore")  # `run` looks at the loss
     def train_step(self, batch: Batch, rate: float) -> float:
         """Take one step.
 
@@ -197,41 +241,25 @@ class Trainer:
         return {key: text for key, text in metadata.items() if key != "config"}
 
     def save(self, path: Path) -> None:
-        """Write everything that `resume` needs; the file appears whole or not at all."""
-        tensors = dict(self.weights)
-        for name, state in self.state.items():
-            tensors |= {f"{name}:{kind}": array for kind, array in state.items()}
-        metadata = {
-            "config": self.model.to_json(),
-            "train": json.dumps(asdict(self.config)),
-            "step": str(self.step),
-        }
-        write_safetensors(path, tensors, metadata)
+        """Write everything that `resume` needs; the checkpoint before it is kept."""
+        state = State(self.weights, self.state, self.step, self.mean_loss)
+        write_checkpoint(path, self.identity, state)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path) -> Path:
         """Continue from a checkpoint.
 
         Args:
             path: file written by `save`.
 
+        Returns:
+            The file that was whole: `path`, or the one before it.
+
         Raises:
-            InputError: the checkpoint is of another model or another run.
-            WeightsError: the file is damaged.
+            InputError: no checkpoint, or one of another model or another run.
+            WeightsError: the file is damaged, and there is none before it.
         """
-        tensors, metadata = read_safetensors(path)
-        ours = {"config": self.model.to_json(), "train": json.dumps(asdict(self.config))}
-        for key, value in ours.items():
-            if metadata.get(key) != value:
-                raise InputError(
-                    f"{path} must be a checkpoint of this run; its {key} differs. "
-                    "Give the same options, or another checkpoint file"
-                )
-        weights = {name: array for name, array in tensors.items() if ":" not in name}
-        shapes = {name: array.shape for name, array in weights.items()}
-        check_names(str(path), weight_shapes(self.model), shapes)
-        self.weights = {name: weights[name].copy() for name in self.weights}
-        self.state = {name: {} for name in self.weights}
-        for name in tensors.keys() - weights.keys():
-            weight, _, kind = name.partition(":")
-            self.state[weight][kind] = tensors[name].copy()
-        self.step = int(metadata["step"])
+        found, place = read_checkpoint(path, self.identity, weight_shapes(self.model))
+        self.weights = found.weights
+        self.state = {name: dict(found.moments[name]) for name in found.weights}
+        self.step, self.mean_loss = found.step, found.mean_loss
+        return place

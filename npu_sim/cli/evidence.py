@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mu_ref.border.ranges import BEAMS, got
-from mu_ref.border.text import printable
+from mu_ref.border.ranges import BEAMS
+from mu_ref.border.text import printable, short
 from mu_ref.command_line import JsonOption, print_json
 from mu_ref.errors import check_choice
 from npu_sim.cli.options import PlotOption, check_files, wide_console
@@ -206,7 +206,7 @@ def _tokens(texts: list[str]) -> dict[int, float]:
             width, tokens = int(name), float(number)
         except ValueError as error:
             raise SweepError(
-                f"--tokens must be WIDTH=TOKENS, such as 4=2.7; got {got(text)}"
+                f"--tokens must be WIDTH=TOKENS, such as 4=2.7; got {short(text)}"
             ) from error
         if width in found:
             raise SweepError(f"--tokens must name each width once, got {width} twice")

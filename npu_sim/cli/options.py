@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mu_ref.border.ranges import TOKENS
-from mu_ref.border.text import printable, shown
+from mu_ref.border.text import printable, short
 from mu_ref.command_line import in_range, plain_console
 from mu_ref.files import check_outputs, is_stream
 from npu_sim.errors import WorkloadError
@@ -102,10 +102,10 @@ def cycle_budgets(texts: list[str]) -> dict[str, int]:
         if not phase or not (cycles.isascii() and cycles.isdigit()) or len(cycles) > MOST_DIGITS:
             raise WorkloadError(
                 f"a phase budget must have the form PHASE=CYCLES, with at most {MOST_DIGITS} "
-                f"digits, got {shown(text)}; for example decode=200000000"
+                f"digits, got {short(text)}; for example decode=200000000"
             )
         if phase in budgets:
-            raise WorkloadError(f"a phase must have one budget, got two of {shown(phase)}")
+            raise WorkloadError(f"a phase must have one budget, got two of {short(phase)}")
         budgets[phase] = int(cycles)
     return budgets
 

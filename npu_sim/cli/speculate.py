@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from mu_ref.border.ranges import BEAMS, BLOCKS, DRAFTED, SHARE, SIZE, TOKENS, Range
-from mu_ref.border.text import printable, shown
+from mu_ref.border.text import printable, short
 from mu_ref.command_line import JsonOption, in_range, plain_console, print_json
 from mu_ref.config import ModelConfig
 from mu_ref.presets import preset
@@ -190,7 +190,7 @@ def _numbers(option: str, text: str, allowed: Range) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) <= MOST_DIGITS for part in parts):
         raise WorkloadError(
-            f"{option} must be whole numbers separated by commas, got {shown(text)}"
+            f"{option} must be whole numbers separated by commas, got {short(text)}"
         )
     numbers = [allowed.check(option, int(part), WorkloadError) for part in parts]
     twice = [number for number in numbers if numbers.count(number) > 1]

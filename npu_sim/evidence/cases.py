@@ -12,8 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mu_ref.border.ranges import Range, got
+from mu_ref.border.ranges import Range
 from mu_ref.border.reading import read_csv
+from mu_ref.border.text import short
 from mu_ref.errors import check_choice
 from npu_sim.errors import NpuSimError, SweepError
 from npu_sim.models.neutral_json import read_models
@@ -106,7 +107,7 @@ def read_cases(path: Path) -> list[Case]:
     for name in columns:
         meant = get_close_matches(name.casefold(), REMEASURED, n=1, cutoff=0.8)
         if meant and name not in REMEASURED:
-            raise SweepError(f"{path} must spell the column {meant[0]} so, got {got(name)}")
+            raise SweepError(f"{path} must spell the column {meant[0]} so, got {short(name)}")
     cases = [_case(row, where) for where, row in rows]
     if not cases:
         raise SweepError(f"{path} must have at least one case, got none")
@@ -162,7 +163,7 @@ def read_number(text: str, what: str, allowed: Range) -> Any:
         SweepError: no number, or one that does not fit.
     """
     if not NUMBER.fullmatch(text.strip()):
-        raise SweepError(f"{what} must be {allowed}, got {got(text)}")
+        raise SweepError(f"{what} must be {allowed}, got {short(text)}")
     value = float(text)
     return allowed.check(what, int(value) if allowed.whole and value.is_integer() else value,
                          SweepError)  # fmt: skip

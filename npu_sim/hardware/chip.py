@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self
 
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from mu_ref.errors import check_choice
 from mu_ref.ops import Ops
 from npu_sim.errors import HardwareError
@@ -66,7 +66,7 @@ class Npu:
         """Check every value by its path."""
         for name in ("name", "title"):
             if not isinstance(getattr(self, name), str):
-                raise HardwareError(f"{name} must be a text, got {shown(getattr(self, name))}")
+                raise HardwareError(f"{name} must be a text, got {short(getattr(self, name))}")
         for path, value in self.values().items():
             _check(path, value)
 
@@ -221,10 +221,10 @@ def _check(path: str, value: Any) -> None:
         check_choice(path, value, ("blocks", "os", "ws", "is"), HardwareError)
     elif path in SWITCHES:
         if not isinstance(value, bool):  # 1 and 1.0 equal True, and are none
-            raise HardwareError(f"{path} must be one of True, False; got {shown(value)}")
+            raise HardwareError(f"{path} must be one of True, False; got {short(value)}")
     elif path == "unsupported_ops":
         if not isinstance(value, str):
-            raise HardwareError(f"{path} must be names separated by blanks, got {shown(value)}")
+            raise HardwareError(f"{path} must be names separated by blanks, got {short(value)}")
         for kind in value.split():
             check_choice(f"each of {path}", kind, OPERATIONS, HardwareError)
     else:

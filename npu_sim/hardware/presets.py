@@ -15,7 +15,7 @@ from typing import Any
 
 from mu_ref.border.ranges import Range
 from mu_ref.border.reading import parse_toml, read_text
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from mu_ref.errors import check_choice
 from mu_ref.files import write_text
 from npu_sim.errors import HardwareError
@@ -136,7 +136,7 @@ def _parse(text: str, where: str) -> Npu:
 
 def _text(value: Any, key: str, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise HardwareError(f"{where} must give {key} as a text, got {shown(value)}")
+        raise HardwareError(f"{where} must give {key} as a text, got {short(value)}")
     return value
 
 
@@ -165,7 +165,7 @@ def _entry(path: str, entry: Any, where: str) -> tuple[FieldValue, str]:
         )
     source = entry.get("source", ASSUMED)
     if not isinstance(source, str):
-        raise HardwareError(f"{where}: the source of {path} must be a text, got {shown(source)}")
+        raise HardwareError(f"{where}: the source of {path} must be a text, got {short(source)}")
     value = entry["value"]
     if "unit" in entry:
         value = convert_unit(path, value, entry["unit"], where)
@@ -191,7 +191,7 @@ def convert_unit(path: str, value: Any, unit: Any, where: str) -> FieldValue:
     if not isinstance(unit, str) or unit not in known:
         allowed = ", ".join(known) or "none: it is a plain number"
         raise HardwareError(
-            f"{where}: the unit of {path} must be one of {allowed}; got {shown(unit)}"
+            f"{where}: the unit of {path} must be one of {allowed}; got {short(unit)}"
         )
     AMOUNT.check(f"{where}: {path}", value, HardwareError)
     converted = value * known[unit]

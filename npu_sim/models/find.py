@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from mu_ref.errors import MuRefError
 from mu_ref.presets import preset
 from npu_sim.errors import SweepError
@@ -56,7 +56,7 @@ def read_description(data: Mapping[str, Any]) -> Description:
         raise SweepError(f"one of model, model_json and hf_config must be given, got {given}")
     value = data[given[0]]
     if not isinstance(value, str):
-        raise SweepError(f"{given[0]} must be a text, got {shown(value)}")
+        raise SweepError(f"{given[0]} must be a text, got {short(value)}")
     if given[0] == "model_json":
         return read_model(value)
     if given[0] == "hf_config":

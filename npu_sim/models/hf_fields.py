@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mu_ref.border.ranges import LAYERS, SIZE, TOKENS, Range
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from npu_sim.errors import WorkloadError
 
 __all__ = ["HEADS", "HEAD_WIDTH", "check_kinds", "unread_fields"]
@@ -80,13 +80,13 @@ def check_kinds(fields: Any, where: str = "config.json") -> None:
             (r for ending, r in _ENDINGS.items() if name.endswith(ending)), None
         )
         if name in _TABLES and not isinstance(value, dict):
-            raise WorkloadError(f"{place} must be a JSON object, got {shown(value)}")
+            raise WorkloadError(f"{place} must be a JSON object, got {short(value)}")
         if value is None and (name in _MAY_BE_NULL or name.endswith(("_token_id", "_or_path"))):
             continue
         if name in _SWITCHES and not isinstance(value, bool):
-            raise WorkloadError(f"{place} must be true or false, got {shown(value)}")
+            raise WorkloadError(f"{place} must be true or false, got {short(value)}")
         if (name in _TEXTS or name == "_name_or_path") and not isinstance(value, str):
-            raise WorkloadError(f"{place} must be a text, got {shown(value)}")
+            raise WorkloadError(f"{place} must be a text, got {short(value)}")
         if allowed is None:
             continue
         # a model may end its texts with any of several tokens

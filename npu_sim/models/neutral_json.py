@@ -12,7 +12,7 @@ from typing import Any
 
 from mu_ref.border.ranges import LAYERS, SIZE, Range
 from mu_ref.border.reading import read_json
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from mu_ref.errors import MuRefError, check_choice
 from npu_sim.errors import WorkloadError
 from npu_sim.models.hf_fields import HEAD_WIDTH
@@ -55,7 +55,7 @@ def read_models(path: Path) -> dict[str, Description]:
     """
     data = read_json(path, "a JSON file of models", WorkloadError)
     if not isinstance(data, dict) or not data:
-        raise WorkloadError(f"{path} must hold a JSON object of models by name, got {shown(data)}")
+        raise WorkloadError(f"{path} must hold a JSON object of models by name, got {short(data)}")
     try:
         return {name: description_of(name, fields) for name, fields in data.items()}
     except WorkloadError as error:
@@ -107,7 +107,7 @@ def description_of(name: str, fields: Any) -> Description:
         allowed.check(f"{key} of {name}", fields[key], WorkloadError)
     for key in ("gated", "tied"):
         if not isinstance(fields[key], bool):  # 1 equals True, and is none
-            got = shown(fields[key])
+            got = short(fields[key])
             raise WorkloadError(f"{key} of {name} must be one of True, False; got {got}")
     check_choice(f"family of {name}", fields["family"], _FAMILIES, WorkloadError)
     check_choice(f"lm_head of {name}", fields["lm_head"], HEADS, WorkloadError)

@@ -16,7 +16,7 @@ import numpy as np
 
 from mu_ref.border.ranges import Range
 from mu_ref.border.reading import read_json
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from mu_ref.files import write_text
 from npu_sim.errors import WorkloadError
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
@@ -170,13 +170,13 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
 def _check_event(event: Any, where: str) -> None:
     """Refuse an event whose fields are not of the kinds that viewers expect."""
     if not isinstance(event, dict):
-        raise WorkloadError(f"{where} must be a JSON object, got {shown(event)}")
+        raise WorkloadError(f"{where} must be a JSON object, got {short(event)}")
     args = event.get("args", {})
     if not isinstance(args, dict):
-        raise WorkloadError(f"{where}: args must be a JSON object, got {shown(args)}")
+        raise WorkloadError(f"{where}: args must be a JSON object, got {short(args)}")
     for name in ("ph", "name"):
         if not isinstance(event.get(name, ""), str):
-            raise WorkloadError(f"{where}: {name} must be a text, got {shown(event[name])}")
+            raise WorkloadError(f"{where}: {name} must be a text, got {short(event[name])}")
     for name in {"X": ("ts", "dur"), "C": ("ts",)}.get(event.get("ph", ""), ()):
         TIME.check(f"{where}: {name}", event.get(name), WorkloadError)
     for name in ("pid", "tid"):
@@ -189,7 +189,7 @@ def _check_event(event: Any, where: str) -> None:
     if (event.get("ph"), event.get("name")) == ("M", "thread_name") and not isinstance(
         args.get("name"), str
     ):
-        raise WorkloadError(f"{where}: args.name must be a text, got {shown(args.get('name'))}")
+        raise WorkloadError(f"{where}: args.name must be a text, got {short(args.get('name'))}")
 
 
 def check_trace(events: list[dict[str, Any]]) -> list[str]:
@@ -213,12 +213,12 @@ def check_trace(events: list[dict[str, Any]]) -> list[str]:
             wrong += _counted(event, counters)
         elif kind == "X":
             if not event.get("name") or event.get("dur", -1) < 0 or event.get("ts", -1) < 0:
-                got = shown(event)
+                got = short(event)
                 wrong.append(f"an event must have a name, a start and a duration, got {got}")
                 continue
             threads.setdefault(tid, []).append(_span(event))
         elif kind != "M":
-            wrong.append(f"an event must be X, C or M, got {shown(kind)}")
+            wrong.append(f"an event must be X, C or M, got {short(kind)}")
     if len(set(names.values())) != len(names):
         wrong.append("every engine must have one thread")
     for tid, spans in threads.items():

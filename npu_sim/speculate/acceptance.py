@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mu_ref.border.ranges import BEAMS, DRAFTED, SHARE, Range
 from mu_ref.border.reading import read_json_lines
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from npu_sim.errors import WorkloadError
 
 __all__ = ["HOST_US", "Acceptance", "acceptance_of", "read_acceptance", "read_steps"]
@@ -78,7 +78,7 @@ class Acceptance:
         if not abs(sum(probabilities) - 1) <= 1e-6:
             raise WorkloadError(
                 f"acceptance probabilities must be at least 0 and sum to 1, got "
-                f"{shown(list(probabilities))}"
+                f"{short(list(probabilities))}"
             )
         n = len(probabilities)
         return cls(n_accepted=tuple(range(n)), nodes=(nodes,) * n, weights=tuple(probabilities))
@@ -144,7 +144,7 @@ def read_steps(path: Path) -> Steps:
         if keys != {"n_accepted", "nodes"}:
             raise WorkloadError(
                 f"{where} must hold n_accepted and nodes, or probabilities alone in the file; got "
-                f"{shown(item)}"
+                f"{short(item)}"
             )
         NODES.check(f"{where}: nodes", item["nodes"], WorkloadError)
         fits = Range(low=0, high=item["nodes"] - 1, why="the root is never drafted")
@@ -161,7 +161,7 @@ def _probabilities(where: str, values: object) -> list[float]:
     if not isinstance(values, list) or not 1 <= len(values) <= DRAFTED.high + 1:
         raise WorkloadError(
             f"{where}: probabilities must be a list of 1 to {DRAFTED.high + 1} numbers, got "
-            f"{shown(values)}"
+            f"{short(values)}"
         )
     try:
         Acceptance.distributed(values, len(values))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mu_ref.border.reading import read_csv
-from mu_ref.border.text import shown
+from mu_ref.border.text import short
 from mu_ref.files import check_outputs, written_whole
 from npu_sim.errors import WorkloadError
 from npu_sim.systolic.closed_form import (
@@ -134,12 +134,12 @@ def _row(where: str, cells: dict[str, str]) -> SystolicRow:
     for name in (*REPORTED, *COPIED):
         if given.get(name) and not _is_number(given[name]):
             raise WorkloadError(
-                f"{where}, column {name} must be a number or empty, got {shown(given[name])}"
+                f"{where}, column {name} must be a number or empty, got {short(given[name])}"
             )
     if given["dataflow"] not in DATAFLOWS:
         raise WorkloadError(
             f"{where}, column dataflow must be one of {', '.join(DATAFLOWS)}; "
-            f"got {shown(given['dataflow'])}"
+            f"got {short(given['dataflow'])}"
         )
     array = SystolicArray(rows=rows, cols=cols, dataflow=given["dataflow"])
     number = int(where.rpartition(":")[2])
@@ -149,7 +149,7 @@ def _row(where: str, cells: dict[str, str]) -> SystolicRow:
 def _whole_number(where: str, column: str, text: str) -> int:
     digits = text.lstrip("0")
     if not (text.isascii() and text.isdigit() and 0 < len(digits) <= len(str(SIDE.high))):
-        raise WorkloadError(f"{where}, column {column} must be {SIDE}, got {shown(text)}")
+        raise WorkloadError(f"{where}, column {column} must be {SIDE}, got {short(text)}")
     return int(digits)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.border.ranges import Range, got
+from mu_ref.border.ranges import Range
+from mu_ref.border.text import short
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import convert_unit
 from npu_sim.whatif.scenario import Scenario, full_path
@@ -111,15 +112,17 @@ def _values(key: str, values: list[Any], now: Any) -> tuple[Any, ...]:
         kind, fits = "a finite number of at most 64 bits", _is_number
     for value in values:
         if not fits(value):
-            raise SweepError(f"each value of {key} must be {kind}, got {got(value)}")
+            raise SweepError(f"each value of {key} must be {kind}, got {short(value)}")
     return tuple(values)
 
 
 def _in_unit(key: str, path: str, number: Any, unit: Any) -> Any:
     if not isinstance(unit, str):
-        raise SweepError(f'{key}.unit must be a text such as "GB/s", got {got(unit)}')
+        raise SweepError(f'{key}.unit must be a text such as "GB/s", got {short(unit)}')
     if not _is_number(number):
-        raise SweepError(f"each number of {key} must be finite and fit 64 bits, got {got(number)}")
+        raise SweepError(
+            f"each number of {key} must be finite and fit 64 bits, got {short(number)}"
+        )
     return convert_unit(path.removeprefix("npu."), number, unit, key)
 
 
@@ -130,7 +133,7 @@ def _interval(
     """Read a range, an interval or a logarithmic one."""
     if len(numbers) != 2 or not all(_is_number(number) for number in numbers):
         raise SweepError(
-            f"{key}.{kind} must be two numbers, finite and of at most 64 bits, got {got(numbers)}"
+            f"{key}.{kind} must be two numbers, finite and of at most 64 bits, got {short(numbers)}"
         )
     low, high = numbers
     if high < low or (kind == "log" and low <= 0):

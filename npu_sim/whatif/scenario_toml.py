@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mu_ref.border.ranges import got
 from mu_ref.border.reading import read_toml
+from mu_ref.border.text import short
 from mu_ref.errors import check_choice
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import npu
@@ -52,7 +52,7 @@ def base_scenario(data: Mapping[str, Any], *, varied: Iterable[str] = ()) -> Sce
         check_choice("key", key, BASE_KEYS, SweepError)
     chip = data.get("npu", DEFAULT_NPU)
     if not isinstance(chip, str):
-        raise SweepError(f"npu must be a text, got {got(chip)}")
+        raise SweepError(f"npu must be a text, got {short(chip)}")
     parts: dict[str, Any] = {}
     for name, kind in (("workload", Workload), ("precision", Precision), ("drafter", Drafter)):
         table = table_of(data, name)
@@ -125,5 +125,5 @@ def table_of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return a table of a file; empty if it is not there."""
     table = data.get(name, {})
     if not isinstance(table, dict):
-        raise SweepError(f"{name} must be a table, got {got(table)}")
+        raise SweepError(f"{name} must be a table, got {short(table)}")
     return table

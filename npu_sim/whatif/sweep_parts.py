@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.border.ranges import got
 from mu_ref.border.reading import parse_json
+from mu_ref.border.text import short
 from mu_ref.errors import InputError
 from mu_ref.files import check_outputs, is_stream, write_text, written_whole
 from npu_sim.errors import SweepError
@@ -186,7 +186,7 @@ def _check_folder(folder: Path) -> None:
     others = [name for name in names if not OURS.fullmatch(name)]
     if others:
         raise SweepError(
-            f"{folder} must hold nothing but the parts of a sweep, got {got(others[0])}; move it "
+            f"{folder} must hold nothing but the parts of a sweep, got {short(others[0])}; move it "
             f"or choose another --out"
         )
 

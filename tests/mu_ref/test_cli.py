@@ -328,6 +328,6 @@ def test_training_mistakes_are_told_before_any_work(mu_ref: Run, tmp_path: Path)
     assert_mistake(mu_ref("train", "mu-7b", "--out", out), *PRESETS)
     assert_mistake(mu_ref("train", "tiny", "--out", out), "tokenizer", "mu-nano")
     assert_mistake(mu_ref("train", "--out", out, "--epochs", 0), "epochs")
-    assert_mistake(mu_ref("train", "--out", out, "--rate", 0), "peak_rate")
+    assert_mistake(mu_ref("train", "--out", out, "--rate", 0), "--rate must be a number above 0")
     assert_mistake(mu_ref("train", "--out", out, "--resume"), "checkpoint.safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -100,7 +100,7 @@ def test_int4_weights_are_written_and_answer(mu_ref: Run, tmp_path: Path) -> Non
         (["--bits", "head=12"], "must be PATTERN=8 or PATTERN=16"),
         (["--calibration", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--check", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--smooth", "3"], "must lie in 0..1"),
+        (["--smooth", "3"], "must be a number from 0 to 1"),
         (["--weights", "pyproject.toml"], "must be a whole safetensors file"),
     ],
 )

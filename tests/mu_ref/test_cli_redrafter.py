@@ -95,7 +95,7 @@ def test_a_sweep_measures_every_width_and_length(
                "--draft-len", 2, "--plot", tmp_path / "sweep.png")  # fmt: skip
     code, out, _ = mu_ref("draft-sweep", queries, *options, "--json")
     assert code == 0
-    points = [json.loads(line) for line in out.splitlines()]
+    points = json.loads(out)
     assert [(p["beam_width"], p["draft_len"]) for p in points] == [(1, 2), (3, 2)]
     for point in points:
         assert point["same"] == point["n_queries"] == 3
@@ -139,6 +139,7 @@ def test_mistakes_are_named(mu_ref: Run, random_drafter: Path, queries: Path) ->
     assert_mistake(mu_ref("generate", "x", "--drafter", "nowhere"), "nowhere")
     assert_mistake(mu_ref("train-drafter", "mu-330m"), "mu-330m must be given --weights")
     code, _, err = mu_ref("train-drafter", "--queries", queries, "--batch-size", 5000)
-    assert (code, err) == (2, "error: training must see at least 5000 positions, got 22\n")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "training must see at least 5000 positions, got at most 93 of 3 queries" in err
     queries.write_text('{"query": "?!", "call": "none()"}\n', encoding="utf-8")
     assert_mistake(mu_ref("draft-sweep", queries), "must hold queries")

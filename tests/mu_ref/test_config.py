@@ -136,14 +136,17 @@ def test_the_ntk_factor_asks_for_two_pairs_only_above_one() -> None:
 
 def test_each_number_of_a_model_is_allowed_to_its_limit() -> None:
     apart = replace(tiny(), shared_embedding=False)
-    assert replace(apart, vocab_size=1, encoder_vocab_size=1).vocab_size == 1
+    alone = replace(apart, pad_id=0, bos_id=0, eos_id=0)  # the only token there is
+    assert replace(alone, vocab_size=1, encoder_vocab_size=1).vocab_size == 1
     for sizes in ({"vocab_size": 0}, {"encoder_vocab_size": 0}):
-        with pytest.raises(ConfigError, match="vocab_size must be at least 1"):
+        with pytest.raises(ConfigError, match=r"vocab_size must be .* from 1 to .*0$"):
             replace(apart, **sizes)
     assert replace(tiny(), final_softcap=0.5, dropout=0.0).final_softcap == 0.5
     assert replace(tiny(), dropout=0.99).dropout == 0.99
     for cap in (0.0, -1.0, float("nan")):
-        with pytest.raises(ConfigError, match=f"final_softcap must be positive, got {cap}"):
+        with pytest.raises(
+            ConfigError, match=f"final_softcap must be a number above 0 .* got {cap}"
+        ):
             replace(tiny(), final_softcap=cap)
 
 
@@ -220,3 +223,72 @@ def test_a_text_that_is_no_configuration_is_refused(text: str, what: str) -> Non
 def test_a_value_of_the_wrong_type_is_refused(path: tuple[str, ...], value: object) -> None:
     with pytest.raises(ConfigError):
         ModelConfig.from_json(changed(path, value))
+
+
+@pytest.mark.parametrize("value", [None, True, "1", 1.5, 2**70, -3, [1], {}, float("nan")])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("vocab_size",), ("max_len",), ("pad_id",), ("bos_id",), ("encoder", "n_layers"),
+        ("encoder", "d_model"), ("encoder", "d_ff"), ("decoder", "n_heads"),
+        ("decoder", "n_kv_heads"), ("decoder", "d_head"), ("decoder", "rope_base_len"),
+    ],
+)  # fmt: skip
+def test_each_whole_number_of_a_file_is_one_or_named(path: tuple[str, ...], value: object) -> None:
+    with pytest.raises(ConfigError, match=r"must be .*, got ") as caught:
+        ModelConfig.from_json(changed(path, value), "f: configuration")
+    assert path[-1] in str(caught.value) or "NaN is no number of JSON" in str(caught.value)
+    assert str(caught.value).startswith("f: configuration")
+
+
+@pytest.mark.parametrize("value", [True, "1", float("inf"), -1.0, 10**400, [1.0]])
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("final_softcap",), ("dropout",), ("encoder", "attention_scale"), ("encoder", "norm_eps"),
+        ("encoder", "attention_softcap"), ("encoder", "embed_scale"), ("decoder", "rope_theta"),
+        ("decoder", "rope_ntk_factor"),
+    ],
+)  # fmt: skip
+def test_each_real_number_of_a_file_is_one_or_named(path: tuple[str, ...], value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"{path[-1]} must be|is no number of JSON"):
+        ModelConfig.from_json(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule"),
+    [
+        (("encoder", "n_layers"), 10**7, "n_layers must be .*some hundred layers"),
+        (("encoder", "window"), -3, "window must be .* from 0 to .* got -3"),
+        (("encoder", "windowed_layers"), [0, 1], "windowed_layers must be a list, each true"),
+        (("encoder", "gated"), 1, "gated must be true or false, got 1"),
+        (("decoder", "rope_ntk_factor"), 0.5, "rope_ntk_factor must be a number from 1 to 1,024"),
+        (("name",), None, "name must be a text and not null, got None"),
+        (("tied_head",), "yes", "tied_head must be true or false, got 'yes'"),
+        (("pad_id",), 61, "pad_id must be .* from 0 to 60, got 61; the vocabulary has 61 tokens"),
+        (("eos_id",), 61, "eos_id must be .* from 0 to 60, got 61"),
+        (("bos_id",), -5, "bos_id must be .* from 0 to 60, got -5"),
+        (("encoder",), [1], "encoder must be a JSON object, got list"),
+    ],
+)  # fmt: skip
+def test_a_field_out_of_its_range_says_why(path: tuple[str, ...], value: object, rule: str) -> None:
+    with pytest.raises(ConfigError, match=rule):
+        ModelConfig.from_json(changed(path, value))
+
+
+def test_a_text_may_end_nowhere_but_not_where_it_must() -> None:
+    endless = replace(tiny(), eos_id=None)
+    assert ModelConfig.from_json(endless.to_json()) == endless
+    assert tiny().end_token == 2
+    with pytest.raises(ConfigError, match="tiny must have an eos_id where texts end"):
+        endless.end_token  # noqa: B018
+
+
+def test_weights_are_counted_before_there_are_any() -> None:
+    """One layer by hand: q, k, v, o of 16 x 16 or 8 x 16, and an MLP of 2 or 3 times 32 x 16."""
+    one = tiny(n_layers=1, windowed_layers=(False,)).stacks["decoder"]
+    attention = 2 * 16 * 16 + 2 * 8 * 16
+    assert one.n_weights == attention + 2 * 32 * 16
+    assert replace(one, gated=True).n_weights == attention + 3 * 32 * 16
+    with pytest.raises(ConfigError, match=r"number of weights must be .* million million weights"):
+        tiny(n_layers=1024, windowed_layers=(False,) * 1024, d_ff=2**24, d_model=2**12)

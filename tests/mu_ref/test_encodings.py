@@ -52,13 +52,15 @@ def test_the_ends_are_the_least_and_the_largest_integer(encoding: Encoding) -> N
     ("fields", "message"),
     [
         ((4, 1.0), "activations must have 8 or 16 bits, got 4"),
-        ((8, 0.0), "a scale must be positive and finite, got 0.0"),
-        ((8, -1.0), "a scale must be positive and finite, got -1.0"),
-        ((8, float("nan")), "a scale must be positive and finite, got nan"),
-        ((8, float("inf")), "a scale must be positive and finite, got inf"),
-        ((8, 1.0, 128), r"an integer in -128..127, got 128"),
-        ((16, 1.0, -32769), r"an integer in -32768..32767, got -32769"),
-        ((8, 1.0, 0.5), r"an integer in -128..127, got 0.5"),
+        ((8.0, 1.0), "bits must be a whole number, got 8.0"),
+        ((8, 0.0), "a scale must be a number above 0 .* got 0.0"),
+        ((8, -1.0), "a scale must be a number above 0 .* got -1.0"),
+        ((8, float("nan")), "a scale must be a number above 0 .* got nan"),
+        ((8, float("inf")), "a scale must be a number above 0 .* got inf"),
+        ((8, True), "scale must be a number, got True"),
+        ((8, 1.0, 128), r"from -128 to 127, got 128"),
+        ((16, 1.0, -32769), r"from -32,768 to 32,767, got -32769"),
+        ((8, 1.0, 0.5), r"zero_point must be a whole number, got 0.5"),
     ],
 )
 def test_an_encoding_that_means_nothing_is_refused(fields: tuple, message: str) -> None:

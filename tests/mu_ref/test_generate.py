@@ -20,7 +20,7 @@ from mu_ref.redrafter.generate import speculate
 
 OPS = ReferenceOps({}, np.float64)
 TWIN = replace(tiny(), encoder=None)  # decoder-only
-NO_EOS = -1
+NO_EOS = None
 
 
 def small(model: ModelConfig, seed: int = 0) -> ReferenceOps:
@@ -242,10 +242,11 @@ def test_the_same_generator_draws_the_same_text() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("temperature", -0.1), ("temperature", float("nan")), ("top_k", 0), ("top_p", 0.0),
-     ("top_p", 1.1), ("top_p", float("nan"))],
+     ("top_p", 1.1), ("top_p", float("nan")), ("temperature", float("inf")), ("temperature", True),
+     ("top_k", 2.5), ("top_k", 2**70), ("top_p", "0.5")],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(name: str, value: float) -> None:
-    with pytest.raises(InputError, match=f"{name} must .*got {value}"):
+    with pytest.raises(InputError, match=f"{name} must .*got {value!r}"):
         Sampling(**{name: value})
 
 

@@ -131,7 +131,7 @@ def test_a_tensor_of_another_type_is_named(saved: Path, name: str, dtype, wanted
 def test_a_scale_that_is_not_positive_is_refused(saved: Path, bad: float) -> None:
     tensors = tensors_of()
     tensors[f"{UP}_scale"].flat[3] = bad
-    with pytest.raises(WeightsError, match=f"{UP}_scale must hold positive scales"):
+    with pytest.raises(WeightsError, match=f"{UP}_scale must hold (positive scales|finite)"):
         load_int4(rewritten(saved, tensors))
 
 

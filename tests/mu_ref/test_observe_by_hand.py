@@ -145,7 +145,7 @@ def test_an_end_that_is_no_number_is_refused(tmp_path: Path, end: str, value: fl
     data = json.loads(path.read_text())
     data["a"][end] = value if end == "high" else -value
     path.write_text(json.dumps(data))
-    with pytest.raises(QuantizationError, match="a must have a finite range"):
+    with pytest.raises(QuantizationError, match=r"ranges\.json must be .* is no number of JSON"):
         Observed.load(path, ["a", "b"])
 
 

@@ -201,9 +201,18 @@ def test_ranges_survive_a_file(
     [
         (lambda d: d.pop("head"), r"missing \['head'\]"),
         (lambda d: d.update({"elsewhere": d["head"]}), r"unknown \['elsewhere'\]"),
-        (lambda d: d["head"].update(low=float("nan")), "finite range, got nan"),
+        (lambda d: d["head"].update(low=float("nan")), "NaN is no number of JSON"),
+        (lambda d: d["head"].update(low=None), "head: low must be a number from .* got None"),
+        (lambda d: d["head"].update(low=True), "head: low must be a number from .* got True"),
+        (lambda d: d["head"].update(low="1"), "head: low must be a number from .* got '1'"),
+        (lambda d: d["head"].update(high=1e300), "high must be .* float32 ends there"),
+        (lambda d: d["head"].update(op=3), "head: op must be a text, got 3"),
+        (lambda d: d["head"].update(reads=None), r"reads must be \[site, factor\], got None"),
+        (lambda d: d["head"].update(reads=["x", 1.0]), "reads must name a site, got 'x'"),
+        (lambda d: d["head"].update(reads=["embedding", -1.0]), "factor of reads must be"),
+        (lambda d: d["head"].update(hats=1), "must have op, low, high and reads"),
         (lambda d: d["head"].update(low=9.0, high=-9.0), r"finite range, got 9\.0"),
-        (lambda d: d["head"].pop("op"), "cannot be read"),
+        (lambda d: d["head"].pop("op"), "must have op, low, high and reads"),
         (lambda d: d.clear(), "missing"),
     ],
 )
@@ -278,8 +287,13 @@ def test_wrong_integer_files_say_why(
     save_integers(path, integers)
     tensors, metadata = read_safetensors(path)
     for key, text, message in (
-        ("activations", "[]", "encodings must be readable"),
-        ("activations", '{"head": {"bits": 8, "scale": 0}}', "positive and finite, got 0"),
+        ("activations", "[]", "activations must be a JSON object, got list"),
+        ("activations", '{"head": {"bits": 8, "scale": 0}}', r"missing \['zero_point'\]"),
+        (
+            "activations",
+            '{"head": {"bits": 8, "scale": 0, "zero_point": 0}}',
+            "head: a scale must be a number above 0 .*got 0",
+        ),
         ("scheme", "w1a1", "scheme must be one of"),
     ):
         write_safetensors(path, tensors, {**metadata, key: text})

@@ -31,15 +31,20 @@ def test_queries_are_read_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        (GOOD + b"louder\n", r"q\.jsonl, line 2 must be JSON"),
-        (GOOD + b"\n[1]\n", "line 3 must be a JSON object, got list"),
-        (GOOD + b'{"query": "x"}\n', "line 2 must have the key 'call'"),
-        (GOOD + b'{"call": "none()"}\n', "line 2 must have the key 'query'"),
-        (b'{"query": 3, "call": "none()"}\n', "line 1: 'query' must be a string, got int"),
-        (b'{"query": "x", "call": null}\n', "line 1: 'call' must be a string, got NoneType"),
-        (GOOD + b'{"query": "caf\xe9", "call": "none()"}\n', "line 2 must be UTF-8"),
-        (b"", "at least one query"),
-        (b"\n \n", "at least one query"),
+        (GOOD + b"louder\n", r"q\.jsonl:2 must be a labelled query in JSON, got no JSON"),
+        (GOOD + b"\n[1]\n", r"q\.jsonl:3 must be a JSON object, got list"),
+        (GOOD + b'{"query": "x"}\n', "jsonl:2 must have the key 'call'"),
+        (GOOD + b'{"call": "none()"}\n', "jsonl:2 must have the key 'query'"),
+        (b'{"query": 3, "call": "none()"}\n', "jsonl:1: 'query' must be a string, got int"),
+        (b'{"query": "x", "call": null}\n', "jsonl:1: 'call' must be a string, got NoneType"),
+        (GOOD + b'{"query": true, "call": ""}\n', "jsonl:2: 'query' must be a string, got bool"),
+        (GOOD + b'{"query": "caf\xe9", "call": "none()"}\n', "jsonl:2 must be text in UTF-8"),
+        (GOOD + b'{"query": "\\ud800", "call": ""}\n', r"jsonl:2 must be .*surrogate"),
+        (GOOD + b'{"query": "a", "query": "b"}\n', r"jsonl:2 .*'query' stands twice"),
+        (GOOD + b"[" * 100_000 + b"\n", r"jsonl:2 .*nested too deep"),
+        (GOOD + b'{"query": "x' + b"y" * 10**7, "jsonl:2 must be a labelled query"),
+        (b"", "at least one labelled query"),
+        (b"\n \n", "at least one labelled query"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_line(tmp_path: Path, content: bytes, rule: str) -> None:
@@ -52,7 +57,7 @@ def test_a_bad_file_is_refused_with_its_line(tmp_path: Path, content: bytes, rul
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.jsonl"):
         read_queries(tmp_path / "absent.jsonl")
-    with pytest.raises(InputError, match="must be readable"):
+    with pytest.raises(InputError, match="got a folder"):
         read_queries(tmp_path)
 
 

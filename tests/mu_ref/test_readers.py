@@ -84,7 +84,7 @@ def test_fields_of_t5gemma_by_hand(tmp_path: Path) -> None:
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 50,
         "query_pre_attn_scalar": 64, "sliding_window": 5, "attn_logit_softcapping": 7.0,
         "final_logit_softcapping": None, "hidden_activation": "gelu_pytorch_tanh",
-        "eos_token_id": [1, 107],
+        "eos_token_id": [1, 41],
     }  # fmt: skip
     model = config_of(
         tmp_path, model_type="t5gemma", encoder=stack, decoder=stack | {"vocab_size": 60}
@@ -248,7 +248,7 @@ def test_the_sizes_of_apple_s_drafter_follow_from_its_tensors() -> None:
               "lm_head.0.linear.weight": (6, 6),
               "lm_head.0.linear.bias": (6,), "lm_head.1.linear.weight": (6, 6),
               "lm_head.1.linear.bias": (6,), "lm_head.2.weight": (7, 6)}  # fmt: skip
-    tensors = {name: np.full(shape, i) for i, (name, shape) in enumerate(shapes.items())}
+    tensors = {name: np.full(shape, float(i)) for i, (name, shape) in enumerate(shapes.items())}
     config, weights = read_apple_drafter(tensors)
     assert config == DrafterConfig(d_model=4, vocab_size=7, d_exit=6, n_blocks=2, rnn=True)
     assert weights.keys() == {apple_name_of(name) for name in shapes}
@@ -330,8 +330,8 @@ def test_a_missing_file_is_named(copy) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (b"", "must be JSON"),
-        (b"{'single': 'quotes'}", "must be JSON"),
+        (b"", "must be a JSON file, got no JSON"),
+        (b"{'single': 'quotes'}", "must be a JSON file, got no JSON"),
         (b"\xff\xfe\x00", "UTF-8"),
         (b"[1, 2]", "JSON object, got list"),
         (b"{}", "got model_type None"),
@@ -351,7 +351,7 @@ def test_a_config_that_is_none_of_ours_is_refused(tmp_path: Path, text: bytes, w
     [
         ({"qkv_embd": 50}, "qkv_embd"),
         ({"n_kv_head": 4}, "n_kv_heads"),
-        ({"n_encoder_layer": 0}, "n_layers"),
+        ({"n_encoder_layer": 0}, "n_encoder_layer must be a whole number from 1 to 1,024, got 0"),
         ({"qkv_embd": 18}, "d_head"),
         ({"vocab_size": 0}, "vocab_size"),
     ],
@@ -366,7 +366,7 @@ def test_bad_values_of_the_public_mu_code_name_their_field(tmp_path, fields, wha
     [
         ({"hidden_activation": "tanh"}, "hidden_activation must be one of .*gelu.*got 'tanh'"),
         ({"layer_types": ["linear_attention"] * 26}, "layer_types"),
-        ({"layer_types": ["full_attention"]}, "windowed_layers"),
+        ({"layer_types": ["full_attention"]}, "layer_types must be .* each of the 26 layers"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type"),
         ({"num_key_value_heads": 3}, "n_kv_heads"),
         ({"head_dim": 7}, "d_head"),

@@ -1,5 +1,6 @@
 """The tokenizer: any text survives, ids stay in range, and the file is an ordinary one."""
 
+import copy
 import json
 import unicodedata
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_a_trained_tokenizer_has_bytes_in_order_and_splits_digits_and_words() ->
 
 
 def test_a_vocabulary_without_room_for_bytes_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 259, got 258"):
+    with pytest.raises(InputError, match=r"vocab_size must be .* from 259 to .* got 258"):
         train_tokenizer(["x"], 258)
 
 
@@ -161,6 +162,35 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
     tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(path))
     with pytest.raises(InputError, match="use the file shipped"):
         Tokenizer.load(path)
+
+
+def test_a_tokenizer_with_a_gap_without_bytes_or_with_other_texts_is_refused(tmp_path) -> None:
+    path = tmp_path / "tokenizer.json"
+    TOKENIZER.save(path)
+    whole = json.loads(path.read_text())
+
+    def refused(change, rule: str) -> None:
+        data = copy.deepcopy(whole)
+        change(data)
+        path.write_text(json.dumps(data))
+        with pytest.raises(InputError, match=rule):
+            Tokenizer.load(path)
+
+    last = max(whole["model"]["vocab"], key=whole["model"]["vocab"].get)
+    refused(
+        lambda d: d["model"]["vocab"].update({last: 10**6}), "number its tokens from 0, each once"
+    )
+    byte = "\u0120"  # stands for a blank
+
+    def without_a_byte(data) -> None:
+        data["model"]["vocab"]["zz"] = data["model"]["vocab"].pop(byte)
+        data["model"]["merges"] = []
+
+    refused(without_a_byte, "each of the 256 bytes; 1 lack")
+    refused(lambda d: d.update(decoder=None), "must give back the text")
+    refused(lambda d: d.update(normalizer={"type": "Replace", "pattern": {"String": "4"},
+                                           "content": "5"}), "must give back the text")  # fmt: skip
+    refused(lambda d: d.update(model=3), "must be a tokenizer.json")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(taken) -> None:
 def test_the_smallest_allowed_numbers_are_allowed() -> None:
     run = replace(RUN, epochs=1, batch_size=1, checkpoint_steps=1, peak_rate=1e-9)
     assert run.epochs == run.batch_size == run.checkpoint_steps == 1
-    with pytest.raises(InputError, match="peak_rate must be positive, got -1"):
+    with pytest.raises(InputError, match="peak_rate must be a number above 0 and at most"):
         replace(RUN, peak_rate=-1.0)
 
 

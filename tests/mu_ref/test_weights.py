@@ -21,6 +21,7 @@ from mu_ref.weights import (
     read_safetensors,
     save_weights,
     weight_shapes,
+    write_safetensors,
 )
 
 
@@ -330,3 +331,19 @@ def test_tables_and_norms_after_sublayers_may_start_with_another_size() -> None:
         assert gains["pre_norm"] == gains["final_norm"] == {1 - offset}
         plain = initial_weights(config, np.random.default_rng(0), 0.05)
         assert plain["embedding.weight"].std() == pytest.approx(0.05, rel=0.1)
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    tensors = {"b": np.arange(6, dtype=np.int8), "a": np.ones((2, 3), np.float32)}
+    text = 'caf\u00e9 "x" \\ \x01\x1f\x7f\n\t\u2028'
+    write_safetensors(tmp_path / "one", tensors, {"note": text})
+    assert (tmp_path / "one").read_bytes() == save(tensors, {"note": text})
+    notes = {f"n{i}": f"{text}{i}" for i in range(20)}
+    write_safetensors(tmp_path / "b", tensors, notes)
+    write_safetensors(tmp_path / "c", tensors, dict(reversed(notes.items())))
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    found, metadata = read_safetensors(tmp_path / "b")
+    assert metadata == notes
+    np.testing.assert_array_equal(found["b"], tensors["b"])

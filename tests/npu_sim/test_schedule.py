@@ -159,6 +159,41 @@ def test_what_each_operation_did_is_added_up():
     assert second.dram_bytes.tolist() == [84, 0, 2 * 60 + 72]
 
 
+def test_a_matrix_too_deep_for_a_piece_is_summed_piece_by_piece():
+    """Two columns of 40 bytes in pieces of 20: four times ten deep; only the last sum is a result.
+
+    Scales of 2 x 4 B come with the first piece. A product of ten deep takes 80 / 10 cycles.
+    """
+    kept = PLAN._replace(piece_bytes=20)
+    tasks, _ = written(call_of(linear("up", activation("x", 1, 40), 2, bits=8)), kept)
+    moved = [(PARTS[t.part], t.n_bytes, t.sum_0, t.sum_1) for t in tasks if t.part > 0]
+    expected = []
+    for first in (0, 10, 20, 30):
+        n_bytes = 20 + 8 if first == 0 else 20
+        expected += [("weights", n_bytes, first, first + 10), ("product", 0, first, first + 10)]
+    assert moved == [*expected, ("write", 4, 0, 0), ("give way", 0, 0, 0)]
+    products = tasks[tasks["part"] == PARTS.index("product")]
+    assert products["cycles"].tolist() == [8] * 4
+
+
+def test_a_ring_that_is_just_full_holds_what_it_should():
+    """28 and 20 B fill 48: the second piece comes at once, the third when the first is used up."""
+    kept = PLAN._replace(piece_bytes=20, kept_classes=3, weight_ring_bytes=48)
+    tasks, _ = written(call_of(linear("up", activation("x", 1, 40), 2, bits=8)), kept)
+    reads = tasks[tasks["part"] == PARTS.index("weights")]
+    # 5 + 3 and 5 + 2 cycles; products of 8 cycles begin with the operation, at 20
+    assert reads["start"].tolist() == [0, 8, 28, 36]
+
+
+def test_four_query_heads_read_two_stored_heads_twice_as_tall():
+    keys = Tensor(name="keys", shape=(1, 2, 5, 8), bits=16, role="kv")
+    call = call_of(scores(activation("q", 4, 1, 8), keys))
+    tasks, _ = written(call, PLAN._replace(kept_classes=3, piece_bytes=1000, weight_ring_bytes=200))
+    # two products of [2 8] x [8 5]: 1 x 2 x 1 blocks of 80 at 256 a cycle
+    assert tasks["cycles"].tolist()[1:] == [5 + 16, 2]
+    assert (tasks[-1]["row_1"], tasks[-1]["col_1"]) == (2, 2 * 5)
+
+
 @pytest.mark.parametrize(("known", "read"), [(0, [64, 20]), (1, [0, 0])])
 def test_pinned_weights_take_no_room_but_what_is_unpacked_of_them_does(known, read):
     call = spilling_product()

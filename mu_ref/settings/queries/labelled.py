@@ -11,8 +11,10 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from mu_ref.border.reading import read_json_lines
+from mu_ref.border.text import short
 from mu_ref.errors import InputError
 from mu_ref.files import write_text
 from mu_ref.tokenizer import Tokenizer
@@ -46,8 +48,8 @@ class LabelledQuery:
 def read_queries(path: Path) -> list[LabelledQuery]:
     """Read a file of labelled queries.
 
-    Blank lines are skipped, keys other than the two are ignored, and a byte-order mark at the
-    start is allowed, since editors on Windows write one.
+    Blank lines are skipped, keys other than the two are notes of whoever wrote the file, and a
+    byte-order mark at the start is allowed, since editors on Windows write one.
 
     Args:
         path: UTF-8 file, one JSON object a line.
@@ -59,18 +61,10 @@ def read_queries(path: Path) -> list[LabelledQuery]:
         InputError: the file cannot be read or holds no query, or a line is not UTF-8, not a JSON
             object, or lacks a string; the message names the file and the line.
     """
-    try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        reason = error.strerror or "unknown error"
-        raise InputError(f"query file must be readable, got {path} ({reason})") from error
-    items = [
-        _read_line(f"{path}, line {number}", line)
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    what = "a labelled query in JSON"
+    items = [_read_item(where, entry) for where, entry in read_json_lines(path, what, InputError)]
     if not items:
-        raise InputError(f"query file must hold at least one query, got {path} with none")
+        raise InputError(f"{path} must hold at least one labelled query, got none")
     return items
 
 
@@ -79,27 +73,16 @@ def evenly_spread(items: list[T], n: int | None) -> list[T]:
     return items if n is None else items[:: max(1, len(items) // n)][:n]
 
 
-def _read_line(where: str, line: bytes) -> LabelledQuery:
-    try:
-        entry = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} must be UTF-8, got {error.reason}; save as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} must be JSON, got {_show(line)}; {error}") from error
+def _read_item(where: str, entry: Any) -> LabelledQuery:
     if not isinstance(entry, dict):
         raise InputError(f"{where} must be a JSON object, got {type(entry).__name__}")
     for key in ("query", "call"):
         if key not in entry:
-            raise InputError(f"{where} must have the key {key!r}, got {_show(line)}")
+            raise InputError(f"{where} must have the key {key!r}, got {short(sorted(entry))}")
         if not isinstance(entry[key], str):
             kind = type(entry[key]).__name__
             raise InputError(f"{where}: {key!r} must be a string, got {kind}")
     return LabelledQuery(query=entry["query"], call=entry["call"])
-
-
-def _show(line: bytes) -> str:
-    text = line.decode("utf-8").strip()
-    return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
 
 def write_queries(path: Path, items: Iterable[LabelledQuery]) -> None:

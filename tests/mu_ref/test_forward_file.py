@@ -1,0 +1,246 @@
+"""`mu-ref forward`: the arrays and weights that it takes, and those that it refuses."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mu_ref.border.arrays import read_npz
+from mu_ref.errors import ConfigError, InputError, MuRefError, WeightsError
+from mu_ref.golden.forward import forward_file
+from mu_ref.readers import read_checkpoint
+
+CHECKPOINT = Path(__file__).parents[1] / "parity" / "data" / "microsoft-mu-b"  # 131 tokens
+IDS = np.array([[3, 4, 5], [6, 7, 0]])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CHECKPOINT, tmp_path / "model"))
+
+
+def run(tmp_path: Path, folder: Path = CHECKPOINT, n_new: int = 1, **arrays: np.ndarray) -> Path:
+    ids = {"encoder_input_ids": IDS, "decoder_input_ids": IDS}
+    np.savez(tmp_path / "in.npz", **{**ids, **arrays})
+    forward_file(folder, tmp_path / "in.npz", tmp_path / "out.npz", np.float32, n_new)
+    return tmp_path / "out.npz"
+
+
+def test_results_of_an_earlier_run_may_stand_beside_the_ids(tmp_path: Path) -> None:
+    first = read_npz(run(tmp_path))
+    again = read_npz(run(tmp_path, **first, encoder_attention_mask=IDS != 0))
+    for name, array in first.items():
+        np.testing.assert_array_equal(again[name], array)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "rule"),
+    [
+        ({"attention_mask": IDS}, r"must hold .* got \['attention_mask'\] too"),
+        ({"encoder_input_ids": IDS * 1.0}, "encoder_input_ids must be integers .* float64"),
+        ({"encoder_input_ids": IDS > 0}, r"encoder_input_ids must be integers .* bool \(2, 3\)"),
+        ({"encoder_input_ids": IDS[0]}, r"encoder_input_ids must be integers .* \(3,\)"),
+        ({"encoder_input_ids": IDS[:0]}, r"encoder_input_ids must be .* one, got \(0, 3\)"),
+        ({"decoder_input_ids": IDS[:, :0]}, r"decoder_input_ids must be .* at least one"),
+        ({"decoder_input_ids": IDS - 1}, r"decoder_input_ids must lie in \[0, 131\), got -1 to 6"),
+        ({"decoder_input_ids": IDS + 124}, r"must lie in \[0, 131\), got 124 to 131"),
+        ({"decoder_input_ids": np.array([[2**63]], np.uint64)}, "got 9223372036854775808"),
+        ({"decoder_input_ids": IDS[:1]}, "the same number of rows, got 2 and 1"),
+        ({"encoder_attention_mask": IDS[:, :2]}, r"mask must be 0 and 1 in the shape of"),
+        ({"encoder_attention_mask": np.full(IDS.shape, 0.5)}, "mask must be 0 and 1"),
+        ({"encoder_attention_mask": IDS}, "mask must be 0 and 1"),
+        ({"encoder_attention_mask": -(IDS > 0).astype(int)}, "mask must be 0 and 1"),
+        ({"encoder_attention_mask": (IDS == 0).astype(int)}, "a token that is not masked"),
+        ({"encoder_input_ids": IDS * [[1], [0]]}, "a token that is not masked"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_not_understood_are_refused(tmp_path: Path, arrays, rule: str) -> None:
+    with pytest.raises(InputError, match=rule):
+        run(tmp_path, **arrays)
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("n_new", [-1, 10**9, True, 1.5])
+def test_the_number_of_new_tokens_has_a_range(tmp_path: Path, n_new) -> None:
+    with pytest.raises(InputError, match="max_new_tokens must be a whole number from 0 to 16,384"):
+        run(tmp_path, n_new=n_new)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, folder: Path, bad: float) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.e.0.mlp.fc1.weight"][1, 2] = bad
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"e\.0\.mlp\.fc1\.weight must hold .* at \[1, 2\]"):
+        run(tmp_path, folder)
+
+
+def test_weights_that_lead_to_no_numbers_are_refused(tmp_path: Path, folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    for name in tensors:
+        if "fc" in name or "linear" in name:  # 2^55 * 2^55 * 2^55 is beyond float32
+            tensors[name] = np.sign(tensors[name]) * np.float32(2.0**55)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(InputError, match="must have weights that float32 can compute with"):
+        run(tmp_path, folder)
+    assert not (tmp_path / "out.npz").exists()
+
+
+# -- config.json -----------------------------------------------------------------------------------
+
+
+def changed(folder: Path, **fields: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n_head", -1), ("n_head", True), ("n_head", "4"), ("n_head", 2**70), ("n_kv_head", 0),
+        ("rope_theta", None), ("rope_theta", -1), ("rope_theta", 1e300), ("rope_theta", "10000"),
+        ("pad_token_id", True), ("pad_token_id", "0"), ("pad_token_id", 1.5),
+        ("pad_token_id", None), ("pad_token_id", [1, 2]), ("pad_token_id", -1),
+        ("pad_token_id", 131), ("eos_token_id", 131), ("eos_token_id", None),
+        ("n_encoder_layer", 10**8), ("n_encoder_layer", None), ("n_decoder_layer", 2.0),
+        ("vocab_size", -1), ("vocab_size", 2**70), ("dropout", 1.5), ("dropout", None),
+        ("rope_factor", 0),
+        ("block_size", 10**9), ("norm_eps", -1), ("is_interleaved", 1), ("is_interleaved", None),
+        ("name", 3), ("hidden_dim", {"x": 1}), ("n_embd", [32]),
+    ],
+)  # fmt: skip
+def test_each_field_of_a_config_is_understood_or_named(folder: Path, field: str, value) -> None:
+    changed(folder, **{field: value})
+    with pytest.raises(ConfigError, match=rf"config\.json: {field} must be .*, got ") as caught:
+        read_checkpoint(folder)
+    assert len(str(caught.value)) < 250
+
+
+def test_sizes_that_no_machine_holds_are_refused_before_anything_is_read(folder: Path) -> None:
+    changed(folder, n_embd=2**24, hidden_dim=2**24)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"number of weights must be .* to 1,000,000,000,000"):
+        read_checkpoint(folder)
+
+
+def test_fields_that_nothing_reads_are_named_in_a_warning(folder: Path, capsys) -> None:
+    changed(folder, medusa_heads=4, zebra=None)
+    read_checkpoint(folder)
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "config.json: these fields are not known and change nothing: medusa_heads" in warning
+    changed(folder, **{"a\x1b[31m": 1})
+    read_checkpoint(folder)
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (b"null", "must hold a JSON object, got NoneType"),
+        (b'"text"', "must hold a JSON object, got str"),
+        (b'{"a": ' * 100_000, "nested too deep"),
+        (b'{"n_embd": 1, "n_embd": 2}', "'n_embd' stands twice"),
+        (b'{"rope_theta": NaN}', "NaN is no number of JSON"),
+        (b'{"rope_theta": 1e999}', "1e999' is too large a number"),
+        (b'{"n_embd": ' + b"9" * 5000 + b"}", "cannot be read"),
+        (b'{"name": "\\ud800"}', "surrogate"),
+        (b'{"model_type": ["t5gemma"]}', "got model_type \\['t5gemma'\\]"),
+        (b'{"model_type": "t5gemma2", "encoder": {}, "decoder": {}}', "model_type 't5gemma2'"),
+    ],
+)
+def test_a_config_json_with_no_single_meaning_is_refused(tmp_path: Path, text, rule: str) -> None:
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(ConfigError, match=rule):
+        read_checkpoint(tmp_path)
+
+
+def test_byte_order_marks_and_other_line_ends_are_read(folder: Path) -> None:
+    path = folder / "config.json"
+    before = read_checkpoint(folder)[0]
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_checkpoint(folder)[0] == before
+
+
+T5GEMMA = {"num_hidden_layers": 2, "vocab_size": 60, "hidden_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"pad_token_id": None}, "decoder.pad_token_id must be .* got None"),
+        ({"bos_token_id": True}, "decoder.bos_token_id must be .* got True"),
+        ({"eos_token_id": [1, 99]}, "decoder.eos_token_id must be .* got 99"),
+        ({"eos_token_id": []}, r"decoder.eos_token_id must be .* got \[\]"),
+        ({"eos_token_id": "1"}, "decoder.eos_token_id must be .* got '1'"),
+        ({"rope_scaling": {"type": "linear", "factor": 8.0}}, "rope_scaling.type must be one of"),
+        ({"rope_parameters": {"rope_theta": None}}, "decoder.rope_theta must be .* got None"),
+        ({"rope_parameters": {"rope_theta": 1.0, "factor": 2}}, r"must hold rope_type .*'factor'"),
+        ({"rope_parameters": [1]}, r"rope_parameters must be an object or null, got \[1\]"),
+        ({"layer_types": "full_attention"}, "layer_types must be a list"),
+        ({"layer_types": [1, 2]}, "layer_types must be one of"),
+        ({"num_hidden_layers": 10**8}, "num_hidden_layers must be .* got 100000000"),
+        ({"head_dim": 0}, "decoder.head_dim must be"),
+        ({"num_attention_heads": 0}, "decoder.num_attention_heads must be"),
+        ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar must be a number above 0"),
+        ({"sliding_window": -3}, "sliding_window must be"),
+        ({"attention_bias": 0}, "attention_bias must be true or false"),
+        ({"hidden_activation": ["gelu"]}, "hidden_activation must be one of"),
+        ({"cross_attention_hidden_size": 17}, "must be the encoder's hidden_size 16, got 17"),
+    ],
+)  # fmt: skip
+def test_each_field_of_t5gemma_is_understood_or_named(tmp_path: Path, fields, rule: str) -> None:
+    whole = {"model_type": "t5gemma", "encoder": T5GEMMA, "decoder": {**T5GEMMA, **fields}}
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    with pytest.raises(ConfigError, match=rule):
+        read_checkpoint(tmp_path)
+
+
+def test_several_tokens_that_end_a_text_are_not_passed_over(tmp_path: Path, capsys) -> None:
+    whole = {"model_type": "t5gemma", "encoder": T5GEMMA,
+             "decoder": {**T5GEMMA, "eos_token_id": [1, 22]}}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    with pytest.raises(WeightsError, match="no such file"):
+        read_checkpoint(tmp_path)
+    assert "eos_token_id names 2 tokens; only 1 ends a text here" in capsys.readouterr().err
+
+
+# -- the files of a checkpoint ---------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_several_files_is_not_taken_for_a_missing_one(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"got several files of an index; save .* as one file"):
+        read_checkpoint(folder)
+
+
+def test_one_weight_under_two_names_is_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "transformer.ln_f.weight"
+    save_file({**tensors, f"module.{name}": tensors[name] * 2}, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match="must stand once, under one of its names"):
+        read_checkpoint(folder)
+
+
+def test_weights_in_integers_are_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.ln_f.weight"] = np.ones(32, np.int8)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"ln_f\.weight must hold floats, got int8"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda p: Path(p).write_bytes(b""),
+                                  lambda p: os.symlink(p, p)])  # fmt: skip
+def test_what_is_no_file_is_refused_at_once(folder: Path, name: str, make: Callable) -> None:
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(MuRefError, match=rf"{name} must be"):
+        read_checkpoint(folder)

@@ -1,0 +1,191 @@
+"""Headline figures of calls and steps whose times are made up: sums and ratios by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from npu_sim.errors import CapacityError
+from npu_sim.evidence import headline_mu, headline_redrafter
+from npu_sim.evidence.headline import difference, ranks, twin_json
+from npu_sim.evidence.headline_mu import CAUSES, STATIC, Twin, mu_times, twins
+from npu_sim.evidence.headline_redrafter import (
+    Cell,
+    mu_speedups,
+    speedup,
+    speedups,
+    table3,
+    tokens_per_step,
+    vicuna,
+)
+from npu_sim.hardware.presets import npu
+from npu_sim.program.precision import Precision
+from npu_sim.program.program import Op, Tensor
+from npu_sim.speculate.drafter import Drafter
+
+CHIP = npu("teaching-npu")  # a million cycles are a millisecond
+
+
+def costs(layers: float, head: float) -> dict[str, float]:
+    return dict.fromkeys(CAUSES, 0.0) | {"layers": layers, "head": head}
+
+
+# -- Mu and its twin -------------------------------------------------------------------------------
+
+
+def test_costs_go_to_what_an_operation_is_for(monkeypatch):
+    sites = {
+        "decoder.0.mlp.up": ("linear", "layers"), "head": ("linear", "head"),
+        "head.argmax": ("argmax", "head"),
+        "decoder.0.self_attention.scores": ("matmul", "attention"),
+        "decoder.0.self_attention.scale": ("scale", "attention"),
+        "decoder.0.self_attention.k_cache": ("append", "attention"),
+        "decoder.0.mlp.pre_norm": ("norm", "vector"), "decoder.0.mlp.residual": ("add", "vector"),
+    }  # fmt: skip
+    x = Tensor(name="x", shape=(1,), bits=8, role="activation")
+    ops = [Op(site=s, kind=k, phase="decode", inputs=(x,), output=x) for s, (k, _) in sites.items()]
+    limits = np.array([[1, 2, 3, 4]] * len(ops)) * 1_000_000  # compute, vector, memory, overhead
+    monkeypatch.setattr(headline_mu, "row_limits", lambda run: limits)
+    run = SimpleNamespace(overhead_cycles=7_000_000, table=SimpleNamespace(ops=ops))
+    assert headline_mu._causes(run, CHIP) == {
+        "layers": 6, "head": 12, "attention": 18, "vector": 12, "op overhead": 8 * 4,
+        "call overhead": 7,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Each call takes 1,000 ms for a token, 10 for a slot of its own, 1 for one of the encoder."""
+
+    def made_up(description, phase, lengths, chip):
+        n, context, memory = lengths
+        more = {"encode": 0.1, "prefill": 0.2, "decode": 0.0}[phase]
+        head = n if description.lm_head == "all" else 0.5
+        return costs(1000 * n + 10 * context + memory + more, head)
+
+    monkeypatch.setattr(headline_mu, "call_causes", made_up)
+
+
+def test_a_query_is_read_once_and_written_token_by_token(calls):
+    found = mu_times(4, 3, CHIP)
+    encode, first, last = 4040.1 + 0.5, 1014 + 0.5, 1034 + 0.5
+    step = (first + last) / 2  # with the third token twenty more
+    assert found == {
+        "first_token_ms": pytest.approx(encode + first),
+        "total_ms": pytest.approx(encode + 3 * step),
+        "tok_per_s": pytest.approx(1000 / step),
+    }
+
+
+def test_the_twin_reads_in_one_call_and_carries_its_input_along(calls):
+    (found,) = twins((8,), CHIP)
+    assert (found.mu_first["layers"], found.mu_first["head"]) == (8080.1 + 1000 + 10 + 8, 1.0)
+    assert found.mu_step["layers"] == 1000 + 10 * 16 + 8
+    assert found.twin_first["layers"] == pytest.approx(8080.2)
+    assert found.twin_step["layers"] == 1000 + 10 * (8 + 16)
+    assert found.twin_head_all_ms == pytest.approx(8 - 0.5)
+    padded = 11 * STATIC
+    assert found.static_ms == {
+        "mu_first": pytest.approx(1010 * STATIC + 0.1 + 0.5 + 1000 + padded + 0.5),
+        "mu_step": pytest.approx(1000 + padded + 0.5),
+        "twin_first": pytest.approx(1010 * STATIC + 0.2 + STATIC),
+        "twin_step": pytest.approx(1000 + 10 * STATIC + 0.5),
+    }
+
+
+TWIN = Twin(
+    n_input=64, mu_first=costs(30, 6), mu_step=costs(2, 1), twin_first=costs(60, 12),
+    twin_step=costs(8, 4), twin_head_all_ms=18.0,
+    static_ms={"mu_first": 50.0, "mu_step": 5.0, "twin_first": 125.0, "twin_step": 20.0},
+)  # fmt: skip
+
+
+def test_ratios_say_how_much_better_the_encoder_decoder_is():
+    data = twin_json(TWIN)
+    assert (data["decode_ratio_last"], data["decode_ratio_static"]) == (4, 4)
+    assert (data["first_token_ratio_last"], data["first_token_ratio_all"]) == (0.5, 0.4)
+    assert data["first_token_ratio_static"] == 0.4
+    assert data["static_padding_ms"] == {"mu_step": 2, "twin_step": 8}
+    assert data["unexplained_decode_ratio"] == pytest.approx(123.8 / 26.5 / 4)
+    assert data["unexplained_first_token_ratio"] == pytest.approx(189 / 358 / 0.4)
+    assert data["head_over_prompt_ms"] == 18
+    assert difference(TWIN.mu_step, TWIN.twin_step)["layers"] == {
+        "mu": 2, "twin": 8, "difference": 6,
+    }  # fmt: skip
+
+
+# -- ReDrafter -------------------------------------------------------------------------------------
+
+
+def test_tokens_between_two_widths_by_the_logarithm():
+    assert tokens_per_step(1) == 2.35
+    assert tokens_per_step(8) == pytest.approx((2.73 + 3.09) / 2)
+    assert tokens_per_step(5) == pytest.approx(2.73 + (3.09 - 2.73) * np.log(5 / 4) / np.log(4))
+    assert tokens_per_step(32) == pytest.approx((3.09 + 3.58) / 2)
+
+
+def test_the_order_of_cells_counts_and_not_their_size():
+    pairs = [(1.0, 5.0), (3.0, 9.0), (2.0, 900.0), (7.0, 8.0), (None, 3.0), (4.0, None)]
+    cells = tuple(Cell(batch=1, beam_width=1, published=p, simulated=s) for p, s in pairs)
+    # ranks 1 3 2 4 and 1 3 4 2: 1 - 6 (0 + 0 + 4 + 4) / (4 (16 - 1))
+    assert ranks(cells) == pytest.approx(1 - 6 * 8 / 60)
+
+
+@pytest.fixture
+def scenarios(monkeypatch):
+    """Every scenario that is evaluated; with a drafter a token takes 2 ms, without 8."""
+    seen = []
+
+    def made_up(scenario):
+        seen.append(scenario)
+        if scenario.workload.batch == 80:
+            raise CapacityError("full")
+        time = 2.0 if scenario.drafter.beam_width else 8.0
+        return {"tpot_ms": time, "decode_tok_per_s": 1000 / time}
+
+    monkeypatch.setattr(headline_redrafter, "evaluate", made_up)
+    return seen
+
+
+def test_a_step_takes_as_long_as_its_tokens(scenarios):
+    drafter = Drafter(beam_width=2, draft_len=3, tokens_per_step=2.5)
+    assert speedup(vicuna("7b"), CHIP, drafter) == (4, 8, 5)
+    plain, drafted = scenarios
+    assert (plain.drafter, drafted.drafter) == (Drafter(), drafter)
+    assert plain.precision == Precision(
+        weight_bits=16, activation_bits=16, kv_bits=16, head_weight_bits=16
+    )
+    assert (plain.workload.n_input, plain.workload.n_output, plain.workload.batch) == (100, 513, 1)
+
+
+def test_the_published_speedups_are_simulated_with_what_was_published(scenarios):
+    rows = speedups()
+    given = [(row.tokens_per_step, row.published) for row in rows]
+    # arXiv:2403.09919v5: Tables 1 and 2, and the MLX figures
+    assert given == [(4.20, 2.8), (4.20, 2.8), (3.87, 2.7), (2.15, 1.32), (2.44, 1.52),
+                     (2.82, 1.94), (2.56, 2.28)]  # fmt: skip
+    drafters = [s.drafter for s in scenarios[1::2]]
+    assert [(d.beam_width, d.draft_len, d.packed_share) for d in drafters] == [
+        *[(16, 4, 0.5)] * 3, (1, 3, 1), (3, 3, 1), (2, 3, 1), (4, 3, 1),
+    ]  # fmt: skip
+    # a framework issues an operation in 10 us; the next row has none
+    first, second = (s.npu for s in scenarios[::2][:2])
+    assert first.per_op_overhead_cycles == round(10e-6 * first.clock_hz)
+    assert second.per_op_overhead_cycles == npu("h100").per_op_overhead_cycles
+
+
+def test_table_3_packs_more_where_more_beams_share(scenarios):
+    cells = table3()
+    assert [c.simulated for c in cells if c.batch == 80] == [None] * 7
+    assert [c.simulated for c in cells if c.batch == 40] == [500] * 7
+    shares = [s.drafter.packed_share for s in scenarios[:7]]
+    assert shares == [1, 0.75, 0.75, 0.5, 0.5, 0.5, 0.5]
+    assert [s.drafter.beam_width for s in scenarios[:7]] == [1, 2, 4, 8, 16, 32, 64]
+    assert [s.workload.batch for s in scenarios[::7]] == [1, 2, 4, 8, 10, 20, 40, 80]
+
+
+def test_drafting_pays_from_as_many_tokens_as_a_step_takes_plain_ones(scenarios):
+    (row,) = mu_speedups({4: 2.5})
+    assert row == {"beam_width": 4, "tokens_per_step": 2.5, "speedup": 4, "plain_ms": 8,
+                   "step_ms": 5, "pays_from_tokens_per_step": 5 / 8}  # fmt: skip
+    assert scenarios[1].drafter.n_layers == 1

@@ -1,0 +1,253 @@
+"""What operations are recorded with: bytes, products and vector work, counted by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mu_ref.model.cache import Cache
+from mu_ref.presets import tiny
+from npu_sim.errors import WorkloadError
+from npu_sim.program.call import call_program, record_decode
+from npu_sim.program.description import describe
+from npu_sim.program.log import stored
+from npu_sim.program.precision import Precision, precision_name
+from npu_sim.program.program import VECTOR_WORK, Call, Op, Program, Tensor
+from npu_sim.program.recorder import RecordOps
+from npu_sim.program.request import record_request, request_program
+
+W8A16 = Precision()
+MODEL = tiny()  # d_model 16, 4 query heads and 2 kv heads of 4, 61 tokens, 2 + 2 layers
+
+
+def weight(*shape: int, bits: int) -> Tensor:
+    return Tensor(name="w", shape=shape, bits=bits, role="weight")
+
+
+def recorder(precision: Precision = W8A16, **changes) -> RecordOps:
+    ops = RecordOps(replace(describe(MODEL), **changes), precision)
+    ops.log.begin("decode")
+    return ops
+
+
+def value(ops: RecordOps, *shape: int):
+    return stored(ops.log.activation("x", shape))
+
+
+def last(ops: RecordOps) -> Op:
+    return ops.log.calls()[-1].ops[-1]
+
+
+# -- tensors and operations ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "bits", "n_bytes", "scale_bytes"),
+    [
+        ((3, 5), 4, 8, 3 * 2),  # 7.5 B; a row is one group, whose scale is a float16
+        ((3, 128), 4, 192, 3 * 2),
+        ((3, 200), 4, 300, 3 * 2 * 2),  # a group of 128 and one of 72
+        ((3, 200), 8, 600, 3 * 4),  # a scale of 32 bits for each row
+        ((2, 3, 8), 8, 48, 6 * 4),
+        ((3, 200), 16, 1200, 0),
+        ((200,), 8, 200, 0),  # gains have one scale, which counts for nothing
+    ],
+)
+def test_bytes_of_a_weight_and_of_its_scales(shape, bits, n_bytes, scale_bytes):
+    tensor = weight(*shape, bits=bits)
+    assert (tensor.n_bytes, tensor.scale_bytes) == (n_bytes, scale_bytes)
+
+
+def test_activations_have_no_scales_of_their_own():
+    assert Tensor(name="x", shape=(3, 200), bits=8, role="activation").scale_bytes == 0
+
+
+def test_work_of_an_element_by_what_its_formula_says():
+    sums_and_products = {
+        "none": 0, "copy": 1, "add": 1, "mul": 1, "scale": 1, "compare": 1, "relu": 1,
+        "rope": 3,  # a cos - b sin
+        "rms": 4, "rms_plus_one": 4,  # square, sum, times 1 / root, times gain
+        "layer": 7,  # sum, subtract, those of rms, plus bias
+        "softmax": 4,  # max, subtract, sum, times 1 / sum
+        "softcap": 2,  # over the cap, times the cap
+        "gelu_tanh": 8, "gelu": 4, "silu": 4,
+    }  # fmt: skip
+    assert {name: w.simple_operations for name, w in VECTOR_WORK.items()} == sums_and_products
+    special = {name for name, w in VECTOR_WORK.items() if w.special_functions}
+    assert special == {"softmax", "softcap", "gelu_tanh", "gelu", "silu"}
+    assert all(VECTOR_WORK[name].special_functions == 1 for name in special)
+
+
+def test_the_cache_is_read_and_written_and_views_move_nothing():
+    x = Tensor(name="x", shape=(2, 3), bits=16, role="activation")
+    kv = Tensor(name="kv", shape=(2, 3), bits=8, role="kv")
+    both = Op(site="s", kind="keep_slots", phase="decode", inputs=(kv, x), output=kv)
+    assert (both.kv_bytes, both.activation_bytes, both.weight_bytes) == (12, 12, 0)
+    view = replace(both, kind="view")
+    assert (view.kv_bytes, view.activation_bytes) == (0, 0)
+    product = replace(both, kind="linear", inputs=(x, weight(3, 3, bits=4)), output=x)
+    assert product.operand_bits == (4, 16)  # what stays, what moves
+    assert (product.weight_bytes, product.activation_bytes) == (5, 24)
+
+
+def test_a_program_counts_calls_up_to_the_first_token_and_what_is_appended():
+    kv = Tensor(name="kv", shape=(2, 3), bits=8, role="kv")
+    append = Op(site="s", kind="append", phase="decode", inputs=(), output=kv)
+    ops = (append, replace(append, kind="keep_slots", inputs=(kv,)))
+    program = Program(
+        model="m", precision=Precision(), n_input=2, n_output=3, batch=1, stored_weight_bytes=0,
+        calls=(Call(phase="encode", ops=()), *[Call(phase="decode", ops=ops)] * 3),
+    )  # fmt: skip
+    assert program.n_first_calls == 2  # encode, and the step that writes the first of three
+    assert program.stored_kv_bytes == 3 * 6
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations", "name"),
+    [
+        (4, 8, "w4a8"), (4, 16, "w4a16"), (8, 8, "w8a8"), (8, 16, "w8a16"), (16, 16, "w16a16"),
+        (16, 8, "w16a16"), (5, 8, "w8a8"), (8, 9, "w8a16"), (9, 8, "w16a16"),
+    ],
+)  # fmt: skip
+def test_the_rate_of_two_widths(weights, activations, name):
+    assert precision_name(weights, activations) == name
+
+
+def test_the_usual_widths():
+    assert Precision() == Precision(
+        weight_bits=8, activation_bits=16, kv_bits=16, head_weight_bits=8
+    )
+
+
+# -- the recorder ----------------------------------------------------------------------------------
+
+
+def test_products_of_activations_have_one_for_each_row_and_head():
+    ops = recorder()
+    q, k, v = value(ops, 2, 4, 3, 8), value(ops, 2, 4, 5, 8), value(ops, 2, 4, 5, 8)
+    scores = ops.matmul(q, k, "scores", transpose_b=True)
+    gemm = last(ops).gemm
+    assert (gemm.count, gemm.m, gemm.n, gemm.k) == (2 * 4, 3, 5, 8)
+    mixed = ops.matmul(scores, v, "mix")
+    gemm = last(ops).gemm
+    assert (gemm.count, gemm.m, gemm.n, gemm.k) == (2 * 4, 3, 8, 5)
+    assert (scores.shape, mixed.shape) == ((2, 4, 3, 5), (2, 4, 3, 8))
+    assert gemm.macs == 2 * 4 * 3 * 8 * 5
+
+
+def test_the_cache_grows_by_what_is_written():
+    ops = recorder(Precision(kv_bits=8))
+    past = ops.append(None, value(ops, 2, 2, 5, 4), "k_cache")
+    whole = ops.append(past, value(ops, 2, 2, 3, 4), "k_cache")
+    assert whole.shape == whole.tensor.shape == (2, 2, 8, 4)
+    assert (last(ops).vector_elements, last(ops).kv_bytes) == (2 * 2 * 3 * 4, 2 * 2 * 3 * 4)
+    kept = ops.keep_slots(whole, 5, np.zeros((2, 2), int), "k_keep")
+    assert kept.shape == (2, 2, 7, 4)  # five stay where they are, two are moved
+    assert (last(ops).vector_elements, last(ops).kv_bytes) == (32, 2 * 32)
+
+
+def test_choices_look_at_every_element_once_for_each_choice():
+    ops = recorder()
+    scores = value(ops, 2, 3, 61)
+    ops.argmax(scores, "head.argmax")
+    assert (last(ops).vector_elements, last(ops).output.n_bytes) == (2 * 3 * 61, 2 * 3 * 4)
+    ops.top_k(scores, 4, "drafter.top_k")
+    assert (last(ops).vector_elements, last(ops).output.n_bytes) == (4 * 2 * 3 * 61, 2 * 3 * 4 * 4)
+
+
+def test_one_of_one_token_is_a_view_and_one_of_two_a_copy():
+    ops = recorder()
+    ops.take_tokens(value(ops, 2, 1, 16), np.zeros((2, 1), int), "last")
+    assert last(ops).is_layout
+    ops.take_tokens(value(ops, 2, 2, 16), np.zeros((2, 1), int), "last")
+    assert (last(ops).kind, last(ops).vector_elements) == ("take_tokens", 32)
+    ops.take_tokens(value(ops, 2, 1, 16), np.zeros((2, 3), int), "copies")
+    assert (last(ops).kind, last(ops).vector_elements) == ("take_tokens", 96)
+
+
+@pytest.mark.parametrize("extra", [0, 2])
+def test_each_further_embedding_is_a_table_row_more(extra):
+    ops = recorder(positions="table", extra_embeddings=extra)
+    ops.embed(np.zeros((1, 3), int), "embedding")
+    # 3 rows of 16 values of 1 B from the table of positions, and from each further one
+    assert last(ops).weight_bytes == (1 + extra) * 3 * 16
+    assert ops.log.shapes["decoder.positions.weight"] == (MODEL.max_len + extra, 16)
+
+
+def test_biases_have_the_width_of_accumulators():
+    ops = recorder()
+    ops.linear(value(ops, 1, 1, 16), "decoder.0.mlp.up")
+    assert last(ops).weight_bytes == 32 * 16 + 32 * 4
+
+
+def test_all_weights_are_stored_once():
+    # matrices of 1 B, gains of 2, biases of 4; a tied head is the embedding
+    attention = 16 * 16 + 2 * 8 * 16 + 16 * 16 + 4 * (16 + 2 * 8 + 16) + 2 * 2 * 16
+    mlp = 2 * 32 * 16 + 4 * (32 + 16) + 2 * 2 * 16
+    expected = 2 * (attention + mlp) + 2 * (2 * attention + mlp) + 2 * 2 * 16 + 61 * 16
+    assert record_request(MODEL, 2, 1, Precision()).stored_weight_bytes == expected
+
+
+# -- calls and requests ----------------------------------------------------------------------------
+
+
+def scored(program) -> list[int]:
+    return [op.gemm.m for op in program.ops if op.site == "head"]
+
+
+def test_a_verifying_call_scores_all_its_nodes():
+    assert scored(call_program(describe(MODEL), "verify", 3, 8, 5, Precision())) == [3]
+    assert scored(call_program(describe(MODEL), "decode", 3, 8, 5, Precision())) == [1]
+
+
+def test_a_call_reads_the_slots_it_is_given():
+    program = call_program(describe(MODEL), "decode", 2, 7, 5, Precision(), batch=3)
+    keys = {op.site: op.gemm.n for op in program.ops if op.site.endswith("scores")}
+    assert keys == {f"decoder.{i}.{a}_attention.scores": n
+                    for i in (0, 1) for a, n in (("self", 7), ("cross", 5))}  # fmt: skip
+
+
+def test_masks_of_all_rows_must_fit():
+    description, longest = describe(MODEL), 2**13
+    call_program(description, "decode", 1, longest, 5, Precision())
+    with pytest.raises(WorkloadError, match="batch x n_tokens x n_context must be at most"):
+        call_program(description, "prefill", longest, longest, 5, Precision(), batch=3)
+
+
+def test_an_encoder_alone_scores_nothing_unless_it_is_asked_to():
+    alone = replace(MODEL, decoder=None)
+    assert describe(alone).lm_head == "none"
+    assert describe(MODEL).lm_head == "last"
+    assert scored(call_program(describe(alone), "encode", 4, 4, 0, Precision())) == []
+
+
+def test_hidden_states_of_what_is_scored_are_given_back():
+    ops = recorder(lm_head="all")
+    cache = Cache.empty(1, 2)
+    assert record_decode(ops, np.ones((1, 3), int), None, cache).shape == (1, 3, 16)
+    ops.log.begin("decode")
+    assert record_decode(ops, np.ones((1, 3), int), None, cache, "last").shape == (1, 1, 16)
+
+
+def test_a_decoder_reads_in_its_first_call_and_then_decodes():
+    alone = replace(MODEL, encoder=None)
+    assert [c.phase for c in record_request(alone, 4, 3, Precision()).calls] == [
+        "prefill", "decode", "decode",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("encoder", "lengths", "phases"),
+    [
+        (True, (8, 3), ["encode", *["decode"] * 3]),
+        (True, (3, 8), ["encode", *["decode"] * 8]),
+        (False, (6, 3), ["prefill", *["decode"] * 2]),  # 6 + 2 slots: the last token is not read
+    ],
+)
+def test_a_compiled_graph_of_eight_slots_holds_what_just_fits(encoder, lengths, phases):
+    model = MODEL if encoder else replace(MODEL, encoder=None)
+    program = request_program(describe(model), *lengths, Precision(), static_context=8)
+    assert [call.phase for call in program.calls] == phases
+    longer = (lengths[0], lengths[1] + 1) if lengths != (8, 3) else (9, 3)
+    with pytest.raises(WorkloadError, match="static_context for 9 tokens"):
+        request_program(describe(model), *longer, Precision(), static_context=8)

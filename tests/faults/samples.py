@@ -99,7 +99,7 @@ def make_samples(folder: Path) -> Path:
     (folder / "hf/config.json").write_text(json.dumps(LLAMA, indent=1))
     _checkpoints(folder)
     _small_models(folder)
-    boxes = Boxes(folder)
+    boxes = Boxes(folder, fast=False)
     try:
         _made_by_commands(boxes, folder)
     finally:

@@ -83,7 +83,7 @@ RUNS = {
         "--out new.safetensors", "", "nothing", "new.safetensors",
     ),
     "sweep": Run(
-        "npu-sim sweep", "sweep.toml --processes 1 --quiet --out new.csv", "", "new.csv.parts/0*",
+        "npu-sim sweep", "sweep.toml --processes 1 --quiet --checkpoint-points 30 --out new.csv", "", "new.csv.parts/0*",
         "new.csv",
     ),
 }  # fmt: skip

@@ -106,7 +106,7 @@ def _devices(output: Output) -> Iterator[Case]:
     picture = output.name.endswith(".png")
     for device in ("/dev/null", "/dev/stdout"):
         yield _case(output, device, expect=SANE if picture else DONE, writes=())
-    yield _case(output, "/dev/full", leaves=("new*",))
+    yield _case(output, "/dev/full", leaves=("new*",), late=True)
 
 
 def _pictures(output: Output) -> Iterator[Case]:

@@ -34,7 +34,7 @@ def _case(output: Output, value: str, *more: str, **fields: object) -> Case:
     arguments = (*with_value(command, output.option, value), *more)
     writes = fields.pop("writes", None)
     if writes is None:
-        writes = (*base_of(command).writes, value, f"{value}*")
+        writes = (*base_of(command).writes, value, f"{Path(value).stem}*")
     return Case(kind="outputs", command=output.command, arguments=arguments, writes=writes,
                 **fields)  # type: ignore[arg-type]  # fmt: skip
 

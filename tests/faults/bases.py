@@ -99,7 +99,9 @@ _OTHERS = {  # where an option acts only beside others, or in place of some
     "npu-sim compare": {"b": ("scenario.toml", "scenario.toml")},
     "npu-sim run": {"--model-json": SHORT, "--hf-config": SHORT},
     "npu-sim solve": {
-        "base": ("tiny", "--target-latency-ms", "1"), "--target-tok-s": ("tiny", *SHORT), "--target-ttft-ms": ("tiny", *SHORT)},
+        "base": ("tiny", "--target-latency-ms", "1"), "--target-tok-s": ("tiny", *SHORT),
+        "--target-ttft-ms": ("tiny", *SHORT),
+    },
 }  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def first_not_finite(array: np.ndarray) -> tuple[int, ...] | None:
     n = array.dtype.itemsize
     if array.dtype.kind != "f" or not array.size:
         return None
-    if array.flags.c_contiguous and n in INFINITE:
+    if array.flags.c_contiguous and array.dtype.isnative and n in INFINITE:
         # As integers, infinities and NaN are larger than all numbers; those with a minus sign
         # are so among unsigned ones. Two maxima read memory once each and write nothing.
         flat = array.reshape(-1)

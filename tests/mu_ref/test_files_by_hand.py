@@ -6,8 +6,8 @@ import pytest
 import typer
 
 from mu_ref.command_line import run_app
+from mu_ref.compiled import compiled_folder
 from mu_ref.errors import ConfigError, InputError, check_choice
-from mu_ref.files import cache_folder
 
 
 def test_code_is_kept_below_a_name_of_all_its_sources(tmp_path, monkeypatch) -> None:
@@ -16,16 +16,16 @@ def test_code_is_kept_below_a_name_of_all_its_sources(tmp_path, monkeypatch) -> 
     files = [tmp_path / name for name in ("b.py", "a.py", "c.py")]
     for file in files:
         file.write_text(file.name)
-    folder = cache_folder("mu-ref", files)
+    folder = compiled_folder("mu-ref", files)
     assert folder.parent == tmp_path / "cache" / "mu-ref"
-    assert cache_folder("mu-ref", files[::-1]) == folder
-    assert cache_folder("mu-ref", files, "other instructions") != folder
+    assert compiled_folder("mu-ref", files[::-1]) == folder
+    assert compiled_folder("mu-ref", files, "other instructions") != folder
     for file in files:
         file.write_text("changed")
-        assert cache_folder("mu-ref", files) != folder
+        assert compiled_folder("mu-ref", files) != folder
         file.write_text(file.name)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "given"))
-    assert cache_folder("mu-ref", files).parent == tmp_path / "given"
+    assert compiled_folder("mu-ref", files).parent == tmp_path / "given"
 
 
 def test_a_choice_is_one_of_those_there_are() -> None:

@@ -61,9 +61,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     Args:
         app: the commands.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what a terminal cannot show is shown as an escape
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()  # a disk that is full says so here, not after the exit code
@@ -92,6 +90,15 @@ def run_app(app: typer.Typer) -> NoReturn:
     if code == INTERRUPTED:
         _leave("interrupted", INTERRUPTED)
     sys.exit(code or 0)
+
+
+def _prepare_streams() -> None:
+    """Let what a terminal cannot show be shown as an escape; a closed stdout takes anything."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _forget_stdout() -> None:

@@ -27,6 +27,7 @@ __all__ = ["DATA", "RUNS", "check_outputs", "is_stream", "write_picture", "write
 
 RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
 MAX_NAME = 230  # bytes: file systems allow 255, and a temporary has 24 more
+MAX_LINKS = 40  # that a name may lead through, as in Linux
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
 
@@ -70,6 +71,8 @@ def check_outputs(
         folder = real.parent.parent if made else real.parent
         if len(os.fsencode(real.name)) > MAX_NAME:
             raise InputError(f"{option} must have a name of at most {MAX_NAME} bytes, got {path}")
+        if real.is_symlink():
+            raise InputError(f"{option} must not be a link that leads to itself, got {path}")
         if path.is_dir():
             raise InputError(f"{option} must be a file, got the folder {path}; name a file in it")
         if not folder.is_dir():
@@ -97,7 +100,7 @@ def _descriptor(path: Path) -> int | None:
     """Number of the open file that a name such as /dev/stdout or /dev/fd/3 stands for."""
     named = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
     place = os.path.abspath(path)
-    while True:
+    for _ in range(MAX_LINKS):  # a link may lead to itself
         folder, _, name = place.rpartition("/")
         if place in named:
             return named[place]
@@ -107,6 +110,7 @@ def _descriptor(path: Path) -> int | None:
             place = os.path.normpath(os.path.join(folder, os.readlink(place)))
         except (OSError, ValueError):
             return None
+    return None
 
 
 def is_stream(path: Path) -> bool:

@@ -53,6 +53,7 @@ def plan_run(out: Path, inputs: Iterable[Path | None], *, resume: bool) -> Path 
         if resume:
             raise InputError(f"--resume must have a file as --out, got {out}; it has no checkpoint")
         return None
+    check_outputs({"--out": out}, inputs)  # a name that is a folder has no file beside it
     checkpoint = out.with_name(f"{out.name.removesuffix('.safetensors')}.checkpoint.safetensors")
     written = {
         "--out": out,

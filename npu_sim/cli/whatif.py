@@ -150,6 +150,8 @@ def _base(
     is_file = base.endswith(".toml")
     data: dict[str, Any] = read_tables(Path(base)) if is_file else {"model": base}
     own = data.pop("fidelity", None)
+    if is_file:
+        base_scenario(data)  # a file is understood whole, also what an option takes the place of
     given = {"n_input": n_input, "n_output": n_output}
     workload = {name: value for name, value in given.items() if value is not None}
     data["workload"] = {**table_of(data, "workload"), **workload}

@@ -4,12 +4,10 @@ Exit codes: 0 done, 1 a comparison found a difference, 2 a mistake in what was a
 on stderr says which), 3 a budget missed with --strict, 130 interrupted.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from math import isfinite
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -19,10 +17,7 @@ from mu_ref.border.ranges import Range
 from mu_ref.border.text import printable
 from mu_ref.errors import MuRefError
 
-__all__ = [
-    "BUDGET_MISSED", "DIFFERENCE", "JsonOption", "in_range", "plain_console", "print_json",
-    "run_app",
-]  # fmt: skip
+__all__ = ["BUDGET_MISSED", "DIFFERENCE", "JsonOption", "in_range", "plain_console", "run_app"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -60,33 +55,13 @@ def plain_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def print_json(data: Any, indent: int | None = None) -> None:
-    """Print JSON on stdout, and null where a number is not finite.
-
-    Args:
-        data: plain dicts, lists, texts and numbers.
-        indent: blanks per level; one line by default.
-    """
-    typer.echo(json.dumps(_finite(data), indent=indent, allow_nan=False))
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {name: _finite(value) for name, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return None if isinstance(data, float) and not isfinite(data) else data
-
-
 def run_app(app: typer.Typer) -> NoReturn:
     """Run a program and leave with its exit code; a user's mistake never shows a traceback.
 
     Args:
         app: the commands.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what a terminal cannot show is shown as an escape
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()  # a disk that is full says so here, not after the exit code
@@ -115,6 +90,15 @@ def run_app(app: typer.Typer) -> NoReturn:
     if code == INTERRUPTED:
         _leave("interrupted", INTERRUPTED)
     sys.exit(code or 0)
+
+
+def _prepare_streams() -> None:
+    """Let what a terminal cannot show be shown as an escape; a closed stdout takes anything."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _forget_stdout() -> None:

@@ -11,46 +11,19 @@ from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
 from mu_ref.border.ranges import (
-    FACTOR,
-    LAYERS,
-    SIZE,
-    TOKENS,
+    MODEL_RANGES,
+    STACK_RANGES,
     WEIGHTS,
-    Range,
     check_fields,
     check_kinds,
+    token_range,
 )  # fmt: skip
 from mu_ref.border.reading import exact_fields, parse_json
 from mu_ref.errors import ConfigError, located
 
-__all__ = [
-    "INT4_GROUP", "MODEL_RANGES", "STACK_RANGES", "ModelConfig", "StackConfig", "token_range",
-]  # fmt: skip
+__all__ = ["INT4_GROUP", "ModelConfig", "StackConfig"]
 
 INT4_GROUP = 128  # inputs whose 4-bit weights share a scale
-
-HEADS = Range(low=1, high=2**12, why="no layer has thousands of heads")
-THETA = Range(
-    low=0, above=True, high=10**12, whole=False, why="what turns more slowly stands still"
-)
-STACK_RANGES = {
-    "n_layers": LAYERS, "d_model": SIZE, "d_ff": SIZE, "n_heads": HEADS, "n_kv_heads": HEADS,
-    "d_head": SIZE, "attention_scale": FACTOR, "attention_softcap": FACTOR,
-    "window": Range(low=0, high=TOKENS.high, why=TOKENS.why),
-    "norm_eps": Range(low=0, high=1, whole=False, why="it only keeps a norm from dividing by 0"),
-    "embed_scale": FACTOR, "rope_theta": THETA,
-    "rope_ntk_factor": Range(low=1, high=1024, whole=False, why="no text grows by so much"),
-    "rope_base_len": TOKENS,
-}  # fmt: skip
-MODEL_RANGES = {
-    "vocab_size": SIZE, "encoder_vocab_size": SIZE, "final_softcap": FACTOR, "max_len": TOKENS,
-    "dropout": Range(low=0, high=0.99, whole=False, why="a rate of 1 leaves nothing"),
-}  # fmt: skip
-
-
-def token_range(vocab_size: int) -> Range:
-    """Return what a token id of a vocabulary may be."""
-    return Range(low=0, high=vocab_size - 1, why=f"the vocabulary has {vocab_size:,} tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

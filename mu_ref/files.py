@@ -26,7 +26,8 @@ __all__ = ["DATA", "RUNS", "check_outputs", "is_stream", "write_picture", "write
            "written_whole"]  # fmt: skip
 
 RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
-MAX_NAME_BYTES = 230  # file systems allow 255, and a temporary file has 24 more
+MAX_NAME = 230  # bytes: file systems allow 255, and a temporary has 24 more
+MAX_LINKS = 40  # that a name may lead through, as in Linux
 DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
 
 
@@ -65,13 +66,13 @@ def check_outputs(
                 f"{option} and {written[place]} must be two files, got {path} for both"
             )
         written[place] = option
-        folder = Path(os.path.realpath(path)).parent
-        if path.parent == RUNS and not os.path.lexists(RUNS):
-            folder = folder.parent
-        if len(os.fsencode(os.path.basename(os.path.realpath(path)))) > MAX_NAME_BYTES:
-            raise InputError(
-                f"{option} must have a name of at most {MAX_NAME_BYTES} bytes, got {path.name}"
-            )
+        real = Path(os.path.realpath(path))
+        made = path.parent == RUNS and not os.path.lexists(RUNS)
+        folder = real.parent.parent if made else real.parent
+        if len(os.fsencode(real.name)) > MAX_NAME:
+            raise InputError(f"{option} must have a name of at most {MAX_NAME} bytes, got {path}")
+        if real.is_symlink():
+            raise InputError(f"{option} must not be a link that leads to itself, got {path}")
         if path.is_dir():
             raise InputError(f"{option} must be a file, got the folder {path}; name a file in it")
         if not folder.is_dir():
@@ -99,7 +100,7 @@ def _descriptor(path: Path) -> int | None:
     """Number of the open file that a name such as /dev/stdout or /dev/fd/3 stands for."""
     named = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
     place = os.path.abspath(path)
-    while True:
+    for _ in range(MAX_LINKS):  # a link may lead to itself
         folder, _, name = place.rpartition("/")
         if place in named:
             return named[place]
@@ -109,6 +110,7 @@ def _descriptor(path: Path) -> int | None:
             place = os.path.normpath(os.path.join(folder, os.readlink(place)))
         except (OSError, ValueError):
             return None
+    return None
 
 
 def is_stream(path: Path) -> bool:

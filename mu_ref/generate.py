@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.border.arrays import check_tokens
+from mu_ref.border.arrays import check_rows
 from mu_ref.border.ranges import NEW_TOKENS, SIZE, Range, check_fields, check_kinds
-from mu_ref.config import ModelConfig
+from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory, Placement
@@ -192,10 +192,9 @@ def stream(
             range, or sampling without a generator.
     """
     NEW_TOKENS.check("max_new_tokens", max_new_tokens)
-    _check_rows("prompt", prompt, prompt_valid, model.vocab_size)
-    if not np.all(prompt_valid.any(axis=1)):
-        raise InputError("every prompt must hold at least one token; one is empty")
-    cache = Cache.empty(len(prompt), model.stacks["decoder"].n_layers)
+    n_layers = _decoder(model).n_layers
+    check_rows("prompt", prompt, prompt_valid, model.vocab_size)
+    cache = Cache.empty(len(prompt), n_layers)
     tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
     ended = np.zeros(len(prompt), bool)
     for _ in range(max_new_tokens):
@@ -214,13 +213,11 @@ def stream(
         valid = mu.decoder_valid(model, tokens) & ~was_ended[:, None]
 
 
-def _check_rows(what: str, tokens: np.ndarray, valid: np.ndarray, vocab_size: int) -> None:
-    """Check rows of tokens that a caller of this room gives."""
-    check_tokens(what, tokens, vocab_size)
-    kind = getattr(valid, "dtype", type(valid).__name__)
-    if kind != np.bool_ or valid.shape != tokens.shape:
-        raise InputError(f"{what}_valid must be booleans of the shape of {what}, {tokens.shape}, "
-                         f"got {kind} {getattr(valid, 'shape', '')}")  # fmt: skip
+def _decoder(model: ModelConfig) -> StackConfig:
+    """Return the stack that writes; InputError if there is none."""
+    if model.decoder is None:
+        raise InputError(f"{model.name} must have a decoder to write text; it has none")
+    return model.decoder
 
 
 def greedy(
@@ -283,9 +280,12 @@ def generate(
     Raises:
         InputError: see `stream`.
     """
+    _decoder(model)
     memory = None
     if source is not None and source_valid is not None:
-        _check_rows("source", source, source_valid, model.encoder_vocab_size)
+        if model.encoder is None:
+            raise InputError(f"{model.name} must have an encoder to read a source; it has none")
+        check_rows("source", source, source_valid, model.encoder_vocab_size)
         memory = mu.remember(ops, model, source, source_valid)
     if prompt is None:
         if source is None:

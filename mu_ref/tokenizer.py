@@ -128,7 +128,13 @@ class Tokenizer:
 
         Returns:
             The text; bytes that are no valid UTF-8 become U+FFFD.
+
+        Raises:
+            InputError: an id is none.
         """
+        known = Range(low=0, high=self.vocab_size - 1, why="the vocabulary ends there")
+        for token in tokens:
+            known.check("token", token)
         return str(self._backend.decode(list(tokens), skip_special_tokens=True))
 
     def save(self, path: Path) -> None:

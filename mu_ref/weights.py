@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_ref.border.arrays import check_floats, read_safetensors
+from mu_ref.border.arrays import check_finite, check_floats, read_safetensors
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import WeightsError
 from mu_ref.files import written_whole
@@ -165,9 +165,11 @@ def save_weights(
         notes: more texts for the metadata, such as how the weights were made.
 
     Raises:
-        WeightsError: a tensor is missing, unknown or of another shape.
+        WeightsError: a tensor is missing, unknown or of another shape, or a number in it is NaN or
+            infinite.
     """
     check_names(path.name, weight_shapes(model), {n: w.shape for n, w in weights.items()})
+    check_finite(path.name, weights)
     write_safetensors(path, weights, {**(notes or {}), "config": model.to_json()})
 
 
@@ -203,12 +205,9 @@ def write_safetensors(
     """Write a safetensors file that appears whole or not at all; same content, same bytes.
 
     Args:
-        path: where the file ends up.
+        path: where the file ends up; WeightsError if the disk does not take it.
         tensors: {name: array}.
         metadata: texts by name.
-
-    Raises:
-        WeightsError: the disk does not take it.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -228,10 +227,9 @@ def _sort_metadata(path: Path) -> None:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= size
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
         file.seek(8)
-        file.write(text.ljust(size))
+        file.write(text.encode().ljust(size))
 
 
 def check_names(what: str, wanted: Mapping[str, Shape], got: Mapping[str, Shape]) -> None:

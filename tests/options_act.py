@@ -101,7 +101,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     },
     "npu-sim sweep": {
         "spec": "scenario.toml", "--out": "new-2.csv", "--dask": "nobody", "--plot": "new.png",
-        "--quiet": "",
+        "--quiet": "", "--checkpoint-points": "0",
     },
     "npu-sim sensitivity": {
         "base": "scenario.toml", "--npu": "teaching-npu", "--input": "9", "--output": "5",

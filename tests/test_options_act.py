@@ -87,6 +87,19 @@ def test_an_option_changes_something_or_is_refused(
     assert after.code == 2 or seen(before, name) != seen(after, name), f"{changed} changes nothing"
 
 
+@pytest.mark.parametrize("option", ["--npu=h100", "--input=9", "--output=5"])
+@pytest.mark.parametrize("command", ["sensitivity", "solve --target-latency-ms 1", "compare"])
+def test_an_option_beside_a_scenario_changes_something_or_is_refused(
+    programs: Programs, command: str, option: str
+) -> None:
+    name, *more = command.split()
+    files = ["scenario.toml"] * (2 if name == "compare" else 1)
+    before = _unchanged(programs, f"npu-sim {name}", (*files, *more, "--json"))
+    after = programs.run(f"npu-sim {name}", [*files, *more, "--json", option])
+    assert before.code == 0, before.err
+    assert after.code == 2 or (after.code == 0 and after.out != before.out)
+
+
 def test_an_answer_is_priced_in_the_arithmetic_that_computed_it(programs: Programs) -> None:
     prices = []
     for scheme in ("w8a16", "w8a8"):

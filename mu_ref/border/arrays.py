@@ -18,7 +18,10 @@ from mu_ref.border.reading import opened, parse_json
 from mu_ref.errors import InputError, MuRefError, WeightsError
 from mu_ref.memory import aligned
 
-__all__ = ["check_floats", "check_tokens", "first_not_finite", "read_npz", "read_safetensors"]
+__all__ = [
+    "check_finite", "check_floats", "check_rows", "check_tokens", "first_not_finite", "read_npz",
+    "read_safetensors",
+]  # fmt: skip
 
 NUMPY_NAMES = MappingProxyType(
     {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
@@ -132,10 +135,7 @@ def _read(
         raise WeightsError(f"{path} must not change while it is read; {name} is cut off")
     if entry["dtype"] == "BF16":  # the upper half of a float32; NumPy has no such type
         array = (array.astype(np.uint32) << 16).view(np.float32)
-    place = first_not_finite(array)
-    if place is not None:
-        raise WeightsError(f"{path}: {name} must hold finite numbers, got {array[place]} at "
-                           f"{list(place)}; train or convert it again")  # fmt: skip
+    check_finite(str(path), {name: array})
     return array
 
 
@@ -160,6 +160,25 @@ def first_not_finite(array: np.ndarray) -> tuple[int, ...] | None:
             return None
     places = np.argwhere(~np.isfinite(array))
     return tuple(int(i) for i in places[0]) if len(places) else None
+
+
+def check_finite(what: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Check that no number of any array is NaN or infinite; see `first_not_finite`.
+
+    Args:
+        what: the file, for the message.
+        arrays: by name.
+
+    Raises:
+        WeightsError: one is; says which and where.
+    """
+    for name, array in arrays.items():
+        place = first_not_finite(array)
+        if place is not None:
+            raise WeightsError(
+                f"{what}: {name} must hold finite numbers, got {array[place]} at {list(place)}; "
+                "train or convert it again"
+            )
 
 
 def check_floats(what: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -267,3 +286,26 @@ def check_tokens(
     low, high = int(tokens.min()), int(tokens.max())
     if low < 0 or high >= vocab_size:
         raise error(f"{what} must lie in [0, {vocab_size}), got {low} to {high}")
+
+
+def check_rows(what: str, tokens: Any, valid: Any, vocab_size: int) -> None:
+    """Check rows of token ids and which of them count.
+
+    Args:
+        what: the array, for messages.
+        tokens: as in `check_tokens`.
+        valid: anything.
+        vocab_size: ids lie below it.
+
+    Raises:
+        InputError: see `check_tokens`; or no booleans of the same shape, or a row without a token.
+    """
+    check_tokens(what, tokens, vocab_size)
+    shown = getattr(valid, "dtype", type(valid).__name__)
+    if not isinstance(valid, np.ndarray) or shown != np.bool_ or valid.shape != tokens.shape:
+        raise InputError(
+            f"{what}_valid must be booleans of the shape of {what}, {tokens.shape}, got {shown} "
+            f"{getattr(valid, 'shape', '')}"
+        )
+    if not valid.any(axis=1).all():
+        raise InputError(f"every {what} must hold at least one token; one is empty")

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from numbers import Integral, Real
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from mu_ref.border.text import short
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
-    "BATCH", "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "EPOCHS", "FACTOR", "LAYERS", "NEW_TOKENS",
-    "RATE", "SEED", "SHARE", "SIZE", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds",
+    "BATCH", "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "EPOCHS", "FACTOR", "LAYERS", "MODEL_RANGES",
+    "NEW_TOKENS", "RATE", "SEED", "SHARE", "SIZE", "STACK_RANGES", "TOKENS", "WEIGHTS", "Range",
+    "check_fields", "check_kinds", "token_range",
 ]  # fmt: skip
 
 
@@ -92,10 +93,34 @@ TOKENS = Range(low=1, high=2**20, why="a million tokens is the longest context t
 WEIGHTS = Range(low=1, high=10**12, why="no machine holds a million million weights")
 FACTOR = Range(low=0, above=True, high=10**6, whole=False, why="no factor or cap is so large")
 
+# of the fields of a model
+HEADS = Range(low=1, high=2**12, why="no layer has thousands of heads")
+THETA = Range(
+    low=0, above=True, high=10**12, whole=False, why="what turns more slowly stands still"
+)
+STACK_RANGES: Mapping[str, Range] = MappingProxyType({
+    "n_layers": LAYERS, "d_model": SIZE, "d_ff": SIZE, "n_heads": HEADS, "n_kv_heads": HEADS,
+    "d_head": SIZE, "attention_scale": FACTOR, "attention_softcap": FACTOR,
+    "window": Range(low=0, high=TOKENS.high, why=TOKENS.why),
+    "norm_eps": Range(low=0, high=1, whole=False, why="it only keeps a norm from dividing by 0"),
+    "embed_scale": FACTOR, "rope_theta": THETA,
+    "rope_ntk_factor": Range(low=1, high=1024, whole=False, why="no text grows by so much"),
+    "rope_base_len": TOKENS,
+})  # fmt: skip
+MODEL_RANGES: Mapping[str, Range] = MappingProxyType({
+    "vocab_size": SIZE, "encoder_vocab_size": SIZE, "final_softcap": FACTOR, "max_len": TOKENS,
+    "dropout": Range(low=0, high=0.99, whole=False, why="a rate of 1 leaves nothing"),
+})  # fmt: skip
+
 # of drafters
 BEAMS = Range(low=1, high=64, why="every beam is a row of every product of a step")
 DRAFTED = Range(low=1, high=64, why="drafts so long are never kept whole")
 BLOCKS = Range(low=0, high=64, why="a drafter with so many layers is no draft")
+
+
+def token_range(vocab_size: int) -> Range:
+    """Return what a token id of a vocabulary may be."""
+    return Range(low=0, high=vocab_size - 1, why=f"the vocabulary has {vocab_size:,} tokens")
 
 
 def check_fields(

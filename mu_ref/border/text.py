@@ -1,9 +1,14 @@
 """Text that came from a user, shown as it is: no terminal, chart or spreadsheet acts on it."""
 
+import json
 import sys
+from collections.abc import Iterable
+from math import isfinite
 from typing import Any
 
-__all__ = ["csv_cell", "mathless", "printable", "short", "text_of_cell", "warn"]
+__all__ = [
+    "csv_cell", "csv_line", "json_text", "mathless", "printable", "short", "text_of_cell", "warn",
+]  # fmt: skip
 
 FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of one
 SHOWN = 60  # characters of a refused value that a message repeats
@@ -37,6 +42,38 @@ def csv_cell(text: str) -> str:
     ("'=1+1", 'mu-330m')
     """
     return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    r"""Return a line of a CSV file, its end included, with quotes around cells that need them.
+
+    >>> from mu_ref.border.text import csv_line
+    >>> csv_line(["a", "b,c", 'd"e'])
+    'a,"b,c","d""e"\n'
+    """
+    quoted = [
+        '"{}"'.format(cell.replace('"', '""')) if set(cell) & set(',"\r\n') else cell
+        for cell in cells  # `csv.writer` leaves a \r bare where lines end in \n alone
+    ]
+    return ",".join(quoted) + "\n"
+
+
+def json_text(data: Any, indent: int | None = None) -> str:
+    """Return JSON that every reader takes: null where a number is not finite.
+
+    >>> from mu_ref.border.text import json_text
+    >>> json_text({"speed": float("nan")})
+    '{"speed": null}'
+    """
+    return json.dumps(_finite(data), indent=indent, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not isfinite(data) else data
 
 
 def text_of_cell(cell: str) -> str:

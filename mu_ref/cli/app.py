@@ -1,6 +1,7 @@
 """`mu-ref` at the command line: which command is which function.
 
-Exit codes: 0 done, 2 a mistake in what was asked for (one line says which), 130 interrupted.
+Exit codes: 0 done, 1 a comparison found a difference, 2 a mistake in what was asked for (one line
+says which), 130 interrupted.
 """
 
 from typing import NoReturn

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_ref.border.arrays import first_not_finite
+from mu_ref.border.arrays import check_finite
 from mu_ref.config import ModelConfig
 from mu_ref.errors import WeightsError
 from mu_ref.integers.int4 import int4_shapes, is_table
@@ -83,5 +83,4 @@ def _check(what: str, shapes: Mapping[str, Shape], tensors: Mapping[str, np.ndar
             raise WeightsError(f"{what}: {name} must be {np.dtype(wanted)}, got {tensor.dtype}")
         if name.endswith("_scale") and not ((tensor > 0) & np.isfinite(tensor)).all():
             raise WeightsError(f"{what}: {name} must hold positive scales; one is not")
-        if first_not_finite(tensor) is not None:
-            raise WeightsError(f"{what}: {name} must hold finite numbers; one is not")
+    check_finite(what, tensors)

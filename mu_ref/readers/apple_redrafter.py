@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mu_ref.border.arrays import check_floats, first_not_finite
+from mu_ref.border.arrays import check_finite, check_floats
 from mu_ref.border.text import short
 from mu_ref.errors import WeightsError, located
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
@@ -50,6 +50,7 @@ def read_apple_drafter(tensors: Mapping[str, np.ndarray]) -> tuple[DrafterConfig
         ConfigError: a size is out of its range.
     """
     what = "a drafter's state dict"
+    check_finite(what, tensors)
     check_floats(what, tensors)
     weights: Weights = {}
     for name, tensor in tensors.items():
@@ -58,8 +59,6 @@ def read_apple_drafter(tensors: Mapping[str, np.ndarray]) -> tuple[DrafterConfig
             raise WeightsError(f"{what} must have Apple's names, got {short(name)}")
         if ours in weights:
             raise WeightsError(f"{what} must have {ours} once, got it again as {short(name)}")
-        if first_not_finite(tensor) is not None:
-            raise WeightsError(f"{what}: {name} must hold finite numbers; one is not")
         weights[ours] = tensor
     if "drafter.head.weight" not in weights:
         raise WeightsError(f"{what} must have a head, lm_head.N.weight; it has none")

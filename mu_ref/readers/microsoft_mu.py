@@ -4,8 +4,15 @@ import math
 import re
 from typing import Literal
 
-from mu_ref.border.ranges import LAYERS, SIZE, TOKENS
-from mu_ref.config import MODEL_RANGES, STACK_RANGES, ModelConfig, StackConfig, token_range
+from mu_ref.border.ranges import (
+    LAYERS,
+    MODEL_RANGES,
+    SIZE,
+    STACK_RANGES,
+    TOKENS,
+    token_range,
+)  # fmt: skip
+from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import ConfigError
 from mu_ref.readers.fields import (
     Fields,

@@ -3,9 +3,17 @@
 import re
 from typing import Any
 
-from mu_ref.border.ranges import FACTOR, LAYERS, SIZE, TOKENS
+from mu_ref.border.ranges import (
+    FACTOR,
+    LAYERS,
+    MODEL_RANGES,
+    SIZE,
+    STACK_RANGES,
+    TOKENS,
+    token_range,
+)  # fmt: skip
 from mu_ref.border.text import short, warn
-from mu_ref.config import MODEL_RANGES, STACK_RANGES, ModelConfig, StackConfig, token_range
+from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import ConfigError, check_choice
 from mu_ref.readers.fields import (
     Fields,

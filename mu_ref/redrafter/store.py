@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_ref.border.arrays import check_floats
+from mu_ref.border.arrays import check_finite, check_floats
 from mu_ref.config import ModelConfig
 from mu_ref.errors import WeightsError, check_choice
 from mu_ref.integers.encodings import Encoding, encodings_from_json, encodings_to_json
@@ -64,11 +64,17 @@ def save_drafter(
         drafter: goes into the metadata.
         weights: exactly those of `drafter_shapes`.
         notes: more metadata, such as how it was trained.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape, or a number in it is none
+            of float16.
     """
     shapes = {name: w.shape for name, w in weights.items()}
     check_names("drafter", drafter_shapes(drafter), shapes)
     # Halves, because drafters ship with the package and a draft need not be exact.
-    halves = {name: w.astype(np.float16) for name, w in weights.items()}
+    with np.errstate(over="ignore"):  # looked at in the next line
+        halves = {name: w.astype(np.float16) for name, w in weights.items()}
+    check_finite(f"{path.name} in float16", halves)
     write_safetensors(path, halves, {**notes, "drafter": drafter.to_json()})
 
 

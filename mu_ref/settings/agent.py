@@ -149,6 +149,12 @@ class Agent:
 
     def source_tokens(self, query: str) -> list[int]:
         """Turn a query into the encoder's input, eos included; too long is an InputError."""
+        # no token spells so many characters, and a book would take minutes to cut up
+        if len(" ".join(query.split())) > 64 * self.model.max_len:
+            raise InputError(
+                f"a query must be at most {self.model.max_len} tokens long, got {len(query)} "
+                "characters; ask for one thing in a sentence"
+            )
         tokens = [*query_tokens(query, self.tokenizer), self.model.end_token]
         if len(tokens) > self.model.max_len:
             raise InputError(

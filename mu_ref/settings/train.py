@@ -12,7 +12,7 @@ from mu_ref.presets import preset
 from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.queries.labelled import read_queries
 from mu_ref.settings.queries.training_data import epoch_data
-from mu_ref.settings.training_run import halves_of, plan_run, run_to_end
+from mu_ref.settings.training_run import halves_of, plan_run, run_to_end, say_resumed
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.checkpoint import remove_checkpoints
 from mu_ref.training.trainer import TrainConfig, Trainer
@@ -74,7 +74,7 @@ def train_agent(
     before = {} if start is None else trainer.start_from(start)
     if resume and checkpoint is not None:
         place = trainer.resume(checkpoint)
-        console.print(f"goes on after step {trainer.step}, from {place}", soft_wrap=True)
+        say_resumed(console, trainer.step, place, checkpoint)
     run_to_end(
         trainer.run(checkpoint),
         lambda p: f"epoch {p.epoch}  loss {p.mean_loss:.3f}  rate {p.rate:.2g}",

@@ -21,7 +21,7 @@ from mu_ref.redrafter.train import (
 )  # fmt: skip
 from mu_ref.settings.agent import MAX_NEW_TOKENS, Agent
 from mu_ref.settings.drafts import distill_queries
-from mu_ref.settings.training_run import halves_of, plan_run, run_to_end
+from mu_ref.settings.training_run import halves_of, plan_run, run_to_end, say_resumed
 from mu_ref.training.checkpoint import (
     State,
     identity_of,
@@ -79,7 +79,7 @@ def train_agent_drafter(
     state = first_state(drafter, training, before)
     if resume and checkpoint is not None:
         state, place = read_checkpoint(checkpoint, run, drafter_shapes(drafter))
-        console.print(f"goes on after step {state.step}, from {place}", soft_wrap=True)
+        say_resumed(console, state.step, place, checkpoint)
     data = distill_queries(agent, queries, training.draft_len, console)
     console.print(f"{len(queries):,} answers, {len(data.hidden):,} positions")
 

@@ -16,7 +16,7 @@ from mu_ref.files import check_outputs, is_stream
 from mu_ref.training.checkpoint import checkpoint_before, checkpoints_of
 from mu_ref.weights import Weights
 
-__all__ = ["halves_of", "plan_run", "run_to_end"]
+__all__ = ["halves_of", "plan_run", "run_to_end", "say_resumed"]
 
 
 class Step(Protocol):
@@ -53,6 +53,7 @@ def plan_run(out: Path, inputs: Iterable[Path | None], *, resume: bool) -> Path 
         if resume:
             raise InputError(f"--resume must have a file as --out, got {out}; it has no checkpoint")
         return None
+    check_outputs({"--out": out}, inputs)  # a name that is a folder has no file beside it
     checkpoint = out.with_name(f"{out.name.removesuffix('.safetensors')}.checkpoint.safetensors")
     written = {
         "--out": out,
@@ -120,6 +121,12 @@ def run_to_end(
             soft_wrap=True,
         )
     raise KeyboardInterrupt
+
+
+def say_resumed(console: Console, step: int, place: Path, newest: Path) -> None:
+    """Say where a run goes on, and whether that is the checkpoint before the newest."""
+    why = "" if place == newest else f"; {newest.name} was not whole"
+    console.print(f"goes on after step {step}, from {place}{why}", soft_wrap=True)
 
 
 def halves_of(weights: Weights) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from mu_ref.border.ranges import BEAMS
-from mu_ref.border.text import printable, short
-from mu_ref.command_line import JsonOption, print_json
+from mu_ref.border.text import json_text, printable, short
+from mu_ref.command_line import JsonOption
 from mu_ref.errors import check_choice
 from npu_sim.cli.options import PlotOption, check_files, wide_console
 from npu_sim.errors import SweepError
@@ -53,7 +53,7 @@ def show_validation(
 
         plot_validation(found, plot)
     if as_json:
-        print_json(found.to_json(), indent=2)
+        typer.echo(json_text(found.to_json(), indent=2))
     else:
         _print_validation(found)
 
@@ -125,7 +125,7 @@ def show_calibration(
 
         plot_calibration(found, plot)
     if as_json:
-        print_json(found.to_json(), indent=2)
+        typer.echo(json_text(found.to_json(), indent=2))
     else:
         _print_calibration(found)
 
@@ -160,7 +160,7 @@ def _calibrate_gemms(found: GemmFit, out: Path | None, plot: Path | None, *, as_
 
         plot_gemms(found, plot)
     if as_json:
-        print_json(data, indent=2)
+        typer.echo(json_text(data, indent=2))
         return
     for path, value in data["values"].items():
         typer.echo(f"{path:<28} {value:,}")
@@ -190,7 +190,7 @@ def show_headline(
 
         plot_headline(found, plot)
     if as_json:
-        print_json(found.to_json(), indent=2)
+        typer.echo(json_text(found.to_json(), indent=2))
     else:
         print_headline(found, wide_console())
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from mu_ref.border.text import printable
-from mu_ref.command_line import JsonOption, plain_console, print_json
+from mu_ref.border.text import json_text, printable
+from mu_ref.command_line import JsonOption, plain_console
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.presets import NPUS, npu, npu_to_toml
 from npu_sim.show.tables import npu_list, npu_numbers
@@ -16,7 +16,7 @@ __all__ = ["list_hardware", "show_hardware"]
 def list_hardware(as_json: JsonOption = False) -> None:
     """List the NPUs."""
     if as_json:
-        print_json(NPUS)
+        typer.echo(json_text(NPUS))
     else:
         plain_console().print(npu_list())
 
@@ -39,7 +39,7 @@ def show_hardware(
             path: {"value": value, "source": chip.sources[path]}
             for path, value in chip.values().items()
         }
-        print_json({"name": name, "title": chip.title, "numbers": numbers}, indent=2)
+        typer.echo(json_text({"name": name, "title": chip.title, "numbers": numbers}, indent=2))
     else:
         console = plain_console()
         console.print(f"{printable(name)}: {printable(chip.title)}\n", soft_wrap=True)

@@ -18,12 +18,15 @@ from npu_sim.program.precision import Precision
 
 __all__ = [
     "ActivationBitsOption",
+    "BatchOption",
     "ContextOption",
     "HeadBitsOption",
     "HfConfigOption",
+    "InputOption",
     "KvBitsOption",
     "ModelJsonOption",
     "NpuOption",
+    "OutputOption",
     "PlotOption",
     "RuntimeOption",
     "WeightBitsOption",
@@ -67,6 +70,12 @@ ContextOption = Annotated[
 ]
 
 RuntimeOption = Annotated[str, typer.Option(help="Who calls the graphs: native or geniex.")]
+
+InputOption = Annotated[int, in_range(TOKENS, "--input", help="Tokens read.")]
+
+OutputOption = Annotated[int, in_range(TOKENS, "--output", help="Tokens written.")]
+
+BatchOption = Annotated[int, in_range(TOKENS, "--batch", help="Requests computed together.")]
 
 HeadBitsOption = Annotated[
     int | None,

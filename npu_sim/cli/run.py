@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from mu_ref.border.ranges import TOKENS
-from mu_ref.border.text import printable
-from mu_ref.command_line import BUDGET_MISSED, JsonOption, in_range, plain_console, print_json
+from mu_ref.border.text import json_text, printable
+from mu_ref.command_line import BUDGET_MISSED, JsonOption, in_range, plain_console
 from mu_ref.errors import check_choice
 from mu_ref.files import check_outputs
 from npu_sim.cli import options
@@ -28,6 +28,28 @@ __all__ = ["run", "write_files"]
 
 PICTURES = (".png", ".svg", ".pdf")
 
+WrittenOption = Annotated[
+    int | None, in_range(TOKENS, "--output", help="Tokens written, 32 by default.")
+]
+
+CachedBitsOption = Annotated[
+    int | None, typer.Option(help="Width of cached keys and values, 16 by default.")
+]
+
+BudgetMsOption = Annotated[
+    float, in_range(BUDGET, "--budget-ms", help="Latency budget of the request.")
+]
+
+BudgetMbOption = Annotated[
+    float | None,
+    in_range(BUDGET, "--budget-mb", help="Budget of weights and cache in DRAM, 10^6 bytes."),
+]
+
+PhaseBudgetOption = Annotated[
+    list[str] | None,
+    typer.Option("--phase-budget", help="Cycles that a phase may take: encode=9000000."),
+]
+
 
 def run(
     model: Annotated[
@@ -36,33 +58,21 @@ def run(
     model_json: options.ModelJsonOption = None,
     hf_config: options.HfConfigOption = None,
     npu_name: options.NpuOption = NPUS[0],
-    n_input: Annotated[int, in_range(TOKENS, "--input", help="Tokens read.")] = 64,
-    n_output: Annotated[
-        int | None, in_range(TOKENS, "--output", help="Tokens written, 32 by default.")
-    ] = None,
-    batch: Annotated[int, in_range(TOKENS, "--batch", help="Requests computed together.")] = 1,
+    n_input: options.InputOption = 64,
+    n_output: WrittenOption = None,
+    batch: options.BatchOption = 1,
     context: options.ContextOption = None,
     runtime: options.RuntimeOption = RUNTIMES[0],
     weight_bits: options.WeightBitsOption = 8,
     activation_bits: options.ActivationBitsOption = 16,
-    kv_bits: Annotated[
-        int | None, typer.Option(help="Width of cached keys and values, 16 by default.")
-    ] = None,
+    kv_bits: CachedBitsOption = None,
     head_weight_bits: options.HeadBitsOption = None,
     fidelity: Annotated[
         str, typer.Option(help="tile (engines wait for each other) or roofline (a bound).")
     ] = "tile",
-    budget_ms: Annotated[
-        float, in_range(BUDGET, "--budget-ms", help="Latency budget of the request.")
-    ] = BUDGET_MS,
-    budget_mb: Annotated[
-        float | None,
-        in_range(BUDGET, "--budget-mb", help="Budget of weights and cache in DRAM, 10^6 bytes."),
-    ] = None,
-    phase_budgets: Annotated[
-        list[str] | None,
-        typer.Option("--phase-budget", help="Cycles that a phase may take: encode=9000000."),
-    ] = None,
+    budget_ms: BudgetMsOption = BUDGET_MS,
+    budget_mb: BudgetMbOption = None,
+    phase_budgets: PhaseBudgetOption = None,
     strict: Annotated[bool, typer.Option(help="Exit with 3 if a budget is missed.")] = False,
     trace: Annotated[Path | None, typer.Option(help="Chrome trace to write (Perfetto).")] = None,
     gantt: Annotated[Path | None, typer.Option(help="Picture of the last call to write.")] = None,
@@ -93,7 +103,7 @@ def run(
     )
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
-        print_json(report.to_json() | _shares(report, by), indent=2)
+        typer.echo(json_text(report.to_json() | _shares(report, by), indent=2))
     else:
         _show(report, by)
     if strict and not report.budgets_met:

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from mu_ref.border.ranges import BEAMS, BLOCKS, DRAFTED, SHARE, SIZE, TOKENS, Range
-from mu_ref.border.text import printable, short
-from mu_ref.command_line import JsonOption, in_range, plain_console, print_json
+from mu_ref.border.text import json_text, printable, short
+from mu_ref.command_line import JsonOption, in_range, plain_console
 from mu_ref.config import ModelConfig
 from mu_ref.presets import preset
 from npu_sim.cli import options
@@ -26,37 +26,43 @@ __all__ = ["speculate"]
 MOST_PAIRS, MOST_DRAFTED, MOST_DIGITS = 64, 8192, 9  # together less than a minute
 SAVED = Range(low=0, high=0.999999, whole=False, why="what is verified has nodes")
 
+RateOption = Annotated[
+    float | None,
+    in_range(
+        SHARE,
+        "--accept-rate",
+        help="Each drafted token's chance, if those before it are accepted; 0.7 by default.",
+    ),
+]
+
+AcceptanceOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Recorded steps, JSON lines with n_accepted and nodes; or one line with "
+        "probabilities of 0, 1, ... accepted tokens."
+    ),
+]
+
+SavedOption = Annotated[
+    float | None,
+    in_range(SAVED, "--nodes-saved", help="Share of drafted nodes that shared prefixes remove."),
+]
+
+ExitOption = Annotated[
+    int | None,
+    in_range(SIZE, "--exit-dim", help="Width of the drafter's blocks; 2 d_model by default."),
+]
+
 
 def speculate(
     model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
     npu_name: options.NpuOption = NPUS[0],
     beam_widths: Annotated[str, typer.Option("--beam-width", help="W, or several: 1,2,4.")] = "4",
     draft_lens: Annotated[str, typer.Option("--draft-len", help="Drafted tokens: 3,5.")] = "3",
-    accept_rate: Annotated[
-        float | None,
-        in_range(
-            SHARE,
-            "--accept-rate",
-            help="Each drafted token's chance, if those before it are accepted; 0.7 by default.",
-        ),
-    ] = None,
-    acceptance: Annotated[
-        Path | None,
-        typer.Option(
-            help="Recorded steps, JSON lines with n_accepted and nodes; or one line with "
-            "probabilities of 0, 1, ... accepted tokens."
-        ),
-    ] = None,
-    nodes_saved: Annotated[
-        float | None,
-        in_range(
-            SAVED, "--nodes-saved", help="Share of drafted nodes that shared prefixes remove."
-        ),
-    ] = None,
-    exit_dim: Annotated[
-        int | None,
-        in_range(SIZE, "--exit-dim", help="Width of the drafter's blocks; 2 d_model by default."),
-    ] = None,
+    accept_rate: RateOption = None,
+    acceptance: AcceptanceOption = None,
+    nodes_saved: SavedOption = None,
+    exit_dim: ExitOption = None,
     n_blocks: Annotated[int, in_range(BLOCKS, "--blocks", help="Residual blocks.")] = 2,
     rnn: Annotated[bool, typer.Option("--rnn/--no-rnn", help="Recurrent cell, or a sum.")] = True,
     n_input: Annotated[
@@ -96,7 +102,7 @@ def speculate(
         )  # fmt: skip
         found.append({"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json())
     if as_json:
-        print_json({"simulated": True, "model": model, "npu": npu_name, "steps": found})
+        typer.echo(json_text({"simulated": True, "model": model, "npu": npu_name, "steps": found}))
         return
     title = f"{model} on {npu_name}, drafter of {drafter.n_parameters / 1e6:.1f} M parameters"
     _print(f"{title}, {precision.label()}", found)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from mu_ref.border.ranges import SEED
-from mu_ref.border.text import printable
-from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console, print_json
+from mu_ref.border.text import json_text, printable
+from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import check_choice
 from mu_ref.files import check_outputs
 from npu_sim.errors import WorkloadError
@@ -76,7 +76,7 @@ def systolic(
     if fidelity == "cycle":
         result |= _run_with_values(m, n, k, array, seed or 0)
     if as_json:
-        print_json(result, indent=2)
+        typer.echo(json_text(result, indent=2))
     else:
         _show(result)
     if not result.get("product_equals_matmul", True):
@@ -130,7 +130,7 @@ def _run_file(source: Path, target: Path, fidelity: str, seed: int, as_json: boo
     differing = {row.number: columns for row in rows if (columns := row.differing())}
     if as_json:
         summary = {"rows": len(rows), "fidelity": fidelity, "out": str(target)}
-        print_json(summary | {"differing": differing}, indent=2)
+        typer.echo(json_text(summary | {"differing": differing}, indent=2))
     else:
         typer.echo(printable(f"{len(rows)} rows written to {target} ({fidelity})"))
         for number, columns in differing.items():

@@ -12,11 +12,12 @@ from rich.progress import Progress
 
 from mu_ref.border.ranges import TOKENS, Range
 from mu_ref.border.reading import read_toml
-from mu_ref.border.text import printable
-from mu_ref.command_line import JsonOption, in_range, print_json
+from mu_ref.border.text import json_text, printable
+from mu_ref.command_line import JsonOption, in_range
 from npu_sim.cli.options import PlotOption, check_files, print_rows
 from npu_sim.errors import SweepError
 from npu_sim.whatif.compare import compare
+from npu_sim.whatif.resume.outputs import check_sweep_outputs
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.scenario_toml import (
     DEFAULT_NPU,
@@ -29,7 +30,6 @@ from npu_sim.whatif.scenario_toml import (
 from npu_sim.whatif.sensitivity import MOVED, sensitivity
 from npu_sim.whatif.solve import TARGET, solve
 from npu_sim.whatif.sweep import CHUNK, dask_executor, local_executor, run_sweep
-from npu_sim.whatif.sweep_parts import check_sweep_outputs
 from npu_sim.whatif.sweep_toml import read_spec
 
 __all__ = ["show_comparison", "show_sensitivity", "show_solution", "sweep"]
@@ -112,21 +112,26 @@ def sweep(
 @contextmanager
 def _progress(n_points: int, *, quiet: bool) -> Iterator[Any]:
     """Show how many points are done, and say so where the sweep is stopped."""
-    done = 0
-    with Progress(console=Console(file=sys.stderr), disable=quiet) as bar:
-        task = bar.add_task("points", total=n_points)
+    done, shown = 0, False
+    bar = Progress(console=Console(file=sys.stderr), disable=quiet)
+    task = bar.add_task("points", total=n_points)
 
-        def progress(completed: int, _total: int) -> None:
-            nonlocal done
-            done = completed
-            bar.update(task, completed=completed)
+    def progress(completed: int, _total: int) -> None:
+        nonlocal done, shown
+        if not shown:  # not before the sweep is known to be possible
+            bar.start()
+        done, shown = completed, True
+        bar.update(task, completed=completed)
 
-        try:
-            yield progress
-        except KeyboardInterrupt:
-            kept = f"{done:,} of {n_points:,} points are kept"
-            typer.echo(f"{kept}; the same command goes on from there", err=True)
-            raise
+    try:
+        yield progress
+    except KeyboardInterrupt:
+        kept = f"{done:,} of {n_points:,} points are kept"
+        typer.echo(f"{kept}; the same command goes on from there", err=True)
+        raise
+    finally:
+        if shown:
+            bar.stop()
 
 
 class _Base(NamedTuple):
@@ -145,6 +150,8 @@ def _base(
     is_file = base.endswith(".toml")
     data: dict[str, Any] = read_tables(Path(base)) if is_file else {"model": base}
     own = data.pop("fidelity", None)
+    if is_file:
+        base_scenario(data)  # a file is understood whole, also what an option takes the place of
     given = {"n_input": n_input, "n_output": n_output}
     workload = {name: value for name, value in given.items() if value is not None}
     data["workload"] = {**table_of(data, "workload"), **workload}
@@ -178,7 +185,7 @@ def show_sensitivity(
          "high": s.high} for s in swings
     ]  # fmt: skip
     if as_json:
-        print_json({"simulated": True, "metric": metric, "base": value, "rows": rows})
+        typer.echo(json_text({"simulated": True, "metric": metric, "base": value, "rows": rows}))
         return
     print_rows(f"{metric} = {value:.4g}, simulated ({fidelity})", rows)
 
@@ -219,7 +226,7 @@ def show_comparison(
 
         plot_comparison(found, (a, b), plot)
     if as_json:
-        print_json(found.to_json())
+        typer.echo(json_text(found.to_json()))
         return
     fields = [{"field": path, "A": x, "B": y} for path, (x, y) in found.fields.items()]
     print_rows(f"A = {a}, B = {b}: fields that differ", fields)
@@ -279,7 +286,7 @@ def show_solution(
         plot_solution(scenario, answer, plot, fidelity)
     if as_json:
         found = {name: getattr(answer, name) for name in type(answer).__slots__}
-        print_json({"simulated": True, **found})
+        typer.echo(json_text({"simulated": True, **found}))
         return
     now = f"{answer.path} = {answer.now:,.6g} gives {answer.now_metric:.4g} {metric}"
     if answer.needed is None:

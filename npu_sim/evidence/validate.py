@@ -5,8 +5,6 @@ Errors are absolute percentage errors, |predicted / measured - 1|, given as frac
 data-sheet peaks and has no overheads (`bare_npu`). Chapter: `docs/validation.md`.
 """
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.border.text import csv_cell
+from mu_ref.border.text import csv_cell, csv_line
 from mu_ref.files import write_text
 from npu_sim.evidence.cases import Case
 from npu_sim.hardware.chip import Npu
@@ -169,14 +167,11 @@ def write_rows(found: Validation, path: Path) -> None:
     """
     rows = found.to_json()["rows"]
     header = ("case", "npu", "phase", "predicted_ms", "measured_ms", "error", "roofline_ms")
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()}
-        for row in rows
-    )
-    write_text(path, lines.getvalue())
+    lines = [csv_line(header)]
+    for row in rows:
+        cells = [row[name] for name in header]
+        lines.append(csv_line(csv_cell(c) if isinstance(c, str) else str(c) for c in cells))
+    write_text(path, "".join(lines))
 
 
 def bare_npu(chip: Npu) -> Npu:

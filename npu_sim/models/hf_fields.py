@@ -33,6 +33,8 @@ _NUMBERS: Mapping[str, Range] = MappingProxyType(
        "image_size": Range(low=1, high=2**16, why="no picture is so wide"),
        "patch_size": Range(low=1, high=2**10, why="no patch is so wide"),
        "num_channels": Range(low=1, high=2**10, why="no picture has so many channels"),
+       "sliding_window": Range(low=0, high=TOKENS.high, why=TOKENS.why),
+       "query_pre_attn_scalar": Range(low=0, above=True, high=10**6, whole=False, why="it scales"),
        "rope_theta": Range(low=0, above=True, high=10**12, whole=False, why="it would not turn")}
 )  # fmt: skip
 _ENDINGS: Mapping[str, Range] = MappingProxyType({
@@ -41,12 +43,13 @@ _ENDINGS: Mapping[str, Range] = MappingProxyType({
 })  # fmt: skip
 _MAY_BE_NULL = frozenset({
     "head_dim", "num_key_value_heads", "num_decoder_layers", "attn_logit_softcapping",
-    "final_logit_softcapping",
+    "final_logit_softcapping", "sliding_window",
 })  # fmt: skip
 _SWITCHES = frozenset({"tie_word_embeddings", "attention_bias", "mlp_bias"})
 _TEXTS = frozenset({
     "hidden_act", "hidden_activation", "activation", "activation_function", "feed_forward_proj",
 })  # fmt: skip
+_OBJECTS = frozenset({"rope_parameters", "rope_scaling"})
 _TABLES = ("encoder", "decoder", "text_config")
 # what says nothing of the cost, or only how the model was trained, called and decoded
 _NO_COST = re.compile(
@@ -87,6 +90,12 @@ def check_kinds(fields: Any, where: str = "config.json") -> None:
             raise WorkloadError(f"{place} must be true or false, got {short(value)}")
         if (name in _TEXTS or name == "_name_or_path") and not isinstance(value, str):
             raise WorkloadError(f"{place} must be a text, got {short(value)}")
+        if name in _OBJECTS and not (value is None or isinstance(value, dict)):
+            raise WorkloadError(f"{place} must be a JSON object or null, got {short(value)}")
+        if name == "layer_types" and not (
+            value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+        ):
+            raise WorkloadError(f"{place} must be a list of texts or null, got {short(value)}")
         if allowed is None:
             continue
         # a model may end its texts with any of several tokens

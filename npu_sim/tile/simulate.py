@@ -145,6 +145,8 @@ class Bench:
 
     def scheduled(self, call: CallTable, work: np.ndarray, plan: Plan) -> np.ndarray | None:
         """The tasks of a plan, or None if a piece has no room."""
+        # at least so many, known without counting each
+        self._check_tasks(int((call.rows["weight"] // plan.piece_bytes).sum()))
         while (n := schedule(call.rows, work, plan, self.chip, self.tasks)) > len(self.tasks):
             self._check_tasks(n)
             self.tasks = np.empty(n * 5 // 4, TASK)

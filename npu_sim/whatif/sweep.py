@@ -1,12 +1,10 @@
 """Runs a sweep: points in chunks on any executor, results in order, and resumable.
 
-Each finished chunk is a small file beside the result (`sweep_parts.py`), so a sweep that is killed
+Each finished chunk is a small file beside the result (`resume/parts.py`), so a sweep that is killed
 goes on where it stopped and ends with the same bytes. The result is a CSV with units in its column
 names, and a JSON sidecar with the specification and the versions. Chapter: `docs/whatif.md`.
 """
 
-import csv
-import io
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -22,17 +20,12 @@ from typing import Any
 import numpy as np
 
 from mu_ref.border.ranges import Range
-from mu_ref.border.text import csv_cell
+from mu_ref.border.text import csv_cell, csv_line
 from mu_ref.files import written_whole
 from npu_sim.errors import SweepError
 from npu_sim.whatif.metrics import METRICS
-from npu_sim.whatif.sweep_parts import (
-    check_sweep_outputs,
-    input_digests,
-    opened_parts,
-    sweep_identity,
-    write_sidecar,
-)
+from npu_sim.whatif.resume.outputs import check_sweep_outputs, write_sidecar
+from npu_sim.whatif.resume.parts import input_digests, opened_parts, sweep_identity
 from npu_sim.whatif.sweep_points import evaluate_points
 from npu_sim.whatif.sweep_toml import SweepSpec, spec_from
 
@@ -172,13 +165,12 @@ def evaluate_chunk(
         raise SweepError(
             f"{names} must stay as it is while a sweep runs, got another; begin the sweep again"
         )
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
+    lines = []
     for index, changes, metrics, reason in evaluate_points(spec, start, stop):
         numbers = ["" if metrics is None else _shown(metrics[name]) for name in METRICS]
         varied = [_shown(changes[path]) for path in spec.paths]
-        writer.writerow([index, *varied, *numbers, csv_cell(reason)])
-    return lines.getvalue()
+        lines.append(csv_line([str(index), *varied, *numbers, csv_cell(reason)]))
+    return "".join(lines)
 
 
 def _shown(value: Any) -> str:

@@ -95,8 +95,13 @@ _OTHERS = {  # where an option acts only beside others, or in place of some
         "--seed": (*BASES["npu-sim systolic"].arguments, "--fidelity", "cycle"),
         "--csv": _PRODUCTS, "--out": _PRODUCTS,
     },
+    "npu-sim sensitivity": {"base": ("tiny",)},
+    "npu-sim compare": {"b": ("scenario.toml", "scenario.toml")},
     "npu-sim run": {"--model-json": SHORT, "--hf-config": SHORT},
-    "npu-sim solve": {"--target-tok-s": ("tiny", *SHORT), "--target-ttft-ms": ("tiny", *SHORT)},
+    "npu-sim solve": {
+        "base": ("tiny", "--target-latency-ms", "1"), "--target-tok-s": ("tiny", *SHORT),
+        "--target-ttft-ms": ("tiny", *SHORT),
+    },
 }  # fmt: skip
 
 

@@ -52,11 +52,11 @@ class _Run:
 class Boxes:
     """Runs cases, some at a time."""
 
-    def __init__(self, samples: Path, processes: int = 1) -> None:
+    def __init__(self, samples: Path, processes: int = 1, *, fast: bool = True) -> None:
         self.samples, self.processes = samples, processes
         self.place = Path(tempfile.mkdtemp(prefix="faults-"))
         self.count = 0
-        warm()
+        warm(fast=fast)
 
     def close(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)

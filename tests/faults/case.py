@@ -38,7 +38,9 @@ class Case:
     prepare: Callable[[Path], None] = NOTHING  # changes the folder before it is looked at
     note: str = ""  # what `prepare` does
     writes: tuple[str, ...] = ()  # names that may be made or changed if all goes well
+    removes: tuple[str, ...] = ()  # names that may be gone if all goes well
     leaves: tuple[str, ...] = ()  # names that may be made though it is refused
+    late: bool = False  # only the work shows that it must be refused
     after: Callable[[Path, Outcome], str] | None = None  # complaint about a run that was done
     environment: Mapping[str, str | None] = field(default_factory=dict)  # None: not set
     stdout: str = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 __all__ = ["NEVER", "PERHAPS", "UNREADABLE", "changed_json", "drawn", "fields_of", "is_number",
-           "with_pair"]  # fmt: skip
+           "with_pair", "wrong_kinds"]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -69,6 +69,19 @@ def without(data: Any, path: tuple[Any, ...]) -> str:
         inner = inner[key]
     del inner[path[-1]]
     return json.dumps(copy)
+
+
+def wrong_kinds(value: Any) -> tuple[str, ...]:
+    """Of `PERHAPS`, what is of another kind than a value, or a negative count."""
+    if isinstance(value, bool):
+        return ("-1", "1.5", '"x"', '"7"', '""', "[]", "{}", str(2**53), "1e-320")
+    if isinstance(value, int):
+        return ("true", "-1", "1.5", '"x"', '"7"', '""', "[]", "{}", "1e-320")
+    if value is None or isinstance(value, float):
+        return ("true", '"x"', '"7"', '""', "[]", "{}")
+    if isinstance(value, str):
+        return ("true", "-1", "0", "1.5", "[]", "{}", "null", "-0.0", "1e-320")
+    return ("true", "-1", "0", "1.5", '"x"', '"7"', '""', "-0.0")
 
 
 def is_number(value: Any) -> bool:

@@ -4,13 +4,18 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from faults.boxes import Boxes
 from faults.case import DONE, Case
 
-__all__ = ["PARITY", "make_samples"]
+if TYPE_CHECKING:
+    from mu_ref.config import ModelConfig
+    from mu_ref.redrafter.config import DrafterConfig
+
+__all__ = ["PARITY", "make_samples", "small_drafter", "small_model"]
 
 PARITY = Path(__file__).resolve().parents[1] / "parity/data"
 
@@ -94,7 +99,7 @@ def make_samples(folder: Path) -> Path:
     (folder / "hf/config.json").write_text(json.dumps(LLAMA, indent=1))
     _checkpoints(folder)
     _small_models(folder)
-    boxes = Boxes(folder)
+    boxes = Boxes(folder, fast=False)
     try:
         _made_by_commands(boxes, folder)
     finally:
@@ -113,23 +118,31 @@ def _checkpoints(folder: Path) -> None:
     )  # fmt: skip
 
 
-def _small_models(folder: Path) -> None:
+def small_model() -> "ModelConfig":
     """A model with the name and the vocabulary of the one that ships, and little else."""
     from mu_ref.presets import preset, tiny
-    from mu_ref.redrafter.config import DrafterConfig, initial_drafter
+
+    small = tiny(n_layers=1, windowed_layers=(False,))
+    return replace(preset("mu-nano"), encoder=small.encoder, decoder=small.decoder)
+
+
+def small_drafter() -> "DrafterConfig":
+    """A drafter for it."""
+    from mu_ref.redrafter.config import DrafterConfig
+
+    vocab_size = small_model().vocab_size
+    return DrafterConfig(d_model=16, vocab_size=vocab_size, d_exit=16, n_blocks=1, rnn=True)
+
+
+def _small_models(folder: Path) -> None:
+    from mu_ref.redrafter.config import initial_drafter
     from mu_ref.redrafter.store import save_drafter
     from mu_ref.weights import initial_weights, save_weights
 
-    nano = preset("mu-nano")
-    small = tiny(n_layers=1, windowed_layers=(False,))
-    model = replace(nano, encoder=small.encoder, decoder=small.decoder)
-    rng = np.random.default_rng(0)
+    model, drafter, rng = small_model(), small_drafter(), np.random.default_rng(0)
     weights = initial_weights(model, rng, 0.3)
     halves = {name: array.astype(np.float16) for name, array in weights.items()}
     save_weights(folder / "nano.safetensors", model, halves, {"made": "random"})
-    drafter = DrafterConfig(
-        d_model=16, vocab_size=model.vocab_size, d_exit=16, n_blocks=1, rnn=True
-    )
     save_drafter(folder / "drafter.safetensors", drafter, initial_drafter(drafter, rng), {})
 
 

@@ -66,7 +66,7 @@ def _judged(case: Case, outcome: Outcome) -> tuple[str, str]:
 def _of_exit(case: Case, outcome: Outcome) -> tuple[str, str]:
     code, err = outcome.code, outcome.err
     if code == MISTAKE and MISTAKE not in case.codes:
-        return _refusal(outcome)
+        return _refusal(outcome, late=case.late)
     if "COMPLAINT: " in err:
         return QUIET, err.rpartition("COMPLAINT: ")[2].strip()[:300]
     if case.expect == REFUSED:
@@ -74,13 +74,13 @@ def _of_exit(case: Case, outcome: Outcome) -> tuple[str, str]:
     return WANTED, ""
 
 
-def _refusal(outcome: Outcome) -> tuple[str, str]:
-    lines = outcome.err.splitlines()
+def _refusal(outcome: Outcome, *, late: bool) -> tuple[str, str]:
+    lines = outcome.err.splitlines()[-1:] if late else outcome.err.splitlines()
     if len(lines) != 1 or not lines[0].startswith("error: ") or len(lines[0]) < 12:
         return TRACEBACK, f"not one line of error, but {len(lines)}: {outcome.err[:300]!r}"
-    if outcome.out.strip():
+    if outcome.out.strip() and not late:
         return TRACEBACK, f"printed something and then failed: {outcome.out[:100]!r}"
-    if outcome.cpu_s > SOON_S:
+    if outcome.cpu_s > SOON_S and not late:
         return HUNG, f"refused only after {outcome.cpu_s:.0f} s of a processor"
     return CLEAN, ""
 
@@ -89,16 +89,14 @@ def _lost(case: Case, outcome: Outcome) -> str:
     """What changed though it may not."""
     may_write = case.writes if outcome.code in case.codes else case.leaves
     accepted = case.expect == REFUSED and outcome.code in case.codes  # made: it was asked for
-    wrong = [
-        change
-        for change in outcome.changed
-        if _LEFT.search(change)
-        or change.startswith("removed ")
-        or (
-            not (accepted and change.startswith("made "))
-            and not any(PurePath(change.split(" ", 1)[1]).match(name) for name in may_write)
-        )
-    ]
+    done = outcome.code in case.codes
+    allowed = {"made": may_write, "changed": may_write, "removed": case.removes if done else ()}
+    wrong = []
+    for change in outcome.changed:
+        how, _, name = change.partition(" ")
+        fits = any(PurePath(name).match(pattern) for pattern in allowed.get(how, ()))
+        if _LEFT.search(change) or not (fits or (accepted and how == "made")):
+            wrong.append(change)
     return "; ".join(wrong[:5])
 
 

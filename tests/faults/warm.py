@@ -8,8 +8,12 @@ import sys
 __all__ = ["warm"]
 
 
-def warm() -> None:
-    """Compile the kernels if this machine does not have them, and load what commands load late."""
+def warm(*, fast: bool) -> None:
+    """Compile the kernels if this machine does not have them, and load what commands load late.
+
+    Args:
+        fast: also those of mu-ref's fast executors, which takes a minute where they are not there.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,7 +32,7 @@ def warm() -> None:
 
     matplotlib.pyplot.close(matplotlib.pyplot.figure())
     commands()
-    for kind in ("float", "integer"):
+    for kind in ("float", "integer") if fast else ():
         compile_once(Console(file=sys.stderr), kind)
     simulate(preset("tiny"), "teaching-npu", 4, 2, Precision())
     for dataflow in ("os", "ws", "is"):

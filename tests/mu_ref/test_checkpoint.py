@@ -259,6 +259,24 @@ def test_killed_and_resumed_runs_write_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+def test_a_run_says_that_its_newest_checkpoint_was_damaged(make, tmp_path, monkeypatch) -> None:
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "out.safetensors"
+    make(whole)
+    with monkeypatch.context() as patch:
+        killed_after(2, patch)
+        with pytest.raises(Killed):
+            make(out)
+    # killed before the third was written: the second is the one before it
+    newest = tmp_path / "out.checkpoint.safetensors"
+    assert not newest.exists()
+    newest.write_bytes(b"")
+    said = StringIO()
+    make(out, resume=True, console=Console(file=said, width=500))
+    assert "goes on after step 4, from" in said.getvalue()
+    assert "out.checkpoint.1.safetensors; out.checkpoint.safetensors was not" in said.getvalue()
+    assert out.read_bytes() == whole.read_bytes()
+
+
 def test_an_interrupt_saves_and_says_how_to_go_on(make, tmp_path, monkeypatch) -> None:
     whole, out = tmp_path / "whole.safetensors", tmp_path / "out.safetensors"
     make(whole)

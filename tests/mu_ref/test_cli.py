@@ -313,7 +313,7 @@ def test_eval_mistakes(mu_ref: Run, stand_in: Path, queries: Path) -> None:
     assert_mistake(mu_ref(*run, "--scheme", "w1a1"), "scheme", "w1a1", "float32")
     assert_mistake(mu_ref("settings", "eval", queries.parent / "no.jsonl", *run[3:]), "no.jsonl")
     queries.write_text('{"query": "louder"}\n')
-    assert_mistake(mu_ref(*run), "line 1", "'call'")
+    assert_mistake(mu_ref(*run), "queries.jsonl:1", "'call'")
     queries.write_text(json.dumps({"query": "louder " * 100, "call": "none()"}))
     code, out, err = mu_ref(*run)
     assert (code, out) == (2, "")

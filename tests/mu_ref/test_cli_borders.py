@@ -1,17 +1,19 @@
 """`mu-ref` at its border: outputs that would destroy, options without effect, numbers, texts.
 
-All of it is refused before a model is loaded.
+Most of it is refused before a model is loaded.
 """
 
 import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mu_ref.cli.app import main
+from mu_ref.redrafter.store import load_integer_drafter
 from mu_ref.settings.catalog import DATA
 
 Run = Callable[..., tuple[int, str, str]]
@@ -251,3 +253,124 @@ def test_a_query_is_answered_whatever_it_holds(mu_ref: Run, text: str) -> None:
     code, out, err = mu_ref("ask", "--", text)
     assert (code, err) == (0, "")
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ask louder", "ask ?!", "ask louder --npu teaching-npu", "ask ?! --npu teaching-npu",
+     "info mu-330m", "settings eval q.jsonl",
+     "draft-sweep q.jsonl --beam-width 1 --beam-width 2 --draft-len 1"],
+)  # fmt: skip
+def test_json_is_one_document_without_nan(mu_ref: Run, here: Path, line: str) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    code, out, _ = mu_ref(*line.split(), "--json")
+    assert code == 0
+    data = json.loads(out, parse_constant=refuse)
+    assert out.count("\n") == 1
+    if "?!" in line:
+        assert data["tokens_per_s"] is None
+        assert data.get("npu") is None
+    if "draft-sweep" in line:
+        assert [(p["beam_width"], p["draft_len"]) for p in data] == [(1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_difference_found_is_exit_code_one(mu_ref, here, monkeypatch, more) -> None:
+    from mu_ref.settings import draft_sweep
+
+    real = draft_sweep.sweep
+
+    def other(*given: object) -> list[draft_sweep.Point]:
+        return [replace(point, same=0) for point in real(*given)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(draft_sweep, "sweep", other)
+    line = ["draft-sweep", "q.jsonl", "--beam-width", 1, "--draft-len", 1]
+    code, out, err = mu_ref(*line, *more)
+    assert code == 1
+    assert "output must be the same with and without drafts" in err
+    assert not more or json.loads(out)[0]["same"] == 0
+    found = {"products": 1, "pieces": 1, "tokens": [7], "same": False, "latency_ms": 1.0}
+    monkeypatch.setattr(sys.modules["mu_ref.cli.ask"], "_execute", lambda *_: found)
+    line = ["ask", "louder", "--npu", "teaching-npu", "--scheme", "w8a8", "--execute"]
+    code, out, _ = mu_ref(*line, *more)
+    assert code == 1
+    assert not more or json.loads(out)["executed"]["same"] is False
+
+
+# -- what options do -------------------------------------------------------------------------------
+
+
+def test_the_scheme_is_what_the_npu_is_priced_for(mu_ref: Run) -> None:
+    """Bytes of the weights follow from their widths: the traffic of w4a16 is about half."""
+
+    def facts(*scheme: object) -> dict[str, float]:
+        line = ("ask", "louder", "--npu", "hexagon-x-elite", "--npu-model", "mu-330m", "--json")
+        return dict(json.loads(mu_ref(*line, *scheme)[1])["npu"])
+
+    default, wide, narrow = facts(), facts("--scheme", "w8a16"), facts("--scheme", "w8a8")
+    assert default == wide
+    assert narrow["latency_ms"] < wide["latency_ms"]
+    out = mu_ref("ask", "louder", "--npu", "hexagon-x-elite", "--scheme", "w8a8")[1]
+    assert "mu-330m on hexagon-x-elite, simulated, W8A8:" in out
+    assert "reference w8a8" in out
+    assert "simulated, W8A16:" in mu_ref("ask", "louder", "--npu", "hexagon-x-elite")[1]
+
+
+def test_int4_weights_are_priced_and_drafted_for_on_both_executors(mu_ref: Run, here: Path) -> None:
+    path = here / "w4.safetensors"
+    assert mu_ref("quantize", "--scheme", "w4a16", "--out", path)[0] == 0
+    four = ("--scheme", "w4a16", "--weights", path)
+    npu = ("--npu", "hexagon-x-elite", "--json")
+    bytes_4 = json.loads(mu_ref("ask", "louder", *four, *npu)[1])["npu"]["dram_bytes"]
+    bytes_8 = json.loads(mu_ref("ask", "louder", *npu)[1])["npu"]["dram_bytes"]
+    assert 0.5 < bytes_4 / bytes_8 < 0.75  # head and caches keep their widths
+    lines = (DATA / "validation.jsonl").read_text(encoding="utf-8").splitlines()[::300]
+    (here / "q.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for executor in ("fast", "reference"):
+        line = ("draft-sweep", "q.jsonl", *four, "--executor", executor, "--beam-width", 2)
+        code, out, _ = mu_ref(*line, "--draft-len", 4, "--json")
+        (point,) = json.loads(out)
+        assert code == 0
+        assert point["same"] == point["n_queries"] == len(lines)
+        assert point["mean_accepted"] > 1
+
+
+@pytest.mark.parametrize("scheme", ["w8a16", "w8a8"])
+def test_the_name_of_a_quantized_drafter_follows_its_scheme(mu_ref, here, scheme) -> None:
+    code, out, _ = mu_ref("quantize-drafter", "--scheme", scheme, "--examples", 1)
+    assert (code, out) == (0, f"wrote runs/mu-nano-drafter-{scheme}.safetensors\n")
+    path = here / "runs" / f"mu-nano-drafter-{scheme}.safetensors"
+    assert load_integer_drafter(path).scheme == scheme
+    model = DATA / "mu-nano-w8a16.safetensors"
+    if scheme == "w8a8":
+        assert_mistake(mu_ref("quantize-drafter", "--scheme", scheme, "--integers", model), "w8a8")
+
+
+# -- disks, devices, pictures ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "a link to it"])
+def test_a_full_disk_is_one_line(mu_ref: Run, here: Path, place: str) -> None:
+    if place != "/dev/full":
+        place = str(here / "full.safetensors")
+        os.symlink("/dev/full", place)
+    assert_mistake(mu_ref("quantize", "--scheme", "w4a16", "--out", place), "No space left")
+    assert not any(path.name.endswith(".part") for path in here.iterdir())
+
+
+def test_devices_are_written_through(mu_ref: Run, here: Path) -> None:
+    assert mu_ref("quantize", "--scheme", "w4a16", "--out", "/dev/null") == (
+        0, "", "wrote /dev/null\n",
+    )  # fmt: skip
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("ending", ["svg", "PNG"])
+def test_pictures_show_texts_as_they_are(mu_ref: Run, here: Path, ending: str) -> None:
+    text = "turn on $\\frac{$ [/x] \x1b[31m \n 🙂 bluetooth"
+    code, _, err = mu_ref("generate", text, "--drafter", "shipped", "--tree", f"t.{ending}")
+    assert (code, err) == (0, "")
+    start = {"svg": b"<?xml", "PNG": b"\x89PNG"}[ending]
+    assert (here / f"t.{ending}").read_bytes().startswith(start)

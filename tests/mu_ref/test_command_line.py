@@ -75,3 +75,11 @@ def test_a_reader_that_has_enough_is_no_fault() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+def test_a_closed_stdout_is_no_fault() -> None:
+    command = 'exec "$0" -c "$1" x >&-'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, APP], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

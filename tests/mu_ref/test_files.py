@@ -204,3 +204,10 @@ def test_leftovers_of_a_killed_run_go_and_those_of_a_running_one_stay(tmp_path: 
             for stream in (run.stdin, run.stdout):
                 if stream is not None:
                     stream.close()
+
+
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").symlink_to(tmp_path / "b.csv")
+    (tmp_path / "b.csv").symlink_to(tmp_path / "a.csv")
+    with pytest.raises(InputError, match="--out must not be a link that leads to itself"):
+        check_outputs({"--out": tmp_path / "a.csv"})

@@ -109,9 +109,8 @@ def changed(folder: Path, **fields: object) -> None:
         ("pad_token_id", 131), ("eos_token_id", 131), ("eos_token_id", None),
         ("n_encoder_layer", 10**8), ("n_encoder_layer", None), ("n_decoder_layer", 2.0),
         ("vocab_size", -1), ("vocab_size", 2**70), ("dropout", 1.5), ("dropout", None),
-        ("rope_factor", 0),
-        ("block_size", 10**9), ("norm_eps", -1), ("is_interleaved", 1), ("is_interleaved", None),
-        ("name", 3), ("hidden_dim", {"x": 1}), ("n_embd", [32]),
+        ("rope_factor", 0), ("block_size", 10**9), ("norm_eps", -1), ("is_interleaved", 1),
+        ("is_interleaved", None), ("name", 3), ("hidden_dim", {"x": 1}), ("n_embd", [32]),
     ],
 )  # fmt: skip
 def test_each_field_of_a_config_is_understood_or_named(folder: Path, field: str, value) -> None:

@@ -300,3 +300,30 @@ def test_passes_that_verify_drafts_are_replayed() -> None:
 
     steps = list(speculate(ops, model, drafts, memory, *begin, 40, stop_at_eos=False))
     assert n_replayed(ops) >= len(steps) // 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"source": [[3, 4]]}, "source must be integers .* got list"),
+        ({"source": np.array([[3.0, 4.0]])}, "source must be integers .* got float64"),
+        ({"source": np.array([3, 4])}, r"source must be integers .* \(2,\)"),
+        ({"source": np.array([[3, -1]])}, r"source must lie in \[0, 61\), got -1 to 3"),
+        ({"source": np.array([[3, 61]])}, r"source must lie in \[0, 61\), got 3 to 61"),
+        ({"source_valid": np.array([[1, 1]])}, "source_valid must be booleans .* got int64"),
+        ({"source_valid": np.array([[True]])}, r"source_valid must be .* got bool \(1, 1\)"),
+        ({"source_valid": np.array([[False, False]])}, "every source must hold at least one token"),
+        ({"prompt": np.array([[61]])}, r"prompt must lie in \[0, 61\), got 61 to 61"),
+        ({"prompt_valid": np.array([[1]])}, "prompt_valid must be booleans"),
+        ({"max_new_tokens": 10**9}, "max_new_tokens must be .* would take hours"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be a whole number from 0"),
+        ({"max_new_tokens": 1.0}, "max_new_tokens must be a whole number"),
+        ({"model": replace(tiny(), decoder=None)}, "tiny must have a decoder to write text"),
+        ({"model": TWIN}, "tiny must have an encoder to read a source"),
+    ],
+)
+def test_what_is_no_token_of_the_model_is_refused(changes: dict, rule: str) -> None:
+    source = np.array([[3, 4]])
+    given = {"model": tiny(), "source": source, "source_valid": source > 0, "max_new_tokens": 2}
+    with pytest.raises(InputError, match=rule):
+        generate(small(tiny()), **(given | changes))

@@ -193,6 +193,12 @@ def test_a_tokenizer_with_a_gap_without_bytes_or_with_other_texts_is_refused(tmp
     refused(lambda d: d.update(model=3), "must be a tokenizer.json")
 
 
+@pytest.mark.parametrize("token", [-1, 10**9, 2**40, "a", True, 1.0])
+def test_what_is_no_token_is_not_decoded(token: object) -> None:
+    with pytest.raises(InputError, match=r"token must be a whole number from 0 to 1,535, got"):
+        TOKENIZER.decode([5, token])
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.json"):
         Tokenizer.load(tmp_path / "absent.json")

@@ -130,6 +130,28 @@ def test_a_wrong_shape_is_named_with_both_shapes(saved: Path) -> None:
         load_weights(with_tensors(saved, weights))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_neither_written_nor_read(saved: Path, bad: float) -> None:
+    before, weights = saved.read_bytes(), random_weights(tiny(), 0, np.float32)
+    weights["encoder.0.mlp.up.weight"][2, 3] = bad
+    rule = r"encoder\.0\.mlp\.up\.weight must hold finite numbers, got .* at \[2, 3\]"
+    with pytest.raises(WeightsError, match=rule):
+        save_weights(saved, tiny(), weights)
+    assert saved.read_bytes() == before
+    with pytest.raises(WeightsError, match=rule):
+        load_weights(with_tensors(saved, weights))
+
+
+def test_weights_in_integers_and_beyond_float32_are_refused(saved: Path) -> None:
+    weights = random_weights(tiny(), 0, np.float64)
+    name = "encoder.0.mlp.up.weight"
+    wrong = ((weights[name].astype(np.int32), "must hold floats, got int32"),
+             (weights[name] * 1e300, "must hold weights of at most"))  # fmt: skip
+    for tensor, rule in wrong:
+        with pytest.raises(WeightsError, match=f"{name} {rule}"):
+            load_weights(with_tensors(saved, {**weights, name: tensor}))
+
+
 def test_wrong_tensors_are_not_even_written(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="missing"):
         save_weights(tmp_path / "w.safetensors", tiny(), {})

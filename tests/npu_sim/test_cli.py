@@ -79,7 +79,7 @@ def test_a_missed_budget_is_an_exit_code_only_with_strict(npu_sim):
         (["run", "tiny", "--by", "colour"], "by must be one of layer, kind, site"),
         (["explain", "tiny", "--site", "decoder.9.mlp.up"], "site must be an operation"),
         (["explain", "tiny", "--site", "decoder.0.mlp.up", "--call", "0"], "call must be one that"),
-        (["check-trace", "nowhere.json"], "must be a Chrome trace; there is no such file"),
+        (["check-trace", "nowhere.json"], "a Chrome trace; there is no such file"),
         (["speculate", "tiny", "--beam-width", "two"], "--beam-width must be whole numbers"),
         (["speculate", "tiny", "--nodes-saved", "1"], "--nodes-saved must be a number from 0 to"),
         (["speculate", "tiny", "--acceptance", "nowhere.jsonl"], "there is no such file"),

@@ -344,25 +344,30 @@ def test_a_row_becomes_a_case_field_by_field(tmp_path) -> None:
     assert found.label == "w4a16"
     assert replace(found, precision=Precision(weight_bits=16)).label == "fp16"
     assert replace(found, precision=Precision(weight_bits=8, activation_bits=8)).label == "w8a8"
-    (plain,) = read_cases(table(tmp_path, ROW.replace("geniex", "qnn").replace("1200", "")))
+    plain_row = ROW.replace("geniex", "qnn").replace("1200,1400", ",")
+    (plain,) = read_cases(table(tmp_path, plain_row))
     assert (plain.runtime, plain.remeasured_us) == ("native", None)
-    (other,) = read_cases(table(tmp_path, ROW.replace("1400", "")))
-    assert other.remeasured_us is None
+    with pytest.raises(SweepError, match="csv:2: remeasured_max_us must be a number above 0"):
+        read_cases(table(tmp_path, ROW.replace("1400", "")))  # half a range says nothing
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (",1,128.0", ",1.5,128.0", "row 3: n_tokens must be a whole number, got '1.5'"),
-        (",128.0", ",inf", "row 3: n_context must be a whole number, got 'inf'"),
-        (",128.0", ",", "row 3: n_context must be a whole number, got ''"),
-        ("1303.5", "0", "row 3: measured_us must be a positive number, got '0'"),
-        ("decode", "think", "row 3: phase must be one of encode, prefill, decode; got 'think'"),
-        ("geniex", "onnx", "row 3: runtime must be one of qnn, geniex; got 'onnx'"),
-        (",4,16", ",5,16", "row 3: weight_bits must be one of 4, 8, 16; got 5"),
-        ("1303.5", "inf", "row 3: measured_us must be a positive number, got 'inf'"),
-        ("1303.5", "nan", "row 3: measured_us must be a positive number, got 'nan'"),
-        ("1303.5", "soon", "row 3: measured_us must be a positive number, got 'soon'"),
+        (
+            ",1,128.0",
+            ",1.5,128.0",
+            "csv:3: n_tokens must be a whole number from 0 .*, got 1.5",
+        ),
+        (",128.0", ",inf", "csv:3: n_context must be a whole number from 0 to 131,072, got 'inf'"),
+        (",128.0", ",", "csv:3: n_context must be a whole number from 0 to 131,072, got ''"),
+        ("1303.5", "0", "csv:3: measured_us must be a number above 0"),
+        ("decode", "think", "csv:3: phase must be one of encode, prefill, decode; got 'think'"),
+        ("geniex", "onnx", "csv:3: runtime must be one of qnn, geniex; got 'onnx'"),
+        (",4,16", ",5,16", "csv:3: weight_bits must be one of 4, 8, 16; got 5"),
+        ("1303.5", "inf", "csv:3: measured_us must be a number above 0"),
+        ("1303.5", "nan", "csv:3: measured_us must be a number above 0"),
+        ("1303.5", "soon", "csv:3: measured_us must be a number above 0"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_row(tmp_path, old, new, message) -> None:

@@ -129,7 +129,7 @@ def test_parts_of_another_version_are_not_mixed_in(tmp_path, monkeypatch):
     with pytest.raises(KilledError):
         run_sweep(spec_from(SPEC), tmp_path / "a.csv", progress=kill, chunk=7)
     versions = {"mu_ref": "0.0.0", "numpy": "0.0.0", "python": "0.0.0"}
-    monkeypatch.setattr("npu_sim.whatif.sweep_parts.versions", lambda: versions)
+    monkeypatch.setattr("npu_sim.whatif.resume.parts.versions", lambda: versions)
     with pytest.raises(SweepError, match=r"got another mu_ref, numpy, python"):
         run_sweep(spec_from(SPEC), tmp_path / "a.csv", chunk=7)
 

@@ -18,8 +18,9 @@ import pytest
 from mu_ref.config import StackConfig
 from npu_sim.errors import NpuSimError, SweepError, WorkloadError
 from npu_sim.program.precision import Precision
-from npu_sim.whatif import sweep, sweep_parts
+from npu_sim.whatif import sweep
 from npu_sim.whatif.axes import Axis, read_axis
+from npu_sim.whatif.resume import parts
 from npu_sim.whatif.scenario import ALIASES, Scenario, Workload, full_path
 from npu_sim.whatif.scenario_toml import base_scenario, read_tables
 from npu_sim.whatif.sweep import run_sweep
@@ -405,7 +406,7 @@ def test_parts_of_another_version_chunk_or_specification_are_refused(
     with pytest.raises(KeyboardInterrupt):
         run_sweep(spec, out, progress=stop, chunk=1)
     assert (out.with_name("a.csv.parts") / "000000000.csv").exists()
-    monkeypatch.setattr(sweep_parts, "version", lambda name: "99.9")
+    monkeypatch.setattr(parts, "version", lambda name: "99.9")
     with pytest.raises(SweepError, match="must hold parts of this sweep"):
         run_sweep(spec, out, chunk=1)
     monkeypatch.undo()

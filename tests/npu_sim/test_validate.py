@@ -91,11 +91,11 @@ def test_a_host_runtime_adds_its_work_and_more_columns_are_ignored(tmp_path):
     [
         ("minilm-l6", "maxilm", "model of case minilm must be one of"),
         ("hexagon-x-elite", "abacus", "NPU must be one of"),
-        ("encode", "think", "row 2: phase must be one of"),
-        (",128,128", ",x,128", "row 2: n_tokens must be a whole number, got 'x'"),
-        ("1303.0", "-3", "row 2: measured_us must be a positive number"),
-        ("qnn", "onnx", "row 2: runtime must be one of qnn, geniex"),
-        (",16,16,16,16", ",5,16,16,16", "row 2: weight_bits must be one of"),
+        ("encode", "think", "csv:2: phase must be one of"),
+        (",128,128", ",x,128", "csv:2: n_tokens must be a whole number from 0 to 131,072, got 'x'"),
+        ("1303.0", "-3", "csv:2: measured_us must be a number above 0"),
+        ("qnn", "onnx", "csv:2: runtime must be one of qnn, geniex"),
+        (",16,16,16,16", ",5,16,16,16", "csv:2: weight_bits must be one of"),
         ("encode,128,128,0", "decode,1,128,0", "case minilm: phases but encode must have"),
     ],
 )

@@ -20,12 +20,14 @@ from faults.mutate import (
     is_number,
     with_pair,
     without,
+    wrong_kinds,
 )
 from faults.samples import ACCEPTANCE, LLAMA, MODELS, PARITY, QUERIES
 
 __all__ = ["cases", "field_changes"]
 
-FREE = ("note", "source", "name", "_name_or_path", "args", "displayTimeUnit")  # not read, or texts
+# not read, or any text
+FREE = ("note", "source", "name", "_name_or_path", "args", "displayTimeUnit", "pid", "tid")
 T5GEMMA = (  # a config.json of transformers holds many more fields, for other programs
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "hidden_activation", "max_position_embeddings",
@@ -109,7 +111,9 @@ def field_changes(
             found.append((f"{where} is {what}", changed_json(data, path, text),
                           SANE if free else REFUSED))  # fmt: skip
         for what, text in PERHAPS:
-            found.append((f"{where} is {what}", changed_json(data, path, text), SANE))
+            wrong = not free and text in wrong_kinds(value)
+            found.append((f"{where} is {what}", changed_json(data, path, text),
+                          REFUSED if wrong else SANE))  # fmt: skip
         found.append((f"{where} is not there", without(data, path), SANE))
         if isinstance(path[-1], str):
             pair = f"{json.dumps(path[-1])}: {json.dumps(value)}"

@@ -34,7 +34,7 @@ def _case(output: Output, value: str, *more: str, **fields: object) -> Case:
     arguments = (*with_value(command, output.option, value), *more)
     writes = fields.pop("writes", None)
     if writes is None:
-        writes = (*base_of(command).writes, value, f"{value}*")
+        writes = (*base_of(command).writes, value, f"{Path(value).stem}*")
     return Case(kind="outputs", command=output.command, arguments=arguments, writes=writes,
                 **fields)  # type: ignore[arg-type]  # fmt: skip
 
@@ -103,10 +103,10 @@ def _places(output: Output) -> Iterator[Case]:
 
 
 def _devices(output: Output) -> Iterator[Case]:
-    picture = output.name.endswith(".png")
+    by_ending = output.name.endswith(".png") or output.option == "--encodings"
     for device in ("/dev/null", "/dev/stdout"):
-        yield _case(output, device, expect=SANE if picture else DONE, writes=())
-    yield _case(output, "/dev/full", leaves=("new*",))
+        yield _case(output, device, expect=SANE if by_ending else DONE, writes=())
+    yield _case(output, "/dev/full", leaves=("new*",), late=True)
 
 
 def _pictures(output: Output) -> Iterator[Case]:

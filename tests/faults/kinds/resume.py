@@ -64,6 +64,7 @@ class Run:
         if resumed:
             words += self.resume.split()
         return Case(kind=kind, command=self.command, arguments=(*words, *more), seconds=30.0,
+                    removes=("new.csv.parts", "new.csv.parts/*", "new.*checkpoint*"),
                     **fields)  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -83,8 +84,8 @@ RUNS = {
         "--out new.safetensors", "", "nothing", "new.safetensors",
     ),
     "sweep": Run(
-        "npu-sim sweep", "sweep.toml --processes 1 --quiet --out new.csv", "", "new.csv.parts/0*",
-        "new.csv",
+        "npu-sim sweep", "sweep.toml --processes 1 --quiet --checkpoint-points 30 --out new.csv",
+        "", "new.csv.parts/0*", "new.csv",
     ),
 }  # fmt: skip
 
@@ -158,7 +159,6 @@ MANGLED: Mapping[str, Callable[[Path], object]] = {
     "random": lambda path: path.write_bytes(os.urandom(1000)),
     "a byte otherwise": _flip,
     "a folder": lambda path: (path.unlink(), path.mkdir()),
-    "a link to nothing": lambda path: (path.unlink(), path.symlink_to("nowhere")),
 }
 
 

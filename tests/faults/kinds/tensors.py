@@ -13,7 +13,8 @@ import numpy as np
 from faults.case import REFUSED, SANE, Case
 from faults.files import Input
 from faults.kinds.damaged import reads, rewritten
-from faults.mutate import NEVER, PERHAPS, UNREADABLE, changed_json, drawn, fields_of, without
+from faults.kinds.fields import field_changes
+from faults.samples import small_drafter, small_model
 
 __all__ = ["cases"]
 
@@ -67,9 +68,9 @@ def _joined(header: bytes, numbers: bytes) -> bytes:
 def _headers(read: Input, rng: random.Random) -> Iterator[Case]:
     """Metadata, field by field; then what a header says of its tensors."""
     main = "drafter" if read.sample.startswith("drafter") else "config"
-    for seed in range(110 if main == "config" else 50):
-        note = f"one field of the metadata's {main} is changed (seed {seed})"
-        yield _case(read, partial(_one_field, main, seed), note, SANE)
+    config = small_model() if main == "config" else small_drafter()
+    for note, text, expect in field_changes(json.loads(config.to_json()), rng, 130):
+        yield _case(read, partial(_metadata, main, text), f"{main}: {note}", expect)
     for key in (main, "scheme", "rounding", "activations"):
         for text in ("", "null", "[]", "{}", "x", "w4a16", "[[1]]", "1e999"):
             refused = REFUSED if key == main or "w8a16" in read.sample else SANE
@@ -100,19 +101,6 @@ def _headers(read: Input, rng: random.Random) -> Iterator[Case]:
 
 def _instead(new: bytes, _: bytes) -> bytes:
     return new
-
-
-def _one_field(main: str, seed: int, header: Header, numbers: bytes) -> tuple[Header, bytes]:
-    """Change one value of the configuration; what may not stand there depends on the value."""
-    rng = random.Random(seed)
-    data = json.loads(header["__metadata__"][main])
-    path, _ = rng.choice(list(fields_of(data)))
-    texts = [text for _, text in (*UNREADABLE, *NEVER, *PERHAPS)]
-    changes = [changed_json(data, path, text) for text in texts]
-    if isinstance(path[-1], str):
-        changes.append(without(data, path))
-    header["__metadata__"][main] = drawn(rng, changes, 1)[0]
-    return header, numbers
 
 
 def _metadata(key: str, text: str, header: Header, numbers: bytes) -> tuple[Header, bytes]:

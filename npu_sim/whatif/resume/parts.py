@@ -1,4 +1,4 @@
-"""What a sweep keeps on disk: finished chunks while it runs, and the JSON file beside its table.
+"""Finished chunks of a sweep, kept on disk while it runs.
 
 The parts lie in a folder that one run holds at a time. Each carries a checksum over its bytes and
 over the identity of the sweep, so a part that is damaged, or of another sweep, is none.
@@ -24,9 +24,8 @@ import numpy as np
 from mu_ref.border.reading import parse_json
 from mu_ref.border.text import short
 from mu_ref.errors import InputError
-from mu_ref.files import check_outputs, is_stream, write_text, written_whole
+from mu_ref.files import is_stream, write_text, written_whole
 from npu_sim.errors import SweepError
-from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.sweep_toml import SweepSpec
 
 try:
@@ -34,7 +33,14 @@ try:
 except ImportError:  # Windows: nobody says that another sweep has the folder
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Parts", "check_sweep_outputs", "input_digests", "opened_parts", "write_sidecar"]
+__all__ = [
+    "Parts",
+    "input_digests",
+    "opened_parts",
+    "parts_folder",
+    "sweep_identity",
+    "versions",
+]
 
 MARK, LOCK = "sweep.json", "lock"
 OURS = re.compile(r"sweep\.json|lock|\d{9}\.csv|\.(sweep\.json|\d{9}\.csv)\.[0-9a-f]{16}\.part")
@@ -117,7 +123,7 @@ class Parts:
     def write(self, start: int, text: str) -> None:
         """Keep the lines of a part."""
         lines, path = text.encode("utf-8"), self.path(start)
-        _remove_folder(path)
+        _make_room(path)
         with written_whole(path) as part:
             part.write_bytes(self._seal(lines) + b"\n" + lines)
 
@@ -169,8 +175,8 @@ def opened_parts(out: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
                 f"put it back, delete the folder, or choose another --out"
             )
         if old is None:  # parts of another sweep are none: their checksums say so
-            _remove_folder(mark)
-            write_text(mark, json.dumps(identity, indent=1))
+            _make_room(mark)
+            write_text(mark, json.dumps(_marked(identity), indent=1))
         yield Parts(folder, identity)
     finally:
         os.close(handle)
@@ -195,7 +201,7 @@ def _lock(folder: Path, out: Path) -> int:
     """Take the folder; the system gives it back when this process ends, however it ends."""
     while True:
         folder.mkdir(exist_ok=True)
-        _remove_folder(folder / LOCK)
+        _make_room(folder / LOCK)
         try:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             handle = os.open(folder / LOCK, flags, 0o600)
@@ -218,104 +224,31 @@ def _lock(folder: Path, out: Path) -> int:
         os.close(handle)  # the run that has ended removed it before it was locked
 
 
+def _marked(identity: Mapping[str, Any]) -> dict[str, Any]:
+    text = json.dumps(identity, sort_keys=True)
+    return {"identity": identity, "checksum": sha256(text.encode()).hexdigest()}
+
+
 def _read_mark(path: Path) -> dict[str, Any] | None:
     """Read whose the parts are; None if that is not known."""
     try:
-        text = path.read_bytes().decode("utf-8")
-        mark = parse_json(text, str(path), "an identity")
-        known = {name: type(value) for name, value in mark.items()}
-    except (OSError, UnicodeDecodeError, InputError, AttributeError):
+        mark = parse_json(path.read_bytes().decode("utf-8"), str(path), "an identity")
+        identity: dict[str, Any] = mark["identity"]
+    except (OSError, UnicodeDecodeError, InputError, TypeError, KeyError):
         return None
-    kinds = {"specification": str, "checkpoint points": int, "inputs": dict, "versions": dict}
-    return mark if known == kinds else None
+    return identity if mark == _marked(identity) else None
 
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name != LOCK and OURS.fullmatch(path.name):
-            _remove_folder(path)
+            _make_room(path)
             path.unlink(missing_ok=True)
 
 
-def _remove_folder(path: Path) -> None:
-    """Remove a folder where a file belongs."""
-    if path.is_dir() and not path.is_symlink():
+def _make_room(path: Path) -> None:
+    """Remove a link or a folder where a file belongs."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.is_dir():
         shutil.rmtree(path)
-
-
-# -- the file beside the table ------------------------------------------------------------------
-
-
-def sidecar_path(out: Path) -> Path | None:
-    """Return where the JSON file of a table goes; None for a stream."""
-    return None if is_stream(out) else out.with_suffix(".json")
-
-
-def check_sweep_outputs(spec: SweepSpec, out: Path, plot: Path | None = None) -> None:
-    """Refuse, before any work, outputs of a sweep that would destroy something.
-
-    Args:
-        spec: the sweep, with the files that it reads.
-        out: the table; a JSON file and, for a while, a folder of parts stand beside it.
-        plot: a picture, or None.
-
-    Raises:
-        MuRefError: see `check_outputs`; a JSON file that no sweep has written; something in the
-            folder of parts.
-    """
-    check_outputs({"--out": out})  # a folder has no file beside it
-    sidecar, read = sidecar_path(out), (spec.source, *spec.files)
-    beside = f"the JSON file beside --out ({sidecar and sidecar.name})"
-    check_outputs({"--out": out, beside: sidecar, "--plot": plot}, read)
-    if sidecar is None:
-        return
-    folder = parts_folder(out)
-    for path in (*read, plot):
-        if path is not None and folder in Path(os.path.realpath(path)).parents:
-            raise SweepError(
-                f"{folder} is removed when a sweep ends, so it must not hold {path}; move it or "
-                f"choose another --out"
-            )
-    if sidecar.exists() and _table_ending(sidecar) != out.suffix:
-        raise SweepError(
-            f"{beside} must not replace a file that no sweep of this name has written, got "
-            f"{sidecar}; choose another --out"
-        )
-
-
-def _table_ending(sidecar: Path) -> str | None:
-    """Read the ending of the table that a JSON file belongs to; None if it is of no sweep."""
-    try:
-        data = parse_json(sidecar.read_bytes().decode("utf-8"), str(sidecar), "of a sweep")
-    except (OSError, UnicodeDecodeError, InputError):
-        return None
-    if not isinstance(data, dict) or data.get("simulated") is not True:
-        return None
-    if not {"spec", "n_points", "varied", "versions"} <= data.keys():
-        return None
-    ending: str = data.get("table_ending", ".csv")  # before this was written, mostly
-    return ending
-
-
-def write_sidecar(spec: SweepSpec, out: Path) -> None:
-    """Write the JSON file beside a table: the specification, the NPU, and the versions.
-
-    Args:
-        spec: the sweep.
-        out: the table; a stream has none.
-    """
-    path, chip = sidecar_path(out), spec.base.npu
-    if path is None:
-        return
-    sidecar = {
-        "simulated": True,
-        "table_ending": out.suffix,
-        "fidelity": spec.fidelity,
-        "n_points": spec.n_points,
-        "varied": list(spec.paths),
-        "metrics": list(METRICS),
-        "versions": versions(),
-        "npu": {"name": chip.name, "values": chip.values(), "sources": dict(chip.sources)},
-        "spec": spec.text,
-    }
-    write_text(path, json.dumps(sidecar, indent=1) + "\n")

@@ -13,7 +13,7 @@ that hold them.
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.2.0"
+__version__ = "0.2.1"
 
 HOMES = {
     "ModelConfig": "config",

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +26,9 @@ from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.draft_sweep import Point, sweep
 from mu_ref.settings.quantize import compare, examples_of, token_agreement
 from mu_ref.settings.queries.labelled import LabelledQuery
+from mu_ref.settings.training_run import plan_run, run_to_end
 from mu_ref.tokenizer import Tokenizer
+from mu_ref.training.checkpoint import State
 from mu_ref.training.trainer import Progress, TrainConfig
 from mu_ref.weights import initial_weights, read_safetensors
 
@@ -48,7 +53,7 @@ def test_speedups_of_writing_and_of_the_whole_request() -> None:
     point = Point(beam_width=1, draft_len=2, accepted={}, encode_ms=2.0, plain_ms=10.0,
                   speculative_ms=4.0, **known)  # fmt: skip
     assert (point.speedup, point.request_speedup) == (2.5, 2.0)
-    assert json.loads(point.to_json())["speedup"] == 2.5
+    assert point.to_json()["speedup"] == 2.5
 
 
 def test_a_sweep_counts_and_times_each_way_of_writing(monkeypatch) -> None:
@@ -136,7 +141,6 @@ def test_the_accepted_path_of_a_tree(monkeypatch, beams, path) -> None:
 
 def test_a_drafter_is_calibrated_on_what_the_model_reads(monkeypatch, tmp_path) -> None:
     save_drafter(tmp_path / "d", NANO, initial_drafter(NANO, np.random.default_rng(0)), {})
-    monkeypatch.setattr(drafts, "load_integers", lambda path: path)
     monkeypatch.setattr(drafts, "decode", lambda ops, model, read, valid, memory: read[..., None])
     monkeypatch.setattr(Agent, "remember", lambda self, query: None)
     monkeypatch.setattr(Agent, "write", lambda self, memory, n_rows: [[30, 31, 2]])
@@ -147,7 +151,7 @@ def test_a_drafter_is_calibrated_on_what_the_model_reads(monkeypatch, tmp_path) 
         return drafts.IntegerDrafter(drafter, "w8a16", {}, {})
 
     monkeypatch.setattr(drafts, "quantize_drafter", quantize)
-    made = drafts.quantize_agent_drafter(agent(), tmp_path / "d", tmp_path / "i", ["a", "b"], 4)
+    made = drafts.quantize_agent_drafter(agent(), tmp_path / "d", None, ["a", "b"], 4)
     assert [t.tolist() for t in seen["tokens"]] == [[1, 30, 31, 2]] * 2  # from bos to eos
     assert [h[:, 0].tolist() for h in seen["hidden"]] == [[1, 30, 31, 2]] * 2
     assert (seen["draft_len"], made.notes["calibration"]) == (4, "2 queries")
@@ -210,25 +214,30 @@ def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> No
 
     def made_up(drafter, table, positions, training, before):
         given.update(drafter=drafter, before=before)
-        for step, loss in enumerate((4.0, 2.0, 1.0), start=1):
-            yield TrainingStep(weights, loss, step, 3)
+        for step, mean in enumerate((4.0, 3.9, 3.755), start=1):
+            yield TrainingStep(weights, 1.0, step, 3, State(weights, {}, step, mean))
 
+    saved_at = []
     monkeypatch.setattr(train_drafter, "distill_queries", lambda *_: data)
     monkeypatch.setattr(train_drafter, "token_embeddings", lambda *_: None)
     monkeypatch.setattr(train_drafter, "train_drafter", made_up)
-    training, other = DrafterTraining(epochs=2, seed=3), replace(NANO, d_exit=16)
+    monkeypatch.setattr(
+        train_drafter, "write_checkpoint", lambda path, run, state: saved_at.append(state.step)
+    )
+    training, other = DrafterTraining(epochs=2, batch_size=4, seed=3), replace(NANO, d_exit=16)
     train_drafter.train_agent_drafter(
-        agent(), other, ["a", "b"], training, tmp_path / "new" / "d", start=tmp_path / "start",
-        console=QUIET,
+        agent(), other, ["a", "b"], training, tmp_path / "d", inputs={}, start=tmp_path / "start",
+        checkpoint_steps=2, console=QUIET,
     )  # fmt: skip
     assert given["drafter"] == NANO  # that of the start
     np.testing.assert_allclose(
-        given["before"]["drafter.head.weight"], start["drafter.head.weight"], atol=1e-3
+        given["before"].weights["drafter.head.weight"], start["drafter.head.weight"], atol=1e-3
     )
-    saved, notes = read_safetensors(tmp_path / "new" / "d")
+    assert saved_at == [2, 3]  # every second step, and the last
+    saved, notes = read_safetensors(tmp_path / "d")
     assert saved["drafter.head.weight"].dtype == np.float16
-    assert (notes["queries"], notes["positions"]) == ("2", "5")
-    assert notes["loss"] == f"{0.95 * (0.95 * 4 + 0.05 * 2) + 0.05 * 1:.4f}"
+    assert (notes["queries"], notes["positions"], notes["loss"]) == ("2", "5", "3.7550")
+    assert json.loads(notes["train"])["seed"] == 3
 
 
 def test_the_agent_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> None:
@@ -237,23 +246,56 @@ def test_the_agent_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> None
     class MadeUp:
         """A trainer of three steps."""
 
-        def __init__(self, model, config, data):
-            self.weights, self.step = weights, 0
+        def __init__(self, model, config, data, inputs):
+            self.weights, self.step, self.mean_loss, self.inputs = weights, 0, 0.0, inputs
 
         def run(self, checkpoint):
-            for loss in (4.0, 2.0, 1.0):
-                self.step += 1
+            for mean in (4.0, 3.9, 3.755):
+                self.step, self.mean_loss = self.step + 1, mean
                 checkpoint.touch()
-                yield Progress(self.step, 3, 0, loss, 0.1, 0.0)
+                yield Progress(self.step, 3, 0, 1.0, mean, 0.1, 0.0)
 
     monkeypatch.setattr(train, "Trainer", MadeUp)
-    queries = tmp_path / "q.jsonl"
+    queries, folder = tmp_path / "q.jsonl", tmp_path / "new"
     queries.write_text('{"query": "a", "call": "none()"}\n' * 5, encoding="utf-8")
-    out = tmp_path / "new" / "w.safetensors"
+    folder.mkdir()
+    out = folder / "w.safetensors"
     config = TrainConfig(epochs=1)
     train.train_agent("mu-nano", queries, config, out, resume=False, console=QUIET)
-    assert [path.name for path in out.parent.iterdir()] == [out.name]  # no checkpoint is left
+    assert [path.name for path in folder.iterdir()] == [out.name]  # no checkpoint is left
     saved, notes = read_safetensors(out)
     assert {w.dtype for w in saved.values()} == {np.dtype(np.float16)}
-    assert (notes["steps"], notes["queries"]) == ("3", "5")
-    assert notes["loss"] == f"{0.95 * (0.95 * 4 + 0.05 * 2) + 0.05 * 1:.4f}"
+    assert (notes["steps"], notes["queries"], notes["loss"]) == ("3", "5", "3.7550")
+
+
+def test_a_run_goes_on_only_where_there_is_something_to_go_on_from(tmp_path) -> None:
+    out = tmp_path / "w.safetensors"
+    checkpoint = tmp_path / "w.checkpoint.safetensors"
+    assert plan_run(out, [], resume=False) == checkpoint
+    with pytest.raises(InputError, match="there is none"):
+        plan_run(out, [], resume=True)
+    (tmp_path / "w.checkpoint.1.safetensors").touch()  # the older one alone will do
+    assert plan_run(out, [], resume=True) == checkpoint
+    with pytest.raises(InputError, match="give --resume to go on"):
+        plan_run(out, [], resume=False)
+    with pytest.raises(InputError, match="must not be a file that is read"):
+        plan_run(out, [checkpoint.with_name("w.checkpoint.1.safetensors")], resume=True)
+
+
+def test_an_interrupt_at_the_last_step_is_too_late() -> None:
+    """The run ends as if nothing had come; one step earlier it stops, and saves."""
+
+    def steps(interrupted_at):
+        for step in (1, 2, 3):
+            if step == interrupted_at:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield SimpleNamespace(step=step, total_steps=3)
+
+    saved = []
+    for at, end in ((3, 3), (2, None)):
+        try:
+            last = run_to_end(steps(at), str, saved.append, Path("x"), QUIET)
+            assert last.step == end
+        except KeyboardInterrupt:
+            assert end is None
+    assert [step.step for step in saved] == [2]

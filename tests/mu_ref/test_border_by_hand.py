@@ -1,5 +1,6 @@
 """The border by hand: numbers at both ends of a range, texts that others act on, token ids."""
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, nan
@@ -8,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from mu_ref.border import ranges
-from mu_ref.border.arrays import check_floats, check_tokens, first_not_finite
+from mu_ref.border import arrays, ranges
+from mu_ref.border.arrays import check_floats, check_tokens, first_not_finite, read_safetensors
 from mu_ref.border.ranges import Range, check_fields, check_kinds
-from mu_ref.border.reading import exact_fields, read_csv, read_json_lines, read_text
+from mu_ref.border.reading import exact_fields, parse_json, read_csv, read_json_lines, read_text
 from mu_ref.border.text import csv_cell, mathless, printable, short, text_of_cell
 from mu_ref.errors import ConfigError, InputError, WeightsError
 
@@ -161,6 +163,44 @@ def test_rows_and_lines_know_where_they_stand(tmp_path: Path) -> None:
     path.write_bytes(b"a\n\n\xffb")
     with pytest.raises(InputError, match=r":3 must be text in UTF-8, got the byte 0xff"):
         read_text(path, "a text")
+
+
+def test_a_number_of_json_is_finite() -> None:
+    assert parse_json("1e308", "f", "a number") == 1e308
+    with pytest.raises(InputError, match="'1e309' is too large a number"):
+        parse_json("[1e309]", "f", "numbers")
+
+
+def test_a_header_ends_within_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "f.safetensors"
+    path.write_bytes(b"\x02" + bytes(7) + b"{}")
+    assert read_safetensors(path) == ({}, {})
+    path.write_bytes(b"\x03" + bytes(7) + b"{}")
+    with pytest.raises(WeightsError, match="got 10 bytes; it is damaged"):
+        read_safetensors(path)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f8"])
+def test_tensors_are_those_that_another_library_wrote(dtype: str, tmp_path: Path) -> None:
+    kind = np.dtype(dtype)
+    ends = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    written = {"a": np.array([[ends.min, ends.max]], kind), "b": np.arange(3).astype(kind)}
+    save_file(written, tmp_path / "f", {"note": "x"})
+    found, notes = read_safetensors(tmp_path / "f")
+    assert notes == {"note": "x"}
+    for name, array in written.items():
+        assert found[name].dtype == kind
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "f"
+    save_file({"a": np.ones(2)}, path)
+    whole = os.stat(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    monkeypatch.setattr(arrays.os, "fstat", lambda _: whole)
+    with pytest.raises(WeightsError, match="must not change while it is read; a is cut off"):
+        read_safetensors(path)
 
 
 def test_fields_of_an_object_are_those_of_its_class() -> None:

@@ -1,11 +1,9 @@
 """Training a drafter restated from the formulas, its gradient by differences, rules by hand."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from mu_ref.errors import ConfigError
 from mu_ref.ops.reference import ReferenceOps
@@ -19,7 +17,7 @@ from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_draft
 from mu_ref.redrafter.draw import tree_text
 from mu_ref.redrafter.losses import _first, draft_losses, draft_scores, total, windows
 from mu_ref.redrafter.steps import SpeculativeStep, Statistics
-from mu_ref.redrafter.train import Distilled, DrafterTraining, train_drafter
+from mu_ref.redrafter.train import Distilled, DrafterTraining, first_state, train_drafter
 from mu_ref.redrafter.tree import pack
 from mu_ref.redrafter.verify import Accepted, draft_limit
 
@@ -114,9 +112,9 @@ def test_a_start_takes_the_place_of_random_weights_and_stays_as_it_is() -> None:
     before = {name: w.copy() for name, w in start.items()}
     rows = np.random.default_rng([5, 1, 0]).permutation(7)[:3]
     expected = loss_by_formula(start, positions(), rows) / positions().n_targets[rows].max()
-    assert next(train_drafter(SMALL, TABLE, positions(), RUN, start)).loss == pytest.approx(
-        expected
-    )
+    assert next(
+        train_drafter(SMALL, TABLE, positions(), RUN, first_state(SMALL, RUN, start))
+    ).loss == pytest.approx(expected)
     for name, w in start.items():
         np.testing.assert_array_equal(w, before[name])
 
@@ -275,8 +273,7 @@ def test_a_tree_as_text() -> None:
 
 def test_a_tree_as_a_picture(monkeypatch, tmp_path) -> None:
     figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    monkeypatch.setattr(draw, "written_whole", nullcontext)
+    monkeypatch.setattr(draw, "write_picture", lambda path, figure, dpi: figures.append(figure))
     beams = np.array([[[1, 2, 3], [1, 2, 4], [1, 5, 6]]])
     draw.plot_tree(pack(beams), beams, [0, 1], tmp_path / "t.png")
     axes, mask = figures[0].axes

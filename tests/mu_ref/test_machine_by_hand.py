@@ -35,7 +35,7 @@ def test_small_models_have_one_thread_and_the_setting_decides(monkeypatch) -> No
     assert n_threads(SMALL - 1) == 1
     monkeypatch.setenv("MU_REF_THREADS", "3")
     assert (n_threads(1), n_threads(SMALL)) == (3, 3)
-    for wrong in ("0", "-1", "two", "", "1.5"):
+    for wrong in ("0", "-1", "257", "two", "", "1.5"):
         monkeypatch.setenv("MU_REF_THREADS", wrong)
-        with pytest.raises(InputError, match="MU_REF_THREADS must be a positive integer"):
+        with pytest.raises(InputError, match="MU_REF_THREADS must be a whole number from 1 to 256"):
             n_threads(1)

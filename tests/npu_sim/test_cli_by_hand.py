@@ -68,7 +68,7 @@ def test_every_option_of_a_run_is_the_programs_or_the_reports(npu_sim):
     [((4, None), 8), ((8, None), 8), ((16, None), 16), ((8, 16), 16), ((16, 4), 4)],
 )
 def test_the_head_has_the_width_of_the_weights_but_at_least_eight_bits(given, head):
-    assert precision_of(given[0], 16, 8, given[1]).head_weight_bits == head
+    assert precision_of(given[0], 16, 8, given[1]).head_bits == head
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,9 @@ def test_a_model_is_found_by_file_and_name(tmp_path):
     assert read_model(f"{file}#one") == read_model(str(file))
     with pytest.raises(WorkloadError, match="must be one of one; got 'two'"):
         read_model(f"{file}#two")
+    file.write_text(json.dumps({"one": NEUTRAL, "two": NEUTRAL}))
+    with pytest.raises(WorkloadError, match="must be one of one, two; got ''"):
+        read_model(str(file))
     with pytest.raises(WorkloadError, match="there is no such file"):
         read_model(f"{tmp_path / 'absent.json'}#one")
     file.write_text("{")

@@ -54,10 +54,8 @@ def test_bars_of_a_comparison_stand_side_by_side(drawn, tmp_path):
 
 
 def test_a_search_is_drawn_around_its_answer(drawn, monkeypatch, tmp_path):
-    monkeypatch.setattr(plots, "evaluate", lambda scenario: {"ttft_ms": scenario})
-    scenario = SimpleNamespace(
-        paths=lambda: {"npu.x": 10}, with_fields=lambda changes: 2 * changes["npu.x"]
-    )
+    monkeypatch.setattr(plots, "evaluate_changed", lambda scenario, c, *_: 2 * c["npu.x"])
+    scenario = SimpleNamespace(paths=lambda: {"npu.x": 10})
     answer = Answer(path="npu.x", metric="ttft_ms", target=70.0, now=10.0, now_metric=20.0,
                     needed=40.0, best_metric=70.0, limit="")  # fmt: skip
     plots.plot_solution(scenario, answer, tmp_path / "s.png")

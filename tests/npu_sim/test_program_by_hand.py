@@ -114,9 +114,9 @@ def test_the_rate_of_two_widths(weights, activations, name):
 
 
 def test_the_usual_widths():
-    assert Precision() == Precision(
-        weight_bits=8, activation_bits=16, kv_bits=16, head_weight_bits=8
-    )
+    widths = {"weight_bits": 8, "activation_bits": 16, "kv_bits": 16, "head_weight_bits": 8}
+    assert Precision().widths() == widths
+    assert Precision(weight_bits=4).widths() == {**widths, "weight_bits": 4}
 
 
 # -- the recorder ----------------------------------------------------------------------------------

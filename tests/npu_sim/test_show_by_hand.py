@@ -263,7 +263,7 @@ def drawn(monkeypatch):
     """The figures that would have been saved."""
     figures = []
     for room in ("gantt", "pictures"):
-        monkeypatch.setattr(f"npu_sim.show.{room}._save", lambda figure, _: figures.append(figure))
+        monkeypatch.setattr(f"npu_sim.show.{room}.save", lambda figure, _: figures.append(figure))
     return figures
 
 

@@ -72,7 +72,7 @@ def test_fields_are_sorted_by_what_they_do(monkeypatch):
         return made_up[next(iter(changes.items()))]
 
     monkeypatch.setattr(moving, "evaluate_changed", changed)
-    monkeypatch.setattr(moving, "evaluate", lambda scenario, fidelity: {"ttft_ms": 10.0})
+    monkeypatch.setattr(moving, "evaluate_base", lambda scenario, metric, fidelity: 10.0)
     paths = ("vector.width_bytes", "clock", "n_input")
     value, swings = sensitivity(base(), "ttft_ms", 0.2, paths, "tile")
     assert value == 10
@@ -124,7 +124,7 @@ def test_more_is_better_for_a_rate_and_less_for_a_time(monkeypatch, metric, targ
     def at(clock_hz):
         return {"decode_tok_per_s": clock_hz / 1e7, "latency_ms": 1e10 / clock_hz}[metric]
 
-    monkeypatch.setattr(searching, "evaluate", lambda scenario, fidelity: {metric: at(1e9)})
+    monkeypatch.setattr(searching, "evaluate_base", lambda scenario, m, fidelity: at(1e9))
     monkeypatch.setattr(
         searching, "evaluate_changed", lambda scenario, changes, m, f: at(changes["npu.clock_hz"])
     )

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 TRAINS = ("mu-ref train", "mu-ref train-drafter")  # seconds, unless refused
+COMMANDS = commands()  # imports must not happen while examples are drawn
 BAD_NUMBERS = ("nan", "inf", "-1", "1e400", "", "abc", "9" * 400, "1e30", "0x10", "-0.5")
 TEXTS = ("", "x", "[/x]", "$\\frac{$", "\x1b[31m", "=1+1", "ünï", "a\nb", "None", "-")
 
@@ -44,8 +45,8 @@ def values(parameter: Parameter, command: Command) -> st.SearchStrategy[str]:
 @st.composite
 def command_lines(draw: Any) -> tuple[str, list[str]]:
     """Draw a command and arguments: those that work, with some options more or otherwise."""
-    name = draw(st.sampled_from([name for name in sorted(commands()) if name not in SLOW]))
-    command = commands()[name]
+    name = draw(st.sampled_from([name for name in sorted(COMMANDS) if name not in SLOW]))
+    command = COMMANDS[name]
     options, given_ = split(command, list(BASES[name].arguments))
     chosen = (
         draw(st.lists(st.sampled_from(command.parameters), max_size=4))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
+from mu_ref.border.files import DATA
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError, check_choice
-from mu_ref.files import DATA
 from mu_ref.model import mu
 from mu_ref.ops import Ops
 from mu_ref.presets import tiny

@@ -13,10 +13,10 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from mu_ref.border.files import DATA, write_text
 from mu_ref.border.ranges import SIZE, Range
 from mu_ref.border.reading import read_text
 from mu_ref.errors import InputError
-from mu_ref.files import DATA, write_text
 
 __all__ = ["BOS", "EOS", "PAD", "Tokenizer", "train_tokenizer"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from mu_ref.border.arrays import check_finite, check_floats, read_safetensors
+from mu_ref.border.files import written_whole
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import WeightsError
-from mu_ref.files import written_whole
 
 __all__ = [
     "check_names",

@@ -1,5 +1,5 @@
-"""What a user gives, understood whole or refused: files (`reading.py`), numbers, texts.
+"""What comes from a user, understood whole or refused, and what goes out, whole or not at all.
 
-Imports errors, and `memory.py` for arrays. Files that are written are planned and made whole by
-`mu_ref/files.py`.
+Imports errors, and `memory.py` for arrays. Files come in by `reading.py` and `arrays.py`, numbers
+and texts by `ranges.py` and `text.py`; `files.py` plans and makes those that are written.
 """

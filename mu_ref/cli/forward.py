@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
-from mu_ref.border.ranges import Range
+from mu_ref.border.files import check_outputs
+from mu_ref.border.ranges import NEW_TOKENS
 from mu_ref.cli.options import report_console
 from mu_ref.command_line import in_range
 from mu_ref.errors import check_choice
-from mu_ref.files import check_outputs
 
 __all__ = ["forward"]
-
-NEW_TOKENS = Range(low=0, high=2**16, why="each token reads all before it")
 
 
 def forward(

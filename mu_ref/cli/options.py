@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from mu_ref.border.files import DATA, is_stream
 from mu_ref.border.ranges import BEAMS, DRAFTED, Range
 from mu_ref.command_line import in_range, plain_console
 from mu_ref.errors import InputError
-from mu_ref.files import DATA, is_stream
 
 if TYPE_CHECKING:
     from mu_ref.settings.agent import Agent

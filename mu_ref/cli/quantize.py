@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mu_ref.border.files import DATA, check_outputs
 from mu_ref.border.ranges import COUNT, SHARE
 from mu_ref.cli.options import (
     LISTED,
@@ -20,7 +21,6 @@ from mu_ref.cli.options import (
 )  # fmt: skip
 from mu_ref.command_line import in_range, plain_console
 from mu_ref.errors import InputError, check_choice
-from mu_ref.files import DATA, check_outputs
 
 if TYPE_CHECKING:
     from mu_ref.integers.store import IntegerModel
@@ -194,7 +194,7 @@ def _quantize_int4(agent: "Agent", out: Path | None, clip_search: bool) -> "Ops"
 def _write_encodings(integers: "IntegerModel", path: Path, version: str) -> None:
     import json
 
-    from mu_ref.files import write_text
+    from mu_ref.border.files import write_text
     from mu_ref.integers.encodings import to_aimet, to_table
 
     names = [name for name in integers.tensors if name.endswith(".weight")]

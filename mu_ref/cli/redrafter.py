@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mu_ref.border.files import RUNS, check_outputs
 from mu_ref.border.ranges import BATCH, BEAMS, BLOCKS, COUNT, DRAFTED, EPOCHS, RATE, SEED, Range
 from mu_ref.border.text import printable
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
-from mu_ref.files import RUNS, check_outputs
 
 if TYPE_CHECKING:
     from mu_ref.redrafter.config import DrafterConfig

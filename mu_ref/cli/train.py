@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from mu_ref.border.files import RUNS
 from mu_ref.border.ranges import BATCH, COUNT, EPOCHS, RATE, SEED
 from mu_ref.border.text import printable
 from mu_ref.cli import options
 from mu_ref.command_line import JsonOption, in_range, plain_console
 from mu_ref.errors import InputError
-from mu_ref.files import RUNS
 
 __all__ = ["settings_eval", "train", "warm_up"]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from mu_ref.border.arrays import check_tokens, read_npz
+from mu_ref.border.files import written_whole
 from mu_ref.border.ranges import NEW_TOKENS
 from mu_ref.border.text import short
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.executors import float_executor
-from mu_ref.files import written_whole
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.model.decoder import decode

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_ref.files import write_text
+from mu_ref.border.files import write_text
 
 __all__ = ["TABLES", "TableSpec", "interpolate", "make_tables", "table", "turn_steps"]
 

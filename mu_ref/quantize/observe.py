@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.files import write_text
 from mu_ref.border.ranges import FACTOR, Range
 from mu_ref.border.reading import read_json
 from mu_ref.border.text import short
 from mu_ref.config import ModelConfig
 from mu_ref.errors import QuantizationError
-from mu_ref.files import write_text
 from mu_ref.integers.fixed_point import round_half_even
 from mu_ref.model import mu
 from mu_ref.ops import Ops, Value

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.files import write_picture
 from mu_ref.border.text import mathless
 from mu_ref.config import ModelConfig
-from mu_ref.files import write_picture
 from mu_ref.integers.encodings import Encoding
 from mu_ref.integers.fixed_point import integer_range
 from mu_ref.integers.store import IntegerModel

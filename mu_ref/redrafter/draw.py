@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mu_ref.border.files import write_picture
 from mu_ref.border.text import mathless, printable
-from mu_ref.files import write_picture
 from mu_ref.redrafter.tree import Tree
 
 __all__ = ["plot_tree", "tree_text"]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from mu_ref.border.files import DATA
 from mu_ref.border.ranges import Range
 from mu_ref.border.reading import read_json
 from mu_ref.border.text import short
 from mu_ref.errors import CallError, InputError, check_choice
-from mu_ref.files import DATA
 
 __all__ = ["DATA", "NONE_ID", "Catalog", "Kind", "Setting", "load_catalog"]
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mu_ref.border.files import write_picture
 from mu_ref.border.text import mathless
-from mu_ref.files import write_picture
 from mu_ref.model import mu
 from mu_ref.redrafter.beams import Search
 from mu_ref.redrafter.draw import GREY

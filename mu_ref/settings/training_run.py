@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mu_ref.border.files import check_outputs, is_stream
 from mu_ref.errors import InputError
-from mu_ref.files import check_outputs, is_stream
 from mu_ref.training.checkpoint import checkpoint_before, checkpoints_of
 from mu_ref.weights import Weights
 

@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mu_ref.border.files import check_outputs, is_stream
 from mu_ref.border.ranges import TOKENS
 from mu_ref.border.text import printable, short
 from mu_ref.command_line import in_range, plain_console
-from mu_ref.files import check_outputs, is_stream
 from npu_sim.errors import WorkloadError
 from npu_sim.program.precision import Precision
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from mu_ref.border.files import check_outputs
 from mu_ref.border.ranges import TOKENS
 from mu_ref.border.text import json_text, printable
 from mu_ref.command_line import BUDGET_MISSED, JsonOption, in_range, plain_console
 from mu_ref.errors import check_choice
-from mu_ref.files import check_outputs
 from npu_sim.cli import options
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import NPUS, npu

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from mu_ref.border.files import check_outputs
 from mu_ref.border.ranges import SEED
 from mu_ref.border.text import json_text, printable
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import check_choice
-from mu_ref.files import check_outputs
 from npu_sim.errors import WorkloadError
 from npu_sim.systolic.closed_form import SIDE, SystolicArray, systolic_counts
 from npu_sim.systolic.scalesim_csv import SystolicRow, read_rows, write_rows

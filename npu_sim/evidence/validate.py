@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.files import write_text
 from mu_ref.border.text import csv_cell, csv_line
-from mu_ref.files import write_text
 from npu_sim.evidence.cases import Case
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu

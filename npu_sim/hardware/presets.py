@@ -13,11 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mu_ref.border.files import write_text
 from mu_ref.border.ranges import Range
 from mu_ref.border.reading import parse_toml, read_text
 from mu_ref.border.text import short
 from mu_ref.errors import check_choice
-from mu_ref.files import write_text
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import PARTS, FieldValue, Npu, build_npu
 from npu_sim.units import GB, GIB, KIB, MB, MIB

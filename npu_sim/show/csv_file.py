@@ -4,8 +4,8 @@ import csv
 import io
 from pathlib import Path
 
+from mu_ref.border.files import write_text
 from mu_ref.border.text import csv_cell
-from mu_ref.files import write_text
 from npu_sim.report.report import Report, tile_run
 
 __all__ = ["write_csv"]

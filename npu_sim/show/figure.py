@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.files import written_whole
 from mu_ref.border.text import mathless
-from mu_ref.files import written_whole
 
 __all__ = ["figure", "in_title", "save"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.files import write_text
 from mu_ref.border.ranges import Range
 from mu_ref.border.reading import read_json
 from mu_ref.border.text import short
-from mu_ref.files import write_text
 from npu_sim.errors import WorkloadError
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
 from npu_sim.tile.tasks import ENGINES, PARTS, Engine

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mu_ref.border.files import check_outputs, written_whole
 from mu_ref.border.reading import read_csv
 from mu_ref.border.text import short
-from mu_ref.files import check_outputs, written_whole
 from npu_sim.errors import WorkloadError
 from npu_sim.systolic.closed_form import (
     DATAFLOWS,

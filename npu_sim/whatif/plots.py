@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mu_ref.border.files import is_stream
 from mu_ref.border.reading import read_csv
 from mu_ref.border.text import mathless
-from mu_ref.files import is_stream
 from npu_sim.errors import SweepError
 from npu_sim.show.figure import BLUE, GREY, ORANGE, figure, save
 from npu_sim.whatif.compare import Comparison

@@ -108,6 +108,13 @@ def _bisect(good: float, bad: float, enough: Callable[[float], bool]) -> float:
 
 def _extreme(now: float, reached: Callable[[float], float | None], metric: str) -> float:
     """The far value of the field with the better metric."""
-    ends = [now * MAX_FACTOR, now / MAX_FACTOR]
+    ends = [_furthest(now, factor, reached) for factor in (MAX_FACTOR, 1 / MAX_FACTOR)]
     sign = -1 if metric == "decode_tok_per_s" else 1
     return min(ends, key=lambda value: sign * (reached(value) or sign * float("inf")))
+
+
+def _furthest(now: float, factor: float, reached: Callable[[float], float | None]) -> float:
+    """The value furthest towards now x factor that can be simulated."""
+    while factor != 1 and reached(now * factor) is None:
+        factor = max(factor / 2, 1.0) if factor > 1 else min(factor * 2, 1.0)
+    return now * factor

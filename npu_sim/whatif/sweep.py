@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.files import written_whole
 from mu_ref.border.ranges import Range
 from mu_ref.border.text import csv_cell, csv_line
-from mu_ref.files import written_whole
 from npu_sim.errors import SweepError
 from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.resume.outputs import check_sweep_outputs, write_sidecar

@@ -95,7 +95,9 @@ def _lost(case: Case, outcome: Outcome) -> str:
     for change in outcome.changed:
         how, _, name = change.partition(" ")
         fits = any(PurePath(name).match(pattern) for pattern in allowed.get(how, ()))
-        if _LEFT.search(change) or not (fits or (accepted and how == "made")):
+        if (how != "removed" and _LEFT.search(change)) or not (
+            fits or (accepted and how == "made")
+        ):
             wrong.append(change)
     return "; ".join(wrong[:5])
 

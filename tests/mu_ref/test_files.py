@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mu_ref.border.files import check_outputs, write_text, written_whole
 from mu_ref.errors import InputError
-from mu_ref.files import check_outputs, write_text, written_whole
 
 
 def listed(folder: Path) -> list[str]:
@@ -152,7 +152,10 @@ def test_devices_and_pipes_are_written_through(tmp_path: Path) -> None:
 
 
 def test_standard_output_can_be_named(tmp_path: Path) -> None:
-    code = "from pathlib import Path; from mu_ref.files import write_text as w; w(Path('{}'), 'hi')"
+    code = (
+        "from pathlib import Path; from mu_ref.border.files import write_text; "
+        "write_text(Path('{}'), 'hi')"
+    )
     for name in ("/dev/stdout", "/dev/fd/1"):
         done = subprocess.run(
             [sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=True
@@ -168,7 +171,7 @@ def test_standard_output_can_be_named(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mu_ref.files import written_whole
+from mu_ref.border.files import written_whole
 with written_whole(Path(sys.argv[1])) as part:
     part.write_text("half")
     print("ready", flush=True)

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from strategies import random_weights
 
 from mu_ref.border.arrays import read_npz, read_safetensors
+from mu_ref.border.files import DATA
 from mu_ref.config import ModelConfig
 from mu_ref.errors import MuRefError
-from mu_ref.files import DATA
 from mu_ref.golden.forward import forward_file
 from mu_ref.integers.encodings import encodings_from_json, encodings_to_json
 from mu_ref.integers.int4 import quantize_weights_int4

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mu_ref.border.files import write_text
 from mu_ref.border.reading import read_json_lines
 from mu_ref.border.text import short
 from mu_ref.errors import InputError
-from mu_ref.files import write_text
 from mu_ref.tokenizer import Tokenizer
 
 __all__ = [

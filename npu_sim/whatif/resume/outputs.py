@@ -7,9 +7,9 @@ import json
 import os
 from pathlib import Path
 
+from mu_ref.border.files import check_outputs, is_stream, write_text
 from mu_ref.border.reading import parse_json
 from mu_ref.errors import InputError
-from mu_ref.files import check_outputs, is_stream, write_text
 from npu_sim.errors import SweepError
 from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.resume.parts import parts_folder, versions

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.files import is_stream, write_text, written_whole
 from mu_ref.border.reading import parse_json
 from mu_ref.border.text import short
 from mu_ref.errors import InputError
-from mu_ref.files import is_stream, write_text, written_whole
 from npu_sim.errors import SweepError
 from npu_sim.whatif.sweep_toml import SweepSpec
 

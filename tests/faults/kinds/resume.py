@@ -64,7 +64,7 @@ class Run:
         if resumed:
             words += self.resume.split()
         return Case(kind=kind, command=self.command, arguments=(*words, *more), seconds=30.0,
-                    removes=("new.csv.parts", "new.csv.parts/*", "new.*checkpoint*"),
+                    removes=("new.csv.parts", "new.csv.parts/*", "new.*checkpoint*", ".new*.part"),
                     **fields)  # type: ignore[arg-type]  # fmt: skip
 
 

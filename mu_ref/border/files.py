@@ -1,4 +1,4 @@
-"""Files out, so that nobody sees half of one and none is lost; `border/reading.py` has files in.
+"""Files out, so that nobody sees half of one and none is lost; `reading.py` has files in.
 
 `check_outputs` before any work; then `written_whole`, or `write_text`.
 """
@@ -28,7 +28,7 @@ __all__ = ["DATA", "RUNS", "check_outputs", "is_stream", "write_picture", "write
 RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
 MAX_NAME = 230  # bytes: file systems allow 255, and a temporary has 24 more
 MAX_LINKS = 40  # that a name may lead through, as in Linux
-DATA = Path(__file__).parent / "settings" / "data"  # files that come with the package
+DATA = Path(__file__).parent.parent / "settings" / "data"  # files that come with the package
 
 
 def check_outputs(

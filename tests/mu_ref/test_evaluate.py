@@ -88,3 +88,11 @@ def test_an_exact_answer_names_the_setting_and_parses(pairs: list[tuple[str, str
     assert 0 <= scores.exact <= scores.setting_id <= scores.parse <= 1
     missed = sum(count for _, _, count in scores.confusions)
     assert missed == round((1 - scores.setting_id) * scores.n)
+
+
+def test_recall_is_of_the_queries_and_precision_of_the_answers() -> None:
+    wanted = ["none()", "set(bluetooth, on)", "set(bluetooth, on)", "set(bluetooth, off)"]
+    scores = evaluate(wanted, ["none()", "none()", "none()", "none()"], load_catalog())
+    assert (scores.none_recall, scores.none_precision) == (1.0, 1 / 4)
+    scores = evaluate(["none()"] * 4, ["none()", *wanted[1:]], load_catalog())
+    assert (scores.none_recall, scores.none_precision) == (1 / 4, 1.0)

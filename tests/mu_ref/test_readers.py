@@ -378,6 +378,23 @@ def test_bad_values_of_t5gemma_name_their_field(tmp_path: Path, fields: dict, wh
         config_of(tmp_path, model_type="t5gemma", encoder={}, decoder=fields)
 
 
+@pytest.mark.parametrize("flag", [1, 0, "true", None])
+def test_a_flag_is_true_or_false(tmp_path: Path, flag: Any) -> None:
+    with pytest.raises(ConfigError, match="is_interleaved must be true or false, got"):
+        config_of(tmp_path, n_encoder_layer=1, is_interleaved=flag)
+    with pytest.raises(ConfigError, match=r"decoder\.attention_bias must be true or false, got"):
+        config_of(tmp_path, model_type="t5gemma", encoder={}, decoder={"attention_bias": flag})
+
+
+def test_fields_that_nothing_reads_are_named(tmp_path: Path, capsys: Any) -> None:
+    config_of(tmp_path, n_encoder_layer=1, model_type="mu", dtype="float16")
+    assert capsys.readouterr().err == ""
+    config_of(tmp_path, n_encoder_layer=1, **dict.fromkeys("gecafdb", 1))
+    assert capsys.readouterr().err.endswith(
+        "config.json: these fields are not known and change nothing: a, b, c, d, e, ...\n"
+    )
+
+
 @pytest.mark.parametrize(
     "fields",
     [

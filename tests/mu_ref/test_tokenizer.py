@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import models
+from tokenizers import models, processors
 
 from mu_ref.errors import InputError
 from mu_ref.settings.catalog import DATA
@@ -202,3 +202,12 @@ def test_what_is_no_token_is_not_decoded(token: object) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.json"):
         Tokenizer.load(tmp_path / "absent.json")
+
+
+def test_a_file_that_frames_its_texts_frames_none_here() -> None:
+    backend = tokenizers.Tokenizer.from_file(str(PATH))
+    plain = Tokenizer(backend).encode("wifi")
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    assert Tokenizer(backend).encode("wifi") == plain

@@ -347,6 +347,10 @@ def test_a_row_becomes_a_case_field_by_field(tmp_path) -> None:
     plain_row = ROW.replace("geniex", "qnn").replace("1200,1400", ",")
     (plain,) = read_cases(table(tmp_path, plain_row))
     assert (plain.runtime, plain.remeasured_us) == ("native", None)
+    (once,) = read_cases(table(tmp_path, ROW.replace("1200,1400", "1200,1200")))
+    assert once.remeasured_us == (1200.0, 1200.0)
+    with pytest.raises(SweepError, match="remeasured_min_us must be at most remeasured_max_us"):
+        read_cases(table(tmp_path, ROW.replace("1200,1400", "1400,1200")))
     with pytest.raises(SweepError, match="csv:2: remeasured_max_us must be a number above 0"):
         read_cases(table(tmp_path, ROW.replace("1400", "")))  # half a range says nothing
 

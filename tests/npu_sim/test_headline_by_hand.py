@@ -182,6 +182,7 @@ def test_table_3_packs_more_where_more_beams_share(scenarios):
     assert shares == [1, 0.75, 0.75, 0.5, 0.5, 0.5, 0.5]
     assert [s.drafter.beam_width for s in scenarios[:7]] == [1, 2, 4, 8, 16, 32, 64]
     assert [s.workload.batch for s in scenarios[::7]] == [1, 2, 4, 8, 10, 20, 40, 80]
+    assert {s.precision.label() for s in scenarios} == {"W16A16, KV16, head W16"}
 
 
 def test_drafting_pays_from_as_many_tokens_as_a_step_takes_plain_ones(scenarios):

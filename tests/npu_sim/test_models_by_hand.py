@@ -14,6 +14,7 @@ from mu_ref.presets import preset
 from npu_sim.errors import SweepError, WorkloadError
 from npu_sim.models.find import named_description, read_description
 from npu_sim.models.hf_config import describe_fields, read_hf_config
+from npu_sim.models.hf_fields import check_kinds, unread_fields
 from npu_sim.models.neutral_json import description_of, read_models
 from npu_sim.models.shorthand import model_of, stack_of
 from npu_sim.program.description import Description, describe
@@ -260,3 +261,54 @@ def test_exactly_one_model_is_named(tmp_path) -> None:
         read_description({"model": "none"})
     with pytest.raises(ValueError, match="preset must be one of"):
         named_description("none", None, None)
+
+
+# -- what fields may hold --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_attention_heads": 5000}, "c: num_attention_heads must be a whole number from 1 to"),
+        ({"num_hidden_layers": 0}, "c: num_hidden_layers must be a whole number from 1 to"),
+        ({"attn_logit_softcapping": 0}, "c: attn_logit_softcapping must be a number above 0"),
+        ({"tie_word_embeddings": 1}, "c: tie_word_embeddings must be true or false, got 1"),
+        ({"hidden_act": 3}, "c: hidden_act must be a text, got 3"),
+        ({"hidden_size": None}, "c: hidden_size must be a whole number"),
+        ({"eos_token_id": [2, "x"]}, "c: eos_token_id must be a whole number from -1"),
+        ({"bos_token_id": [2]}, "c: bos_token_id must be a whole number from -1"),
+        ({"layer_norm_eps": 2}, "c: layer_norm_eps must be a number from 0 to 1"),
+        ({"encoder": 3}, "c: encoder must be a JSON object, got 3"),
+        ({"decoder": {"num_hidden_layers": -1}}, r"c: decoder\.num_hidden_layers must be"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named_with_its_place(fields, message: str) -> None:
+    with pytest.raises(WorkloadError, match=message):
+        check_kinds(fields, "c")
+
+
+def test_fields_that_can_be_pass() -> None:
+    check_kinds({
+        "num_key_value_heads": None, "head_dim": None, "eos_token_id": [2, -1],
+        "pad_token_id": None, "tie_word_embeddings": False, "attn_logit_softcapping": None,
+        "encoder": {"num_hidden_layers": 1}, "anything": ["goes"],
+    })  # fmt: skip
+
+
+def test_only_what_may_change_a_cost_and_is_not_read_is_named() -> None:
+    fields = {"num_attention_heads": 4, "hidden_act": "gelu", "encoder": {"n_experts": 8},
+              "attention_dropout": 0.1, "tie_word_embeddings": True, "moe": True}  # fmt: skip
+    assert unread_fields(fields) == ["encoder.n_experts", "moe"]
+
+
+def test_sound_has_as_many_places_as_the_file_says() -> None:
+    whisper = {"model_type": "whisper", "max_source_positions": 700} | BART
+    assert describe_fields(whisper, "x").model.max_len == 700
+
+
+def test_an_encoder_without_a_vocabulary() -> None:
+    fields = NEUTRAL | {"family": "encoder", "n_enc_layers": 2, "n_dec_layers": 0,
+                        "lm_head": "none", "vocab_size": 0}  # fmt: skip
+    assert description_of("m", fields).model.vocab_size == 1
+    with pytest.raises(WorkloadError, match="vocab_size of m must be a whole number from 0"):
+        description_of("m", fields | {"vocab_size": -1})

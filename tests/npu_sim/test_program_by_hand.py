@@ -251,3 +251,27 @@ def test_a_compiled_graph_of_eight_slots_holds_what_just_fits(encoder, lengths, 
     longer = (lengths[0], lengths[1] + 1) if lengths != (8, 3) else (9, 3)
     with pytest.raises(WorkloadError, match="static_context for 9 tokens"):
         request_program(describe(model), *longer, Precision(), static_context=8)
+
+
+def test_the_head_alone_is_stored_at_its_own_width():
+    precision = Precision(weight_bits=4, head_weight_bits=16)
+    ops = recorder(precision, model=replace(MODEL, tied_head=False))
+    assert ops.log.weight("head.weight").bits == 16
+    assert ops.log.weight("embedding.weight").bits == 4
+    assert recorder(precision).log.weight("embedding.weight").bits == 16  # which is the head, too
+    assert ops.log.weight("decoder.final_norm.weight").bits == 16  # as activations
+    assert ops.log.weight("decoder.0.mlp.up.weight").bits == 4
+
+
+def test_side_by_side_is_as_wide_as_both():
+    ops = recorder()
+    assert ops.concat(value(ops, 2, 3, 4), value(ops, 2, 3, 5), "x").tensor.shape == (2, 3, 9)
+
+
+def test_features_take_the_place_of_the_encoder_s_table_alone():
+    model = replace(MODEL, shared_embedding=False)
+    sound = replace(describe(model), input_features=48)
+    (heard,) = call_program(sound, "encode", 5, 0, 0, W8A16).calls
+    assert (heard.ops[0].gemm.m, heard.ops[0].gemm.n, heard.ops[0].gemm.k) == (5, 16, 48)
+    (written,) = call_program(sound, "decode", 1, 4, 5, W8A16).calls
+    assert [op.kind for op in written.ops[:1]] == ["embed"]

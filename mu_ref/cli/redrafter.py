@@ -186,6 +186,8 @@ def quantize_drafter(
 
     check_choice("scheme", scheme, ["w8a16", "w8a8"])
     out = RUNS / f"mu-nano-drafter-{scheme}.safetensors" if out is None else out
+    if weights is not None and integers is None:
+        raise InputError("--weights must come with --integers, made of the same weights; add them")
     place = shipped_weights(scheme) if integers is None else integers
     source = shipped_drafter("float32") if drafter is None else drafter
     calibration = DATA / "train.jsonl"

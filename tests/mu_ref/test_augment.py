@@ -153,3 +153,9 @@ def test_an_epoch_is_augmented_in_seconds() -> None:
     for item in TRAIN[:3000]:
         augment(item, CATALOG, rng)
     assert (time.perf_counter() - start) / 3000 < 1e-3  # measured 4e-5 s; room for a busy machine
+
+
+def test_a_call_too_short_to_hold_a_number_stays() -> None:
+    for call in ("7", ""):  # of a user's file: reported, not refused
+        item = LabelledQuery(query="make it 7", call=call)
+        assert augment(item, CATALOG, np.random.default_rng(0)).call == call

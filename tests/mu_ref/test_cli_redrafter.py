@@ -132,6 +132,7 @@ def test_a_drafter_is_trained_and_quantized(mu_ref: Run, tmp_path: Path, queries
 def test_mistakes_are_named(mu_ref: Run, random_drafter: Path, queries: Path) -> None:
     model = DATA / "mu-nano.safetensors"
     assert_mistake(mu_ref("generate", "x", "--drafter", model), "must be a drafter")
+    assert_mistake(mu_ref("quantize-drafter", "--weights", model), "must come with --integers")
     assert_mistake(
         mu_ref("generate", "x", "--drafter", random_drafter, "--scheme", "w8a16"),
         "must be an integer drafter",

@@ -75,7 +75,7 @@ def augment(
         A query in lower case; its call differs from `item.call` at most in the number.
     """
     query, call = item.query.lower(), item.call
-    if call[-2].isdigit() and rng.random() < config.number:
+    if call[-2:-1].isdigit() and rng.random() < config.number:
         query, call = vary_number(query, call, catalog, rng)
     query = swap_words(query, call, phrases().synonyms, config.synonym, rng)
     query = swap_words(query, call, phrases().spellings, config.spelling, rng)

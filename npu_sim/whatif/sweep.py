@@ -200,11 +200,14 @@ def local_executor(n_processes: int | None = None) -> Iterator[Executor]:
     # spawned, not forked: a fork would copy the locks of threads that compiled code has started
     context = get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
+    n = n_processes or os.cpu_count() or 1
     pool = ProcessPoolExecutor(
-        n_processes or os.cpu_count() or 1, mp_context=context,
-        initializer=_end_with_parent, initargs=(theirs,),
-    )  # fmt: skip
+        n, mp_context=context, initializer=_end_with_parent, initargs=(theirs,)
+    )
     try:
+        with _interrupts_held():  # also those that come before a worker has begun to listen
+            for _ in range(n):
+                pool.submit(os.getpid)
         yield pool
         pool.shutdown()
     except BrokenProcessPool as error:
@@ -216,6 +219,19 @@ def local_executor(n_processes: int | None = None) -> Iterator[Executor]:
         ours.close()  # whoever still computes ends at once
         pool.shutdown(cancel_futures=True)
         theirs.close()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back; processes that are started meanwhile never get it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent(pipe: Connection) -> None:

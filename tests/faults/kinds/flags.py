@@ -22,6 +22,7 @@ BUDGETS = (  # exit code 3 with --strict, and only then
     (f"npu-sim run tiny {SHORT} --phase-budget decode=1 --strict", 3),
     (f"npu-sim run tiny {SHORT} --phase-budget decode=99999999 --strict", 0),
     (f"npu-sim run tiny {SHORT} --budget-ms 0.001 --strict --fidelity roofline", 3),
+    (f"npu-sim run tiny {SHORT} --phase-budget decode=5 --strict --fidelity roofline", 3),
 )
 
 

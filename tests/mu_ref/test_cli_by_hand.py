@@ -11,6 +11,7 @@ import pytest
 from mu_ref.cli.app import main
 from mu_ref.cli.ask import _execute
 from mu_ref.cli.options import check_unused
+from mu_ref.errors import InputError
 from mu_ref.presets import preset, tiny
 from mu_ref.redrafter.beams import Search
 from mu_ref.redrafter.config import DrafterConfig

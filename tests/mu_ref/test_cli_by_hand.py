@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from mu_ref.cli.app import main
+from mu_ref.cli.ask import _execute
+from mu_ref.cli.options import check_unused
+from mu_ref.errors import InputError
 from mu_ref.presets import preset, tiny
 from mu_ref.redrafter.beams import Search
 from mu_ref.redrafter.config import DrafterConfig
@@ -137,6 +140,30 @@ def test_complaints_may_hold_brackets(mu_ref, answered, monkeypatch):
     text = "the model wrote '[/x] [bold]y', which is no call"
     monkeypatch.setattr(type(found), "complaint", text)
     assert text in mu_ref("ask", "x")[1]
+
+
+def test_no_terminal_acts_on_a_complaint(mu_ref, answered, monkeypatch):
+    _, _, found = answered
+    monkeypatch.setattr(type(found), "complaint", "the model wrote \x1b[31m\n, which is no call")
+    assert r"the model wrote \x1b[31m\n, which is no call" in mu_ref("ask", "x")[1]
+
+
+def test_an_npu_that_computes_is_timed_and_compared(monkeypatch):
+    run = SimpleNamespace(cycles=2 * npu("teaching-npu").clock_hz)
+    found = SimpleNamespace(n_products=5, n_pieces=7, tokens=[3, 4, 2], run=run)
+    monkeypatch.setattr("npu_sim.tile.execute.execute", lambda *given: found)
+    agent = SimpleNamespace(source_tokens=lambda query: [9, 2], ops=SimpleNamespace(model=None))
+    for tokens, same in (((3, 4, 2), True), ((3, 4), False)):
+        answer = SimpleNamespace(tokens=tokens, n_output=3)
+        assert _execute(agent, "x", answer, "teaching-npu") == {
+            "products": 5, "pieces": 7, "tokens": [3, 4, 2], "same": same, "latency_ms": 2000,
+        }  # fmt: skip
+
+
+def test_an_option_of_zero_is_given():
+    check_unused("without --npu", {"--a": None, "--b": False})
+    with pytest.raises(InputError, match="--c, --d must not be given without --npu"):
+        check_unused("without --npu", {"--a": None, "--c": 0, "--d": ""})
 
 
 def test_width_and_length_of_drafts_reach_the_search(mu_ref, answered, tmp_path):

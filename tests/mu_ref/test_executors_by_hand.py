@@ -122,10 +122,11 @@ def test_floats_have_the_width_that_is_asked_for(dtype) -> None:
 @pytest.fixture
 def forward(tmp_path, monkeypatch):
     """Run `forward_file` on arrays; return what it writes."""
-    weights = random_weights(MODEL, 0)
 
     def run(dtype=np.float64, n=3, model=MODEL, **arrays):
-        monkeypatch.setattr(golden, "read_checkpoint", lambda folder: (model, weights))
+        monkeypatch.setattr(
+            golden, "read_checkpoint", lambda folder: (model, random_weights(model, 0))
+        )
         np.savez(tmp_path / "in.npz", **arrays)
         shapes = golden.forward_file(tmp_path, tmp_path / "in.npz", tmp_path / "out.npz", dtype, n)
         found = read_npz(tmp_path / "out.npz")
@@ -186,3 +187,12 @@ def test_arrays_that_cannot_be_are_refused(forward, change, message) -> None:
 def test_the_ends_of_the_vocabulary_are_in_it(forward) -> None:
     edges = np.array([[60, 3, 0]])
     assert forward(encoder_input_ids=edges, decoder_input_ids=edges)["logits"].shape == (1, 3, 61)
+
+
+def test_each_stack_has_a_vocabulary_of_its_own(forward) -> None:
+    two = replace(MODEL, shared_embedding=False, encoder_vocab_size=40)
+    low, high = np.array([[39, 3]]), np.array([[60, 3]])
+    found = forward(model=two, encoder_input_ids=low, decoder_input_ids=high)
+    assert found["logits"].shape == (1, 2, 61)
+    with pytest.raises(InputError, match=r"encoder_input_ids must lie in \[0, 40\), got 3 to 60"):
+        forward(model=two, encoder_input_ids=high, decoder_input_ids=low)

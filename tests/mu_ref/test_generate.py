@@ -12,6 +12,7 @@ from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.generate import Sampling, generate, greedy, sample, stream, token_probabilities
 from mu_ref.model import mu
+from mu_ref.model.decoder import decode
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
@@ -327,3 +328,33 @@ def test_what_is_no_token_of_the_model_is_refused(changes: dict, rule: str) -> N
     given = {"model": tiny(), "source": source, "source_valid": source > 0, "max_new_tokens": 2}
     with pytest.raises(InputError, match=rule):
         generate(small(tiny()), **(given | changes))
+
+
+def test_a_text_goes_on_behind_its_last_token_whatever_was_hidden_before() -> None:
+    ops, prompt, valid = (
+        small(TWIN),
+        np.array([[5, 9, 7, 3]]),
+        np.array([[True, False, True, True]]),
+    )
+    first = next(stream(ops, TWIN, None, prompt, valid, 1))
+    hidden = decode(ops, TWIN, prompt, valid, None)
+    np.testing.assert_allclose(first.logits[0], mu.logits(ops, TWIN, hidden)[0, 3], rtol=1e-9)
+    shorter = next(stream(ops, TWIN, None, prompt, valid & [True, True, True, False], 1))
+    np.testing.assert_allclose(shorter.logits[0], mu.logits(ops, TWIN, hidden)[0, 2], rtol=1e-9)
+
+
+def test_a_step_under_another_angle_is_none_that_was_done_before() -> None:
+    """Once NTK changes theta, all tokens are computed again, so nothing may be repeated."""
+
+    class Noting(ReferenceOps):
+        n_repeatable = 0
+
+        def repeat(self, *given):
+            self.n_repeatable += 1
+            return super().repeat(*given)
+
+    stack = replace(TWIN.decoder, rope_ntk_factor=4.0, rope_base_len=4)
+    model = replace(TWIN, decoder=stack, eos_id=NO_EOS)
+    ops = Noting(random_weights(model, 0), np.float64)
+    for n, _ in enumerate(stream(ops, model, None, np.array([[5]]), np.ones((1, 1), bool), 8), 1):
+        assert ops.n_repeatable == min(n, 4)

@@ -6,7 +6,7 @@ random numbers of a step are written anew below.
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from mu_ref.errors import InputError, WeightsError
 from mu_ref.model import mu
 from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.presets import tiny
+from mu_ref.training.checkpoint import running_mean
 from mu_ref.training.datasets import Batch, Example, batches, pad
 from mu_ref.training.losses import cross_entropy
 from mu_ref.training.optimizers import AdamW, Muon, clip_gradients, orthogonalize
@@ -417,3 +418,18 @@ def test_batches_are_sorted_by_source_then_target_and_come_in_drawn_order() -> N
     expected = [[made[i].target[0] for i in order[s : s + 4]] for s in starts]
     found = [batch.inputs[:, 1].tolist() for batch in batches(made, 4, MODEL, rng(5))]
     assert found == expected
+
+
+def test_the_recipe_of_the_shipped_model() -> None:
+    assert asdict(TrainConfig()) == {
+        "epochs": 18, "batch_size": 128, "peak_rate": 0.004, "adam_rate_share": 0.4,
+        "warmup_share": 0.03, "decay_share": 0.4, "label_smoothing": 0.1, "clip_norm": 1.0,
+        "muon_weight_decay": 0.1, "adam_weight_decay": 0.01, "init_std": 0.02,
+        "embedding_std": round(192**-0.5, 3), "post_norm_gain": 0.25, "checkpoint_steps": 200,
+        "seed": 0,
+    }  # fmt: skip
+
+
+def test_the_mean_of_the_loss_moves_a_twentieth_of_the_way() -> None:
+    assert running_mean(float("nan"), 3.0) == 3.0
+    assert running_mean(4.0, 2.0) == pytest.approx(3.9)

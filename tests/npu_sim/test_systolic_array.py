@@ -159,6 +159,8 @@ def test_the_largest_sums_are_exact(dataflow):
         assert np.array_equal(run.product, matmul(a, b))
     a = np.full((1, 4), -(2**30))
     assert run_systolic(a, -a.T[:, :1] // 2**29, array).product == -(2**33)
+    low = run_systolic(np.array([[-(2**31) - 1, 1]]), np.array([[1], [0]]), array).product
+    assert (low.dtype, low[0, 0]) == (np.int64, -(2**31) - 1)
     with pytest.raises(WorkloadError, match="must fit int64"):
         run_systolic(a, np.full((4, 1), 2**31), array)
 

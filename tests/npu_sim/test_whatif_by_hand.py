@@ -91,6 +91,8 @@ def test_fields_are_sorted_by_what_they_do(monkeypatch):
         (lambda v: v <= 30, 30),  # less is
         (lambda v: v >= 20, 20),  # it is met: so little would do
         (lambda v: v <= 900, 900),  # and so much
+        (lambda v: 50 <= v <= 400, 50),  # of two edges that which asks for less
+        (lambda v: v <= 30 or v >= 700, 700),  # and of two ways out that which goes up
     ],
 )
 def test_the_value_that_is_just_enough(enough, edge):

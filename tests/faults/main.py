@@ -17,7 +17,7 @@ from faults.mutate import drawn
 from faults.samples import make_samples
 from faults.verdict import BAD, Verdict, judge, table
 
-MOST = 450  # cases of a kind, unless --all, --kind or --command asks for all of them
+MOST = 120  # cases of a kind, unless --all, --kind or --command asks for all of them
 
 __all__ = ["chosen_cases", "main"]
 

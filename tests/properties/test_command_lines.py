@@ -69,7 +69,7 @@ def command_lines(draw: Any) -> tuple[str, list[str]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=command_lines())
 def test_a_command_line_is_done_or_refused_in_one_line(
     programs: Programs, line: tuple[str, list[str]]

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from mu_ref.cli.app import main
 from mu_ref.cli.ask import _execute
 from mu_ref.cli.options import check_unused
+from mu_ref.cli.quantize import _check_given
 from mu_ref.errors import InputError
 from mu_ref.presets import preset, tiny
 from mu_ref.redrafter.beams import Search
@@ -28,6 +30,8 @@ from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
 from npu_sim.report.fidelity import simulate_program
 
+GIVEN = ("--calibration", "--examples", "--observer", "--rounding", "--smooth", "--bits",
+         "--observed", "--plot", "--encodings", "--aimet", "--worst")  # fmt: skip
 BLUETOOTH_ON = Call(verb="set", setting_id="bluetooth", value="on")
 TOKENIZER = Tokenizer.load(DATA / "tokenizer.json")
 
@@ -158,6 +162,12 @@ def test_an_npu_that_computes_is_timed_and_compared(monkeypatch):
         assert _execute(agent, "x", answer, "teaching-npu") == {
             "products": 5, "pieces": 7, "tokens": [3, 4, 2], "same": same, "latency_ms": 2000,
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "name"), [("--plot", "p.txt"), ("--encodings", "e.toml")])
+def test_a_file_of_another_kind_is_refused(option, name):
+    with pytest.raises(InputError, match=f"{option} must end in"):
+        _check_given("w8a16", dict.fromkeys(GIVEN) | {option: Path(name)})
 
 
 def test_an_option_of_zero_is_given():

@@ -45,6 +45,14 @@ def test_tables_agree_with_the_machine_s_library(name: str, function: object) ->
     assert np.abs(table(name) - expected).max() <= 0.5 + 1e-5
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_the_last_two_points_of_a_table_have_a_line_between_them(name: str) -> None:
+    before, last = table(name)[-2:].tolist()
+    x = (len(table(name)) - 2) * 256 + np.array([0, 64, 255, 256])
+    exact = [before + (last - before) * share / 256 for share in (0, 64, 255, 256)]
+    assert interpolate(name, x, 8).tolist() == [math.floor(value + 0.5) for value in exact]
+
+
 def test_a_table_is_read_between_its_points_by_hand() -> None:
     low, high = (int(v) for v in table("exp2")[:2])
     assert interpolate("exp2", np.array([0, 256]), 8).tolist() == [low, high]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from command_lines import Run, runner
 from faults.serve import Programs
 from hypothesis import HealthCheck, Phase, settings
 
@@ -31,3 +32,19 @@ def programs() -> Iterator[Programs]:
     found = Programs()
     yield found
     found.close()
+
+
+@pytest.fixture
+def mu_ref(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`mu-ref`, run in this process: (arguments) -> (exit code, stdout, stderr)."""
+    from mu_ref.cli.app import main
+
+    return runner("mu-ref", main, monkeypatch, capsys)
+
+
+@pytest.fixture
+def npu_sim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`npu-sim`, run in this process: (arguments) -> (exit code, stdout, stderr)."""
+    from npu_sim.cli.app import main
+
+    return runner("npu-sim", main, monkeypatch, capsys)

@@ -10,9 +10,10 @@ import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from mu_ref.errors import InputError
@@ -22,12 +23,15 @@ try:
 except ImportError:  # Windows: leftovers of killed runs stay
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DATA", "RUNS", "check_outputs", "is_stream", "write_picture", "write_text",
-           "written_whole"]  # fmt: skip
+__all__ = [
+    "DATA", "RUNS", "check_ending", "check_outputs", "is_stream", "write_picture", "write_text",
+    "written_whole",
+]  # fmt: skip
 
 RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
 MAX_NAME = 230  # bytes: file systems allow 255, and a temporary has 24 more
 MAX_LINKS = 40  # that a name may lead through, as in Linux
+PICTURES = (".png", ".svg", ".pdf")
 DATA = Path(__file__).parent.parent / "settings" / "data"  # files that come with the package
 
 
@@ -35,6 +39,7 @@ def check_outputs(
     outputs: Mapping[str, Path | None],
     inputs: Iterable[Path | str | None] = (),
     *,
+    pictures: Mapping[str, Path | None] = MappingProxyType({}),
     prints_json: bool = False,
 ) -> None:
     """Refuse, before any work, outputs that would destroy something or cannot be written.
@@ -42,16 +47,20 @@ def check_outputs(
     Args:
         outputs: {option: path, or None if it was not given}; sidecar files are outputs too.
         inputs: every file that the command reads, or None.
+        pictures: outputs too, whose endings say what they are; a stream gets a PNG.
         prints_json: stdout belongs to --json.
 
     Raises:
         InputError: an output is an input or another output (the same file after links and case), a
             folder, or lies in a folder that is not there or not writable; or it would stand between
-            the JSON on stdout.
+            the JSON on stdout; or a picture has another ending.
     """
+    for option, path in pictures.items():
+        if path is not None and not is_stream(path):
+            check_ending(option, path, PICTURES)
     read = {_identity(Path(path)): str(path) for path in inputs if path is not None}
     written: dict[tuple[Any, ...], str] = {}
-    for option, path in outputs.items():
+    for option, path in (*outputs.items(), *pictures.items()):
         if path is None:
             continue
         place = _identity(path)
@@ -66,21 +75,32 @@ def check_outputs(
                 f"{option} and {written[place]} must be two files, got {path} for both"
             )
         written[place] = option
-        real = Path(os.path.realpath(path))
-        made = path.parent == RUNS and not os.path.lexists(RUNS)
-        folder = real.parent.parent if made else real.parent
-        if len(os.fsencode(real.name)) > MAX_NAME:
-            raise InputError(f"{option} must have a name of at most {MAX_NAME} bytes, got {path}")
-        if real.is_symlink():
-            raise InputError(f"{option} must not be a link that leads to itself, got {path}")
-        if path.is_dir():
-            raise InputError(f"{option} must be a file, got the folder {path}; name a file in it")
-        if not folder.is_dir():
-            raise InputError(
-                f"{option} must lie in a folder that exists, got {path}; make {folder} first"
-            )
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(f"{option} must lie in a folder that can be written, got {path}")
+        _check_place(option, path)
+
+
+def _check_place(option: str, path: Path) -> None:
+    """Refuse a place where no file can be written."""
+    real = Path(os.path.realpath(path))
+    made = path.parent == RUNS and not os.path.lexists(RUNS)
+    folder = real.parent.parent if made else real.parent
+    if len(os.fsencode(real.name)) > MAX_NAME:
+        raise InputError(f"{option} must have a name of at most {MAX_NAME} bytes, got {path}")
+    if real.is_symlink():
+        raise InputError(f"{option} must not be a link that leads to itself, got {path}")
+    if path.is_dir():
+        raise InputError(f"{option} must be a file, got the folder {path}; name a file in it")
+    if not folder.is_dir():
+        raise InputError(
+            f"{option} must lie in a folder that exists, got {path}; make {folder} first"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{option} must lie in a folder that can be written, got {path}")
+
+
+def check_ending(option: str, path: Path, endings: Sequence[str]) -> None:
+    """Raise InputError if a name does not end in one of the formats that can be written."""
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{option} must end in one of {', '.join(endings)}, got {path}")
 
 
 def _identity(path: Path) -> tuple[Any, ...]:
@@ -213,8 +233,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_picture(path: Path, figure: Any, dpi: int) -> None:
-    """Write a figure of Matplotlib in the format that the name ends in; whole or not at all."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a sign that no font has is drawn as a box
-        with written_whole(path) as part:
-            figure.savefig(part, format=path.suffix[1:].lower(), dpi=dpi)
+    """Write a figure of Matplotlib, PNG or what the name ends in; whole or not at all."""
+    form = path.suffix.lower().removeprefix(".") or "png"
+    with written_whole(path) as part, warnings.catch_warnings():
+        # a text may hold letters that the font has not: boxes stand for them
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        figure.savefig(part, format=form, dpi=dpi)

@@ -15,9 +15,9 @@ from mu_ref.border.text import short
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
-    "BATCH", "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "EPOCHS", "FACTOR", "LAYERS", "MODEL_RANGES",
-    "NEW_TOKENS", "RATE", "SEED", "SHARE", "SIZE", "STACK_RANGES", "TOKENS", "WEIGHTS", "Range",
-    "check_fields", "check_kinds", "token_range",
+    "BATCH", "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "EPOCHS", "FACTOR", "HEADS", "LAYERS",
+    "MODEL_RANGES", "NEW_TOKENS", "RATE", "SEED", "SHARE", "SIZE", "STACK_RANGES", "STRENGTH",
+    "THETA", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds", "token_range",
 ]  # fmt: skip
 
 
@@ -81,6 +81,7 @@ COUNT = Range(low=1, high=10**9, why="no run does a thousand million things")
 # of training
 EPOCHS = Range(low=1, high=10**6, why="no model reads its texts a million times")
 BATCH = Range(low=1, high=2**16, why="the tape of a larger batch fits no memory")
+STRENGTH = Range(low=0, high=1000, whole=False, why="it would drown everything else")
 RATE = Range(low=0, above=True, high=10, whole=False, why="larger steps leave every minimum")
 
 # of models

@@ -1,13 +1,12 @@
 """`mu-ref ask`: one query to one call, and what an NPU would take for it."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from mu_ref.border.ranges import Range
-from mu_ref.border.text import printable
+from mu_ref.border.text import json_text, printable
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
@@ -71,7 +70,7 @@ def ask(
         facts = _facts(agent, answer)
         facts |= {"npu": report.to_json() if report else None} if npu else {}
         facts |= {"executed": executed} if execute else {}
-        typer.echo(json.dumps(facts))
+        typer.echo(json_text(facts))
     else:
         console = plain_console()
         _print_answer(console, agent, answer, f"{executor} {arithmetic}")

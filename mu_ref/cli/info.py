@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from mu_ref.border.text import json_text
 from mu_ref.command_line import JsonOption, plain_console
 
 __all__ = ["info"]
@@ -32,7 +33,7 @@ def info(
             "config": json.loads(model.to_json()),
             "origins": field_origins(name),
         }
-        typer.echo(json.dumps(data))
+        typer.echo(json_text(data))
         return
     console = plain_console()
     console.print(model.name, style="bold", end="")

@@ -1,6 +1,6 @@
 """Options that several commands of `mu-ref` share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from mu_ref.settings.agent import Agent
 
 __all__ = [
-    "INTERVAL", "LISTED", "PICTURES", "DrafterOption", "ExecutorOption", "LengthOption",
-    "ResumeOption", "SchemeOption", "WeightsOption", "WidthOption", "check_ending", "check_named",
+    "INTERVAL", "LISTED", "DrafterOption", "ExecutorOption", "LengthOption",
+    "ResumeOption", "SchemeOption", "WeightsOption", "WidthOption", "check_named",
     "check_unused", "drafter_file", "drafting", "files_of_agent", "load_named", "report_console",
 ]  # fmt: skip
 
-PICTURES = (".png", ".svg", ".pdf")
 LISTED = Range(low=0, high=10**9, why="no table has a thousand million rows")
 INTERVAL = "Steps from one checkpoint to the next: what a kill can cost."
 
@@ -70,12 +69,6 @@ def check_unused(why: str, given: Mapping[str, Any]) -> None:
         raise InputError(
             f"{', '.join(names)} must not be given {why}: nothing would change; leave it out"
         )
-
-
-def check_ending(option: str, path: Path | None, endings: Iterable[str]) -> None:
-    """Refuse a file whose name does not end in one of the formats that can be written."""
-    if path is not None and path.suffix.lower() not in (known := tuple(endings)):
-        raise InputError(f"{option} must end in {' or '.join(known)}, got {path}")
 
 
 def report_console(*outputs: Path | None) -> Console:

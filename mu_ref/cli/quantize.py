@@ -7,12 +7,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mu_ref.border.files import DATA, check_outputs
+from mu_ref.border.files import DATA, check_ending, check_outputs
 from mu_ref.border.ranges import COUNT, SHARE
 from mu_ref.cli.options import (
     LISTED,
-    PICTURES,
-    check_ending,
     check_named,
     check_unused,
     files_of_agent,
@@ -105,10 +103,15 @@ def _quantize(
     from mu_ref.settings.queries.labelled import read_queries
 
     source = given["--calibration"] or DATA / "train.jsonl"
-    extras = {option: given[option] for option in ("--observed", "--plot", "--encodings")}
-    check_outputs({"--out": out, **extras}, [*files_of_agent(weights).values(), source, check])
+    extras = {option: given[option] for option in ("--observed", "--encodings")}
+    plot = {"--plot": given["--plot"]}
+    read = [*files_of_agent(weights).values(), source, check]
+    check_outputs({"--out": out, **extras}, read, pictures=plot)
     items = None if check is None else read_queries(check)  # a wrong path fails before the work
-    console, progress = report_console(out, *extras.values()), plain_console(stderr=True)
+    console, progress = (
+        report_console(out, *extras.values(), *plot.values()),
+        plain_console(stderr=True),
+    )
     if scheme == "w4a16":
         agent = load_named(name, weights)
         ops = _quantize_int4(agent, out, clip_weights)
@@ -131,12 +134,12 @@ def _check_given(scheme: str, given: dict[str, Any]) -> None:
         names = ("--examples", "--observed", "--plot", "--smooth", "--worst")
         queryless = {name: given[name] for name in names}
         check_unused("with a --calibration of ranges (.json), which has no queries", queryless)
-    check_ending("--encodings", encodings, (".csv", ".json"))
+    if encodings is not None:
+        check_ending("--encodings", encodings, (".csv", ".json"))
     if encodings is None or encodings.suffix.lower() != ".json":
         check_unused("without --encodings FILE.json", {"--aimet": given["--aimet"]})
     elif given["--aimet"] is not None:
         check_choice("--aimet", given["--aimet"], ["1.0.0", "2.0.0"])
-    check_ending("--plot", given["--plot"], PICTURES)
 
 
 def _options(scheme: str, clip_weights: bool, given: dict[str, Any]) -> "Options":

@@ -1,6 +1,5 @@
 """`mu-ref generate`, `train-drafter`, `quantize-drafter` and `draft-sweep`: Apple's ReDrafter."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from mu_ref.border.files import RUNS, check_outputs
 from mu_ref.border.ranges import BATCH, BEAMS, BLOCKS, COUNT, DRAFTED, EPOCHS, RATE, SEED, Range
-from mu_ref.border.text import printable
+from mu_ref.border.text import json_text, printable
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
@@ -40,9 +39,9 @@ def generate(
 
     if drafter is None:
         options.check_unused("without --drafter", {"--tree": tree})
-    options.check_ending("--tree", tree, options.PICTURES)
     file = None if drafter is None else options.drafter_file(drafter, scheme)
-    check_outputs({"--tree": tree}, options.files_of_agent(weights, scheme, file).values())
+    read = options.files_of_agent(weights, scheme, file).values()
+    check_outputs({}, read, pictures={"--tree": tree})
     agent = options.drafting(weights, scheme, executor, drafter, beam_width, draft_len)
     seen = Statistics()
     (tokens,) = agent.write(agent.remember(query), 1, seen)
@@ -226,10 +225,9 @@ def draft_sweep(
     from mu_ref.settings.draft_sweep import fastest_line, sweep, sweep_table
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
 
-    options.check_ending("--plot", plot, options.PICTURES)
     drafter_file = options.drafter_file(drafter, scheme)
     read = options.files_of_agent(weights, scheme, drafter_file).values()
-    check_outputs({"--plot": plot}, [file, *read])
+    check_outputs({}, [file, *read], pictures={"--plot": plot})
     searches = [
         Search(beam_width=width, draft_len=length)
         for width in dict.fromkeys(beam_width or [1, 2, 4])
@@ -247,7 +245,7 @@ def draft_sweep(
         plot_sweep(points, f"{agent.model.name} {scheme}, {executor}, {len(texts)} queries", plot)
     same = all(point.same == point.n_queries for point in points)
     if as_json:
-        typer.echo(json.dumps([point.to_json() for point in points]))
+        typer.echo(json_text([point.to_json() for point in points]))
     else:
         console = options.report_console(plot)
         console.print(sweep_table(points, f"{agent.model.name}, {scheme}, {executor} executor"))

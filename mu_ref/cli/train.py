@@ -1,6 +1,5 @@
 """`mu-ref train`, `warm-up` and `settings eval`: make a model, and score it."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from mu_ref.border.files import RUNS
 from mu_ref.border.ranges import BATCH, COUNT, EPOCHS, RATE, SEED
-from mu_ref.border.text import printable
+from mu_ref.border.text import json_text, printable
 from mu_ref.cli import options
 from mu_ref.command_line import JsonOption, in_range, plain_console
 from mu_ref.errors import InputError
@@ -82,7 +81,7 @@ def settings_eval(
             soft_wrap=True,
         )
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        typer.echo(json_text(result.to_json()))
         return
     for field, value in result.to_json().items():
         typer.echo(f"{field:<15} {value if field == 'n' else f'{value:.4f}'}")

@@ -18,7 +18,7 @@ from mu_ref.border.ranges import (
     RATE,
     SEED,
     SHARE,
-    Range,
+    STRENGTH,
     check_fields,
 )  # fmt: skip
 from mu_ref.config import ModelConfig
@@ -46,10 +46,9 @@ __all__ = [
     "train_drafter",
 ]
 
-FACTOR = Range(low=0, high=1000, whole=False, why="it would drown everything else")
 RANGES = MappingProxyType(
     {"epochs": EPOCHS, "draft_len": DRAFTED, "batch_size": BATCH, "peak_rate": RATE, "seed": SEED}
-    | {"weight_decay": FACTOR, "clip_norm": replace(FACTOR, above=True)}
+    | {"weight_decay": STRENGTH, "clip_norm": replace(STRENGTH, above=True)}
     | dict.fromkeys(("warmup_share", "decay_share"), SHARE)
 )
 

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +24,7 @@ from mu_ref.border.ranges import (
     RATE,
     SEED,
     SHARE,
-    Range,
+    STRENGTH,
     check_fields,
 )  # fmt: skip
 from mu_ref.config import ModelConfig
@@ -56,14 +56,12 @@ __all__ = ["Progress", "TrainConfig", "Trainer"]
 
 EpochData = Callable[[np.random.Generator], Sequence[Example]]
 
-FACTOR = Range(low=0, high=1000, whole=False, why="it would drown everything else")
-POSITIVE = Range(low=0, above=True, high=1000, whole=False, why="it would drown everything else")
 RANGES = MappingProxyType(
     {"epochs": EPOCHS, "batch_size": BATCH, "checkpoint_steps": COUNT, "seed": SEED}
-    | {"peak_rate": RATE, "clip_norm": POSITIVE}
+    | {"peak_rate": RATE, "clip_norm": replace(STRENGTH, above=True)}
     | dict.fromkeys(("warmup_share", "decay_share", "label_smoothing"), SHARE)
-    | dict.fromkeys(("adam_rate_share", "muon_weight_decay", "adam_weight_decay"), FACTOR)
-    | dict.fromkeys(("init_std", "embedding_std", "post_norm_gain"), FACTOR)
+    | dict.fromkeys(("adam_rate_share", "muon_weight_decay", "adam_weight_decay"), STRENGTH)
+    | dict.fromkeys(("init_std", "embedding_std", "post_norm_gain"), STRENGTH)
 )
 
 

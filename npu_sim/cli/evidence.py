@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from mu_ref.border.files import check_outputs
 from mu_ref.border.ranges import BEAMS
 from mu_ref.border.text import json_text, printable, short
 from mu_ref.command_line import JsonOption
 from mu_ref.errors import check_choice
-from npu_sim.cli.options import PlotOption, check_files, wide_console
+from npu_sim.cli.options import PlotOption, wide_console
 from npu_sim.errors import SweepError
 from npu_sim.evidence.cases import CALIBRATION, calibration_cases, read_cases
 from npu_sim.evidence.gemm import GEMM_NPUS, GemmFit, calibrate_gemms
@@ -44,7 +45,7 @@ def show_validation(
     read = read_cases(cases)
     chips = {case.npu for case in read} if npu_name is None else {npu_name}
     described = [name for name in chips if name.endswith(".toml")]
-    check_files({"--csv": csv}, {"--plot": plot}, [cases, models, *described])
+    check_outputs({"--csv": csv}, [cases, models, *described], pictures={"--plot": plot})
     found = validate(read, read_models(models), npu_name)
     if csv is not None:
         write_rows(found, csv)
@@ -110,7 +111,7 @@ def show_calibration(
     presets = files("npu_sim").joinpath("presets")  # a fit reads them, should FOLDER be theirs
     read = [str(presets.joinpath(f"{name}.toml")) for name in names]
     chips = {f"--out ({name})": out and out / f"{name}.toml" for name in names}
-    check_files(chips, {"--plot": plot}, read)
+    check_outputs(chips, read, pictures={"--plot": plot})
     if what in GEMM_NPUS:
         _calibrate_gemms(calibrate_gemms(what), out, plot, as_json=as_json)
         return
@@ -183,7 +184,7 @@ def show_headline(
     from npu_sim.evidence.headline_table import print_headline
 
     given = MEASURED_TOKENS if tokens is None else _tokens(tokens)
-    check_files({}, {"--plot": plot})
+    check_outputs({}, pictures={"--plot": plot})
     found = headline(given)
     if plot is not None:
         from npu_sim.evidence.plots import plot_headline

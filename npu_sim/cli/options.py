@@ -1,7 +1,7 @@
 """Options that several commands of `npu-sim` share, and how their texts are read."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mu_ref.border.files import check_outputs, is_stream
 from mu_ref.border.ranges import TOKENS
 from mu_ref.border.text import printable, short
 from mu_ref.command_line import in_range, plain_console
@@ -30,7 +29,6 @@ __all__ = [
     "PlotOption",
     "RuntimeOption",
     "WeightBitsOption",
-    "check_files",
     "cycle_budgets",
     "npu_files",
     "precision_of",
@@ -41,7 +39,6 @@ __all__ = [
 
 MOST_DIGITS = 18  # of cycles, which are counted in 64 bits
 
-PICTURES = (".png", ".svg", ".pdf")
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", help="Also draw a picture: .png, .svg or .pdf.")
 ]
@@ -122,30 +119,6 @@ def cycle_budgets(texts: list[str]) -> dict[str, int]:
 def npu_files(name: str) -> list[Path]:
     """Return the file that an NPU is read from: none for a preset."""
     return [Path(name)] if name.endswith(".toml") else []
-
-
-def check_files(
-    outputs: Mapping[str, Path | None],
-    pictures: Mapping[str, Path | None],
-    inputs: Iterable[Path | str | None] = (),
-) -> None:
-    """Refuse, before any work, outputs that cannot be written or would destroy something.
-
-    Args:
-        outputs: {option: path, or None if it was not given}.
-        pictures: the same of pictures, whose endings say what they are.
-        inputs: every file that the command reads.
-
-    Raises:
-        WorkloadError: a picture has an unknown ending.
-        InputError: see `check_outputs`.
-    """
-    for option, path in pictures.items():
-        if path is not None and path.suffix.lower() not in PICTURES and not is_stream(path):
-            raise WorkloadError(
-                f"{option} must be a picture that ends in one of {', '.join(PICTURES)}, got {path}"
-            )
-    check_outputs({**outputs, **pictures}, inputs)
 
 
 def wide_console() -> Console:

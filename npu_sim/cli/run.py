@@ -26,8 +26,6 @@ from npu_sim.show.tables import phase_table, share_table
 __all__ = ["run", "write_files"]
 
 
-PICTURES = (".png", ".svg", ".pdf")
-
 WrittenOption = Annotated[
     int | None, in_range(TOKENS, "--output", help="Tokens written, 32 by default.")
 ]
@@ -85,11 +83,12 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate one request of a model on an NPU."""
-    outputs = {"--trace": trace, "--gantt": gantt, "--csv": csv, "--plot-roofline": plot_roofline,
-               "--plot-breakdown": plot_breakdown}  # fmt: skip
+    tables = {"--trace": trace, "--csv": csv}
+    pictures = {"--gantt": gantt, "--plot-roofline": plot_roofline,
+                "--plot-breakdown": plot_breakdown}  # fmt: skip
     read = [*options.npu_files(npu_name), *model_files(model_json, hf_config)]
-    check_outputs(outputs, read, prints_json=as_json)
-    _check_shown(outputs, by, fidelity)
+    check_outputs(tables, read, pictures=pictures, prints_json=as_json)
+    _check_shown(tables | pictures, by, fidelity)
     cycles = options.cycle_budgets(phase_budgets or [])
     precision = options.precision_of(weight_bits, activation_bits, kv_bits or 16, head_weight_bits)
     chip, description = npu(npu_name), named_description(model, model_json, hf_config)
@@ -113,9 +112,6 @@ def run(
 def _check_shown(outputs: dict[str, Path | None], by: str | None, fidelity: str) -> None:
     """Refuse, before the work, what could not be shown after it."""
     check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
-    for option, path in outputs.items():
-        if path is not None and option not in ("--trace", "--csv"):
-            _check_picture(path)
     if by is not None:
         from npu_sim.report.shares import DIVISIONS
 
@@ -125,13 +121,6 @@ def _check_shown(outputs: dict[str, Path | None], by: str | None, fidelity: str)
         raise WorkloadError(
             f"{asked[0]} must be asked of a run at tile fidelity, got {fidelity}; "
             "leave out --fidelity"
-        )
-
-
-def _check_picture(path: Path) -> None:
-    if path.suffix not in PICTURES:
-        raise WorkloadError(
-            f"a picture must end in one of {', '.join(PICTURES)}, got {path.name or path}"
         )
 
 
@@ -192,11 +181,8 @@ def write_files(
         breakdown: picture of where the time goes.
 
     Raises:
-        WorkloadError: the report is a roofline's, or a picture has an unknown ending.
+        WorkloadError: the report is a roofline's.
     """
-    for picture in (gantt, roofline, breakdown):
-        if picture is not None:
-            _check_picture(picture)
     if trace is not None:
         from npu_sim.show.trace import write_trace
 

@@ -10,11 +10,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from mu_ref.border.files import check_outputs
 from mu_ref.border.ranges import TOKENS, Range
 from mu_ref.border.reading import read_toml
 from mu_ref.border.text import json_text, printable
 from mu_ref.command_line import JsonOption, in_range
-from npu_sim.cli.options import PlotOption, check_files, print_rows
+from npu_sim.cli.options import PlotOption, print_rows
 from npu_sim.errors import SweepError
 from npu_sim.whatif.compare import compare
 from npu_sim.whatif.resume.outputs import check_sweep_outputs
@@ -89,7 +90,7 @@ def sweep(
         from npu_sim.whatif.plots import check_sweep_plot
 
         check_sweep_plot(read, out)
-    check_files({}, {"--plot": plot})
+    check_outputs({}, pictures={"--plot": plot})
     check_sweep_outputs(read, out, plot)
     executor: AbstractContextManager[Any] = nullcontext()
     if dask is not None:
@@ -174,7 +175,7 @@ def show_sensitivity(
 ) -> None:
     """Show which field moves a metric most (a tornado)."""
     scenario, fidelity, files = _base(base, npu, n_input, n_output, fidelity)
-    check_files({}, {"--plot": plot}, files)
+    check_outputs({}, files, pictures={"--plot": plot})
     value, swings = sensitivity(scenario, metric, share, fidelity=fidelity)
     if plot is not None:
         from npu_sim.whatif.plots import plot_tornado
@@ -219,7 +220,7 @@ def show_comparison(
                 f"fidelity of {name} must be roofline, whose causes are compared, got "
                 f"{side.fidelity}; leave it out"
             )
-    check_files({}, {"--plot": plot}, (*of_a.files, *of_b.files))
+    check_outputs({}, (*of_a.files, *of_b.files), pictures={"--plot": plot})
     found = compare(of_a.scenario, of_b.scenario)
     if plot is not None:
         from npu_sim.whatif.plots import plot_comparison
@@ -278,7 +279,7 @@ def show_solution(
         )
     metric, target = next(iter(given.items()))
     scenario, fidelity, files = _base(base, npu, n_input, n_output, fidelity)
-    check_files({}, {"--plot": plot}, files)
+    check_outputs({}, files, pictures={"--plot": plot})
     answer = solve(scenario, vary, metric, target, fidelity)
     if plot is not None:
         from npu_sim.whatif.plots import plot_solution

@@ -5,7 +5,6 @@ ones. Not here: what a field means for the cost (`npu_sim/program/`). Chapter:
 `docs/validation.md`.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +12,7 @@ from typing import Any
 
 from mu_ref.border.ranges import SIZE, TOKENS
 from mu_ref.border.reading import read_json
-from mu_ref.border.text import printable
+from mu_ref.border.text import warn
 from mu_ref.errors import MuRefError, check_choice
 from mu_ref.readers import t5gemma
 from npu_sim.errors import WorkloadError
@@ -47,8 +46,7 @@ def read_hf_config(path: Path) -> Description:
         raise WorkloadError(f"{file}: {error}") from error
     unread = unread_fields(fields)
     if unread:
-        names = printable(", ".join(unread)[:200])
-        sys.stderr.write(f"warning: {printable(str(file))}: not read, may change costs: {names}\n")
+        warn(f"{file}: not read, may change costs: {', '.join(unread)[:200]}")
     return found
 
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from mu_ref.border.ranges import LAYERS, SIZE, TOKENS, Range
+from mu_ref.border.ranges import HEADS, LAYERS, SIZE, THETA, TOKENS, Range
 from mu_ref.border.text import short
 from npu_sim.errors import WorkloadError
 
-__all__ = ["HEADS", "HEAD_WIDTH", "check_kinds", "unread_fields"]
+__all__ = ["HEAD_WIDTH", "check_kinds", "unread_fields"]
 
-HEADS = Range(low=1, high=4096, why="no layer has thousands of heads")
 HEAD_WIDTH = Range(low=1, high=4096, why="no head is so wide")
 _CAP = Range(low=0, above=True, high=10**6, whole=False, why="no score is so large")
 _IDS = Range(low=-1, high=SIZE.high, why=SIZE.why)  # -1: none, in some old files
@@ -35,7 +34,7 @@ _NUMBERS: Mapping[str, Range] = MappingProxyType(
        "num_channels": Range(low=1, high=2**10, why="no picture has so many channels"),
        "sliding_window": Range(low=0, high=TOKENS.high, why=TOKENS.why),
        "query_pre_attn_scalar": Range(low=0, above=True, high=10**6, whole=False, why="it scales"),
-       "rope_theta": Range(low=0, above=True, high=10**12, whole=False, why="it would not turn")}
+       "rope_theta": THETA}
 )  # fmt: skip
 _ENDINGS: Mapping[str, Range] = MappingProxyType({
     "_token_id": _IDS,

@@ -10,13 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mu_ref.border import ranges
 from mu_ref.border.ranges import LAYERS, SIZE, Range
 from mu_ref.border.reading import read_json
 from mu_ref.border.text import short
 from mu_ref.errors import MuRefError, check_choice
 from npu_sim.errors import WorkloadError
 from npu_sim.models.hf_fields import HEAD_WIDTH
-from npu_sim.models.hf_fields import HEADS as HEAD_COUNTS
 from npu_sim.models.shorthand import model_of, stack_of
 from npu_sim.program.description import HEADS, Description
 
@@ -25,7 +25,7 @@ __all__ = ["description_of", "read_model", "read_models"]
 _NO_OR_LAYERS = Range(low=0, high=LAYERS.high, why=LAYERS.why)
 _COUNTS: Mapping[str, Range] = MappingProxyType({
     "n_enc_layers": _NO_OR_LAYERS, "n_dec_layers": _NO_OR_LAYERS, "d_model": SIZE, "d_ff": SIZE,
-    "n_heads": HEAD_COUNTS, "n_kv_heads": HEAD_COUNTS, "d_head": HEAD_WIDTH,
+    "n_heads": ranges.HEADS, "n_kv_heads": ranges.HEADS, "d_head": HEAD_WIDTH,
     "vocab_size": Range(low=0, high=SIZE.high, why=SIZE.why),
 })  # fmt: skip
 _REMARKS = ("name", "source", "note", "notes", "comment")  # allowed, not read

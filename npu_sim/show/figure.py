@@ -1,12 +1,11 @@
 """What all pictures share: size, colours, and a file that appears whole or not at all."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mu_ref.border.files import written_whole
+from mu_ref.border.files import write_picture
 from mu_ref.border.text import mathless
 
 __all__ = ["figure", "in_title", "save"]
@@ -34,9 +33,5 @@ def figure(width: float = 7.0, height: float = 4.0, columns: int = 1) -> tuple[A
 
 
 def save(drawing: Any, path: Path) -> None:
-    """Write a figure in the format of its ending, PNG without one; it appears whole or not."""
-    form = path.suffix.removeprefix(".") or "png"
-    with written_whole(path) as part, warnings.catch_warnings():
-        # a name may hold letters that the font has not: boxes stand for them
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        drawing.savefig(part, dpi=130, format=form)
+    """Write a figure in the format of its ending; it appears whole or not at all."""
+    write_picture(path, drawing, dpi=130)

@@ -1,36 +1,19 @@
 """`mu-ref` as a user meets it: exit code, standard output, and one line about a mistake."""
 
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import Run
 
-from mu_ref.cli.app import main
 from mu_ref.presets import PRESETS, tiny
 from mu_ref.settings.catalog import DATA
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.weights import initial_weights, save_weights
 
 PARITY = Path(__file__).parents[1] / "parity" / "data" / "microsoft-mu-b"
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def mu_ref(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line; returns (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mu-ref", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

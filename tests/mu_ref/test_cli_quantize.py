@@ -1,30 +1,15 @@
 """`mu-ref quantize` and `--scheme`, as a user meets them."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_lines import Run
 
-from mu_ref.cli.app import main
 from mu_ref.integers.store import load_integers
 from mu_ref.settings.catalog import DATA
 
-Run = Callable[..., tuple[int, str, str]]
 QUERY = "my eyes hurt at night, make the screen warmer"
-
-
-@pytest.fixture
-def mu_ref(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mu-ref", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

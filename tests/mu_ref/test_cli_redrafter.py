@@ -1,34 +1,17 @@
 """Drafting at the command line: the same answers, statistics, and one line about a mistake."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import Run
 
-from mu_ref.cli.app import main
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.store import load_drafter, load_integer_drafter, save_drafter
 from mu_ref.settings.catalog import DATA
 
-Run = Callable[..., tuple[int, str, str]]
 QUERIES = ["turn on bluetooth", "make it louder", "my eyes hurt at night"]
-
-
-@pytest.fixture
-def mu_ref(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line; returns (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mu-ref", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

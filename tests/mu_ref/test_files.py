@@ -214,3 +214,13 @@ def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.csv").symlink_to(tmp_path / "a.csv")
     with pytest.raises(InputError, match="--out must not be a link that leads to itself"):
         check_outputs({"--out": tmp_path / "a.csv"})
+
+
+def test_a_picture_must_end_in_what_can_be_drawn_unless_it_is_a_stream(tmp_path: Path) -> None:
+    for name in ("a.png", "a.SVG", "a.pdf"):
+        check_outputs({}, pictures={"--plot": tmp_path / name})
+    check_outputs({}, pictures={"--plot": Path("/dev/null"), "--gantt": None})
+    with pytest.raises(InputError, match=r"--plot must end in one of \.png, \.svg, \.pdf, got"):
+        check_outputs({}, pictures={"--plot": tmp_path / "a.jpg"})
+    with pytest.raises(InputError, match="--gantt and --csv must be two files"):
+        check_outputs({"--csv": tmp_path / "a.png"}, pictures={"--gantt": tmp_path / "a.png"})

@@ -1,7 +1,6 @@
 """What `npu-sim` is given: outputs planned, options that act or are refused, texts as they are."""
 
 import json
-import sys
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mu_ref.presets import preset, tiny
-from npu_sim.cli.app import main
 from npu_sim.errors import HardwareError, NpuSimError, WorkloadError
 from npu_sim.hardware.presets import npu, npu_to_toml, read_npu
 from npu_sim.hardware.ranges import range_of
@@ -47,17 +45,10 @@ STRANGE = (
 
 
 @pytest.fixture
-def npu_sim(monkeypatch, capsys, tmp_path):
+def npu_sim(npu_sim, monkeypatch, tmp_path):
     """Run the command line in a folder of its own; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["npu-sim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return call
+    return npu_sim
 
 
 def refused(npu_sim, *arguments):
@@ -86,7 +77,7 @@ def no_work(monkeypatch):
         (["--csv", "link", "--npu", "chip.toml"], "--csv must not be a file that is read"),
         (["--trace", "nowhere/x"], "--trace must lie in a folder that exists"),
         (["--csv", "."], "--csv must be a file, got the folder"),
-        (["--gantt", "a.gif"], "a picture must end in one of"),
+        (["--gantt", "a.gif"], "--gantt must end in one of"),
         (["--csv", "x", "--fidelity", "roofline"], "--csv must be asked of a run at tile"),
         (["--by", "site", "--fidelity", "roofline"], "--by must be asked of a run at tile"),
         (["--by", "bogus", "--json"], "by must be one of layer, kind, site"),

@@ -5,22 +5,7 @@ import sys
 
 import pytest
 
-from npu_sim.cli.app import main
 from npu_sim.hardware.presets import NPUS, npu
-
-
-@pytest.fixture
-def npu_sim(monkeypatch, capsys):
-    """Run the command line; returns (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["npu-sim", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
 
 
 def test_run_prints_phases_and_what_bounds_them(npu_sim):

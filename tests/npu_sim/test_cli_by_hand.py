@@ -1,14 +1,12 @@
 """Options of `npu-sim` reach the work: each command against the functions that it stands for."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from mu_ref.presets import tiny
 from mu_ref.redrafter.config import DrafterConfig
-from npu_sim.cli.app import main
 from npu_sim.cli.options import precision_of
 from npu_sim.hardware.presets import npu
 from npu_sim.program.description import describe
@@ -28,16 +26,9 @@ BASE = {"model": "tiny", "npu": "teaching-npu", "workload": {"n_input": 4, "n_ou
 
 
 @pytest.fixture
-def npu_sim(monkeypatch, capsys):
+def npu_sim(npu_sim):
     """Run the command line; returns (exit code, stdout)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["npu-sim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, capsys.readouterr().out
-
-    return call
+    return lambda *arguments: npu_sim(*arguments)[:2]
 
 
 def plain(value):

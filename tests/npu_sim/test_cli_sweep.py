@@ -2,26 +2,10 @@
 
 import csv
 import json
-import sys
 
 import pytest
 
-from npu_sim.cli.app import main
-
 PNG = b"\x89PNG"
-
-
-@pytest.fixture
-def npu_sim(monkeypatch, capsys):
-    """Run the command line; returns (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["npu-sim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    return call
 
 
 SWEEP = """

@@ -1,7 +1,6 @@
 """The pieces of a timeline, summed, are the integers of the integer executor."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import model_configs, quantized, random_weights, rows_of, seeds
 
-from mu_ref.cli.app import main
 from mu_ref.generate import stream
 from mu_ref.integers.store import save_integers
 from mu_ref.model import mu
@@ -90,20 +88,6 @@ def test_a_model_without_an_encoder_is_refused():
     lonely = replace(model, model=replace(model.model, encoder=None))
     with pytest.raises(WorkloadError, match="must have an encoder and a decoder, mu-nano"):
         execute(lonely, tokens, np.ones(tokens.shape, bool), SMALL, 2)
-
-
-@pytest.fixture
-def mu_ref(monkeypatch, capsys):
-    """Run the command line; returns (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mu-ref", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
 
 
 def test_ask_lets_the_npu_compute_the_answer(mu_ref, tmp_path):

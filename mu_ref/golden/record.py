@@ -60,6 +60,11 @@ class Recorder:
         """Record what a call is given or decides, under the key `CALL/name`."""
         self.entries[f"{self.call}/{name}"] = Entry(_native(array), op)
 
+    def stand_for(self, value: Any, name: str) -> Traced:
+        """Return a value that a call is given, to be handed to the model under its name."""
+        self._latest[name] = f"{self.call}/{name}"
+        return Traced(value, name)
+
     def _call_of(self, site: str) -> str:
         """The call that a site belongs to; a memory and a draft begin where their sites do."""
         if self.call == "encode" and ".cross_attention." in site:
@@ -101,9 +106,8 @@ class Recorder:
     def _keys_of(self, x: Traced) -> list[str]:
         """Keys of a value; a cache holds what its site computed in this call and before."""
         key = self._latest[x.site]
-        if np.prod(x.shape) > self.entries[key].array.size:
-            return self._all[x.site]
-        return [key]
+        grown = x.shape[-2] > self.entries[key].array.shape[-2]  # tokens, of heads or of none
+        return self._all[x.site] if grown else [key]
 
 
 def record_run(

@@ -84,19 +84,20 @@ class Constants:
 
         Returns:
             {"site.output.multiplier": [1] or [n_channels], "site.output.shift", ...}; of a sum
-            `site.x.multiplier`, `site.y.multiplier` and the shift t of (5.5), `site.sum.shift`.
-
-        Raises:
-            QuantizationError: a site was asked at two scales; no single constant would do.
+            `site.x.multiplier`, `site.y.multiplier` and the shift t of (5.5), `site.sum.shift`. A
+            site that reads values of two scales, as the drafter's state does, has a second set:
+            `site#2`.
         """
         found: dict[str, np.ndarray] = {}
         for (site, role, _), value in self._made.items():
-            for name, number in _named(role, value):
+            named = _named(role, value)
+            number = 1
+            while f"{_numbered(site, number)}.{named[0][0]}" in found:
+                number += 1
+            for name, constant in named:
                 kind = np.int64 if role == "eps" else np.int32
-                array = np.atleast_1d(np.asarray(number)).astype(kind)
-                known = found.setdefault(f"{site}.{name}", array)
-                if not np.array_equal(known, array):
-                    raise QuantizationError(f"{site} must be read at one scale, it is at two")
+                array = np.atleast_1d(np.asarray(constant)).astype(kind)
+                found[f"{_numbered(site, number)}.{name}"] = array
         return found
 
     def _once(self, site: str, role: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -106,6 +107,10 @@ class Constants:
             except QuantizationError as error:
                 raise QuantizationError(f"{site}: {error}") from error
         return self._made[site, role, key]
+
+
+def _numbered(site: str, number: int) -> str:
+    return site if number == 1 else f"{site}#{number}"
 
 
 def _named(role: str, value: Any) -> list[tuple[str, Any]]:

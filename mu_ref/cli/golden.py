@@ -85,11 +85,10 @@ def _tokens(model: str, query: str | None, path: Path | None) -> "Tokens":
                 f"encoder_attention_mask, got {', '.join(sorted(arrays))}"
             )
         source = arrays.get("encoder_input_ids")
-        valid = None if source is None else np.ones(source.shape, bool)
-        valid = (
-            arrays["encoder_attention_mask"] > 0 if "encoder_attention_mask" in arrays else valid
-        )
-        return Tokens(source, valid, arrays["decoder_input_ids"])
+        valid = arrays.get("encoder_attention_mask")
+        if valid is None and source is not None:
+            valid = np.ones(source.shape, bool)
+        return Tokens(source, None if valid is None else valid > 0, arrays["decoder_input_ids"])
     from mu_ref.settings.agent import load_agent
 
     agent = load_agent(None if model == "mu-nano" else Path(model))
@@ -108,7 +107,7 @@ def check(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a port with golden files: the first tensor that differs, and which operation it is."""
+    """Compare a port with golden files: what differs first, and which operation that is."""
     from mu_ref.golden.check import compare, read_names, read_port
     from mu_ref.golden.folder import read_golden
 
@@ -146,8 +145,7 @@ def report(found: "Outcome") -> list[str]:
     )
     rest = found.differences[1:]
     lines.append(f"after it {len(rest)} of {found.n_compared} tensors differ{missing}")
-    for other in rest[:LISTED]:
-        lines.append(f"  {other.key}: {other.n_wrong:,} of {other.n:,}")
+    lines += [f"  {other.key}: {other.n_wrong:,} of {other.n:,}" for other in rest[:LISTED]]
     if len(rest) > LISTED:
         lines.append(f"  ... and {len(rest) - LISTED} more; --json lists all")
     return lines

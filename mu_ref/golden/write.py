@@ -99,9 +99,8 @@ def write_run(
             ops, model, tokens.source, tokens.source_valid, tokens.prompt, max_new_tokens,
             loaded.drafter, search,
         )  # fmt: skip
-    said = {"depth": depth, "scheme": scheme, "seed": seed, **(about or {})} | _of_model(
-        loaded, ops
-    )
+    said = {"depth": depth, "scheme": scheme, "seed": seed, **(about or {})}
+    said |= _of_model(loaded, ops)
     if loaded.drafter is not None and search is not None:
         said |= {"drafter": json.loads(loaded.drafter.to_json()), "search": asdict(search)}
     return write_golden(folder, recorder.entries, _constants(ops, model), said)
@@ -116,10 +115,8 @@ def _of_model(loaded: Loaded, ops: Any) -> dict[str, Any]:
 
 def _check_tokens(model: ModelConfig, tokens: Tokens) -> None:
     if (tokens.source is None) != (model.encoder is None):
-        has, given = ("an", "none") if model.encoder else ("no", "one")
-        raise InputError(
-            f"{model.name} has {has} encoder, so its input must be as such; got {given}"
-        )
+        rule, got = ("be given", "none") if model.encoder else ("have no", "some")
+        raise InputError(f"{model.name} must {rule} encoder_input_ids, got {got}")
     for what, ids, size in (
         ("encoder_input_ids", tokens.source, model.encoder_vocab_size),
         ("decoder_input_ids", tokens.prompt, model.vocab_size),

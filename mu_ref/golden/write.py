@@ -13,10 +13,11 @@ from mu_ref.errors import InputError, check_choice
 from mu_ref.executors import Loaded, float_executor, load_model
 from mu_ref.golden.edge_cases import edge_cases
 from mu_ref.golden.folder import check_folder, write_golden
-from mu_ref.golden.layers import record_layers
+from mu_ref.golden.layers import N_SOURCE, N_TOKENS, record_layers
 from mu_ref.golden.operations import record_operations
 from mu_ref.golden.record import record_run
 from mu_ref.integers.tables import TABLES, table, turn_steps
+from mu_ref.model.rope import rope_theta
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.redrafter.beams import Search
 
@@ -103,7 +104,12 @@ def write_run(
     said |= _of_model(loaded, ops)
     if loaded.drafter is not None and search is not None:
         said |= {"drafter": json.loads(loaded.drafter.to_json()), "search": asdict(search)}
-    return write_golden(folder, recorder.entries, _constants(ops, model), said)
+    longest = max(N_SOURCE, N_TOKENS)
+    if depth == "model":
+        said["max_new_tokens"] = max_new_tokens
+        n_source = 0 if tokens.source is None else tokens.source.shape[1]
+        longest = max(n_source, tokens.prompt.shape[1] + max_new_tokens)
+    return write_golden(folder, recorder.entries, _constants(ops, model, longest), said)
 
 
 def _of_model(loaded: Loaded, ops: Any) -> dict[str, Any]:
@@ -125,16 +131,20 @@ def _check_tokens(model: ModelConfig, tokens: Tokens) -> None:
             raise InputError(f"{what} must lie in 0..{size - 1}, got {ids.min()} to {ids.max()}")
 
 
-def _constants(ops: Any, model: ModelConfig) -> dict[str, np.ndarray]:
+def _constants(ops: Any, model: ModelConfig, longest: int) -> dict[str, np.ndarray]:
     """All that makes a port of integers float-free; nothing for floats."""
     if not isinstance(ops, IntegerOps):
         return {}
-    turns = {f"{name}.rope_turns": _turns(stack) for name, stack in model.stacks.items()}
+    turns = {f"{name}.rope_turns": _turns(stack, longest) for name, stack in model.stacks.items()}
     return ops.constants.arrays() | turns | _tables()
 
 
-def _turns(stack: StackConfig) -> np.ndarray:
-    return turn_steps(float(stack.rope_theta), stack.d_head)
+def _turns(stack: StackConfig, longest: int) -> np.ndarray:
+    """Turns of each length: [n, d_head / 2]; the first row is that of all up to rope_base_len."""
+    grows = stack.rope_ntk_factor > 1
+    past = np.arange(max(longest - stack.rope_base_len, 0) + 1 if grows else 1)
+    theta = rope_theta(stack, stack.rope_base_len + past)
+    return np.stack([turn_steps(float(t), stack.d_head) for t in theta])
 
 
 def _tables() -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ __all__ = ["DRAFTER", "MODELS", "model_file", "tiny_model", "write_models"]
 
 MODELS = Path(__file__).parent / "models"
 SCHEMES = ("float32", "w8a16", "w8a8")
-SEED, DRAFTER_SEED = 6, 55  # of weights whose run keeps some drafts and drops others
+SEED, DRAFTER_SEED = 1, 34  # of weights whose run keeps some drafts and drops others
 
 ENCODER = StackConfig(
     n_layers=2, d_model=24, d_ff=40, n_heads=4, n_kv_heads=2, d_head=8, kv_head_map="cyclic",
@@ -42,7 +42,7 @@ DECODER = StackConfig(
     attention_scale=0.5, attention_softcap=3.0, attention_bias=False, mlp_bias=False,
     window=3, windowed_layers=(False, True), norm_kind="rms_plus_one", norm_placement="dual",
     norm_eps=1e-2, embed_norm=False, embed_scale=4.0, activation="silu", gated=True,
-    rope_theta=500.0, rope_origin="start", rope_ntk_factor=4.0, rope_base_len=6,
+    rope_theta=500.0, rope_origin="start", rope_ntk_factor=4.0, rope_base_len=5,
     rope_length="row",
 )  # fmt: skip
 DRAFTER = DrafterConfig(d_model=16, vocab_size=32, d_exit=20, n_blocks=1, rnn=True)
@@ -53,7 +53,7 @@ def tiny_model() -> ModelConfig:
     return replace(
         preset("tiny"), name="tiny-golden", encoder=ENCODER, decoder=DECODER, vocab_size=32,
         encoder_vocab_size=40, shared_embedding=False, tied_head=False, head_bias=True,
-        final_softcap=8.0, mask_decoder_pads=True,
+        final_softcap=8.0, mask_decoder_pads=True, pad_id=28,
     )  # fmt: skip
 
 

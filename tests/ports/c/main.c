@@ -2,63 +2,73 @@
  *
  * Runs what the golden folder GOLDEN has run, on the weights MODEL, and writes every tensor to the
  * safetensors file OUT. Of the folder it reads the constants, the tokens, and from the manifest how
- * far to go; with DRAFTER it writes with drafts. The last line printed is the tokens.
+ * far to go; with DRAFTER it writes with drafts of one beam. One text at a time.
  */
-#include <stdio.h>
-#include <string.h>
-
 #include "port.h"
 
-static const int *read_tokens(const File *file, const char *name, int *batch, int *n)
-{
+static int *read_tokens(const File *file, Text name, int *n, int room) {
     const Tensor *tensor = find(file, name);
-    if (!tensor) fail("tensors must hold %s; they do not", name);
-    *batch = tensor->shape[0], *n = tensor->shape[1];
-    int *tokens = allocate(tensor->count * 4);
-    for (size_t i = 0; i < tensor->count; i++) tokens[i] = (int)element(tensor, i);
-    return tokens;
+    if (!tensor || tensor->shape[0] != 1) fail("tensors must hold %s, of one text", name);
+    int *read = allocate((size_t)(tensor->n + room) * 4);
+    for (*n = 0; *n < tensor->n; ++*n) read[*n] = (int)element(tensor, *n);
+    return read;
 }
 
-static void decode_plainly(const Model *model, const Memory *memory, const Request *request)
-{
-    int batch = request->batch, n = request->n_prompt, n_ended = 0;
-    Cache cache = empty_cache(model, batch, n + request->limit);
-    unsigned char *valid = allocate((size_t)(batch * n)), *ended = allocate((size_t)batch);
-    memset(valid, 1, (size_t)(batch * n));
-    const int *tokens = request->prompt;
-    for (int step = 0; step < request->limit && n_ended < batch; step++, n = 1) {
+static int least(int a, int b) { return a < b ? a : b; }
+
+/* With NTK scaling, tokens verified together must turn alike: none past the base length. */
+static int room(const Cache *cache) {
+    int length = cache->positions[cache->n - 1] + 1;
+    int left = json_int(json_get(config, "decoder"), "rope_base_len") - length;
+    return constant("decoder", "rope_turns")->shape[0] == 1 ? 1 << 30 : left > 1 ? left : 1;
+}
+
+/* Each pass reads `beam`, n tokens that are not in the cache: the prompt, then the model's own last
+ * token and what was drafted behind it. It writes the drafts that it agrees with, and one more. */
+static void run(const Cache *memory, int *beam, int n, int left, int draft_len) {
+    int n_layers = json_int(json_get(config, "decoder"), "n_layers");
+    Cache cache = new_cache(n_layers, n + left + draft_len);
+    Value hidden = {0};
+    for (int step = 0, n_drafts = 0, ended = 0; left > 0 && !ended; step++) {
+        int longest = step ? least(draft_len, least(left, room(&cache)) - 1) : 0;
         call = text("decode/%d", step);
-        Value states = decode(model, memory, &cache, tokens, valid, n);
-        int *next = allocate((size_t)batch * 4);
-        argmax(logits(model, take(states, n - 1, 1)), next);
-        for (int b = 0; b < batch; b++) {
-            if (ended[b]) next[b] = model->pad;
-            valid[b] = !ended[b] && valid_token(model, next[b]);
-            if (!ended[b] && next[b] == model->eos) ended[b] = 1, n_ended++;
+        if (longest > 0) {
+            n = draft(hidden, beam, longest, ++n_drafts);
+            int *kept = memcpy(allocate((size_t)n * 4), beam, (size_t)n * 4);
+            record(text("draft/%d/beams", n_drafts), 32, kept, 3, (int[]){1, 1, n});
+            call = text("verify/%d", n_drafts);
         }
-        decided("next_tokens", next, 1, batch, 0, 0);
-        tokens = next;
+        Value states = decode(memory, &cache, beam, n);
+        if (!step) states = rows(states, n - 1, 1), n = 1;  // of the prompt, the last state alone
+        int *written = argmax(logits(states)), agreed = 0, n_out = 0;
+        while (agreed < n - 1 && beam[agreed + 1] == written[agreed]) agreed++;
+        cache.n -= n - 1 - agreed;
+        for (int layer = 0; layer < n_layers; layer++)
+            cache.keys[layer].rows = cache.values[layer].rows = cache.n;
+        hidden = rows(states, agreed, 1);
+        beam[0] = written[agreed];
+        while (n_out < least(agreed + 1, left) && !ended)
+            ended = written[n_out++] == json_int(config, "eos_id");
+        if (draft_len) record(text("%s/written", call), 32, written, 2, (int[]){1, n_out});
+        else record(text("%s/next_tokens", call), 32, written, 1, (int[]){1});
+        left -= n_out, n = 1;
     }
 }
 
-int main(int n_arguments, char **arguments)
-{
+int main(int n_arguments, char **arguments) {
     if (n_arguments < 4 || n_arguments > 5) fail("use: mu-port GOLDEN MODEL OUT [DRAFTER]");
-    const char *folder = arguments[1];
-    load_constants(text("%s/constants.safetensors", folder));
-    load_weights(arguments[2]);
-    if (n_arguments == 5) load_weights(arguments[4]);
-    Model model = read_model();
-    File given = read_tensors(text("%s/tensors.safetensors", folder));
-    const char *manifest = read_text(text("%s/manifest.json", folder), NULL);
-    Request request = {.limit = json_int(manifest, "max_new_tokens")};
-    if (n_arguments == 5) request.draft_len = json_int(json_get(manifest, "search"), "draft_len");
-    request.prompt = read_tokens(&given, "decode/0/tokens", &request.batch, &request.n_prompt);
-    int batch, n_source;
-    const int *source = read_tokens(&given, "encode/tokens", &batch, &n_source);
-    Memory memory = remember(&model, source, find(&given, "encode/valid")->data, batch, n_source);
-    (n_arguments == 5 ? decode_with_drafts : decode_plainly)(&model, &memory, &request);
+    constants = read_tensors(text("%s/constants.safetensors", arguments[1]));
+    load_weights(0, arguments[2]);
+    if (n_arguments == 5) load_weights(1, arguments[4]);
+    Text manifest = read_bytes(text("%s/manifest.json", arguments[1]));
+    int limit = json_int(manifest, "max_new_tokens"), draft_len = 0, n_source, n;
+    if (n_arguments == 5) draft_len = json_int(json_get(manifest, "search"), "draft_len");
+    File given = read_tensors(text("%s/tensors.safetensors", arguments[1]));
+    int *source = read_tokens(&given, "encode/tokens", &n_source, 0);
+    char *valid = memcpy(allocate((size_t)n_source), find(&given, "encode/valid")->data, (size_t)n_source);
+    int *prompt = read_tokens(&given, "decode/0/tokens", &n, draft_len + 1);
+    Cache memory = remember(source, valid, n_source);
+    run(&memory, prompt, n, limit, draft_len);
     write_recorded(arguments[3]);
-    release();
     return 0;
 }

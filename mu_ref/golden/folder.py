@@ -83,8 +83,16 @@ def write_golden(
         "sha256": {name: _digest(folder / name) for name in files},
         "tensors": {key: _described(entry) for key, entry in entries.items()},
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_text(folder / MANIFEST, _lines(manifest))
     return sum((folder / name).stat().st_size for name in (*files, MANIFEST))
+
+
+def _lines(manifest: Mapping[str, Any]) -> str:
+    """JSON with a line for each tensor, so that a search finds all of it."""
+    tensors = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in manifest["tensors"].items()]
+    rest = {key: value for key, value in manifest.items() if key != "tensors"}
+    head = json.dumps(rest, indent=1).removesuffix("\n}")
+    return head + ',\n "tensors": {\n' + ",\n".join(tensors) + "\n }\n}\n"
 
 
 def check_folder(folder: Path) -> None:

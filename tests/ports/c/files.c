@@ -12,7 +12,6 @@ void *allocate(size_t bytes) {
     blocks = block;
     return block + 16 / sizeof *block;
 }
-
 Text text(Text format, ...) {
     char *made = allocate(128);
     va_list values;
@@ -23,16 +22,13 @@ Text text(Text format, ...) {
 }
 
 // -- JSON: no tree, only steps through the text -------------------------------------------------
-
 static Text blank(Text at) { return at + strspn(at, " \n\r\t,:"); }
-
 static Text string_end(Text at) {  // `at` is on the opening quote
     for (at++; *at != '"'; at += *at == '\\' ? 2 : 1)
         if (!*at) fail("JSON must close its strings");
     return at + 1;
 }
-
-Text json_skip(Text at) {
+static Text json_skip(Text at) {
     int depth = 0;
     do {
         if (!*at) fail("JSON must be whole");
@@ -44,7 +40,8 @@ Text json_skip(Text at) {
     return at;
 }
 
-int json_next(Text *at, char *key) {
+// Step through an object: stands on the value of the next key; 0 at its end.
+static int json_next(Text *at, char *key) {
     Text from = blank(**at == '{' ? *at + 1 : *at);
     if (*from != '"') return 0;
     *at = string_end(from);
@@ -62,12 +59,12 @@ Text json_get(Text object, Text key) {
 }
 
 int json_int(Text object, Text key) { return atoi(json_get(object, key)); }
-int json_is(Text object, Text key, Text value) {
-    return !strncmp(json_get(object, key), value, strlen(value));
+int json_is(Text object, Text key, Text value) {  // a word, with quotes around it or without
+    Text at = json_get(object, key);
+    return !strncmp(at + (*at == '"'), value, strlen(value));
 }
 
 // -- safetensors: 8 bytes of header length, a JSON header, raw little-endian numbers -------------
-
 Text read_bytes(Text path) {
     FILE *file = fopen(path, "rb");
     if (!file || fseek(file, 0, SEEK_END)) fail("%s must be a file that can be read", path);
@@ -81,7 +78,8 @@ Text read_bytes(Text path) {
 
 File read_tensors(Text path) {
     Text bytes = read_bytes(path);
-    size_t length = (size_t)element(&(Tensor){.type = "U64", .data = (const unsigned char *)bytes}, 0);
+    const unsigned char *raw = (const unsigned char *)bytes;
+    size_t length = (size_t)element(&(Tensor){.type = "U64", .data = raw}, 0);
     File file = {bytes + 8, allocate(4096 * sizeof(Tensor)), 0};
     char name[128];
     for (Text at = file.header; json_next(&at, name); at = json_skip(at)) {
@@ -92,7 +90,7 @@ File read_tensors(Text path) {
         *tensor = (Tensor){text("%s", name), json_get(at, "dtype") + 1, 1, {0}, NULL};
         for (int i = 0; *shape != ']' && i < 4; shape = blank(shape + strcspn(shape, ",]")))
             tensor->n *= tensor->shape[i++] = atoi(shape);
-        tensor->data = (const unsigned char *)bytes + 8 + length + atol(offsets);
+        tensor->data = raw + 8 + length + atol(offsets);
     }
     return file;
 }
@@ -121,11 +119,7 @@ Text metadata(const File *file, Text key) {
 }
 
 // -- what was recorded, in execution order ------------------------------------------------------
-
-static struct {
-    int bits, count;
-    const int32_t *q;
-} recorded[16384];
+static struct Recorded { const int32_t *q; int bits, count; } recorded[16384];
 static char header[16384 * 200];
 static size_t n_recorded, header_length, n_bytes;
 
@@ -134,12 +128,12 @@ void record(Text key, int bits, const int32_t *q, int rank, const int *shape) {
     char *to = header + header_length;
     int count = 1;
     to += sprintf(to, "%c\"%s\":{\"dtype\":\"I%d\",\"shape\":[", n_recorded ? ',' : '{', key, bits);
-    for (int i = 0; i < rank; count *= shape[i++]) to += sprintf(to, "%s%d", i ? "," : "", shape[i]);
+    for (int i = 0; i < rank; count *= shape[i++])
+        to += sprintf(to, "%s%d", i ? "," : "", shape[i]);
     size_t end = n_bytes + (size_t)(count * bits / 8);
     to += sprintf(to, "],\"data_offsets\":[%zu,%zu]}", n_bytes, end);
     header_length = (size_t)(to - header), n_bytes = end;
-    recorded[n_recorded].bits = bits, recorded[n_recorded].count = count;
-    recorded[n_recorded++].q = q;
+    recorded[n_recorded++] = (struct Recorded){q, bits, count};
 }
 
 void write_recorded(Text path) {

@@ -5,7 +5,6 @@
 int64_t rounding_shift(int64_t x, int t) {
     return t > 62 ? 0 : t ? (x + (INT64_C(1) << (t - 1))) >> t : x;
 }
-
 int64_t saturate(int64_t x, int bits) {
     int64_t high = (INT64_C(1) << (bits - 1)) - 1;
     return x > high ? high : x < -high - 1 ? -high - 1 : x;
@@ -14,15 +13,15 @@ int64_t saturate(int64_t x, int bits) {
 int64_t narrow(int64_t acc, Multiplier by) {  // (5.3), tflite_single
     return rounding_shift(acc * by.m, 31 - by.shift);
 }
-
 int64_t wide(int64_t acc, Multiplier by) {  // (5.4)
     int64_t m = (by.m + (1 << 15)) >> 16;
     return rounding_shift(acc * (m > 0x7FFF ? 0x7FFF : m), 15 - by.shift);
 }
 
+// a table and its number of points, read on straight lines (5.6)
 #define TABLE(name) mu_table_##name, (int)(sizeof mu_table_##name / sizeof mu_table_##name[0])
 
-static int64_t between(const int32_t *table, int points, int64_t x, int fraction, int drop) {  // (5.6)
+static int64_t between(const int32_t *table, int points, int64_t x, int fraction, int drop) {
     int64_t i = x >> fraction < points - 2 ? x >> fraction : points - 2;
     int64_t rest = x - (i << fraction), low = table[i], high = table[i + 1];
     return rounding_shift(low * (INT64_C(1) << fraction) + (high - low) * rest, fraction + drop);
@@ -36,17 +35,12 @@ int64_t gate(Text kind, int64_t u) {  // of tanh too
     else g = between(TABLE(gate_silu), size, 9, 1);
     return u < 0 ? (1 << 15) - g : g;
 }
-
 int64_t exp2_weight(int64_t u) {
     if (u > 31 << 16) u = 31 << 16;
     return between(TABLE(exp2), u & 0xFFFF, 8, 0) >> (u >> 16);
 }
 
-static int bit_length(int64_t x) {
-    int n = 0;
-    for (; x; x >>= 1) n++;
-    return n;
-}
+static int bit_length(int64_t x) { int n = 0; while (x >> n) n++; return n; }
 
 Multiplier norm_multiplier(int64_t square_sum, Multiplier by) {
     if (!square_sum) return (Multiplier){0, 0};

@@ -65,7 +65,8 @@ int main(int n_arguments, char **arguments) {
     if (n_arguments == 5) draft_len = json_int(json_get(manifest, "search"), "draft_len");
     File given = read_tensors(text("%s/tensors.safetensors", arguments[1]));
     int *source = read_tokens(&given, "encode/tokens", &n_source, 0);
-    char *valid = memcpy(allocate((size_t)n_source), find(&given, "encode/valid")->data, (size_t)n_source);
+    const Tensor *mask = find(&given, "encode/valid");
+    char *valid = memcpy(allocate((size_t)n_source), mask->data, (size_t)n_source);
     int *prompt = read_tokens(&given, "decode/0/tokens", &n, draft_len + 1);
     Cache memory = remember(source, valid, n_source);
     run(&memory, prompt, n, limit, draft_len);

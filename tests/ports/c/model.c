@@ -1,26 +1,23 @@
 /* Encoder, decoder, cache and drafter: the graph of docs/integer.md, in its order. */
 #include "port.h"
 
-// -- the configuration of a stack, "encoder" or "decoder" ------------------------------------------
-
-static int is(Text stack, Text key, Text value) { return json_is(json_get(config, stack), key, value); }
-static int number(Text stack, Text key) { return json_int(json_get(config, stack), key); }
-
+// -- the configuration of a stack, "encoder" or "decoder" -----------------------------------------
+static Text field(Text stack, Text key) { return json_get(json_get(config, stack), key); }
+static int number(Text stack, Text key) { return atoi(field(stack, key)); }
+static int is(Text stack, Text key, Text as) { return json_is(json_get(config, stack), key, as); }
 static Text word(Text stack, Text key) {
-    Text value = json_get(json_get(config, stack), key) + 1;
+    Text value = field(stack, key) + 1;
     return text("%.*s", (int)strcspn(value, "\""), value);
 }
-
 static int window_of(Text stack, int layer) {  // 0: sees everything
-    Text flag = json_get(json_get(config, stack), "windowed_layers") + 1;
+    Text flag = field(stack, "windowed_layers") + 1;
     while (layer--) flag += strcspn(flag, ",") + 2;
     return *flag == 't' ? number(stack, "window") : 0;
 }
 
 // -- positions and masks -------------------------------------------------------------------------
-
 static void place(Text stack, Cache *cache) {
-    int padded = is(stack, "rope_length", "\"padded\""), centre = is(stack, "rope_origin", "\"centre\"");
+    int padded = is(stack, "rope_length", "padded"), centre = is(stack, "rope_origin", "centre");
     int length = 0, n_lengths = constant(stack, "rope_turns")->shape[0];
     for (int i = 0; i < cache->n; i++) {
         length += padded || cache->valid[i];
@@ -45,33 +42,29 @@ static Text see(const Cache *queries, int first, const Cache *keys, int causal, 
 }
 
 // -- blocks --------------------------------------------------------------------------------------
-
 static Value normed(Text stack, Value x, Text site, Text part) {
     return norm(x, word(stack, "norm_kind"), text("%s.%s", site, part));
 }
-
 static Value project(Value x, Text site, Text part) {
     return linear(x, text("%s.%s", site, part), text("%s.%s", site, part));
 }
-
 static Text embedding_of(Text stack) {
     return json_is(config, "shared_embedding", "true") ? "embedding" : text("%s.embedding", stack);
 }
-
 static Value embed_tokens(Text stack, const int *tokens, int n) {
     Value x = embed(tokens, n, embedding_of(stack));
     return is(stack, "embed_norm", "true") ? normed(stack, x, stack, "embed_norm") : x;
 }
-
 static Value residual(Text stack, Value x, Value update, Text site) {
-    if (is(stack, "norm_placement", "\"dual\"")) update = normed(stack, update, site, "post_norm");
+    if (is(stack, "norm_placement", "dual")) update = normed(stack, update, site, "post_norm");
     return add(x, update, text("%s.residual", site));
 }
 
 static Value attend(Text stack, Value q, Value k, Value v, Text mask, Text site) {
-    int cyclic = is(stack, "kv_head_map", "\"cyclic\"");
+    int cyclic = is(stack, "kv_head_map", "cyclic");
     Value scores = matmul(q, k, cyclic, 1, text("%s.scores", site));
-    if (!is(stack, "attention_softcap", "null")) scores = softcap(scores, text("%s.softcap", site));
+    if (!is(stack, "attention_softcap", "null"))
+        scores = activation(scores, "tanh", text("%s.softcap", site));
     Value shares = softmax(scores, mask, text("%s.softmax", site));
     Value mixed = matmul(shares, v, cyclic, 0, text("%s.mix", site));
     return project(heads(mixed, 0), site, "o");
@@ -82,7 +75,8 @@ static Value self_attention(Text stack, Value x, Cache *cache, int first, int la
     int causal = *stack == 'd', n_kv_heads = number(stack, "n_kv_heads");
     Value h = normed(stack, x, site, "pre_norm");
     Value q = heads(project(h, site, "q"), number(stack, "n_heads"));
-    Value k = heads(project(h, site, "k"), n_kv_heads), v = heads(project(h, site, "v"), n_kv_heads);
+    Value k = heads(project(h, site, "k"), n_kv_heads);
+    Value v = heads(project(h, site, "v"), n_kv_heads);
     q = rope(q, cache, first, stack, text("%s.q_rope", site));
     k = rope(k, cache, first, stack, text("%s.k_rope", site));
     k = cache->keys[layer] = append(cache->keys[layer], k);
@@ -93,8 +87,10 @@ static Value self_attention(Text stack, Value x, Cache *cache, int first, int la
 
 static Value cross_attention(Text stack, Value x, const Cache *memory, Text mask, int layer) {
     Text site = text("%s.%d.cross_attention", stack, layer);
-    Value q = heads(project(normed(stack, x, site, "pre_norm"), site, "q"), number(stack, "n_heads"));
-    return residual(stack, x, attend(stack, q, memory->keys[layer], memory->values[layer], mask, site), site);
+    Value q = project(normed(stack, x, site, "pre_norm"), site, "q");
+    Value k = memory->keys[layer], v = memory->values[layer];
+    q = heads(q, number(stack, "n_heads"));
+    return residual(stack, x, attend(stack, q, k, v, mask, site), site);
 }
 
 static Value mlp(Text stack, Value x, int layer) {
@@ -108,7 +104,6 @@ static Value mlp(Text stack, Value x, int layer) {
 }
 
 // -- encoder and decoder -------------------------------------------------------------------------
-
 Cache new_cache(int n_layers, int capacity) {
     size_t slots = (size_t)capacity * 4, layers = (size_t)n_layers * sizeof(Value);
     return (Cache){0, 0, allocate(slots), allocate(slots), allocate(slots),
@@ -137,9 +132,10 @@ Cache remember(const int *tokens, char *valid, int n) {
 
 Value decode(const Cache *memory, Cache *cache, const int *tokens, int n) {
     int first = cache->n, length = cache->length, pad = json_int(config, "pad_id");
+    int hides = json_is(config, "mask_decoder_pads", "true");
     for (int i = first; i < first + n; i++) {
         cache->tokens[i] = *tokens++;
-        cache->valid[i] = !first || cache->tokens[i] != pad || json_is(config, "mask_decoder_pads", "false");
+        cache->valid[i] = !first || !hides || cache->tokens[i] != pad;
     }
     cache->n += n;
     place("decoder", cache);
@@ -158,11 +154,11 @@ Value decode(const Cache *memory, Cache *cache, const int *tokens, int n) {
 Value logits(Value hidden) {
     Text weight_site = json_is(config, "tied_head", "true") ? embedding_of("decoder") : "head";
     Value scores = linear(hidden, "head", weight_site);
-    return json_is(config, "final_softcap", "null") ? scores : softcap(scores, "head.softcap");
+    if (json_is(config, "final_softcap", "null")) return scores;
+    return activation(scores, "tanh", "head.softcap");
 }
 
 // -- drafter -------------------------------------------------------------------------------------
-
 static Value advance(int rnn, Value embedding, Value state, int i) {
     if (!rnn && !i) return embedding;
     if (!rnn) return add(embedding, state, i > 1 ? "drafter.state_sum#2" : "drafter.state_sum");

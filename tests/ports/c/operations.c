@@ -15,36 +15,30 @@ void load_weights(int i, Text path) {
 }
 
 // -- what a site has: `site#2` is its second set of constants, of other scales --------------------
-
 const Tensor *constant(Text site, Text role) {
     const Tensor *tensor = find(&constants, text("%s.%s", site, role));
     if (!tensor) fail("constants must hold %s.%s; they do not", site, role);
     return tensor;
 }
-
+static int64_t number(Text site, Text role) { return element(constant(site, role), 0); }
 static Multiplier multiplier(Text site, Text role) {
-    return (Multiplier){element(constant(site, text("%s.multiplier", role)), 0),
-                        (int)element(constant(site, text("%s.shift", role)), 0)};
+    Text m = text("%s.multiplier", role), shift = text("%s.shift", role);
+    return (Multiplier){number(site, m), (int)number(site, shift)};
 }
 
 static Text plain(Text site) { return text("%.*s", (int)strcspn(site, "#"), site); }
 static int of_drafter(Text site) { return !strncmp(site, "drafter.", 8); }
 static int lines(Value x) { return x.rows * (x.heads ? x.heads : 1); }
-
 static const Tensor *weight(Text site, Text part) {
     return find(&weights[of_drafter(site)], text("%s.%s", site, part));
 }
-
 static Value new_value(Value x, int width, Text site) {  // with the encoding of the site
     Text encoding = json_get(encodings[of_drafter(site)], plain(site));
     x.bits = json_int(encoding, "bits"), x.zero = json_int(encoding, "zero_point");
     x.q = allocate((size_t)(lines(x) * (x.width = width)) * 4);
     return x;
 }
-
-static void store(Value *out, int i, int64_t y) {
-    out->q[i] = (int32_t)saturate(y + out->zero, out->bits);
-}
+static void store(Value *x, int i, int64_t y) { x->q[i] = (int32_t)saturate(y + x->zero, x->bits); }
 
 static Value recorded(Value x, Text site) {  // heads stand before rows there
     Text key = text("%s/%s", call, plain(site));
@@ -57,7 +51,6 @@ static Value recorded(Value x, Text site) {  // heads stand before rows there
 }
 
 // -- operations that read a weight ---------------------------------------------------------------
-
 Value embed(const int *tokens, int n, Text site) {
     const Tensor *table = weight(site, "weight"), *m = constant(site, "output.multiplier");
     const Tensor *shift = constant(site, "output.shift");
@@ -91,7 +84,7 @@ Value linear(Value x, Text site, Text weight_site) {
 Value norm(Value x, Text kind, Text site) {
     const Tensor *gain = weight(site, "weight"), *bias = weight(site, "bias");
     int n = x.width, layer = !strcmp(kind, "layer");
-    int64_t eps = element(constant(site, "eps"), 0), *steps = allocate((size_t)n * 8);
+    int64_t eps = number(site, "eps"), *steps = allocate((size_t)n * 8);
     Value out = new_value(x, n, site);
     for (int line = 0; line < lines(x); line++) {
         for (int i = 0; i < n; i++) steps[i] = x.q[line * n + i] - x.zero;
@@ -109,7 +102,6 @@ Value norm(Value x, Text kind, Text site) {
 }
 
 // -- operations on activations -------------------------------------------------------------------
-
 Value rope(Value x, const Cache *places, int first, Text stack, Text site) {
     int half = x.width / 2;
     const Tensor *turns = constant(stack, "rope_turns");
@@ -119,7 +111,8 @@ Value rope(Value x, const Cache *places, int first, Text stack, Text site) {
         int at = i / half * x.width + i % half;
         int64_t position = places->positions[first + i / half / x.heads], c, s;
         int64_t x1 = x.q[at] - x.zero, x2 = x.q[at + half] - x.zero;
-        turn((uint64_t)position * (uint64_t)element(turns, places->length * half + i % half), &c, &s);
+        uint64_t speed = (uint64_t)element(turns, places->length * half + i % half);
+        turn((uint64_t)position * speed, &c, &s);
         store(&out, at, narrow(x1 * c - x2 * s, by));
         store(&out, at + half, narrow(x2 * c + x1 * s, by));
     }
@@ -163,30 +156,22 @@ Value softmax(Value x, Text mask, Text site) {
     return recorded(out, site);
 }
 
-Value activation(Value x, Text kind, Text site) {
+Value activation(Value x, Text kind, Text site) {  // "tanh" is the soft-cap
     Value out = new_value(x, x.width, site);
-    int relu = !strcmp(kind, "relu");
+    int relu = !strcmp(kind, "relu"), tanh = !strcmp(kind, "tanh");
     Multiplier by = multiplier(site, "output"), argument = relu ? by : multiplier(site, "argument");
     for (int i = 0; i < lines(x) * x.width; i++) {
         int64_t step = x.q[i] - x.zero;
-        store(&out, i, narrow(step * (relu ? step > 0 : gate(kind, narrow(step, argument))), by));
+        int64_t g = relu ? step > 0 : gate(kind, narrow(step, argument));
+        store(&out, i, narrow(tanh ? g : step * g, by));
     }
-    return recorded(out, site);
-}
-
-Value softcap(Value x, Text site) {
-    Value out = new_value(x, x.width, site);
-    Multiplier by = multiplier(site, "output"), argument = multiplier(site, "argument");
-    for (int i = 0; i < lines(x) * x.width; i++)
-        store(&out, i, narrow(gate("tanh", narrow(x.q[i] - x.zero, argument)), by));
     return recorded(out, site);
 }
 
 Value add(Value x, Value y, Text site) {  // (5.5)
     Value out = new_value(x, x.width, site);
-    int64_t m_x = element(constant(site, "x.multiplier"), 0);
-    int64_t m_y = element(constant(site, "y.multiplier"), 0);
-    int t = (int)element(constant(site, "sum.shift"), 0);
+    int64_t m_x = number(site, "x.multiplier"), m_y = number(site, "y.multiplier");
+    int t = (int)number(site, "sum.shift");
     for (int i = 0; i < lines(x) * x.width; i++)
         store(&out, i, rounding_shift((x.q[i] - x.zero) * m_x + (y.q[i] - y.zero) * m_y, t));
     return recorded(out, site);
@@ -205,8 +190,8 @@ Value concat(Value x, Value y, Text site) {
     size_t length = strcspn(site, "#");
     for (int part = 0, at = 0; part < 2; at += parts[part++].width) {
         Text from = text("%.*s.%c%s", (int)length, site, "xy"[part], site + length);
-        int64_t m = element(constant(from, "x.multiplier"), 0);
-        int width = parts[part].width, t = (int)element(constant(from, "sum.shift"), 0);
+        int width = parts[part].width, t = (int)number(from, "sum.shift");
+        int64_t m = number(from, "x.multiplier");
         for (int i = 0; i < x.rows * width; i++)
             store(&out, i / width * out.width + at + i % width,
                   rounding_shift((parts[part].q[i] - parts[part].zero) * m, t));
@@ -215,16 +200,13 @@ Value concat(Value x, Value y, Text site) {
 }
 
 // -- layout, and decisions: integers move, or stay where they are ---------------------------------
-
 Value heads(Value x, int n) {
-    int whole = x.width * (x.heads ? x.heads : 1);
-    x.heads = n, x.width = n ? whole / n : whole;
+    x.width = x.width * (x.heads ? x.heads : 1) / (n ? n : 1), x.heads = n;
     return x;
 }
 
 Value rows(Value x, int first, int n) {
-    x.q += first * (lines(x) / x.rows * x.width);
-    x.rows = n;
+    x.q += first * (lines(x) / x.rows * x.width), x.rows = n;
     return x;
 }
 
@@ -239,7 +221,7 @@ Value append(Value past, Value more) {
 
 int *argmax(Value x) {  // the lowest index of equals
     int *best = allocate((size_t)x.rows * 4);
-    for (int i = 0; i < x.rows * x.width; i++)
-        if (x.q[i] > x.q[i / x.width * x.width + best[i / x.width]]) best[i / x.width] = i % x.width;
+    for (int i = 0, row = 0; i < x.rows * x.width; row = ++i / x.width)
+        if (x.q[i] > x.q[row * x.width + best[row]]) best[row] = i % x.width;
     return best;
 }

@@ -80,28 +80,32 @@ def compare(golden: Golden, port: Mapping[str, np.ndarray], *, partial: bool = F
         The outcome.
 
     Raises:
-        InputError: tensors are missing, unknown, not finite, or floats where integers belong.
+        InputError: floats where integers belong, or the other way round; numbers that are not
+            finite; tensors that are unknown, or missing, before any that differs.
     """
     keys = golden.tensors
-    unknown = sorted(set(port) - set(keys))
-    if unknown:
-        raise InputError(
-            f"a port must give tensors of the golden folder only, got {unknown[0]} "
-            f"({len(unknown)} such); map its names with --names FILE.toml"
-        )
-    # what calls are given need not come back; what they compute must
-    wanted = [key for key in keys if golden.manifest["tensors"][key]["op"] != "input"]
-    missing = tuple(key for key in wanted if key not in port)
-    if missing and (not partial or len(missing) == len(wanted)):
-        raise InputError(
-            f"a port must give every tensor, {len(missing)} of {len(wanted)} are missing, first "
-            f"{missing[0]}; give --partial to compare the others"
-        )
     found = [
         difference
         for key in keys
         if key in port and (difference := _difference(golden, key, port[key])) is not None
     ]
+    unknown = sorted(set(port) - set(keys))
+    # what calls are given need not come back; what they compute must
+    wanted = [key for key in keys if golden.manifest["tensors"][key]["op"] != "input"]
+    missing = tuple(key for key in wanted if key not in port)
+    # a port that has gone wrong may write other tokens, and so more calls or fewer
+    order = {key: i for i, key in enumerate(keys)}
+    known_wrong = bool(found) and not (missing and order[missing[0]] < order[found[0].key])
+    if unknown and not known_wrong:
+        raise InputError(
+            f"a port must give tensors of the golden folder only, got {unknown[0]} "
+            f"({len(unknown)} such); map its names with --names FILE.toml"
+        )
+    if missing and not known_wrong and (not partial or len(missing) == len(wanted)):
+        raise InputError(
+            f"a port must give every tensor, {len(missing)} of {len(wanted)} are missing, first "
+            f"{missing[0]}; give --partial to compare the others"
+        )
     agree = _inputs_agree(golden, port, found) if found else None
     return Outcome(sum(key in port for key in keys), missing, tuple(found), agree)
 

@@ -1,4 +1,4 @@
-"""The golden folders that ship are what this code computes; `python -m tests.golden` writes them."""
+"""The golden folders that ship are what this code computes."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,10 @@ def test_the_tiny_model_is_made_of_its_seeds(tmp_path: Path, monkeypatch: Any) -
     shipped = {scheme: tiny.model_file(scheme) for scheme in ("float32", "w8a16", "w8a8")}
     monkeypatch.setattr(tiny, "MODELS", tmp_path / "models")
     tiny.write_models()
-    weights, again = load_weights(shipped["float32"])[1], load_weights(tiny.model_file("float32"))[1]
+    weights, again = (
+        load_weights(shipped["float32"])[1],
+        load_weights(tiny.model_file("float32"))[1],
+    )
     for name, array in weights.items():
         np.testing.assert_array_equal(again[name], array)
     for scheme in ("w8a16", "w8a8"):
@@ -64,7 +67,7 @@ def test_the_tiny_model_is_made_of_its_seeds(tmp_path: Path, monkeypatch: Any) -
 
 
 def test_the_tiny_model_shows_what_the_shipped_one_cannot() -> None:
-    """Every switch that a port can get wrong is on in one of its stacks, and both heads' maps."""
+    """Switches that a port can get wrong are on in one of its stacks."""
     encoder, decoder = tiny.ENCODER, tiny.DECODER
     assert {encoder.kv_head_map, decoder.kv_head_map} == {"blocked", "cyclic"}
     assert {encoder.norm_kind, decoder.norm_kind} == {"layer", "rms_plus_one"}

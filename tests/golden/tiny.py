@@ -98,7 +98,7 @@ def write_models() -> None:
         save_integer_drafter(model_file(scheme, drafter=True), made)
 
 
-def _integer_drafter(model: ModelConfig, weights: Weights, own: Weights, integers: IntegerModel):  # noqa: ANN202
+def _integer_drafter(model: ModelConfig, weights: Weights, own: Weights, integers: IntegerModel):
     ops = float_executor(weights)
     hidden, tokens = [], []
     for source, target in examples():

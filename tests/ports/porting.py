@@ -16,7 +16,9 @@ from mu_ref.integers.tables import c_header
 from mu_ref.redrafter.beams import Search
 
 SOURCES = Path(__file__).parent / "c"
-COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+COMPILER = (
+    os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+)
 STRICT = ("-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror")
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 

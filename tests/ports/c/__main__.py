@@ -13,8 +13,7 @@ from pathlib import Path
 from mu_ref.files import DATA
 from mu_ref.settings.agent import load_agent
 from mu_ref.settings.queries.labelled import evenly_spread, read_queries
-
-from ..porting import SANITIZED, ask, build
+from tests.ports.porting import SANITIZED, ask, build
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ import pytest
 from golden import __main__ as recipes
 from golden import tiny
 
+from mu_ref.errors import InputError
 from mu_ref.golden.check import compare, read_port
 from mu_ref.golden.folder import read_golden
 from mu_ref.integers.store import load_integers
@@ -88,3 +89,20 @@ def test_the_tiny_model_shows_what_the_shipped_one_cannot() -> None:
     written = [drafts[k].shape[1] for k in drafts if k.startswith("verify/") and "written" in k]
     assert max(written) > 1  # a draft was kept
     assert min(written) == 1  # and one was dropped
+
+
+def test_a_port_that_writes_other_tokens_is_told_where_it_left() -> None:
+    """What it does not reach then, or does in excess, is no mistake of its own."""
+    golden = read_golden(recipes.HERE / "tiny-w8a16")
+    wrong = {key: x for key, x in golden.tensors.items() if not key.startswith("decode/7")}
+    wrong["decode/2/head"] = wrong["decode/2/head"] + 1
+    wrong["decode/8/head"] = wrong["decode/2/head"]
+    found = compare(golden, wrong)
+    assert found.differences[0].key == "decode/2/head"
+    assert found.missing[0].startswith("decode/7")
+    del wrong["decode/1/head"]  # but what is missing before the first difference is
+    with pytest.raises(InputError, match="golden folder only, got decode/8/head"):
+        compare(golden, wrong)
+    del wrong["decode/8/head"]
+    with pytest.raises(InputError, match="missing, first decode/1/head"):
+        compare(golden, wrong)

@@ -20,10 +20,18 @@ from mu_ref.quantize.calibrate import Options
 from mu_ref.quantize.model import quantize_model
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.quantize import quantize_drafter
-from mu_ref.redrafter.store import save_drafter, save_integer_drafter
+from mu_ref.redrafter.store import IntegerDrafter, save_drafter, save_integer_drafter
 from mu_ref.weights import Weights, save_weights, weight_shapes
 
-__all__ = ["DRAFTER", "MODELS", "model_file", "tiny_model", "write_models"]
+__all__ = [
+    "DRAFTER",
+    "MODELS",
+    "integer_drafter",
+    "model_file",
+    "tiny_model",
+    "tiny_weights",
+    "write_models",
+]
 
 MODELS = Path(__file__).parent / "models"
 SCHEMES = ("float32", "w8a16", "w8a8")
@@ -94,16 +102,29 @@ def write_models() -> None:
     for scheme in SCHEMES[1:]:
         integers = quantize_model(model, weights, examples(), Options(scheme=scheme))
         save_integers(model_file(scheme), integers)
-        made = _integer_drafter(model, weights, own, integers)
+        made = integer_drafter(DRAFTER, own, weights, integers)
         save_integer_drafter(model_file(scheme, drafter=True), made)
 
 
-def _integer_drafter(model: ModelConfig, weights: Weights, own: Weights, integers: IntegerModel):
-    ops = float_executor(weights)
+def integer_drafter(
+    drafter: DrafterConfig, own: Weights, weights: Weights, integers: IntegerModel
+) -> IntegerDrafter:
+    """Quantize a drafter of the tiny model.
+
+    Args:
+        drafter: its configuration.
+        own: its float weights.
+        weights: float weights of the model.
+        integers: the model that it will draft for.
+
+    Returns:
+        The drafter.
+    """
+    model, ops = integers.model, float_executor(weights)
     hidden, tokens = [], []
     for source, target in examples():
         memory = mu.remember(ops, model, source[None], np.ones((1, len(source)), bool))
         valid = np.ones((1, len(target)), bool)
         hidden.append(decode(ops, model, target[None], valid, memory)[0])
         tokens.append(target)
-    return quantize_drafter(model, weights, DRAFTER, own, integers, hidden, tokens, 4)
+    return quantize_drafter(model, weights, drafter, own, integers, hidden, tokens, 4)

@@ -2,11 +2,13 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from golden import tiny
 from golden.__main__ import HERE
 from golden.tiny import model_file
 from hypothesis import given, settings
@@ -14,12 +16,16 @@ from hypothesis import strategies as st
 from ports.porting import COMPILER, SANITIZED, SOURCES, ask, build, run
 from strategies import model_configs, quantized, random_weights, rows_of, seeds
 
+from mu_ref.cli.golden import report
 from mu_ref.executors import shipped_weights
 from mu_ref.files import DATA
 from mu_ref.golden.check import Outcome
 from mu_ref.golden.write import Tokens, write_run
-from mu_ref.integers.store import save_integers
+from mu_ref.integers.store import load_integers, save_integers
 from mu_ref.integers.tables import PATH, c_header
+from mu_ref.redrafter.beams import Search
+from mu_ref.redrafter.config import initial_drafter
+from mu_ref.redrafter.store import save_integer_drafter
 from mu_ref.settings.agent import load_agent
 from mu_ref.settings.queries.labelled import evenly_spread, read_queries
 
@@ -104,6 +110,26 @@ def test_it_computes_random_models(
 
 
 @needs_a_compiler
+@pytest.mark.parametrize("rnn", [True, False])
+@pytest.mark.parametrize("d_exit", [20, 32])
+def test_it_drafts_with_every_kind_of_drafter(
+    rnn: bool, d_exit: int, program: Path, tmp_path: Path
+) -> None:
+    """Without a cell, states are sums of two scales; 32 columns need no projection."""
+    drafter = replace(tiny.DRAFTER, rnn=rnn, d_exit=d_exit, n_blocks=2)
+    own = initial_drafter(drafter, np.random.default_rng(3))
+    model = tiny.model_file("w8a8")
+    made = tiny.integer_drafter(drafter, own, tiny.tiny_weights(), load_integers(model))
+    file = tmp_path / "drafter.safetensors"
+    save_integer_drafter(file, made)
+    source = np.array([[9, 30, 17, 4]])
+    given = Tokens(source, np.ones(source.shape, bool), np.array([[1]]))
+    search = Search(beam_width=1, draft_len=4)
+    write_run(tmp_path / "golden", model, "w8a8", "model", given, 8, file, search)
+    found = run(program, tmp_path / "golden", model, file, tmp_path / "port")
+    assert (found.differences, found.missing) == ((), ())
+
+
 def test_the_tables_of_the_header_are_those_of_the_json() -> None:
     header = c_header().split("static const int32_t mu_table_")[1:]
     found = {}
@@ -133,3 +159,16 @@ def test_a_planted_bug_is_named_at_its_site(bug: dict[str, Any], tmp_path: Path)
     assert (first.key, first.op) == (bug["key"], bug["op"])
     # what a decision reads is not among the tensors
     assert found.inputs_agree is (None if first.op == "decision" else True)
+
+
+@needs_a_compiler
+def test_the_chapter_prints_what_is_printed(program: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/porting.md").read_text(encoding="utf-8")
+    bug = next(bug for bug in BUGS if bug["name"] == "mask")
+    edits = {edit["file"]: [(edit["old"], edit["new"])] for edit in bug["edit"]}
+    wrong = build(tmp_path / "build", ("-O0",), edits)
+    for built in (wrong, program):
+        lines = report(compared(built, "tiny-w8a16", tmp_path / "port"))
+        assert "".join(f"    {line}\n" for line in lines) in page
+    assert "thirteen others" in page
+    assert len(BUGS) == 14

@@ -189,7 +189,7 @@ Value concat(Value x, Value y, Text site) {
     Value out = new_value(x, x.width + y.width, site), parts[] = {x, y};
     size_t length = strcspn(site, "#");
     for (int part = 0, at = 0; part < 2; at += parts[part++].width) {
-        Text from = text("%.*s.%c%s", (int)length, site, "xy"[part], site + length);
+        Text from = text("%.*s.%c%s", (int)length, site, "xy"[part], part ? site + length : "");
         int width = parts[part].width, t = (int)number(from, "sum.shift");
         int64_t m = number(from, "x.multiplier");
         for (int i = 0; i < x.rows * width; i++)

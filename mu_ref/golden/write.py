@@ -93,22 +93,19 @@ def write_run(
         ops = float_executor(ops.weights, dtype=np.float64)
     model = loaded.model
     if depth == "layers":
-        recorder = record_layers(ops, model, seed)
+        recorder, limit = record_layers(ops, model, seed), {}
     else:
         _check_tokens(model, tokens)
         recorder = record_run(
             ops, model, tokens.source, tokens.source_valid, tokens.prompt, max_new_tokens,
             loaded.drafter, search,
         )  # fmt: skip
-    said = {"depth": depth, "scheme": scheme, "seed": seed, **(about or {})}
+        limit = {"max_new_tokens": max_new_tokens}
+    said = {"depth": depth, "scheme": scheme, "seed": seed, **(about or {}), **limit}
     said |= _of_model(loaded, ops)
     if loaded.drafter is not None and search is not None:
         said |= {"drafter": json.loads(loaded.drafter.to_json()), "search": asdict(search)}
-    longest = max(N_SOURCE, N_TOKENS)
-    if depth == "model":
-        said["max_new_tokens"] = max_new_tokens
-        n_source = 0 if tokens.source is None else tokens.source.shape[1]
-        longest = max(n_source, tokens.prompt.shape[1] + max_new_tokens)
+    longest = max(N_SOURCE, N_TOKENS) if depth == "layers" else _longest(tokens, max_new_tokens)
     return write_golden(folder, recorder.entries, _constants(ops, model, longest), said)
 
 
@@ -129,6 +126,12 @@ def _check_tokens(model: ModelConfig, tokens: Tokens) -> None:
     ):
         if ids is not None and not (ids.min() >= 0 and ids.max() < size):
             raise InputError(f"{what} must lie in 0..{size - 1}, got {ids.min()} to {ids.max()}")
+
+
+def _longest(tokens: Tokens, max_new_tokens: int) -> int:
+    """Tokens of the longest text that a run reads or writes."""
+    n_source = 0 if tokens.source is None else tokens.source.shape[1]
+    return max(n_source, tokens.prompt.shape[1] + max_new_tokens)
 
 
 def _constants(ops: Any, model: ModelConfig, longest: int) -> dict[str, np.ndarray]:

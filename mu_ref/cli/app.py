@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import typer
 
+from mu_ref.cli import golden
 from mu_ref.cli.ask import ask
 from mu_ref.cli.forward import forward
 from mu_ref.cli.info import info
@@ -27,6 +28,10 @@ app = typer.Typer(
 settings_app = typer.Typer(help="The Settings agent.", no_args_is_help=True)
 settings_app.command("eval")(settings_eval)
 app.add_typer(settings_app, name="settings")
+golden_app = typer.Typer(help="Golden files, the oracle of ports.", no_args_is_help=True)
+golden_app.command("write")(golden.write)
+golden_app.command("check")(golden.check)
+app.add_typer(golden_app, name="golden")
 app.command()(quantize)
 app.command()(generate)
 app.command("train-drafter")(train_drafter)

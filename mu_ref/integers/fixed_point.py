@@ -32,6 +32,8 @@ __all__ = [
     "round_half_even",
     "rounding_shift",
     "saturate",
+    "sum_multipliers",
+    "weighted_sum",
 ]
 
 Rounding = Literal["tflite_double", "tflite_single", "half_even"]
@@ -247,10 +249,19 @@ def requantize_sum(x: np.ndarray, x_factor: float, y: np.ndarray, y_factor: floa
     Raises:
         QuantizationError: a factor that `quantize_multiplier` refuses.
     """
+    return weighted_sum(x, y, *sum_multipliers(x_factor, y_factor))
+
+
+def sum_multipliers(x_factor: float, y_factor: float) -> tuple[int, int, int]:
+    """Return m_x, m_y and t of (5.5); raises what `quantize_multiplier` raises."""
     for factor in (x_factor, y_factor):  # max() below would let a NaN pass
         quantize_multiplier(factor)
     t = 31 - quantize_multiplier(max(x_factor, y_factor)).shift
-    m_x, m_y = round_half_away(x_factor * 2**t), round_half_away(y_factor * 2**t)
+    return round_half_away(x_factor * 2**t), round_half_away(y_factor * 2**t), t
+
+
+def weighted_sum(x: np.ndarray, y: np.ndarray, m_x: int, m_y: int, t: int) -> np.ndarray:
+    r"""Return $\lfloor (x m_x + y m_y + 2^{t-1}) / 2^t \rfloor$ (5.5); x and y at most 17 bits."""
     return rounding_shift(_wide(x) * m_x + _wide(y) * m_y, t)  # 17 + 31 + 1 bits
 
 

@@ -3,7 +3,8 @@ r"""Integer tables of the functions that arithmetic alone does not give, and how
 Each table holds $\mathrm{round\_half\_even}(2^{b} f(i / n))$ for equally spaced points, computed
 with 50 decimal digits. The integers ship in `tables.json`, so that a port copies them instead of
 trusting another machine's `tanh`; `python -m mu_ref.integers.tables` makes the file anew, and a
-test compares. Between two points a straight line is drawn. Chapter: `docs/integer.md`.
+test compares; with `--c FILE` it writes a C header. Between two points a straight line is drawn.
+Chapter: `docs/integer.md`.
 """
 
 import json
@@ -12,12 +13,15 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from mu_ref.border.files import write_text
+from mu_ref.border.files import check_outputs, write_text
+from mu_ref.command_line import run_app
 
-__all__ = ["TABLES", "TableSpec", "interpolate", "make_tables", "table", "turn_steps"]
+__all__ = ["TABLES", "TableSpec", "c_header", "interpolate", "make_tables", "table", "turn_steps"]
 
 PATH = Path(__file__).with_name("tables.json")
 DIGITS = 50
@@ -165,6 +169,38 @@ def turn_steps(theta: float, d_head: int) -> np.ndarray:
     return array
 
 
-if __name__ == "__main__":
+def c_header() -> str:
+    """Return every table as C: `static const int32_t mu_table_exp2[257] = {...};`."""
+    parts = ["/* Tables of docs/integer.md: `python -m mu_ref.integers.tables --c FILE`. */"]
+    parts += ["#ifndef MU_TABLES_H", "#define MU_TABLES_H", "", "#include <stdint.h>"]
+    for name, spec in TABLES.items():
+        values = table(name).tolist()
+        rows = (", ".join(map(str, values[i : i + 8])) for i in range(0, len(values), 8))
+        parts += [
+            "",
+            f"/* points 1/{spec.per_unit} apart, in units of 2^-{spec.bits} */",
+            f"static const int32_t mu_table_{name}[{len(values)}] = {{",
+            *(f"    {row}," for row in rows),
+            "};",
+        ]
+    return "\n".join([*parts, "", "#endif", ""])
+
+
+def _write(
+    header: Annotated[
+        Path | None, typer.Option("--c", help="Write the tables as a C header instead.")
+    ] = None,
+) -> None:
+    """Compute the tables anew, and write tables.json."""
+    if header is not None:
+        check_outputs({"--c": header}, [PATH])
+        write_text(header, c_header())
+        return
     rows = (f'"{name}": {json.dumps(values)}' for name, values in make_tables().items())
     write_text(PATH, "{" + ",\n".join(rows) + "}\n")
+
+
+if __name__ == "__main__":
+    commands = typer.Typer(add_completion=False)
+    commands.command()(_write)
+    run_app(commands)

@@ -15,18 +15,17 @@ from typing import Any, final
 import numpy as np
 
 from mu_ref.errors import QuantizationError
+from mu_ref.integers.constants import Constants
 from mu_ref.integers.encodings import Encoding
 from mu_ref.integers.fixed_point import (
     Multiplier,
     check_accumulator,
     dequantize,
-    quantize_multiplier,
-    quantize_multipliers,
     requantize,
-    requantize_sum,
     requantize_wide,
     rounding_shift,
     saturate,
+    weighted_sum,
 )
 from mu_ref.integers.nonlinear import (
     ARGUMENT_BITS,
@@ -93,7 +92,7 @@ class IntegerOps(Ops):
 
     def __init__(self, model: IntegerModel, product: Product = whole_product) -> None:
         self.model, self.product = model, product
-        self._known: dict[tuple[str, float], Multiplier] = {}
+        self.constants = Constants()
 
     # -- operations that read a weight -----------------------------------------------------------
 
@@ -101,7 +100,7 @@ class IntegerOps(Ops):
         """Look up int8 rows and bring each from its own scale to the site's."""
         encoding = self._encoding(site)
         scales = self.model.weight_scale(site)
-        by = self._per_channel(site, scales, 1.0, encoding.scale)
+        by = self.constants.channels(site, scales, 1.0, encoding.scale)
         rows = Multiplier(by.m[tokens][..., None], by.shift[tokens][..., None])
         return self._narrow(self.model.weight(site)[tokens], rows, site)
 
@@ -118,7 +117,7 @@ class IntegerOps(Ops):
         acc = self.product(x.steps, weight.astype(np.int64).T, site)
         if bias is not None:
             acc = acc + bias.astype(np.int64)
-        by = self._per_channel(site, scales, x.scale, encoding.scale)
+        by = self.constants.channels(site, scales, x.scale, encoding.scale)
         return self._wide(acc, by, site) if wide else self._narrow(acc, by, site)
 
     def norm(self, x: Quantized, site: str, kind: str, eps: float) -> Quantized:
@@ -131,14 +130,11 @@ class IntegerOps(Ops):
         if kind == "layer":
             steps, shift = center(steps)
             eps_steps *= n * n
-        if not eps_steps < 2**61:
-            raise QuantizationError(
-                f"{site}: eps {eps} must stay below 2^61 squared steps of {x.scale:.3g}; "
-                "calibrate with data that reaches this site"
-            )
         square_sum = (steps * steps).sum(axis=-1, keepdims=True)
-        square_sum = square_sum + (np.int64(round(eps_steps)) >> (2 * shift))
-        static = quantize_multiplier(float(gain_scale[0]) * sqrt(n) / encoding.scale)
+        eps_whole = np.int64(self.constants.eps(site, eps, eps_steps))
+        square_sum = square_sum + (eps_whole >> (2 * shift))
+        factor = float(gain_scale[0]) * sqrt(n) / encoding.scale
+        static = self.constants.multiplier(site, "output", factor)
         by = norm_multiplier(square_sum, static)
         if kind != "layer":
             return self._stored(requantize(steps * gain, by), site)
@@ -158,7 +154,7 @@ class IntegerOps(Ops):
         half = x.shape[-1] // 2
         x1, x2 = x.steps[..., :half], x.steps[..., half:]
         acc = np.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)
-        by = quantize_multiplier(x.scale * 2**-15 / encoding.scale)
+        by = self._output(site, x.scale * 2**-15 / encoding.scale)
         return self._narrow(acc, by, site)  # |acc| <= 2^15 * 2^15 * sqrt(2) < 2^31
 
     def matmul(
@@ -170,14 +166,14 @@ class IntegerOps(Ops):
         largest = {8: 255, 16: 2**15}
         wide = 16 in (a.bits, b.bits)
         check_accumulator(site, a.shape[-1], largest[a.bits], largest[b.bits], wide=wide)
-        by = quantize_multiplier(a.scale * b.scale / encoding.scale)
+        by = self._output(site, a.scale * b.scale / encoding.scale)
         acc = self.product(a.steps, right, site)
         return self._wide(acc, by, site) if wide else self._narrow(acc, by, site)
 
     def softmax(self, x: Quantized, mask: np.ndarray, site: str) -> Quantized:
         """Weigh by powers of two, divide by the sum; masked keys weigh exactly 0."""
         encoding = self._encoding(site)
-        by = quantize_multiplier(x.scale * log2(euler) * 2**ARGUMENT_BITS)
+        by = self._argument(site, x.scale * log2(euler) * 2**ARGUMENT_BITS)
         weights = exp2_weights(x.steps, mask, by)
         fraction_bits = 8 if encoding.bits == 8 else 15
         return self._stored(probabilities(weights, fraction_bits), site)
@@ -186,21 +182,21 @@ class IntegerOps(Ops):
         """Multiply by a gate from a table; relu by a comparison."""
         encoding = self._encoding(site)
         if kind == "relu":
-            by = quantize_multiplier(x.scale / encoding.scale)
+            by = self._output(site, x.scale / encoding.scale)
             return self._narrow(np.maximum(x.steps, 0), by, site)
-        argument = requantize(x.steps, quantize_multiplier(x.scale * 2**ARGUMENT_BITS))
-        by = quantize_multiplier(x.scale * 2**-15 / encoding.scale)
+        argument = requantize(x.steps, self._argument(site, x.scale * 2**ARGUMENT_BITS))
+        by = self._output(site, x.scale * 2**-15 / encoding.scale)
         return self._narrow(x.steps * gate(kind, argument), by, site)  # 17 + 15 bits
 
     def add(self, x: Quantized, y: Quantized, site: str) -> Quantized:
         """Bring both to the site's scale with one rounding."""
         encoding = self._encoding(site)
-        x_factor, y_factor = x.scale / encoding.scale, y.scale / encoding.scale
-        return self._stored(requantize_sum(x.steps, x_factor, y.steps, y_factor), site)
+        by = self.constants.summands(site, x.scale / encoding.scale, y.scale / encoding.scale)
+        return self._stored(weighted_sum(x.steps, y.steps, by.m_x, by.m_y, by.t), site)
 
     def mul(self, x: Quantized, y: Quantized, site: str) -> Quantized:
         """Multiply steps; at most 2^31 for 16 bits."""
-        by = quantize_multiplier(x.scale * y.scale / self._encoding(site).scale)
+        by = self._output(site, x.scale * y.scale / self._encoding(site).scale)
         return self._narrow(x.steps * y.steps, by, site)
 
     def scale(self, x: Quantized, factor: float, site: str) -> Quantized:
@@ -211,16 +207,17 @@ class IntegerOps(Ops):
 
     def softcap(self, x: Quantized, cap: float, site: str) -> Quantized:
         """Read tanh from its table."""
-        by = quantize_multiplier(x.scale / cap * 2**ARGUMENT_BITS)
+        by = self._argument(site, x.scale / cap * 2**ARGUMENT_BITS)
         bounded = gate("tanh", requantize(x.steps, by))
-        return self._narrow(
-            bounded, quantize_multiplier(cap * 2**-15 / self._encoding(site).scale), site
-        )
+        output = self._output(site, cap * 2**-15 / self._encoding(site).scale)
+        return self._narrow(bounded, output, site)
 
     def concat(self, x: Quantized, y: Quantized, site: str) -> Quantized:
         """Bring both to the site's scale, as `add` does with one summand, and join them."""
-        scale = self._encoding(site).scale
-        parts = [requantize_sum(v.steps, v.scale / scale, 0 * v.steps, 0.0) for v in (x, y)]
+        scale, parts = self._encoding(site).scale, []
+        for name, value in (("x", x), ("y", y)):
+            by = self.constants.summands(f"{site}.{name}", value.scale / scale, 0.0)
+            parts.append(weighted_sum(value.steps, 0 * value.steps, by.m_x, by.m_y, by.t))
         return self._stored(np.concatenate(parts, axis=-1), site)
 
     # -- layout ----------------------------------------------------------------------------------
@@ -275,13 +272,11 @@ class IntegerOps(Ops):
     def _encoding(self, site: str) -> Encoding:
         return self.model.encoding(site)
 
-    def _per_channel(
-        self, site: str, scales: np.ndarray, x_scale: float, out_scale: float
-    ) -> Multiplier:
-        """Multipliers of a site's channels, made once for every scale that comes in."""
-        if (site, x_scale) not in self._known:
-            self._known[site, x_scale] = quantize_multipliers(scales * x_scale / out_scale)
-        return self._known[site, x_scale]
+    def _output(self, site: str, d: float) -> Multiplier:
+        return self.constants.multiplier(site, "output", d)
+
+    def _argument(self, site: str, d: float) -> Multiplier:
+        return self.constants.multiplier(site, "argument", d)
 
     def _narrow(self, acc: np.ndarray, by: Multiplier, site: str) -> Quantized:
         return self._stored(requantize(acc, by, self.model.rounding), site)

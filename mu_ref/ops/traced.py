@@ -30,6 +30,7 @@ LAYOUT = (
     "keep_slots",
 )
 DECISIONS = ("argmax", "top_k")
+VALUES = ("x", "y", "a", "b", "past", "new", "site")  # of the vocabulary's arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Traced:
 
 
 Watcher = Callable[[str, str, tuple[Traced, ...], Any], Any]
+Given = dict[str, Any]  # arguments of an operation that are no values: tokens, a mask, a rotation
 
 
 def _passed_on(name: str) -> Callable[..., Any]:
@@ -56,6 +58,8 @@ def _passed_on(name: str) -> Callable[..., Any]:
         given = signature.bind(self, *args, **kwargs).arguments
         del given["self"]
         inputs = tuple(a for a in given.values() if isinstance(a, Traced))
+        if self.before is not None:
+            self.before(given["site"], name, {k: a for k, a in given.items() if k not in VALUES})
         plain = {k: a.value if isinstance(a, Traced) else a for k, a in given.items()}
         result = getattr(self.inner, name)(**plain)
         if name in DECISIONS:
@@ -77,11 +81,15 @@ class TracedOps(Ops):
         inner: who computes.
         watch: called with (site, operation, inputs, the inner executor's value); a value that it
             returns takes the place of that one, None leaves it.
+        before: called with (site, operation, arguments that are no values) before each operation.
     """
 
-    def __init__(self, inner: Ops, watch: Watcher) -> None:
+    def __init__(
+        self, inner: Ops, watch: Watcher, before: Callable[[str, str, Given], None] | None = None
+    ) -> None:
         self.inner = inner
         self.watch = watch
+        self.before = before
 
     embed = _passed_on("embed")
     linear = _passed_on("linear")

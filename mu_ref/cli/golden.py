@@ -1,0 +1,151 @@
+"""`mu-ref golden write` and `golden check`: what a port must reproduce, and where it does not."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from mu_ref.border.ranges import SEED, TOKENS
+from mu_ref.border.text import printable
+from mu_ref.cli import options
+from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
+from mu_ref.errors import InputError, check_choice
+
+if TYPE_CHECKING:
+    from mu_ref.golden.check import Outcome
+    from mu_ref.golden.write import Tokens
+
+__all__ = ["check", "report", "write"]
+
+QUERY = "make the screen warmer at night"
+LISTED = 12  # sites that differ, in the text that is printed
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of golden files.")]
+
+
+def write(
+    folder: FolderArgument,
+    model: Annotated[
+        str, typer.Option(help="mu-nano (ships), a weight file, or a checkpoint's folder.")
+    ] = "mu-nano",
+    query: Annotated[
+        str | None, typer.Option(help=f"What the encoder reads; '{QUERY}' by default.")
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="npz with encoder_input_ids and decoder_input_ids, instead of --query."),
+    ] = None,
+    scheme: Annotated[str, typer.Option(help="float32, float64, w8a16 or w8a8.")] = "w8a16",
+    depth: Annotated[
+        str, typer.Option(help="model (every site of a run), layers (each by itself), or ops.")
+    ] = "model",
+    drafter: options.DrafterOption = None,
+    beam_width: options.WidthOption = 1,
+    draft_len: options.LengthOption = 6,
+    max_new_tokens: Annotated[int, in_range(TOKENS, help="Tokens to write.")] = 32,
+    seed: Annotated[int, in_range(SEED, help="Of the inputs of layers.")] = 0,
+) -> None:
+    """Write golden files: every number of a run, for a port to compare with."""
+    from mu_ref.golden import write as golden
+    from mu_ref.redrafter.beams import Search
+
+    check_choice("--depth", depth, golden.DEPTHS)
+    check_choice("--scheme", scheme, golden.GOLDEN_SCHEMES)
+    if depth == "ops":
+        n_bytes = golden.write_operations(folder)
+    else:
+        weights = None if model == "mu-nano" else Path(model)
+        path = None
+        if drafter is not None:
+            from mu_ref.executors import shipped_drafter
+
+            path = shipped_drafter(scheme) if drafter == "shipped" else Path(drafter)
+        search = Search(beam_width=beam_width, draft_len=draft_len)
+        about = {} if tokens or depth == "layers" else {"query": query or QUERY}
+        read = _tokens(model, query, tokens)
+        n_bytes = golden.write_run(
+            folder, weights, scheme, depth, read, max_new_tokens, path, search, seed, about
+        )
+    typer.echo(f"wrote {printable(str(folder))}, {n_bytes / 1e6:.2f} MB")
+
+
+def _tokens(model: str, query: str | None, path: Path | None) -> "Tokens":
+    from mu_ref.border.arrays import read_npz
+    from mu_ref.golden.write import Tokens
+
+    if path is not None:
+        if query is not None:
+            raise InputError("--query and --tokens must not be given together; leave one out")
+        arrays = read_npz(path)
+        known = {"encoder_input_ids", "encoder_attention_mask", "decoder_input_ids"}
+        if "decoder_input_ids" not in arrays or set(arrays) - known:
+            raise InputError(
+                f"{path} must hold decoder_input_ids and perhaps encoder_input_ids and "
+                f"encoder_attention_mask, got {', '.join(sorted(arrays))}"
+            )
+        source = arrays.get("encoder_input_ids")
+        valid = arrays.get("encoder_attention_mask")
+        if valid is None and source is not None:
+            valid = np.ones(source.shape, bool)
+        return Tokens(source, None if valid is None else valid > 0, arrays["decoder_input_ids"])
+    from mu_ref.settings.agent import load_agent
+
+    agent = load_agent(None if model == "mu-nano" else Path(model))
+    source = np.array([agent.source_tokens(query or QUERY)])
+    return Tokens(source, np.ones(source.shape, bool), np.array([[agent.model.bos_id]]))
+
+
+def check(
+    folder: FolderArgument,
+    port: Annotated[Path, typer.Argument(metavar="PORT_DIR", help="Folder of the port's tensors.")],
+    names: Annotated[
+        Path | None, typer.Option(help="TOML that maps golden names to the port's.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Compare what the port gives; it may lack tensors.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a port with golden files: what differs first, and which operation that is."""
+    from mu_ref.golden.check import compare, read_names, read_port
+    from mu_ref.golden.folder import read_golden
+
+    golden = read_golden(folder)
+    found = compare(golden, read_port(port, read_names(names)), partial=partial)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        for line in report(found):
+            plain_console().print(line, soft_wrap=True)
+    if found.differences:
+        raise typer.Exit(DIFFERENCE)
+
+
+def report(found: "Outcome") -> list[str]:
+    """Say in lines what a comparison found."""
+    missing = f"; {len(found.missing)} not given" if found.missing else ""
+    if not found.differences:
+        return [f"{found.n_compared} tensors agree{missing}"]
+    first = found.differences[0]
+    lines = [f"first difference: {first.key}, what `{first.op}` computed"]
+    if first.shape is not None:
+        lines.append(f"  its shape is {list(first.shape)}, it must have {first.n} elements")
+    else:
+        lines.append(
+            f"  at {list(first.index)}: {first.port:.9g}, must be {first.golden:.9g}, off by "
+            f"{first.distance:,.6g} {first.unit}; {first.n_wrong:,} of {first.n:,} elements differ"
+        )
+    lines.append(
+        {
+            True: f"  all that it reads agrees: so this `{first.op}` is wrong",
+            False: "  what it reads differs already, within its tolerance or before it",
+            None: "  what it reads is not given: it may be wrong, or something before it",
+        }[found.inputs_agree]
+    )
+    rest = found.differences[1:]
+    lines.append(f"after it {len(rest)} of {found.n_compared} tensors differ{missing}")
+    lines += [f"  {other.key}: {other.n_wrong:,} of {other.n:,}" for other in rest[:LISTED]]
+    if len(rest) > LISTED:
+        lines.append(f"  ... and {len(rest) - LISTED} more; --json lists all")
+    return lines

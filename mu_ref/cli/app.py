@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from mu_ref.cli import golden
+from mu_ref.cli import export, golden
 from mu_ref.cli.ask import ask
 from mu_ref.cli.forward import forward
 from mu_ref.cli.info import info
@@ -31,6 +31,9 @@ golden_app = typer.Typer(help="Golden files, the oracle of ports.", no_args_is_h
 golden_app.command("write")(golden.write)
 golden_app.command("check")(golden.check)
 app.add_typer(golden_app, name="golden")
+export_app = typer.Typer(help="Models for other engines.", no_args_is_help=True)
+export_app.command("onnx")(export.onnx)
+app.add_typer(export_app, name="export")
 app.command()(quantize)
 app.command()(generate)
 app.command("train-drafter")(train_drafter)

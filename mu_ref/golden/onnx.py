@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-import mu_ref
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError, check_choice
 from mu_ref.executors import Loaded, load_model
@@ -67,7 +66,7 @@ def export_onnx(
     _check_folder(folder)
     loaded = load_model(weights, scheme, "reference", drafter)
     graphs = graphs_of(loaded)
-    notes = {"mu_ref": mu_ref.__version__, "scheme": scheme, "config": loaded.model.to_json()}
+    notes = {"scheme": scheme, "config": loaded.model.to_json()}
     if loaded.drafter is not None:
         notes["drafter"] = loaded.drafter.to_json()
     folder.mkdir(exist_ok=True)

@@ -96,17 +96,17 @@ class Graph:
         """
         onnx = _imported()
         large = sum(array.nbytes for array in self.constants.values()) > INLINE_BYTES
-        model = self._proto(onnx, notes, f"{path.name}.data" if large else None)
+        beside = path.with_name(f"{path.name}.data")
+        model = self._proto(onnx, notes, beside.name if large else None)
         if not large:  # the checker would look for the other file
             onnx.checker.check_model(model, full_check=True)
         else:
-            with written_whole(path.with_name(f"{path.name}.data")) as part, part.open("wb") as out:
-                for array in self.constants.values():
+            with written_whole(beside) as part, part.open("wb") as out:
+                for array in filter(_is_large, self.constants.values()):
                     out.write(_little(array).tobytes())
         with written_whole(path) as part:
             part.write_bytes(model.SerializeToString(deterministic=True))
-        beside = path.with_name(f"{path.name}.data").stat().st_size if large else 0
-        return path.stat().st_size + beside
+        return path.stat().st_size + (beside.stat().st_size if large else 0)
 
     def _proto(self, onnx: Any, notes: Mapping[str, str], beside: str | None) -> Any:
         helper = onnx.helper
@@ -116,7 +116,7 @@ class Graph:
         offset, constants = 0, []
         for name, array in self.constants.items():
             constants.append(_constant(onnx, name, array, beside, offset))
-            offset += array.nbytes
+            offset += array.nbytes if _is_large(array) else 0
         graph = helper.make_graph(
             nodes, self.name, _described(onnx, self.inputs), _described(onnx, self.outputs),
             constants,
@@ -160,7 +160,7 @@ def _described(onnx: Any, tensors: Mapping[str, Tensor]) -> list[Any]:
 def _constant(onnx: Any, name: str, array: np.ndarray, beside: str | None, offset: int) -> Any:
     tensor = onnx.TensorProto(name=name, dims=array.shape)
     tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-    if beside is None:
+    if beside is None or not _is_large(array):
         tensor.raw_data = _little(array).tobytes()
         return tensor
     tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -168,6 +168,11 @@ def _constant(onnx: Any, name: str, array: np.ndarray, beside: str | None, offse
     for key, value in where.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
+
+
+def _is_large(array: np.ndarray) -> bool:
+    """May it lie beside the graph? Shapes must be in it, so that sizes can be inferred."""
+    return array.nbytes >= 1024
 
 
 def _little(array: np.ndarray) -> np.ndarray:

@@ -127,7 +127,7 @@ class IntegerParts:
         if (x.name, x.home) not in self._read:
             name = f"{x.name}/dequantize"
             if name in self._read.values():  # `scale` lets the same integers stand for others
-                name = f"{x.home}/dequantize"
+                name = f"{x.name}/{x.home}/dequantize"
             reads = [x.name, *self._encoded(x)]
             self._read[x.name, x.home] = self.graph.add("DequantizeLinear", reads, name)
         return self._read[x.name, x.home]

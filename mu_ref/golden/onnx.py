@@ -62,6 +62,11 @@ def export_onnx(
         ConfigError: the drafter was made for another model.
     """
     check_choice("scheme", scheme, ONNX_SCHEMES)
+    if weights is not None and weights.is_dir() and scheme != "float32":
+        raise InputError(
+            f"a checkpoint's folder must be exported in float32, got {scheme} for {weights}; "
+            "`mu-ref quantize` makes integers"
+        )
     check_installed()
     _check_folder(folder)
     loaded = load_model(weights, scheme, "reference", drafter)

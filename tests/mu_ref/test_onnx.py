@@ -357,6 +357,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(command, tmp_path: Path) -
         ((tmp_path / "no" / "deeper",), "must lie in a folder that exists"),
         ((new, "--scheme", "w4a16"), "--scheme must be one of float32, w8a16, w8a8; got 'w4a16'"),
         ((new, "--scheme", "w8a16", "--drafter", int8), "must have the model's scheme w8a16"),
+        ((new, "--model", full, "--scheme", "w8a8"), "folder must be exported in float32"),
         ((new, "--model", tmp_path / "nothing"), "there is no such file"),
         ((new, "--drafter", tmp_path / "nothing"), "there is no such file"),
     ]:

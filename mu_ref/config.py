@@ -110,6 +110,11 @@ class StackConfig:
         """Window of one layer, or None where it sees everything."""
         return self.window if self.windowed_layers[layer] else None
 
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The windows that its layers have, each once: they need a mask each."""
+        return tuple(dict.fromkeys(map(self.layer_window, range(self.n_layers))))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:

@@ -4,11 +4,12 @@ Exit codes: 0 done, 1 a comparison found a difference, 2 a mistake in what was a
 says which), 130 interrupted.
 """
 
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
 
-from mu_ref.cli import golden
+from mu_ref.cli import export, golden
 from mu_ref.cli.ask import ask
 from mu_ref.cli.forward import forward
 from mu_ref.cli.info import info
@@ -25,13 +26,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-settings_app = typer.Typer(help="The Settings agent.", no_args_is_help=True)
-settings_app.command("eval")(settings_eval)
-app.add_typer(settings_app, name="settings")
-golden_app = typer.Typer(help="Golden files, the oracle of ports.", no_args_is_help=True)
-golden_app.command("write")(golden.write)
-golden_app.command("check")(golden.check)
-app.add_typer(golden_app, name="golden")
+
+
+def _group(name: str, about: str, **commands: Callable[..., None]) -> None:
+    """Add commands of two words, such as `golden write`."""
+    group = typer.Typer(help=about, no_args_is_help=True)
+    for command, function in commands.items():
+        group.command(command)(function)
+    app.add_typer(group, name=name)
+
+
+_group("settings", "The Settings agent.", eval=settings_eval)
+_group("golden", "Golden files, the oracle of ports.", write=golden.write, check=golden.check)
+_group("export", "Models for other engines.", onnx=export.onnx)
 app.command()(quantize)
 app.command()(generate)
 app.command("train-drafter")(train_drafter)

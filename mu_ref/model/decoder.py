@@ -125,7 +125,7 @@ def place(
     standing = positions[:, n_cached:]  # [batch, n_tok], of the tokens to compute
     masks = {  # layers with the same window share a mask
         window: attention_mask(standing, positions, valid, causal=True, window=window)
-        for window in dict.fromkeys(map(stack.layer_window, range(stack.n_layers)))
+        for window in stack.windows
     }
     if placement is not None:
         for mask in masks.values():  # drafts of one position do not see each other

@@ -1,5 +1,7 @@
 """The encoder: reads the whole input once, every token seeing every other."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
@@ -9,7 +11,7 @@ from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
 from mu_ref.ops.rotation import Rotation
 
-__all__ = ["embed", "encode", "encoder_block"]
+__all__ = ["embed", "encode", "encoder_block", "run_encoder"]
 
 
 def embed(ops: Ops, model: ModelConfig, tokens: np.ndarray, site: str) -> Value:
@@ -66,10 +68,35 @@ def encode(ops: Ops, model: ModelConfig, tokens: np.ndarray, valid: np.ndarray) 
     stack = model.stacks["encoder"]
     positions = positions_of(stack, valid)  # [batch, n_src]
     theta = rope_theta(stack, rope_lengths(stack, valid))  # [batch]
-    turn = Rotation(positions, theta, stack.d_head)
+    masks = {
+        window: attention_mask(positions, positions, valid, causal=False, window=window)
+        for window in stack.windows
+    }
+    return run_encoder(ops, model, tokens, Rotation(positions, theta, stack.d_head), masks)
+
+
+def run_encoder(
+    ops: Ops,
+    model: ModelConfig,
+    tokens: np.ndarray,
+    turn: Rotation,
+    masks: Mapping[int | None, np.ndarray],
+) -> Value:
+    """Compute the encoder of tokens whose places are known: embed, all layers, final norm.
+
+    Args:
+        ops: the executor.
+        model: its `encoder` must not be None.
+        tokens: [batch, n_src] int.
+        turn: where they stand.
+        masks: by window, [batch, 1, n_src, n_src] bool; layers with the same window share one.
+
+    Returns:
+        [batch, n_src, d_model].
+    """
+    stack = model.stacks["encoder"]
     x = embed(ops, model, tokens, "encoder")  # [batch, n_src, d_model]
     for layer in range(stack.n_layers):
-        window = stack.layer_window(layer)
-        mask = attention_mask(positions, positions, valid, causal=False, window=window)
-        x = encoder_block(ops, stack, x, Sight(turn, mask), f"encoder.{layer}")
+        sight = Sight(turn, masks[stack.layer_window(layer)])
+        x = encoder_block(ops, stack, x, sight, f"encoder.{layer}")
     return ops.norm(x, "encoder.final_norm", stack.norm_kind, stack.norm_eps)

@@ -13,15 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
+from parity.onnx_nodes import our_accumulator, our_qlinear_matmul
 
-from mu_ref.integers.fixed_point import (
-    dequantize,
-    integer_range,
-    quantize,
-    quantize_multiplier,
-    requantize,
-    saturate,
-)
+from mu_ref.integers.fixed_point import dequantize, integer_range, quantize
 
 OPSET = 23  # the first with QuantizeLinear's `precision`
 TYPES = {"int8": (8, True), "uint8": (8, False), "int16": (16, True)}
@@ -102,16 +96,6 @@ def test_dequantizing_equals_dequantize_linear(data, dtype: str, scale: float) -
 
 
 # -- matrices --------------------------------------------------------------------------------------
-
-
-def our_accumulator(a: np.ndarray, a_zero: int, b: np.ndarray, b_zero: int) -> np.ndarray:
-    return (a.astype(np.int64) - a_zero) @ (b.astype(np.int64) - b_zero)
-
-
-def our_qlinear_matmul(a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero) -> np.ndarray:
-    by = quantize_multiplier(a_scale * b_scale / y_scale)
-    acc = our_accumulator(a, a_zero, b, b_zero)
-    return saturate(requantize(acc, by, "half_even") + y_zero, 8)
 
 
 def specified(a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero) -> list[list[int]]:

@@ -13,7 +13,7 @@ that hold them.
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.2.1"
+from mu_ref.version import __version__ as __version__
 
 HOMES = {
     "ModelConfig": "config",

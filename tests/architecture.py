@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # room: the ground, and what a model is made of, are too small to be folders.
 ROOMS = {
     "mu_ref": (
-        ("errors", "border", "memory", "compiled", "command_line"),
+        ("errors", "version", "border", "memory", "compiled", "command_line"),
         ("config", "presets", "weights", "tokenizer"),
         ("kernels",),
         ("integers",),

@@ -21,13 +21,10 @@ def onnx(
     drafter: options.DrafterOption = None,
 ) -> None:
     """Write encoder.onnx, decoder.onnx and, with --drafter, drafter.onnx."""
-    from mu_ref.executors import shipped_drafter
     from mu_ref.golden.onnx import ONNX_SCHEMES, export_onnx
 
     check_choice("--scheme", scheme, ONNX_SCHEMES)
     weights = None if model == "mu-nano" else Path(model)
-    path = None
-    if drafter is not None:
-        path = shipped_drafter(scheme) if drafter == "shipped" else Path(drafter)
+    path = None if drafter is None else options.drafter_file(drafter, scheme)
     for file, n_bytes in export_onnx(folder, weights, scheme, path).items():
         typer.echo(f"wrote {printable(str(file))}, {n_bytes / 1e6:.2f} MB")

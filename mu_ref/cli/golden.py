@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "report", "write"]
 
 QUERY = "make the screen warmer at night"
+SCHEME = "w8a16"
 LISTED = 12  # sites that differ, in the text that is printed
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of golden files.")]
 
@@ -27,8 +28,9 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of g
 def write(
     folder: FolderArgument,
     model: Annotated[
-        str, typer.Option(help="mu-nano (ships), a weight file, or a checkpoint's folder.")
-    ] = "mu-nano",
+        str | None,
+        typer.Option(help="mu-nano (ships, the default), a weight file, or a checkpoint's folder."),
+    ] = None,
     query: Annotated[
         str | None, typer.Option(help=f"What the encoder reads; '{QUERY}' by default.")
     ] = None,
@@ -36,41 +38,59 @@ def write(
         Path | None,
         typer.Option(help="npz with encoder_input_ids and decoder_input_ids, instead of --query."),
     ] = None,
-    scheme: Annotated[str, typer.Option(help="float32, float64, w8a16 or w8a8.")] = "w8a16",
+    scheme: Annotated[
+        str | None, typer.Option(help="float32, float64, w8a16 (the default) or w8a8.")
+    ] = None,
     depth: Annotated[
         str, typer.Option(help="model (every site of a run), layers (each by itself), or ops.")
     ] = "model",
     drafter: options.DrafterOption = None,
-    beam_width: options.WidthOption = 1,
-    draft_len: options.LengthOption = 6,
-    max_new_tokens: Annotated[int, in_range(TOKENS, help="Tokens to write.")] = 32,
-    seed: Annotated[int, in_range(SEED, help="Of the inputs of layers.")] = 0,
+    beam_width: options.WidthOption = None,
+    draft_len: options.LengthOption = None,
+    max_new_tokens: Annotated[
+        int | None, in_range(TOKENS, help="Tokens to write, 32 by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, in_range(SEED, help="Of the inputs of layers, 0 by default.")
+    ] = None,
 ) -> None:
     """Write golden files: every number of a run, for a port to compare with."""
     from mu_ref.golden import write as golden
     from mu_ref.redrafter.beams import Search
 
     check_choice("--depth", depth, golden.DEPTHS)
-    check_choice("--scheme", scheme, golden.GOLDEN_SCHEMES)
+    check_choice("--scheme", scheme or SCHEME, golden.GOLDEN_SCHEMES)
+    run: dict[str, object] = {
+        "--query": query, "--tokens": tokens, "--max-new-tokens": max_new_tokens,
+        "--drafter": drafter, "--beam-width": beam_width, "--draft-len": draft_len,
+    }  # fmt: skip
+    unused: dict[str, dict[str, object]] = {
+        "ops": {"--model": model, "--scheme": scheme, "--seed": seed, **run},
+        "layers": run,
+        "model": {"--seed": seed},
+    }
+    options.check_unused(f"with --depth {depth}", unused[depth])
+    if drafter is None:
+        options.check_unused(
+            "without --drafter", {"--beam-width": beam_width, "--draft-len": draft_len}
+        )
     if depth == "ops":
         n_bytes = golden.write_operations(folder)
     else:
-        weights = None if model == "mu-nano" else Path(model)
-        path = None
-        if drafter is not None:
-            from mu_ref.executors import shipped_drafter
-
-            path = shipped_drafter(scheme) if drafter == "shipped" else Path(drafter)
-        search = Search(beam_width=beam_width, draft_len=draft_len)
-        about = {} if tokens or depth == "layers" else {"query": query or QUERY}
-        read = _tokens(model, query, tokens)
+        weights = None if model in (None, "mu-nano") else Path(str(model))
         n_bytes = golden.write_run(
-            folder, weights, scheme, depth, read, max_new_tokens, path, search, seed, about
-        )
+            folder, weights, scheme or SCHEME,
+            _tokens(weights, query, tokens) if depth == "model" else None,
+            max_new_tokens or 32,
+            None if drafter is None else options.drafter_file(drafter, scheme or SCHEME),
+            Search(beam_width=beam_width or 1, draft_len=draft_len or 6),
+            seed or 0,
+            {"query": query or QUERY} if depth == "model" and tokens is None else {},
+        )  # fmt: skip
     typer.echo(f"wrote {printable(str(folder))}, {n_bytes / 1e6:.2f} MB")
 
 
-def _tokens(model: str, query: str | None, path: Path | None) -> "Tokens":
+def _tokens(weights: Path | None, query: str | None, path: Path | None) -> "Tokens":
     from mu_ref.border.arrays import read_npz
     from mu_ref.golden.write import Tokens
 
@@ -91,7 +111,7 @@ def _tokens(model: str, query: str | None, path: Path | None) -> "Tokens":
         return Tokens(source, None if valid is None else valid > 0, arrays["decoder_input_ids"])
     from mu_ref.settings.agent import load_agent
 
-    agent = load_agent(None if model == "mu-nano" else Path(model))
+    agent = load_agent(weights)
     source = np.array([agent.source_tokens(query or QUERY)])
     return Tokens(source, np.ones(source.shape, bool), np.array([[agent.model.bos_id]]))
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.arrays import read_npz
 from mu_ref.border.reading import read_toml
 from mu_ref.errors import InputError
 from mu_ref.golden.folder import Golden
-from mu_ref.border.arrays import read_npz
 from mu_ref.weights import read_safetensors
 
 __all__ = ["Difference", "Outcome", "compare", "read_names", "read_port"]

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-import mu_ref
+from mu_ref.border.files import check_outputs, write_text
 from mu_ref.border.reading import read_json
 from mu_ref.errors import InputError
-from mu_ref.border.files import check_outputs, write_text
 from mu_ref.golden.record import Entry
+from mu_ref.version import __version__
 from mu_ref.weights import read_safetensors, write_safetensors
 
 __all__ = ["SCHEMA", "Golden", "read_golden", "write_golden"]
@@ -76,7 +76,7 @@ def write_golden(
         files.append(CONSTANTS)
     manifest = {
         "schema": SCHEMA,
-        "mu_ref": mu_ref.__version__,
+        "mu_ref": __version__,
         "numpy": np.__version__,
         **about,
         "shapes": "row-major; [batch, n_tok, d], heads [batch, n_heads, n_tok, d_head]",
@@ -150,7 +150,7 @@ def read_golden(folder: Path) -> Golden:
     if schema != SCHEMA:
         raise InputError(
             f"{path} must have the schema {SCHEMA!r}, got {schema!r}; write it again with this "
-            f"mu-ref, {mu_ref.__version__}"
+            f"mu-ref, {__version__}"
         )
     try:
         digests, described = dict(manifest["sha256"]), dict(manifest["tensors"])

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.files import check_outputs
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError, check_choice
 from mu_ref.executors import Loaded, load_model
-from mu_ref.border.files import check_outputs
 from mu_ref.model import mu
 from mu_ref.model.attention import project_memory
 from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory

@@ -53,9 +53,8 @@ def write_run(
     folder: Path,
     weights: Path | None,
     scheme: str,
-    depth: str,
-    tokens: Tokens,
-    max_new_tokens: int,
+    tokens: Tokens | None,
+    max_new_tokens: int = 32,
     drafter: Path | None = None,
     search: Search | None = None,
     seed: int = 0,
@@ -67,8 +66,7 @@ def write_run(
         folder: a new one, or one of golden files.
         weights: file or folder; the shipped model of the scheme by default.
         scheme: one of `GOLDEN_SCHEMES`; must be that of the file.
-        depth: "layers" or "model".
-        tokens: what a run reads.
+        tokens: what a run reads; None for each layer by itself.
         max_new_tokens: limit of a run.
         drafter: a run with drafts.
         search: how to draft.
@@ -79,12 +77,11 @@ def write_run(
         Bytes that were written.
 
     Raises:
-        InputError: an unknown scheme or depth, tokens that the model does not have, or a folder
+        InputError: an unknown scheme, tokens that the model does not have, or a folder
             with other things in it.
         WeightsError: the file is damaged or foreign.
     """
     check_choice("scheme", scheme, GOLDEN_SCHEMES)
-    check_choice("depth", depth, DEPTHS[1:])
     check_folder(folder)
     double = scheme == "float64"
     loaded = load_model(weights, "float32" if double else scheme, "reference", drafter)
@@ -92,7 +89,7 @@ def write_run(
     if double:
         ops = float_executor(ops.weights, dtype=np.float64)
     model = loaded.model
-    if depth == "layers":
+    if tokens is None:
         recorder, limit = record_layers(ops, model, seed), {}
     else:
         _check_tokens(model, tokens)
@@ -101,11 +98,17 @@ def write_run(
             loaded.drafter, search,
         )  # fmt: skip
         limit = {"max_new_tokens": max_new_tokens}
-    said = {"depth": depth, "scheme": scheme, "seed": seed, **(about or {}), **limit}
+    said = {
+        "depth": DEPTHS[1 if tokens is None else 2],
+        "scheme": scheme,
+        "seed": seed,
+        **(about or {}),
+        **limit,
+    }
     said |= _of_model(loaded, ops)
     if loaded.drafter is not None and search is not None:
         said |= {"drafter": json.loads(loaded.drafter.to_json()), "search": asdict(search)}
-    longest = max(N_SOURCE, N_TOKENS) if depth == "layers" else _longest(tokens, max_new_tokens)
+    longest = max(N_SOURCE, N_TOKENS) if tokens is None else _longest(tokens, max_new_tokens)
     return write_golden(folder, recorder.entries, _constants(ops, model, longest), said)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.errors import InputError
 from mu_ref.border.files import written_whole
+from mu_ref.errors import InputError
 from mu_ref.integers.encodings import Encoding
 
 __all__ = ["IR_VERSION", "OPSET", "Graph", "Node", "Tensor", "check_installed"]

@@ -11,13 +11,13 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mu_ref.errors import InputError, WeightsError
+from mu_ref.version import __version__
 from mu_ref.weights import Shape, Weights, check_names, read_safetensors, write_safetensors
 
 __all__ = [
@@ -52,7 +52,7 @@ def identity_of(inputs: Mapping[str, Path | None], **decided: Any) -> Identity:
         InputError: a file cannot be read.
     """
     digests = {what: None if path is None else file_digest(path) for what, path in inputs.items()}
-    return {**decided, "input": digests, "version": version("mu-ref")}
+    return {**decided, "input": digests, "version": __version__}
 
 
 def file_digest(path: Path) -> str:

@@ -29,18 +29,18 @@ def _text() -> Tokens:
 
 
 def _tiny(folder: Path, scheme: str) -> int:
-    return write_run(folder, model_file(scheme), scheme, "model", _text(), N_NEW)
+    return write_run(folder, model_file(scheme), scheme, _text(), N_NEW)
 
 
 def _tiny_drafts(folder: Path, scheme: str) -> int:
     """Drafts of one beam, which need no float to be chosen."""
     weights, drafter = model_file(scheme), model_file(scheme, drafter=True)
     search = Search(beam_width=1, draft_len=4)
-    return write_run(folder, weights, scheme, "model", _text(), N_NEW, drafter, search)
+    return write_run(folder, weights, scheme, _text(), N_NEW, drafter, search)
 
 
 def _tiny_layers(folder: Path, scheme: str) -> int:
-    return write_run(folder, model_file(scheme), scheme, "layers", _text(), 1)
+    return write_run(folder, model_file(scheme), scheme, None)
 
 
 def _mu_nano(folder: Path, scheme: str) -> int:
@@ -48,7 +48,7 @@ def _mu_nano(folder: Path, scheme: str) -> int:
     source = np.array([agent.source_tokens(QUERY)])
     read = Tokens(source, np.ones(source.shape, bool), np.array([[agent.model.bos_id]]))
     about = {"query": QUERY}
-    return write_run(folder, shipped_weights(scheme), scheme, "model", read, 32, about=about)
+    return write_run(folder, shipped_weights(scheme), scheme, read, about=about)
 
 
 RECIPES = {

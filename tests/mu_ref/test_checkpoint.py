@@ -146,7 +146,7 @@ def test_a_kill_between_two_checkpoints_leaves_one(tmp_path: Path) -> None:
 def test_what_has_changed_is_named(tmp_path: Path, change, text: str, monkeypatch) -> None:
     path = tmp_path / "x.safetensors"
     if "version" in change:
-        monkeypatch.setattr(checkpoint, "version", lambda _: change["version"])
+        monkeypatch.setattr(checkpoint, "__version__", change["version"])
         write_checkpoint(path, run(), state(1))
         monkeypatch.undo()
         change = {}

@@ -91,5 +91,5 @@ def ask(program: Path, folder: Path, source: Sequence[int], scheme: str, drafts:
     drafter = shipped_drafter(scheme) if drafts else None
     search = Search(beam_width=1, draft_len=6)
     weights = shipped_weights(scheme)
-    write_run(folder / "golden", weights, scheme, "model", read, 32, drafter, search)
+    write_run(folder / "golden", weights, scheme, read, 32, drafter, search)
     return run(program, folder / "golden", weights, drafter, folder / "port")

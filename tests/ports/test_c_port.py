@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from ports.porting import COMPILER, SANITIZED, SOURCES, ask, build, run
 from strategies import model_configs, quantized, random_weights, rows_of, seeds
 
+from mu_ref.border.files import DATA
 from mu_ref.cli.golden import report
 from mu_ref.executors import shipped_weights
-from mu_ref.border.files import DATA
 from mu_ref.golden.check import Outcome
 from mu_ref.golden.write import Tokens, write_run
 from mu_ref.integers.store import load_integers, save_integers
@@ -104,7 +104,7 @@ def test_it_computes_random_models(
     valid = np.array([[*data.draw(st.permutations([True] + [data.draw(st.booleans())] * 3))]])
     valid = np.resize(valid, source.shape) | (np.arange(source.shape[1]) == 0)
     prompt = data.draw(rows_of(model.vocab_size, 1, max_len=3)).tokens
-    write_run(folder / "golden", weights, scheme, "model", Tokens(source, valid, prompt), 6)
+    write_run(folder / "golden", weights, scheme, Tokens(source, valid, prompt), 6)
     found = run(program, folder / "golden", weights, None, folder / "port")
     assert (found.differences, found.missing) == ((), ())
 
@@ -125,7 +125,7 @@ def test_it_drafts_with_every_kind_of_drafter(
     source = np.array([[9, 30, 17, 4]])
     given = Tokens(source, np.ones(source.shape, bool), np.array([[1]]))
     search = Search(beam_width=1, draft_len=4)
-    write_run(tmp_path / "golden", model, "w8a8", "model", given, 8, file, search)
+    write_run(tmp_path / "golden", model, "w8a8", given, 8, file, search)
     found = run(program, tmp_path / "golden", model, file, tmp_path / "port")
     assert (found.differences, found.missing) == ((), ())
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +24,7 @@ from mu_ref.border.files import is_stream, write_text, written_whole
 from mu_ref.border.reading import parse_json
 from mu_ref.border.text import short
 from mu_ref.errors import InputError
+from mu_ref.version import __version__
 from npu_sim.errors import SweepError
 from npu_sim.whatif.sweep_toml import SweepSpec
 
@@ -79,7 +79,7 @@ def input_digests(spec: SweepSpec) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Return what may round otherwise: parts of two versions would not be one sweep."""
     return {
-        "mu_ref": version("mu-ref"),
+        "mu_ref": __version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

@@ -91,9 +91,7 @@ class Placed:
     turn: Rotation  # of the n_tok tokens
     masks: Masks
     n_new: int  # the last n_new of the n_tok are asked for
-    levels: Masks = field(
-        default_factory=dict
-    )  # only of the windows where a token sees nothing: see `level_mask`
+    levels: Masks = field(default_factory=dict)  # of windows where a token sees nothing
 
 
 def place(

@@ -265,6 +265,7 @@ def generate(
     rng: np.random.Generator | None = None,
     prompt: np.ndarray | None = None,
     prompt_valid: np.ndarray | None = None,
+    source_read: np.ndarray | None = None,
 ) -> list[list[int]]:
     """Decode a batch to the end, greedily or by drawing tokens.
 
@@ -278,6 +279,7 @@ def generate(
         rng: needed unless greedy.
         prompt: [batch, n_prompt] int; by default bos_id alone.
         prompt_valid: [batch, n_prompt] bool; all True by default.
+        source_read: [batch, n_src] bool, what the decoder reads; the valid ones by default.
 
     Returns:
         For each row the new tokens, without prompt, eos or padding.
@@ -291,7 +293,7 @@ def generate(
         if model.encoder is None:
             raise InputError(f"{model.name} must have an encoder to read a source; it has none")
         check_rows("source", source, source_valid, model.encoder_vocab_size)
-        memory = mu.remember(ops, model, source, source_valid)
+        memory = mu.remember(ops, model, source, source_valid, source_read)
     if prompt is None:
         if source is None:
             raise InputError("a decoder-only model must be given a prompt; it got none")

@@ -2,10 +2,12 @@
 
 import copy
 import json
+import re
+import shutil
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,26 +16,35 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import random_weights
+from parity.random_t5gemma import draw
+from safetensors.numpy import load_file, save_file
+from strategies import model_configs, random_weights, seeds
 
 from mu_ref.border.arrays import read_npz, read_safetensors
 from mu_ref.border.files import DATA
 from mu_ref.config import ModelConfig
-from mu_ref.errors import MuRefError
+from mu_ref.errors import InputError, MuRefError, WeightsError
+from mu_ref.executors import float_executor
+from mu_ref.generate import generate
 from mu_ref.golden.forward import forward_file
 from mu_ref.integers.encodings import encodings_from_json, encodings_to_json
 from mu_ref.integers.int4 import quantize_weights_int4
 from mu_ref.integers.int4_store import load_int4, save_int4
 from mu_ref.integers.store import IntegerModel, load_integers, save_integers
 from mu_ref.model import mu
+from mu_ref.model.decoder import decode
 from mu_ref.ops.integer import IntegerOps
+from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
 from mu_ref.quantize.calibrate import Options
 from mu_ref.quantize.model import quantize_model
 from mu_ref.quantize.observe import Observed
-from mu_ref.readers import read_checkpoint
+from mu_ref.readers import config_from_fields, read_checkpoint
 from mu_ref.readers.apple_redrafter import read_apple_drafter
+from mu_ref.readers.token_file import read_inputs
+from mu_ref.redrafter.beams import Search, proposer
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
+from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.store import (
     IntegerDrafter,
     load_drafter,
@@ -486,3 +497,189 @@ def test_token_ids_are_run_or_refused(tmp_path: Path, data: st.DataObject) -> No
         assert set(given_arrays) >= {"encoder_input_ids", "decoder_input_ids"}
         assert "zebra" not in given_arrays
         assert all(np.isfinite(array).all() for array in read_npz(out).values())
+
+
+# -- checkpoints in parts, their masks and end tokens ----------------------------------------------
+
+
+def in_parts(folder: Path, place: dict[str, int]) -> dict[str, str]:
+    """Store a checkpoint in parts, each tensor in the one that is named; return the index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    file_of = {name: f"model-{place[name]}.safetensors" for name in tensors}
+    for file in set(file_of.values()):
+        part = {name: tensors[name] for name in tensors if file_of[name] == file}
+        save_file(part, folder / file)
+    index = {"metadata": {"total_size": 1}, "weight_map": file_of}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return file_of
+
+
+@pytest.mark.parametrize("name", ["microsoft-mu-a", "t5gemma-a"])
+@quick(15)
+@given(st.data())
+def test_a_checkpoint_in_parts_is_the_whole_one_or_its_part_is_named(
+    name: str, tmp_path: Path, data: st.DataObject
+) -> None:
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    shutil.copytree(PARITY / name, folder)
+    whole = read_checkpoint(folder)
+    names = sorted(load_file(folder / "model.safetensors"))
+    n_parts = data.draw(st.integers(2, 4))
+    numbers = data.draw(st.lists(st.integers(1, n_parts), min_size=len(names), max_size=len(names)))
+    file_of = in_parts(folder, dict(zip(names, numbers, strict=True)))
+    read = read_checkpoint(folder)
+    assert read[0] == whole[0]
+    assert read[1].keys() == whole[1].keys()
+    assert all(np.array_equal(read[1][n], w) for n, w in whole[1].items())
+
+    tensor = data.draw(st.sampled_from(names))
+    path = folder / file_of[tensor]
+    how = data.draw(st.sampled_from(["missing", "moved", "taken", "twice", "unnamed", "outside"]))
+    index = folder / "model.safetensors.index.json"
+    named = path.name
+    if how == "missing":
+        path.unlink()
+    elif how in ("moved", "unnamed", "outside"):
+        others = sorted(set(file_of.values()) - {path.name}) or ["model-9.safetensors"]
+        wrong = {"moved": others[0], "outside": f"../{folder.name}/{path.name}"}.get(how)
+        text = json.loads(index.read_text())
+        if wrong is None:
+            del text["weight_map"][tensor]
+        else:
+            text["weight_map"][tensor] = wrong
+        index.write_text(json.dumps(text))
+        named = {"outside": index.name}.get(how, "model-")
+    else:
+        part = load_file(path)
+        if how == "twice":
+            part[next(n for n in names if n not in part) if len(part) < len(names) else "x"] = part[
+                tensor
+            ]
+        else:
+            del part[tensor]
+        save_file(part, path) if part else path.unlink()
+    with pytest.raises(WeightsError, match=re.escape(named)):
+        read_checkpoint(folder)
+
+
+@quick(25)
+@given(st.data())
+def test_masks_are_read_under_their_names_and_act(tmp_path: Path, data: st.DataObject) -> None:
+    folder = PARITY / data.draw(st.sampled_from(["microsoft-mu-b", "t5gemma-b"]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    ids = {"encoder_input_ids": rng.integers(1, 40, (2, 5)),
+           "decoder_input_ids": rng.integers(1, 40, (2, 4))}  # fmt: skip
+    masks = {}
+    for name, n in (("attention_mask", 5), ("encoder_attention_mask", 5),
+                    ("decoder_attention_mask", 4)):  # fmt: skip
+        if data.draw(st.booleans()):
+            masks[name] = (rng.random((2, n)) < 0.6).astype(data.draw(st.sampled_from("?bi")))
+            masks[name][:, rng.integers(n)] = 1
+    np.savez(tmp_path / "in.npz", **ids, **masks)
+    model, weights = read_checkpoint(folder)
+    both = [masks[n] for n in ("attention_mask", "encoder_attention_mask") if n in masks]
+    if len(both) == 2 and (both[0] != both[1]).any():
+        with pytest.raises(InputError, match="are two names of one mask"):
+            read_inputs(tmp_path / "in.npz", model)
+        return
+    forward_file(folder, tmp_path / "in.npz", tmp_path / "out.npz", np.float64, 0)
+    ops = ReferenceOps(weights, np.float64)
+    source, target = ids.values()
+    valid = both[0] > 0 if both else np.ones(source.shape, bool)
+    seen = masks.get("decoder_attention_mask", np.ones(target.shape)) > 0
+    expected = mu.forward(ops, model, source, valid, target, seen)
+    np.testing.assert_array_equal(read_npz(tmp_path / "out.npz")["logits"], expected)
+
+
+@quick(20)
+@given(model_configs(("encoder-decoder",)), seeds, st.data())
+def test_a_text_ends_at_the_first_of_its_end_tokens(model, seed: int, data) -> None:
+    more = tuple(data.draw(st.lists(st.integers(0, 4), max_size=3)))
+    model = replace(model, more_eos_ids=more)
+    ops = ReferenceOps(random_weights(model, seed), np.float64)
+    source = np.array([[1, 2, 3]])
+    endless = replace(model, eos_id=None, more_eos_ids=())
+    (text,) = generate(ops, endless, source, source > 0, 8)
+    ends = [i for i, token in enumerate(text) if token in model.eos_ids]
+    (found,) = generate(ops, model, source, source > 0, 8)
+    assert found == text[: ends[0] if ends else None]
+
+
+@quick(40)
+@given(seeds)
+def test_drawn_checkpoints_are_understood(seed: int) -> None:
+    """What `tests.parity.fuzz` asks transformers; here only that every field is read."""
+    drawn = draw(np.random.default_rng(seed))
+    model = config_from_fields(json.loads(json.dumps(drawn.fields)), generation=drawn.generation)
+    assert ModelConfig.from_json(model.to_json()) == model
+    old = str(drawn.fields.get("transformers_version", "5")).startswith("4")
+    assert model.encoder.window_inclusive is not old
+    for name, stack in model.stacks.items():
+        text = json.dumps(drawn.fields[name])
+        assert (stack.rope_factor > 1) == ('"linear"' in text)
+    assert "encoder_input_ids" in drawn.inputs
+    assert "drawn" not in drawn.summary
+
+
+@pytest.mark.parametrize("executor", ["reference", "fast"])
+@quick(12)
+@given(st.data())
+def test_tokens_that_see_none_read_all_alike(executor: str, data: st.DataObject) -> None:
+    """What a last token computes that sees everything, and whose query is 0."""
+    one = tiny(n_layers=1, windowed_layers=(False,), rope_length="padded")
+    model = replace(one, unseeing="mean", mask_decoder_pads=True)
+    weights = random_weights(model, data.draw(st.integers(0, 99)), np.float32)
+    ops = float_executor(weights, executor)
+    n_pads, n = data.draw(st.integers(1, 3)), 5
+    tokens = np.array([[model.pad_id] * n_pads + [5, 6, 7, 8, 9][: n - n_pads]])
+    source = np.array([[4, 5]])
+    valid = mu.decoder_valid(model, tokens)
+    memory = mu.remember(ops, model, source, source > 0)
+    found = ops.read(decode(ops, model, tokens, valid, memory))
+    # the same, where the scores are made alike by hand: no query at all
+    site = "decoder.0.self_attention.q."
+    still = {n: w * 0 if n.startswith(site) else w for n, w in weights.items()}
+    other = float_executor(still, executor)
+    every = np.ones(tokens.shape, bool)
+    memory = mu.remember(other, model, source, source > 0)
+    # a last token that sees everything, with the blind token's own embedding and position
+    for i in range(n_pads):
+        moved = np.concatenate([np.delete(tokens, i, axis=1), tokens[:, i : i + 1]], axis=1)
+        alone = other.read(decode(other, model, moved, every, memory))[:, -1]
+        np.testing.assert_allclose(found[:, i], alone, rtol=2e-4, atol=2e-5)
+
+
+@quick(15)
+@given(seeds, st.integers(1, 3), st.booleans())
+def test_drafts_change_nothing_behind_a_start_that_is_a_pad(seed: int, width: int, rnn) -> None:
+    model = replace(
+        tiny(rope_length="padded"), unseeing="mean", mask_decoder_pads=True, pad_id=1, bos_id=1
+    )
+    drafter = DrafterConfig(d_model=16, vocab_size=61, d_exit=8, n_blocks=1, rnn=rnn)
+    own = initial_drafter(drafter, np.random.default_rng(seed))
+    weights = random_weights(model, seed)
+    # its own head often writes the pad, so that several tokens see nothing
+    weights["embedding.weight"][1] *= 3
+    ops = ReferenceOps(weights | own, np.float64)
+    source = np.array([[3, 4], [5, 6]])
+    memory = mu.remember(ops, model, source, source > 1)
+    start = mu.start(model, 2)
+    assert not start[1].any()
+    drafts = proposer(ops, model, drafter, Search(beam_width=width, draft_len=3))
+    texts: list[list[int]] = [[], []]
+    for step in speculate(ops, model, drafts, memory, *start, 7):
+        for text, tokens, n in zip(texts, step.tokens, step.n_tokens, strict=True):
+            text.extend(tokens[:n].tolist())
+    for row in range(2):
+        memory = mu.remember(ops, model, source[row : row + 1], source[row : row + 1] > 1)
+        ids, plain = [1], []
+        for _ in range(7):  # the whole text anew for each token, as the original does
+            target = np.array([ids])
+            scores = mu.logits(ops, model, decode(
+                ops, model, target, mu.decoder_valid(model, target), memory))  # fmt: skip
+            plain.append(int(np.argmax(scores[0, -1])))
+            ids.append(plain[-1])
+            if plain[-1] in model.eos_ids:
+                break
+        assert texts[row] == plain

@@ -181,11 +181,7 @@ def config_of(
         more_eos_ids=ids.eos[1:],
         mask_decoder_pads=False,
         dropout=whole["dropout_rate"],
-        encoder_pad_id=-1
-        if encoder_pad is None
-        else None
-        if encoder_pad == ids.pad
-        else encoder_pad,
+        encoder_pad_id=None if encoder_pad == ids.pad else encoder_pad,
         mask_cross_pads=False,  # without a mask its cross-attention gets none
         unseeing="mean",  # a hidden key has the lowest score there is, and so have all
     )

@@ -72,7 +72,7 @@ def write(
     options.check_unused(f"with --depth {depth}", unused[depth])
     scheme = SCHEME if scheme is None else scheme
     check_choice("--scheme", scheme, golden.GOLDEN_SCHEMES)
-    weights = None if model in (None, "mu-nano") else Path(str(model))
+    weights = options.model_file(model)
     if depth == "ops":
         n_bytes = golden.write_operations(folder)
     elif depth == "layers":

@@ -1,13 +1,14 @@
 """Everything that decides a model's result, in two frozen dataclasses.
 
 `StackConfig` describes one stack of layers (an encoder or a decoder), `ModelConfig` puts one or two
-stacks, the embeddings and the head together. There are no defaults: `presets.py` gives complete
-sets, `readers/` makes them from other projects' `config.json`. A configuration travels as JSON in
-the metadata of its weight file. Chapter: `docs/01_mu.md`.
+stacks, the embeddings and the head together. `presets.py` gives complete sets, `readers/` makes
+them from other projects' `config.json`. The last fields of each have defaults: only checkpoints of
+others need them (`docs/checkpoints.md`). A configuration travels as JSON in the metadata of its
+weight file. Chapter: `docs/01_mu.md`.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
 
 from mu_ref.border.ranges import (
@@ -59,6 +60,8 @@ class StackConfig:
     rope_ntk_factor: float  # > 1: theta grows once the length passes rope_base_len
     rope_base_len: int  # tokens seen in pre-training, for NTK
     rope_length: Literal["row", "padded"]  # the length that NTK and `centre` see in a batch
+    rope_factor: float = 1.0  # angles are those of position / rope_factor
+    window_inclusive: bool = True  # in an encoder: is a token at the distance `window` seen?
 
     def __post_init__(self) -> None:
         """Check each field, then the relations between fields."""
@@ -145,6 +148,10 @@ class ModelConfig:
     eos_id: int | None  # None: no token ends a text
     mask_decoder_pads: bool  # do pad tokens in the decoder's input hide themselves from others?
     dropout: float  # rate, in training only
+    more_eos_ids: tuple[int, ...] = ()  # other tokens that end a text
+    encoder_pad_id: int | None = None  # where it is not pad_id; -1: the encoder has none
+    mask_cross_pads: bool = True  # do pads of the encoder's input hide from the decoder?
+    unseeing: Literal["zero", "mean"] = "zero"  # what a token reads that may see none
 
     def __post_init__(self) -> None:
         """Check each field, then the relations between fields."""
@@ -168,8 +175,13 @@ class ModelConfig:
             )
         read_by_both = min(self.vocab_size, self.encoder_vocab_size) if both else self.vocab_size
         of_decoder = token_range(self.vocab_size)
-        tokens = {"pad_id": token_range(read_by_both), "bos_id": of_decoder, "eos_id": of_decoder}
+        of_pad = token_range(read_by_both) if self.encoder_pad_id is None else of_decoder
+        of_source = replace(token_range(self.encoder_vocab_size), low=-1)
+        tokens = {"pad_id": of_pad, "bos_id": of_decoder, "eos_id": of_decoder,
+                  "encoder_pad_id": of_source}  # fmt: skip
         check_fields(self, tokens, ConfigError)
+        for token in self.more_eos_ids:
+            of_decoder.check("more_eos_ids", token, ConfigError)
         tables = sum(stack.d_model * self.vocab_size for stack in self.stacks.values())
         n_weights = tables + sum(stack.n_weights for stack in self.stacks.values())
         WEIGHTS.check("the number of weights", n_weights, ConfigError)
@@ -192,13 +204,28 @@ class ModelConfig:
         return self.eos_id
 
     @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every token that ends a text."""
+        return self.more_eos_ids if self.eos_id is None else (self.eos_id, *self.more_eos_ids)
+
+    @property
+    def source_pad(self) -> int:
+        """The token that fills rows of the encoder's input."""
+        return self.pad_id if self.encoder_pad_id is None else max(self.encoder_pad_id, 0)
+
+    @property
     def head_site(self) -> str:
         """Site whose weight the vocabulary projection uses."""
         return self.embedding_site("decoder") if self.tied_head else "head"
 
     def to_json(self) -> str:
-        """Return the configuration as a JSON text that `from_json` reads back."""
-        return json.dumps(asdict(self))
+        """Return the configuration as a JSON text that `from_json` reads back.
+
+        Fields that have their default are left out.
+        """
+        data = _said(self)
+        stacks = {name: _said(stack) for name, stack in self.stacks.items()}
+        return json.dumps(data | stacks)
 
     @classmethod
     def from_json(cls, text: str, where: str = "configuration") -> Self:
@@ -219,8 +246,19 @@ class ModelConfig:
         for name in ("encoder", "decoder"):
             if data[name] is not None:
                 data[name] = _stack_of(data[name], f"{where}: {name}")
+        if isinstance(data.get("more_eos_ids"), list):
+            data["more_eos_ids"] = tuple(data["more_eos_ids"])
         with located(f"{where}: "):
             return cls(**data)
+
+
+def _said(values: ModelConfig | StackConfig) -> dict[str, object]:
+    """Fields by name, without those that have their default."""
+    return {
+        field.name: getattr(values, field.name)
+        for field in fields(values)
+        if getattr(values, field.name) != field.default
+    }
 
 
 def _stack_of(data: object, where: str) -> StackConfig:

@@ -19,7 +19,10 @@ from mu_ref.model.cache import Cache, Memory, Placement
 from mu_ref.model.decoder import place, run_layers
 from mu_ref.ops import Ops, Value
 
-__all__ = ["GREEDY", "Sampling", "Step", "decode_step", "generate", "greedy", "sample", "stream"]
+__all__ = [
+    "GREEDY", "Sampling", "Step", "decode_step", "generate", "greedy", "sample",
+    "stream",
+]  # fmt: skip
 
 SAMPLING_RANGES = {
     "temperature": Range(low=0, high=10**6, whole=False, why="all tokens are as likely by then"),
@@ -151,7 +154,7 @@ def decode_step(
     def layers(*_: Any) -> Value:
         return run_layers(ops, model, placed, memory, cache)
 
-    if placed.tokens.shape != tokens.shape:  # theta has changed: everything again, for this once
+    if placed.tokens.shape != tokens.shape or placed.levels:  # other operations, for this once
         return layers()
     read = [] if memory is None else [x for layer in memory.layers for x in (layer.k, layer.v)]
     memory_mask = () if memory is None else (memory.mask,)
@@ -193,7 +196,9 @@ def stream(
     """
     NEW_TOKENS.check("max_new_tokens", max_new_tokens)
     n_layers = _decoder(model).n_layers
-    check_rows("prompt", prompt, prompt_valid, model.vocab_size)
+    # a token that sees none computes something only in some models
+    empty = model.unseeing == "mean"
+    check_rows("prompt", prompt, prompt_valid, model.vocab_size, empty=empty)
     cache = Cache.empty(len(prompt), n_layers)
     tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
     ended = np.zeros(len(prompt), bool)
@@ -205,7 +210,7 @@ def stream(
         new = np.where(ended, model.pad_id, sample(ops, scores, sampling, rng)[:, 0])
         was_ended = ended  # the eos itself is read by the next step, what follows it is padding
         if stop_at_eos:
-            ended = ended | (new == model.eos_id)
+            ended = ended | np.isin(new, model.eos_ids)
         yield Step(new, ended, ops, scores)
         if ended.all():
             return
@@ -260,6 +265,7 @@ def generate(
     rng: np.random.Generator | None = None,
     prompt: np.ndarray | None = None,
     prompt_valid: np.ndarray | None = None,
+    source_read: np.ndarray | None = None,
 ) -> list[list[int]]:
     """Decode a batch to the end, greedily or by drawing tokens.
 
@@ -273,6 +279,7 @@ def generate(
         rng: needed unless greedy.
         prompt: [batch, n_prompt] int; by default bos_id alone.
         prompt_valid: [batch, n_prompt] bool; all True by default.
+        source_read: [batch, n_src] bool, what the decoder reads; the valid ones by default.
 
     Returns:
         For each row the new tokens, without prompt, eos or padding.
@@ -286,11 +293,12 @@ def generate(
         if model.encoder is None:
             raise InputError(f"{model.name} must have an encoder to read a source; it has none")
         check_rows("source", source, source_valid, model.encoder_vocab_size)
-        memory = mu.remember(ops, model, source, source_valid)
+        memory = mu.remember(ops, model, source, source_valid, source_read)
     if prompt is None:
         if source is None:
             raise InputError("a decoder-only model must be given a prompt; it got none")
-        prompt = np.full((len(source), 1), model.bos_id)
+        prompt, start_valid = mu.start(model, len(source))
+        prompt_valid = start_valid if prompt_valid is None else prompt_valid
     if prompt_valid is None:
         prompt_valid = np.ones(prompt.shape, bool)
     rows: list[list[int]] = [[] for _ in prompt]

@@ -74,7 +74,8 @@ def field_origins(name: str) -> dict[str, str]:
     # windows are given by their width alone
     entries |= {"name": "ours", "windowed_layers": entries["window"]}
     known = [field.name for kind in (StackConfig, ModelConfig) for field in fields(kind)]
-    return {field: entries[field] for field in known if field not in STACKS}
+    # fields that only checkpoints of others need have their defaults
+    return {field: entries[field] for field in known if field in entries}
 
 
 @cache

@@ -288,7 +288,7 @@ def check_tokens(
         raise error(f"{what} must lie in [0, {vocab_size}), got {low} to {high}")
 
 
-def check_rows(what: str, tokens: Any, valid: Any, vocab_size: int) -> None:
+def check_rows(what: str, tokens: Any, valid: Any, vocab_size: int, *, empty: bool = False) -> None:
     """Check rows of token ids and which of them count.
 
     Args:
@@ -296,6 +296,7 @@ def check_rows(what: str, tokens: Any, valid: Any, vocab_size: int) -> None:
         tokens: as in `check_tokens`.
         valid: anything.
         vocab_size: ids lie below it.
+        empty: a row may hold no token that counts.
 
     Raises:
         InputError: see `check_tokens`; or no booleans of the same shape, or a row without a token.
@@ -307,5 +308,5 @@ def check_rows(what: str, tokens: Any, valid: Any, vocab_size: int) -> None:
             f"{what}_valid must be booleans of the shape of {what}, {tokens.shape}, got {shown} "
             f"{getattr(valid, 'shape', '')}"
         )
-    if not valid.any(axis=1).all():
+    if not empty and not valid.any(axis=1).all():
         raise InputError(f"every {what} must hold at least one token; one is empty")

@@ -106,7 +106,7 @@ STACK_RANGES: Mapping[str, Range] = MappingProxyType({
     "norm_eps": Range(low=0, high=1, whole=False, why="it only keeps a norm from dividing by 0"),
     "embed_scale": FACTOR, "rope_theta": THETA,
     "rope_ntk_factor": Range(low=1, high=1024, whole=False, why="no text grows by so much"),
-    "rope_base_len": TOKENS,
+    "rope_base_len": TOKENS, "rope_factor": FACTOR,
 })  # fmt: skip
 MODEL_RANGES: Mapping[str, Range] = MappingProxyType({
     "vocab_size": SIZE, "encoder_vocab_size": SIZE, "final_softcap": FACTOR, "max_len": TOKENS,

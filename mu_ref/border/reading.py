@@ -10,7 +10,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -174,7 +174,7 @@ def exact_fields(kind: type, data: Any, where: str, error: Error = InputError) -
 
     Args:
         kind: the dataclass.
-        data: what `parse_json` gave.
+        data: what `parse_json` gave; fields that have a default may be missing.
         where: it stands, for messages.
         error: class to raise.
 
@@ -186,9 +186,10 @@ def exact_fields(kind: type, data: Any, where: str, error: Error = InputError) -
     """
     if not isinstance(data, dict):
         raise error(f"{where} must be a JSON object, got {type(data).__name__}")
-    names = {field.name for field in fields(kind)}
-    if names != set(data):
-        missing, unknown = sorted(names - set(data)), sorted(set(data) - names)
+    names = {field.name: field.default is MISSING for field in fields(kind)}
+    missing = sorted(name for name in set(names) - set(data) if names[name])
+    unknown = sorted(set(data) - set(names))
+    if missing or unknown:
         raise error(
             f"{where} must have exactly its fields; missing {missing}, got {short(unknown)}"
         )

@@ -15,23 +15,27 @@ __all__ = ["forward"]
 
 
 def forward(
-    folder: Annotated[Path, typer.Argument(help="Holds config.json and model.safetensors.")],
+    folder: Annotated[Path, typer.Argument(help="A checkpoint: config.json, model.safetensors.")],
     inputs: Annotated[Path, typer.Option(help="npz with the token ids.")],
     out: Annotated[Path, typer.Option(help="npz to write.")],
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float32",
     max_new_tokens: Annotated[
         int, in_range(NEW_TOKENS, help="Greedy tokens after the start.")
     ] = 12,
+    prompt: Annotated[
+        bool, typer.Option("--prompt", help="Let greedy tokens go on from decoder_input_ids.")
+    ] = False,
 ) -> None:
     """Run another project's checkpoint (Mu's public code, T5Gemma) on given token ids."""
     import numpy as np
 
     from mu_ref.golden.forward import forward_file
+    from mu_ref.readers import files_of
 
     kinds = {"float64": np.float64, "float32": np.float32}
     kind = kinds[check_choice("dtype", dtype, kinds)]
-    check_outputs({"--out": out}, [inputs, folder / "config.json", folder / "model.safetensors"])
-    shapes = forward_file(folder, inputs, out, kind, max_new_tokens)
+    check_outputs({"--out": out}, [inputs, *files_of(folder)])
+    shapes = forward_file(folder, inputs, out, kind, max_new_tokens, from_prompt=prompt)
     console = report_console(out)
     for name, shape in shapes.items():
         console.print(f"{name} {list(shape)}", soft_wrap=True)

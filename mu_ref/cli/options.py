@@ -87,7 +87,9 @@ def files_of_agent(
     files = {"--weights": weights, "--drafter": drafter}
     if weights is not None and weights.is_dir():  # another project's checkpoint
         del files["--weights"]
-        files |= {name: weights / name for name in ("config.json", "model.safetensors")}
+        from mu_ref.readers import files_of
+
+        files |= {path.name: path for path in files_of(weights)}
     package = DATA.parents[1]
     places = (DATA / "tokenizer.json", DATA / "catalog.json", package / "presets.toml",
               package / "integers" / "tables.json")  # fmt: skip

@@ -45,7 +45,7 @@ def generate(
     agent = options.drafting(weights, scheme, executor, drafter, beam_width, draft_len)
     seen = Statistics()
     (tokens,) = agent.write(agent.remember(query), 1, seen)
-    text = agent.tokenizer.decode([t for t in tokens if t != agent.model.eos_id])
+    text = agent.tokenizer.decode([t for t in tokens if t not in agent.model.eos_ids])
     console = options.report_console(tree)
     console.print(printable(text), soft_wrap=True)
     if drafter is None:

@@ -1,5 +1,6 @@
 """Run another project's checkpoint on token ids from a file: the oracle for its ports."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +19,50 @@ from mu_ref.readers import read_checkpoint
 
 __all__ = ["forward_file", "write_arrays"]
 
-READ = ("encoder_input_ids", "decoder_input_ids", "encoder_attention_mask")
+IDS = ("encoder_input_ids", "decoder_input_ids")
+ENCODER_MASKS = ("encoder_attention_mask", "attention_mask")  # two names of one mask
+DECODER_MASK = "decoder_attention_mask"
+READ = (*IDS, *ENCODER_MASKS, DECODER_MASK)
 WRITTEN = ("encoder_output", "logits", "greedy_ids")
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Token ids, and which of them are read; all masks are bool, of the shape of their ids."""
+
+    source: np.ndarray  # [batch, n_src] int
+    source_valid: np.ndarray  # by the encoder
+    source_read: np.ndarray  # by the decoder
+    target: np.ndarray  # [batch, n_tgt] int
+    target_valid: np.ndarray
+
+
 def forward_file(
-    folder: Path, inputs: Path, out: Path, dtype: type, max_new_tokens: int
+    folder: Path,
+    inputs: Path,
+    out: Path,
+    dtype: type,
+    max_new_tokens: int,
+    *,
+    from_prompt: bool = False,
 ) -> dict[str, tuple[int, ...]]:
     """Write `encoder_output`, `logits` and `greedy_ids` for given token ids.
 
     Args:
-        folder: holds `config.json` and `model.safetensors` of a family that `readers/` knows.
+        folder: a checkpoint of a family that `readers/` knows.
         inputs: npz with `encoder_input_ids` [batch, n_src], `decoder_input_ids` [batch, n_tgt] and,
-            if present, `encoder_attention_mask` [batch, n_src] of 0 and 1; without it pad ids
-            are masked. What `forward_file` writes may stand there too, to compare with.
+            if present, masks of 0 and 1 in their shapes: `encoder_attention_mask` (or
+            `attention_mask`) and `decoder_attention_mask`. A missing mask means what it means in
+            the family's own code; see `docs/checkpoints.md`. What `forward_file` writes may stand
+            there too, to compare with.
         out: npz to write; appears whole or not at all.
         dtype: np.float64 or np.float32.
         max_new_tokens: greedy tokens; eos does not stop them, so that the length is as asked.
+        from_prompt: greedy tokens go on from `decoder_input_ids` instead of the start token.
 
     Returns:
-        {name: shape} of what was written; greedy_ids is [batch, 1 + max_new_tokens], start token
-        included.
+        {name: shape} of what was written; greedy_ids is [batch, n + max_new_tokens], the n tokens
+        that they go on from included.
 
     Raises:
         InputError: an array is missing, unknown, not of integers, of another shape, or out of
@@ -47,17 +71,22 @@ def forward_file(
     """
     NEW_TOKENS.check("max_new_tokens", max_new_tokens)
     model, weights = read_checkpoint(folder)
-    source, valid, target = _inputs(inputs, model)
+    given = _inputs(inputs, model)
+    start, start_valid = mu.start(model, len(given.source))
+    if from_prompt:
+        start, start_valid = given.target, given.target_valid
+        if not (start_valid[:, -1] | ~start_valid.any(axis=1)).all():
+            raise InputError(f"{inputs}: every prompt must end with a token that is not masked, "
+                             "since the next one follows it; pad prompts on the left")  # fmt: skip
     ops = float_executor(weights, dtype=dtype)
     try:
         # a norm would turn an infinity back into a number, and a wrong one
         with np.errstate(over="raise", invalid="raise", divide="raise"):
-            memory = mu.remember(ops, model, source, valid)
-            hidden = decode(ops, model, target, mu.decoder_valid(model, target), memory)
+            memory = mu.remember(ops, model, given.source, given.source_valid, given.source_read)
+            hidden = decode(ops, model, given.target, given.target_valid, memory)
             logits = mu.logits(ops, model, hidden)
-            start = np.full((len(source), 1), model.bos_id)
-            given = (ops, model, memory, start, np.ones(start.shape, bool), max_new_tokens)
-            steps = [step.tokens[:, None] for step in stream(*given, stop_at_eos=False)]
+            run = stream(ops, model, memory, start, start_valid, max_new_tokens, stop_at_eos=False)
+            steps = [step.tokens[:, None] for step in run]
     except FloatingPointError as error:
         raise InputError(
             f"{folder} must have weights that {np.dtype(dtype)} can compute with; {error}"
@@ -68,34 +97,49 @@ def forward_file(
     return {name: array.shape for name, array in results.items()}
 
 
-def _inputs(path: Path, model: ModelConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read source ids, which of them count, and target ids."""
+def _inputs(path: Path, model: ModelConfig) -> Inputs:
+    """Read token ids and masks."""
     arrays = read_npz(path)
     unknown = sorted(set(arrays) - {*READ, *WRITTEN})
     if unknown:
         raise InputError(f"{path} must hold {', '.join(READ)}, got {short(unknown[:3])} too; "
                          "take out or rename what is not one of them")  # fmt: skip
-    for name, vocab_size in ((READ[0], model.encoder_vocab_size), (READ[1], model.vocab_size)):
+    for name, vocab_size in ((IDS[0], model.encoder_vocab_size), (IDS[1], model.vocab_size)):
         if name not in arrays:
             raise InputError(f"{path} must hold {name}; it holds {short(sorted(arrays))}")
         check_tokens(f"{path}: {name}", arrays[name], vocab_size)
-    source, target = (arrays[name].astype(np.int64) for name in READ[:2])
+    source, target = (arrays[name].astype(np.int64) for name in IDS)
     if len(source) != len(target):
         raise InputError(
             f"{path}: encoder and decoder ids must have the same number of rows, "
             f"got {len(source)} and {len(target)}"
         )
-    mask = arrays.get(READ[2], source != model.pad_id)
-    is_mask = mask.dtype.kind in "biu" and np.isin(mask, (0, 1)).all()
-    if mask.shape != source.shape or not is_mask:
+    masks = [_mask(path, name, arrays[name], IDS[0], source)
+             for name in ENCODER_MASKS if name in arrays]  # fmt: skip
+    if len(masks) > 1 and not np.array_equal(masks[0], masks[1]):
         raise InputError(
-            f"{path}: {READ[2]} must be 0 and 1 in the shape of {READ[0]}, {source.shape}, got "
-            f"{mask.dtype} {mask.shape}"
+            f"{path}: {' and '.join(ENCODER_MASKS)} are two names of one mask, and must be equal; "
+            "they differ; take one out"
         )
-    valid = mask.astype(bool)
+    valid, read = (masks[0], masks[0]) if masks else mu.source_valid(model, source)
     if not valid.any(axis=1).all():
         raise InputError(f"{path}: every row must hold a token that is not masked; one does not")
-    return source, valid, target
+    if DECODER_MASK in arrays:
+        of_target = _mask(path, DECODER_MASK, arrays[DECODER_MASK], IDS[1], target)
+    else:
+        of_target = mu.decoder_valid(model, target)
+    return Inputs(source, valid, read, target, of_target)
+
+
+def _mask(path: Path, name: str, mask: np.ndarray, of: str, ids: np.ndarray) -> np.ndarray:
+    """Return a mask as booleans; it must be 0 and 1 in the shape of its ids."""
+    is_mask = mask.dtype.kind in "biu" and np.isin(mask, (0, 1)).all()
+    if mask.shape != ids.shape or not is_mask:
+        raise InputError(
+            f"{path}: {name} must be 0 and 1 in the shape of {of}, {ids.shape}, got "
+            f"{mask.dtype} {mask.shape}"
+        )
+    return mask.astype(bool)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -50,10 +50,11 @@ def record_layers(inner: Ops, model: ModelConfig, seed: int) -> Recorder:
             valid = np.arange(n) < np.array([[n], [n - 2]])
             if name == "encoder":
                 positions = positions_of(stack, valid)
-                turn = Rotation(positions, rope_theta(stack, rope_lengths(stack, valid)),
-                                stack.d_head)  # fmt: skip
+                theta = rope_theta(stack, rope_lengths(stack, valid))
+                turn = Rotation(positions, theta, stack.d_head, stack.rope_factor)
                 window = stack.layer_window(layer)
-                mask = attention_mask(positions, positions, valid, causal=False, window=window)
+                mask = attention_mask(positions, positions, valid, causal=False, window=window,
+                                      inclusive=stack.window_inclusive)  # fmt: skip
                 encoder_block(recorder.ops, stack, x, Sight(turn, mask), site)
                 continue
             cache = Cache.empty(2, stack.n_layers)

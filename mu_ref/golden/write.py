@@ -169,7 +169,7 @@ def _turns(stack: StackConfig, longest: int) -> np.ndarray:
     grows = stack.rope_ntk_factor > 1
     past = np.arange(max(longest - stack.rope_base_len, 0) + 1 if grows else 1)
     theta = rope_theta(stack, stack.rope_base_len + past)
-    return np.stack([turn_steps(float(t), stack.d_head) for t in theta])
+    return np.stack([turn_steps(float(t), stack.d_head, stack.rope_factor) for t in theta])
 
 
 def _tables() -> dict[str, np.ndarray]:

@@ -147,14 +147,15 @@ def interpolate(name: str, x: np.ndarray, fraction_bits: int, drop_bits: int = 0
 
 
 @cache
-def turn_steps(theta: float, d_head: int) -> np.ndarray:
+def turn_steps(theta: float, d_head: int, factor: float = 1.0) -> np.ndarray:
     r"""How far one position turns each pair of a head, in units of $2^{-64}$ turns.
 
-    $w_i = \mathrm{round\_half\_even}(2^{64} \, \theta^{-2i/d} / 2\pi)$, modulo $2^{64}$   (5.7)
+    $w_i = \mathrm{round\_half\_even}(2^{64} \, \theta^{-2i/d} / 2\pi f)$, modulo $2^{64}$ (5.7)
 
     Args:
         theta: base of RoPE, the exact value of the float.
         d_head: d, even.
+        factor: f, the exact value of the float.
 
     Returns:
         [d_head / 2] uint64, read-only. Position p turns pair i by p w_i, wrapping at a full turn.
@@ -162,7 +163,7 @@ def turn_steps(theta: float, d_head: int) -> np.ndarray:
     with localcontext(prec=DIGITS):
         log_theta = Decimal(theta).ln()
         speeds = ((-log_theta * 2 * i / d_head).exp() for i in range(d_head // 2))
-        turns = (speed / (2 * PI) * 2**64 for speed in speeds)
+        turns = (speed / (2 * PI * Decimal(factor)) * 2**64 for speed in speeds)
         steps = [int(t.to_integral_value(ROUND_HALF_EVEN)) % 2**64 for t in turns]
     array = np.array(steps, np.uint64)
     array.flags.writeable = False

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mu_ref.config import StackConfig
+from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.model.cache import LayerCache, LayerMemory
 from mu_ref.ops import Ops, Value
 from mu_ref.ops.rotation import Rotation
 
 __all__ = [
-    "Sight", "attend", "attention_mask", "cross_attention", "project_memory", "self_attention",
+    "Sight", "attend", "attention_mask", "cross_attention", "level_mask", "project_memory",
+    "self_attention",
 ]  # fmt: skip
 
 
@@ -25,6 +26,7 @@ class Sight:
     turn: Rotation  # where the n_tok tokens stand
     mask: np.ndarray  # [batch, 1, n_tok, n_key] bool, n_key counts cached and new tokens
     cache: LayerCache | None = None  # earlier tokens; receives the new keys and values
+    level: np.ndarray | None = None  # as the mask, from `level_mask`
 
 
 def attention_mask(
@@ -34,6 +36,7 @@ def attention_mask(
     *,
     causal: bool,
     window: int | None,
+    inclusive: bool = True,
 ) -> np.ndarray:
     """Say which query may read which key, from positions alone.
 
@@ -43,26 +46,56 @@ def attention_mask(
         key_valid: [batch, n_key] bool, False at padding.
         causal: a query sees itself and what precedes it.
         window: None, or how far a query sees. Causal: the last `window` tokens, itself included.
-            Not causal: `window` tokens to each side.
+            Not causal: `window` tokens to each side, or one less.
+        inclusive: False: one less, as transformers 4 has it.
 
     Returns:
         [batch, 1, n_query, n_key] bool; the 1 stands for the heads.
 
     Source:
-        Hugging Face transformers 5.23 `masking_utils.py`: `sliding_window_overlay` (k > q - window)
-        and `sliding_window_bidirectional_overlay` (|q - k| <= window).
+        Hugging Face transformers 5.24 `masking_utils.py`: `sliding_window_overlay` (k > q - window)
+        and `sliding_window_bidirectional_overlay` (|q - k| <= window); of version 4.57
+        `models/t5gemma`: `sliding_window_bidirectional_mask_function` (|q - k| < window).
     """
     distance = query_positions[:, :, None] - key_positions[:, None, :]  # [batch, n_query, n_key]
     allowed = np.broadcast_to(key_valid[:, None, :], distance.shape)
     if causal:
         allowed = allowed & (distance >= 0)
     if window is not None:
-        allowed = allowed & ((distance < window) if causal else (np.abs(distance) <= window))
+        reach = window if inclusive and not causal else window - 1
+        allowed = allowed & ((distance if causal else np.abs(distance)) <= reach)
     return allowed[:, None]  # [batch, 1, n_query, n_key]
 
 
+def level_mask(model: ModelConfig, mask: np.ndarray) -> np.ndarray | None:
+    """Find the queries that may read no key, where the model lets them read all keys alike.
+
+    The projects whose checkpoints we read hide a key by a huge negative score; where all scores
+    are alike, so are the weights. What such a token computes is seen in its own logits, and where
+    the decoder reads the encoder's pads.
+
+    Args:
+        model: uses unseeing.
+        mask: [batch, 1, n_query, n_key] bool, from `attention_mask`.
+
+    Returns:
+        True in their rows, in the shape of `mask`; None if there are none.
+    """
+    if model.unseeing == "zero":
+        return None
+    blind = ~mask.any(axis=-1, keepdims=True)
+    return np.broadcast_to(blind, mask.shape).copy() if blind.any() else None
+
+
 def attend(
-    ops: Ops, stack: StackConfig, q: Value, k: Value, v: Value, mask: np.ndarray, site: str
+    ops: Ops,
+    stack: StackConfig,
+    q: Value,
+    k: Value,
+    v: Value,
+    mask: np.ndarray,
+    level: np.ndarray | None,
+    site: str,
 ) -> Value:
     r"""Let every query read a weighted sum of the values.
 
@@ -77,6 +110,7 @@ def attend(
         k: [batch, n_kv_heads, n_key, d_head].
         v: [batch, n_kv_heads, n_key, d_head].
         mask: [batch, 1, n_query, n_key] bool.
+        level: from `level_mask`.
         site: for example "decoder.3.self_attention".
 
     Returns:
@@ -95,6 +129,10 @@ def attend(
         scores = ops.softcap(scores, stack.attention_softcap, f"{site}.softcap")
     # The mask comes after the cap: a key that is not seen weighs exactly nothing.
     weights = ops.softmax(scores, mask, f"{site}.softmax")
+    if level is not None:  # in these rows the weights are 0 so far
+        alike = ops.scale(scores, 0.0, f"{site}.level_scores")
+        alike = ops.softmax(alike, level, f"{site}.level_softmax")
+        weights = ops.add(weights, alike, f"{site}.level_weights")
     mixed = ops.matmul(weights, v, f"{site}.mix")  # [batch, n_heads, n_query, d_head]
     return ops.merge_heads(mixed, f"{site}.merge")  # [batch, n_query, n_heads * d_head]
 
@@ -124,7 +162,8 @@ def self_attention(ops: Ops, stack: StackConfig, x: Value, sight: Sight, site: s
     if cache is not None:  # n_tok new keys and values join those of earlier tokens: n_key
         k = cache.k = ops.append(cache.k, k, f"{site}.k_cache")
         v = cache.v = ops.append(cache.v, v, f"{site}.v_cache")
-    return ops.linear(attend(ops, stack, q, k, v, sight.mask, site), f"{site}.o")
+    mixed = attend(ops, stack, q, k, v, sight.mask, sight.level, site)
+    return ops.linear(mixed, f"{site}.o")
 
 
 def project_memory(
@@ -165,5 +204,5 @@ def cross_attention(
     """
     # [batch, n_heads, n_tok, d_head]; not rotated, as the keys are not
     q = ops.split_heads(ops.linear(x, f"{site}.q"), stack.n_heads, f"{site}.q_split")
-    mixed = attend(ops, stack, q, memory.k, memory.v, memory.mask, site)
+    mixed = attend(ops, stack, q, memory.k, memory.v, memory.mask, None, site)
     return ops.linear(mixed, f"{site}.o")

@@ -5,12 +5,18 @@ far each is turned (RoPE); it is plain NumPy. `run_layers` computes: embed, all 
 it calls `ops` and nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
-from mu_ref.model.attention import Sight, attention_mask, cross_attention, self_attention
+from mu_ref.model.attention import (
+    Sight,
+    attention_mask,
+    cross_attention,
+    level_mask,
+    self_attention,
+)
 from mu_ref.model.block import mlp, residual
 from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory, Placement
 from mu_ref.model.encoder import embed
@@ -19,6 +25,9 @@ from mu_ref.ops import Ops, Value
 from mu_ref.ops.rotation import Rotation
 
 __all__ = ["Placed", "decode", "decoder_block", "place", "run_layers"]
+
+Masks = dict[int | None, np.ndarray]
+"""By window, [batch, 1, n_tok, n_slots] bool."""
 
 
 def decoder_block(
@@ -80,8 +89,9 @@ class Placed:
 
     tokens: np.ndarray  # [batch, n_tok] int
     turn: Rotation  # of the n_tok tokens
-    masks: dict[int | None, np.ndarray]  # by window: [batch, 1, n_tok, n_slots] bool
+    masks: Masks
     n_new: int  # the last n_new of the n_tok are asked for
+    levels: Masks = field(default_factory=dict)  # of windows where a token sees nothing
 
 
 def place(
@@ -95,7 +105,8 @@ def place(
 
     With NTK scaling the base $\theta'$ of all angles may change with the length (2.2). Keys that
     were turned under another one are wrong then, and so is every hidden state above the first
-    layer: the cache's keys and values are dropped, and all tokens placed anew.
+    layer: the cache's keys and values are dropped, and all tokens placed anew. So they are where a
+    new token sees nothing and reads all alike.
 
     Args:
         model: its `decoder` must not be None.
@@ -118,19 +129,38 @@ def place(
         lengths = placement.lengths
     theta = rope_theta(stack, lengths)  # [batch]
     if cache.theta is None or np.any(theta != cache.theta):  # no cached key fits: compute all again
-        cache.layers = [LayerCache() for _ in range(stack.n_layers)]
         n_cached = 0
+    masks, levels = _masks(model, positions, n_cached, valid, placement)
+    if levels and n_cached:  # it reads tokens that read all as well, and then there were fewer
+        n_cached = 0
+        masks, levels = _masks(model, positions, n_cached, valid, placement)
+    if n_cached == 0:
+        cache.layers = [LayerCache() for _ in range(stack.n_layers)]
     cache.tokens, cache.valid, cache.positions, cache.theta = tokens, valid, positions, theta
+    turn = Rotation(positions[:, n_cached:], theta, stack.d_head, stack.rope_factor)
+    return Placed(tokens[:, n_cached:], turn, masks, n_new, levels)
 
-    standing = positions[:, n_cached:]  # [batch, n_tok], of the tokens to compute
+
+def _masks(
+    model: ModelConfig,
+    positions: np.ndarray,
+    n_cached: int,
+    valid: np.ndarray,
+    placement: Placement | None,
+) -> tuple[Masks, Masks]:
+    """Say what the tokens behind the first n_cached may read, and which of them read all alike."""
     masks = {  # layers with the same window share a mask
-        window: attention_mask(standing, positions, valid, causal=True, window=window)
-        for window in stack.windows
+        window: attention_mask(
+            positions[:, n_cached:], positions, valid, causal=True, window=window
+        )
+        for window in model.stacks["decoder"].windows
     }
     if placement is not None:
+        n_new = placement.positions.shape[1]
         for mask in masks.values():  # drafts of one position do not see each other
             mask[:, 0, -n_new:, -n_new:] &= placement.sees
-    return Placed(tokens[:, n_cached:], Rotation(standing, theta, stack.d_head), masks, n_new)
+    found = {window: level_mask(model, mask) for window, mask in masks.items()}
+    return masks, {window: level for window, level in found.items() if level is not None}
 
 
 def run_layers(
@@ -151,7 +181,8 @@ def run_layers(
     stack = model.stacks["decoder"]
     x = embed(ops, model, placed.tokens, "decoder")  # [batch, n_tok, d_model]
     for layer, layer_cache in enumerate(cache.layers):
-        sight = Sight(placed.turn, placed.masks[stack.layer_window(layer)], layer_cache)
+        window = stack.layer_window(layer)
+        sight = Sight(placed.turn, placed.masks[window], layer_cache, placed.levels.get(window))
         layer_memory = None if memory is None else memory.layers[layer]
         x = decoder_block(ops, stack, x, sight, layer_memory, f"decoder.{layer}")
     x = ops.norm(x, "decoder.final_norm", stack.norm_kind, stack.norm_eps)

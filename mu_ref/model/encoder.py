@@ -1,17 +1,21 @@
 """The encoder: reads the whole input once, every token seeing every other."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
-from mu_ref.model.attention import Sight, attention_mask, self_attention
+from mu_ref.model.attention import Sight, attention_mask, level_mask, self_attention
 from mu_ref.model.block import mlp, residual
 from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
 from mu_ref.ops.rotation import Rotation
 
 __all__ = ["embed", "encode", "encoder_block", "run_encoder"]
+
+
+NO_LEVELS: Mapping[int | None, np.ndarray] = MappingProxyType({})
 
 
 def embed(ops: Ops, model: ModelConfig, tokens: np.ndarray, site: str) -> Value:
@@ -63,16 +67,21 @@ def encode(ops: Ops, model: ModelConfig, tokens: np.ndarray, valid: np.ndarray) 
         valid: [batch, n_src] bool, False at padding.
 
     Returns:
-        [batch, n_src, d_model]; rows at padding are never read.
+        [batch, n_src, d_model]; rows at padding are never read, unless the memory is told to.
     """
     stack = model.stacks["encoder"]
     positions = positions_of(stack, valid)  # [batch, n_src]
     theta = rope_theta(stack, rope_lengths(stack, valid))  # [batch]
     masks = {
-        window: attention_mask(positions, positions, valid, causal=False, window=window)
+        window: attention_mask(
+            positions, positions, valid,
+            causal=False, window=window, inclusive=stack.window_inclusive,
+        )
         for window in stack.windows
-    }
-    return run_encoder(ops, model, tokens, Rotation(positions, theta, stack.d_head), masks)
+    }  # fmt: skip
+    turn = Rotation(positions, theta, stack.d_head, stack.rope_factor)
+    levels = {window: level_mask(model, mask) for window, mask in masks.items()}
+    return run_encoder(ops, model, tokens, turn, masks, levels)
 
 
 def run_encoder(
@@ -81,6 +90,7 @@ def run_encoder(
     tokens: np.ndarray,
     turn: Rotation,
     masks: Mapping[int | None, np.ndarray],
+    levels: Mapping[int | None, np.ndarray | None] = NO_LEVELS,
 ) -> Value:
     """Compute the encoder of tokens whose places are known: embed, all layers, final norm.
 
@@ -90,6 +100,7 @@ def run_encoder(
         tokens: [batch, n_src] int.
         turn: where they stand.
         masks: by window, [batch, 1, n_src, n_src] bool; layers with the same window share one.
+        levels: of the masks, from `level_mask`.
 
     Returns:
         [batch, n_src, d_model].
@@ -97,6 +108,7 @@ def run_encoder(
     stack = model.stacks["encoder"]
     x = embed(ops, model, tokens, "encoder")  # [batch, n_src, d_model]
     for layer in range(stack.n_layers):
-        sight = Sight(turn, masks[stack.layer_window(layer)])
+        window = stack.layer_window(layer)
+        sight = Sight(turn, masks[window], level=levels.get(window))
         x = encoder_block(ops, stack, x, sight, f"encoder.{layer}")
     return ops.norm(x, "encoder.final_norm", stack.norm_kind, stack.norm_eps)

@@ -13,13 +13,14 @@ Next: `decoder.decoder_block`, then `attention.attend`. Chapter: `docs/01_mu.md`
 import numpy as np
 
 from mu_ref.config import ModelConfig
+from mu_ref.errors import InputError
 from mu_ref.model.attention import project_memory
 from mu_ref.model.cache import Memory
 from mu_ref.model.decoder import decode
 from mu_ref.model.encoder import encode
 from mu_ref.ops import Ops, Value
 
-__all__ = ["decoder_valid", "forward", "logits", "remember"]
+__all__ = ["decoder_valid", "forward", "logits", "remember", "source_valid", "start"]
 
 
 def forward(
@@ -58,7 +59,13 @@ def forward(
     return logits(ops, model, hidden)
 
 
-def remember(ops: Ops, model: ModelConfig, source: np.ndarray, valid: np.ndarray) -> Memory:
+def remember(
+    ops: Ops,
+    model: ModelConfig,
+    source: np.ndarray,
+    valid: np.ndarray,
+    read: np.ndarray | None = None,
+) -> Memory:
     """Encode the input, and compute what each decoder layer will read of it.
 
     Args:
@@ -66,12 +73,14 @@ def remember(ops: Ops, model: ModelConfig, source: np.ndarray, valid: np.ndarray
         model: the configuration; has both stacks.
         source: [batch, n_src] int.
         valid: [batch, n_src] bool, False at padding.
+        read: [batch, n_src] bool, what the decoder reads; the valid ones by default.
 
     Returns:
         The memory: encoder output, K and V of every decoder layer, mask.
     """
     hidden = encode(ops, model, source, valid)  # [batch, n_src, d_model]
-    mask = valid[:, None, None, :]  # [batch, 1, 1, n_src]: every head and query sees the same
+    seen = valid if read is None else read
+    mask = seen[:, None, None, :]  # [batch, 1, 1, n_src]: every head and query sees the same
     stack = model.stacks["decoder"]
     sites = [f"decoder.{layer}.cross_attention" for layer in range(stack.n_layers)]
     return Memory(hidden, [project_memory(ops, stack, hidden, mask, site) for site in sites])
@@ -92,6 +101,36 @@ def logits(ops: Ops, model: ModelConfig, hidden: Value) -> Value:
     if model.final_softcap is None:
         return scores
     return ops.softcap(scores, model.final_softcap, "head.softcap")
+
+
+def source_valid(model: ModelConfig, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Say what is read of an encoder input that comes without a mask.
+
+    Args:
+        model: uses encoder_pad_id (or pad_id) and mask_cross_pads.
+        source: [batch, n_src] int.
+
+    Returns:
+        Two masks [batch, n_src] bool, True where a token is read: by the encoder, by the decoder.
+
+    Raises:
+        InputError: the encoder has no pad token, so that a mask is needed.
+    """
+    if model.encoder_pad_id == -1:
+        raise InputError(
+            f"{model.name} must be given encoder_attention_mask, since its encoder has no pad "
+            "token (pad_token_id is null); got none"
+        )
+    valid = source != model.source_pad
+    return valid, valid if model.mask_cross_pads else np.ones(source.shape, bool)
+
+
+def start(model: ModelConfig, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the decoder's first token, [batch, 1], and whether others may read it, the same."""
+    tokens = np.full((batch, 1), model.bos_id)
+    if model.unseeing == "zero":  # a text whose start nobody reads would begin with nothing
+        return tokens, np.ones(tokens.shape, bool)
+    return tokens, decoder_valid(model, tokens)
 
 
 def decoder_valid(model: ModelConfig, tokens: np.ndarray) -> np.ndarray:

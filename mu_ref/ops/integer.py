@@ -148,7 +148,9 @@ class IntegerOps(Ops):
     def rope(self, x: Quantized, rotation: Rotation, site: str) -> Quantized:
         """Rotate by cosines and sines in units of 2^-15, found from integer phases."""
         encoding = self._encoding(site)
-        speeds = np.stack([turn_steps(float(t), x.shape[-1]) for t in rotation.theta])
+        speeds = np.stack(
+            [turn_steps(float(t), x.shape[-1], rotation.factor) for t in rotation.theta]
+        )
         cos, sin = turn(unit_phase(rotation.positions, speeds))
         cos, sin = cos[:, None], sin[:, None]  # [batch, 1, n_tok, d_head / 2]
         half = x.shape[-1] // 2
@@ -202,7 +204,10 @@ class IntegerOps(Ops):
     def scale(self, x: Quantized, factor: float, site: str) -> Quantized:
         """Let the same integers stand for other numbers; nothing is computed."""
         if not factor > 0:
-            raise QuantizationError(f"{site}: a scale factor must be positive, got {factor}")
+            raise QuantizationError(
+                f"{site}: a scale factor must be positive, got {factor}; with 0 a token that sees "
+                "none weighs all alike, which only floats can"
+            )
         return Quantized(x.q, Encoding(x.bits, x.scale * factor, x.encoding.zero_point))
 
     def softcap(self, x: Quantized, cap: float, site: str) -> Quantized:

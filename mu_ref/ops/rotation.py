@@ -12,7 +12,7 @@ __all__ = ["Rotation"]
 class Rotation:
     r"""How far tokens are turned: by the angle of every position p and pair i.
 
-    $$\alpha_{pi} = p \, \theta^{-2i/d}$$                                              (2.3)
+    $$\alpha_{pi} = p \, \theta^{-2i/d} / f$$                                          (2.3)
 
     Executors in floats read `cos` and `sin`; the integer executor computes its own from positions.
 
@@ -27,12 +27,13 @@ class Rotation:
     positions: np.ndarray  # [batch, n_tok] int; batch may be 1
     theta: np.ndarray  # [batch] float64, from `rope_theta`
     d_head: int  # even width of a head, d in the formula
+    factor: float = 1.0  # f: positions are read as f times closer together
 
     @cached_property
     def angles(self) -> np.ndarray:
         """Radians, [batch, n_tok, d_head / 2] float64."""
         exponents = np.arange(0, self.d_head, 2) / self.d_head  # [d_head / 2]
-        speeds = self.theta[:, None] ** -exponents[None, :]  # [batch, d_head / 2]
+        speeds = self.theta[:, None] ** -exponents[None, :] / self.factor  # [batch, d_head / 2]
         return self.positions[:, :, None] * speeds[:, None, :]
 
     @cached_property

@@ -1,32 +1,38 @@
 """Readers of other projects' checkpoints: a folder with `config.json` and `model.safetensors`.
 
-Imports configurations and weights. Two families, `microsoft_mu.py` and `t5gemma.py`: the maps from
-their names and fields to ours live there and nowhere else.
+Imports configurations and weights. `folder.py` reads the files. Two families, `microsoft_mu.py` and
+`t5gemma.py`: the maps from their names and fields to ours live there and nowhere else. What is
+read, and what is refused: `docs/checkpoints.md`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mu_ref.border.arrays import check_floats, read_safetensors
-from mu_ref.border.reading import read_json
 from mu_ref.border.text import short
 from mu_ref.config import ModelConfig
 from mu_ref.errors import ConfigError, WeightsError
 from mu_ref.readers import microsoft_mu, t5gemma
-from mu_ref.readers.fields import Fields
+from mu_ref.readers.fields import Fields, warn_of_unknown
+from mu_ref.readers.folder import files_of, read_fields, read_tensors
+from mu_ref.readers.ids import FIELDS
 from mu_ref.weights import Weights, check_names, weight_shapes
 
-__all__ = ["config_from_fields", "read_checkpoint"]
+__all__ = ["config_from_fields", "files_of", "read_checkpoint"]
+
+# Of generation_config.json: what says nothing of a greedy answer.
+_NOTES = ("_from_model_config", "transformers_version", "use_cache", "cache_implementation",
+          "output_attentions", "output_hidden_states", "return_dict_in_generate", "output_scores",
+          "output_logits")  # fmt: skip
 
 
 def read_checkpoint(folder: Path) -> tuple[ModelConfig, Weights]:
     """Read a model of another project.
 
     Args:
-        folder: holds `config.json` and `model.safetensors` with the project's own names.
+        folder: holds `config.json`, perhaps `generation_config.json`, and `model.safetensors` or
+            its parts with an index, all with the project's own names.
 
     Returns:
         The configuration and weights under our names.
@@ -35,24 +41,22 @@ def read_checkpoint(folder: Path) -> tuple[ModelConfig, Weights]:
         ConfigError: the family is unknown, or a field asks for what we do not have.
         WeightsError: tensors are missing, unknown, of another shape or not of floats.
     """
-    fields = _read_json(folder / "config.json")
-    model = config_from_fields(fields, str(folder / "config.json"))
-    path = folder / "model.safetensors"
-    if not path.exists() and (folder / f"{path.name}.index.json").exists():
-        raise WeightsError(f"{path} must hold all weights, got several files of an index; save "
-                           "the checkpoint as one file")  # fmt: skip
-    tensors, _ = read_safetensors(path)
-    check_floats(str(path), tensors)
+    fields, generation = read_fields(folder)
+    model = config_from_fields(fields, str(folder / "config.json"), generation)
+    tensors = read_tensors(folder)
     rename = microsoft_mu.name_of if "n_encoder_layer" in fields else t5gemma.name_of
     return model, _renamed(tensors, model, rename, str(folder))
 
 
-def config_from_fields(fields: Fields, where: str = "config.json") -> ModelConfig:
+def config_from_fields(
+    fields: Fields, where: str = "config.json", generation: Fields | None = None
+) -> ModelConfig:
     """Translate the fields of a `config.json`, whichever of the two families it is.
 
     Args:
         fields: of the file; those that nothing here reads are named in a warning.
         where: the file, for messages.
+        generation: fields of a `generation_config.json`, if there is one.
 
     Returns:
         The configuration.
@@ -61,11 +65,14 @@ def config_from_fields(fields: Fields, where: str = "config.json") -> ModelConfi
         ConfigError: the family is unknown, or a field asks for what we do not have.
     """
     kind = fields.get("model_type")
+    _refuse_others(fields, where)
+    if generation is not None:
+        warn_of_unknown(generation, {*FIELDS, *_NOTES}, "generation_config.json: ")
     try:
         if "n_encoder_layer" in fields:
-            return microsoft_mu.config_of(fields, f"{where}: ")
+            return microsoft_mu.config_of(fields, generation, f"{where}: ")
         if kind == "t5gemma" or (kind is None and {"encoder", "decoder"} <= set(fields)):
-            return t5gemma.config_of(fields, f"{where}: ")
+            return t5gemma.config_of(fields, generation, f"{where}: ")
     except ConfigError as error:
         if str(error).startswith(where):
             raise
@@ -76,11 +83,27 @@ def config_from_fields(fields: Fields, where: str = "config.json") -> ModelConfi
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    fields = read_json(path, "a JSON file", ConfigError)
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{path} must hold a JSON object, got {type(fields).__name__}")
-    return fields
+def _refuse_others(fields: Fields, where: str) -> None:
+    """Refuse the relatives of both families by name; their fields look like ours."""
+    parts = [fields, *(fields.get(name) for name in ("encoder", "decoder"))]
+    objects = [part for part in parts if isinstance(part, dict)]
+    kinds = {kind for part in objects if isinstance(kind := part.get("model_type"), str)}
+    made = fields.get("architectures")
+    kinds |= (
+        {name.lower() for name in made if isinstance(name, str)}
+        if isinstance(made, list)
+        else set()
+    )
+    found = None
+    if any(kind.startswith("t5gemma2") for kind in kinds):
+        found = "T5Gemma 2"
+    elif any("llava" in kind or kind == "mu_v2" for kind in kinds) or "mm_vision_tower" in fields:
+        found = "Mu's vision model (mu_v2)"
+    elif any(kind == "encoder-decoder" or "bert" in kind for kind in kinds):
+        found = "BERT2BERT (model_type encoder-decoder)"
+    if found is not None:
+        raise ConfigError(f"{where}: {found} is not supported; give a checkpoint of T5Gemma or of "
+                          "Mu's text model")  # fmt: skip
 
 
 def _renamed(

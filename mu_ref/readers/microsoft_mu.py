@@ -21,6 +21,7 @@ from mu_ref.readers.fields import (
     check_text,
     warn_of_unknown,
 )  # fmt: skip
+from mu_ref.readers.ids import FIELDS, check_ids, special_ids
 
 __all__ = ["config_of", "name_of"]
 
@@ -38,6 +39,7 @@ _DEFAULTS: Fields = {  # MuConfig in modeling_mu.py
     "rope_theta": 10000,
     "rope_factor": 1.0,
     "pad_token_id": 0,
+    "bos_token_id": 1,  # the Phi-3.5 tokenizer's <s>, which the original's generate is called with
     "vocab_size": 32128,
     "norm_eps": 1e-6,  # a default argument of MuRMSNorm, not in MuConfig
 }
@@ -54,11 +56,15 @@ _NOTES = ("name", "source", "architectures", "model_type", "transformers_version
 _EOS = 32000  # of the Phi-3.5 tokenizer
 
 
-def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
+def config_of(
+    fields: Fields, generation: Fields | None = None, where: str = "config.json: "
+) -> ModelConfig:
     """Translate a `config.json`.
 
     Args:
         fields: of MuConfig; those that are missing take its defaults.
+        generation: fields of `generation_config.json`, if there is one: then the tokens that start
+            and end a text are those that it names.
         where: stands before a field in messages.
 
     Returns:
@@ -68,12 +74,20 @@ def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
         ConfigError: a field is out of its range, or the fields contradict each other.
     """
     f = {**_DEFAULTS, **fields}
-    warn_of_unknown(f, {*_DEFAULTS, *_NOTES, "eos_token_id"}, where)
+    warn_of_unknown(f, {*_DEFAULTS, *_NOTES, *FIELDS}, where)
     check_numbers(f, _RANGES, where, optional=("qkv_embd",))
     f.setdefault("eos_token_id", _EOS if f["vocab_size"] > _EOS else None)
     tokens = token_range(f["vocab_size"])
-    optional = () if "eos_token_id" in fields else ("eos_token_id",)
-    check_numbers(f, {"pad_token_id": tokens, "eos_token_id": tokens}, where, optional)
+    check_numbers(f, {"pad_token_id": tokens}, where)
+    if "eos_token_id" in fields and not isinstance(f["eos_token_id"], list):
+        check_numbers(f, {"eos_token_id": tokens}, where)
+    check_ids(f, f["vocab_size"], where)
+    objects: list[Fields] = [f]
+    if generation is not None:
+        where = "generation_config.json: "
+        check_ids(generation, f["vocab_size"], where)
+        objects = [generation]
+    ids = special_ids(objects, where)
     return ModelConfig(
         name=check_text(f, "name", where, "microsoft-mu"),
         encoder=_stack_of(f, f["n_encoder_layer"], "centre", where),
@@ -86,10 +100,12 @@ def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
         final_softcap=None,
         max_len=f["block_size"],
         pad_id=f["pad_token_id"],
-        bos_id=1,  # the Phi-3.5 tokenizer's <s>, which the original's generate is called with
-        eos_id=f["eos_token_id"],
+        bos_id=ids.start,
+        eos_id=ids.eos[0] if ids.eos else None,
+        more_eos_ids=ids.eos[1:],
         mask_decoder_pads=True,
         dropout=f["dropout"],
+        unseeing="mean",  # a hidden key has the lowest score there is, and so have all
     )
 
 

@@ -1,7 +1,6 @@
-"""Read checkpoints of Hugging Face T5Gemma, transformers 5.23 `models/t5gemma`."""
+"""Read checkpoints of Hugging Face T5Gemma, transformers 5.24 `models/t5gemma`."""
 
 import re
-from typing import Any
 
 from mu_ref.border.ranges import (
     FACTOR,
@@ -10,9 +9,8 @@ from mu_ref.border.ranges import (
     SIZE,
     STACK_RANGES,
     TOKENS,
-    token_range,
 )  # fmt: skip
-from mu_ref.border.text import short, warn
+from mu_ref.border.text import short
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import ConfigError, check_choice
 from mu_ref.readers.fields import (
@@ -22,10 +20,12 @@ from mu_ref.readers.fields import (
     check_text,
     warn_of_unknown,
 )  # fmt: skip
+from mu_ref.readers.ids import FIELDS, SpecialIds, check_ids, special_ids
+from mu_ref.readers.rope import rope_of
 
 __all__ = ["config_of", "name_of"]
 
-_DEFAULTS: Fields = {  # T5GemmaModuleConfig, transformers 5.23
+_DEFAULTS: Fields = {  # T5GemmaModuleConfig, transformers 5.24
     "vocab_size": 256000,
     "hidden_size": 2304,
     "intermediate_size": 9216,
@@ -65,10 +65,10 @@ _NOTES = frozenset(
      "output_hidden_states", "problem_type", "return_dict", "tie_word_embeddings", "torch_dtype",
      "transformers_version", "use_cache")
 )  # fmt: skip
-_OF_STACK = {*_DEFAULTS, *_NOTES, "cross_attention_hidden_size", "rope_scaling", "rope_theta"}
+_OF_STACK = {*_DEFAULTS, *_NOTES, *FIELDS, "cross_attention_hidden_size", "rope_scaling",
+             "rope_theta", "partial_rotary_factor"}  # fmt: skip
 # Of the whole: those that its stacks have too are theirs.
-_OF_WHOLE = {*_NOTES, "encoder", "decoder", "vocab_size", "bos_token_id", "eos_token_id",
-             "pad_token_id"}  # fmt: skip
+_OF_WHOLE = {*_NOTES, *FIELDS, "encoder", "decoder", "vocab_size"}
 _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu", "silu": "silu",
     "swish": "silu", "relu": "relu",
@@ -88,33 +88,13 @@ def _layer_kinds(f: Fields, where: str) -> list[str]:
     return [check_choice(f"{where}layer_types", kind, known, ConfigError) for kind in kinds]
 
 
-def _rope_theta(f: Fields, where: str) -> float:
-    """Base of the rotation; a stretched one is refused."""
-    for name in ("rope_parameters", "rope_scaling"):
-        rope = {} if f.get(name) is None else f[name]
-        if not isinstance(rope, dict):
-            raise ConfigError(f"{where}{name} must be an object or null, got {short(rope)}")
-        for key in ("rope_type", "type"):  # the second in files of transformers 4
-            check_choice(
-                f"{where}{name}.{key}", rope.get(key, "default"), ("default",), ConfigError
-            )
-        unknown = sorted(set(rope) - {"rope_type", "type", "rope_theta"})
-        if unknown:
-            raise ConfigError(
-                f"{where}{name} must hold rope_type and rope_theta, got {unknown[:5]}"
-            )
-    given: Fields = f["rope_parameters"] or f.get("rope_scaling") or {}
-    theta = {"rope_theta": given.get("rope_theta", f.get("rope_theta", 10000.0))}
-    check_numbers(theta, {"rope_theta": STACK_RANGES["rope_theta"]}, where)
-    return theta["rope_theta"]
-
-
-def _stack(f: Fields, where: str) -> StackConfig:
+def _stack(f: Fields, where: str, *, inclusive: bool) -> StackConfig:
     warn_of_unknown(f, _OF_STACK, where)
     check_numbers({"cross_attention_hidden_size": None, **f}, _RANGES, where, _OPTIONAL)
     n_layers, kinds = f["num_hidden_layers"], _layer_kinds(f, where)
     name = f"{where}hidden_activation"
     activation = check_choice(name, f["hidden_activation"], list(_ACTIVATIONS), ConfigError)
+    theta, factor = rope_of(f, where)
     return StackConfig(
         n_layers=n_layers,
         d_model=f["hidden_size"],
@@ -138,19 +118,25 @@ def _stack(f: Fields, where: str) -> StackConfig:
         embed_scale=f["hidden_size"] ** 0.5,
         activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
         gated=True,
-        rope_theta=_rope_theta(f, where),
+        rope_theta=theta,
         rope_origin="start",
         rope_ntk_factor=1.0,
         rope_base_len=f["max_position_embeddings"],
         rope_length="padded",  # its positions are slots of the tensor
+        rope_factor=factor,
+        window_inclusive=inclusive,
     )
 
 
-def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
+def config_of(
+    fields: Fields, generation: Fields | None = None, where: str = "config.json: "
+) -> ModelConfig:
     """Translate a `config.json`.
 
     Args:
         fields: of T5GemmaConfig; those of its stacks that are missing take the defaults.
+        generation: fields of `generation_config.json`, if there is one: then special tokens are
+            those that it names.
         where: stands before a field in messages.
 
     Returns:
@@ -166,8 +152,8 @@ def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
     decoder: Fields = {**_DEFAULTS, **fields["decoder"]}
     encoder: Fields = {**_DEFAULTS, **fields["encoder"]}
     stacks = {
-        "encoder": _stack(encoder, f"{where}encoder."),
-        "decoder": _stack(decoder, f"{where}decoder."),
+        "encoder": _stack(encoder, f"{where}encoder.", inclusive=_inclusive(fields, where)),
+        "decoder": _stack(decoder, f"{where}decoder.", inclusive=True),
     }
     read = decoder.get("cross_attention_hidden_size")
     if read not in (None, encoder["hidden_size"]):
@@ -175,8 +161,8 @@ def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
             f"{where}decoder.cross_attention_hidden_size must be the encoder's hidden_size "
             f"{encoder['hidden_size']}, got {read}"
         )
-    tokens = {name: token_range(decoder["vocab_size"]) for name in ("pad_token_id", "bos_token_id")}
-    check_numbers(decoder, tokens, f"{where}decoder.")
+    ids = _ids(fields, encoder, decoder, generation, where)
+    encoder_pad = -1 if encoder["pad_token_id"] is None else encoder["pad_token_id"]
     whole = {"tie_word_embeddings": True, "dropout_rate": 0.0, **fields}
     check_numbers(whole, {"dropout_rate": MODEL_RANGES["dropout"]}, where)
     return ModelConfig(
@@ -189,24 +175,43 @@ def config_of(fields: Fields, where: str = "config.json: ") -> ModelConfig:
         head_bias=False,
         final_softcap=decoder["final_logit_softcapping"],
         max_len=decoder["max_position_embeddings"],
-        pad_id=decoder["pad_token_id"],
-        bos_id=decoder["bos_token_id"],
-        eos_id=_end_token(decoder, f"{where}decoder."),
+        pad_id=ids.pad,
+        bos_id=ids.start,
+        eos_id=ids.eos[0] if ids.eos else None,
+        more_eos_ids=ids.eos[1:],
         mask_decoder_pads=False,
         dropout=whole["dropout_rate"],
+        encoder_pad_id=-1
+        if encoder_pad is None
+        else None
+        if encoder_pad == ids.pad
+        else encoder_pad,
+        mask_cross_pads=False,  # without a mask its cross-attention gets none
+        unseeing="mean",  # a hidden key has the lowest score there is, and so have all
     )
 
 
-def _end_token(decoder: Fields, where: str) -> int:
-    """The token that ends a text; the first of several, and the user hears of the others."""
-    given: Any = decoder["eos_token_id"]
-    several = given if isinstance(given, list) and given else [given]
-    for token in several:
-        name = f"{where}eos_token_id"
-        token_range(decoder["vocab_size"]).check(name, token, ConfigError)
-    if len(several) > 1:
-        warn(f"{where}eos_token_id names {len(several)} tokens; only {several[0]} ends a text here")
-    return int(several[0])
+def _ids(
+    fields: Fields, encoder: Fields, decoder: Fields, generation: Fields | None, where: str
+) -> SpecialIds:
+    """Check all special tokens, and choose those of the decoder."""
+    check_ids(encoder, encoder["vocab_size"], f"{where}encoder.")
+    check_ids(decoder, decoder["vocab_size"], f"{where}decoder.")
+    check_ids(fields, decoder["vocab_size"], where)
+    if generation is None:
+        return special_ids([fields, decoder], where)
+    check_ids(generation, decoder["vocab_size"], "generation_config.json: ")
+    return special_ids([generation], "generation_config.json: ")
+
+
+def _inclusive(fields: Fields, where: str) -> bool:
+    """Does an encoder's window of w hold tokens w away? In transformers 5; in 4, one less."""
+    version = check_text(fields, "transformers_version", where, "5")
+    major = re.match(r"\d+", version)
+    if major is None:
+        raise ConfigError(f"{where}transformers_version must be a version such as 5.24.0, got "
+                          f"{short(version)}; it decides which tokens a window holds")  # fmt: skip
+    return int(major[0]) >= 5
 
 
 # Norms say "feedforward" where linears say "mlp".

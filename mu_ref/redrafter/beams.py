@@ -26,6 +26,9 @@ __all__ = ["Beams", "Drafts", "Search", "draft", "draft_one_beam", "log_softmax"
 Drafts = Callable[[Value, np.ndarray, int], "Beams"]
 """(hidden [batch, 1, d_model], tokens [batch], longest draft) -> beams."""
 
+End = int | tuple[int, ...] | None
+"""What ends a text: a token, one of several, or nothing."""
+
 Select = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """(log_p [batch, n], logits [batch, n, vocab_size], beam_width) -> source, token, score."""
 
@@ -108,7 +111,7 @@ def draft(
     hidden: Value,
     tokens: np.ndarray,
     search: Search,
-    end: int | None = None,
+    end: End = None,
     choose: Select = select,
 ) -> Beams:
     """Draft the likeliest continuations of each row.
@@ -120,8 +123,8 @@ def draft(
         hidden: [batch, 1, d_model], the model's, of the last token before `tokens`.
         tokens: [batch] int, what the model chose from `hidden`; not drafted, so always right.
         search: how.
-        end: token behind which nothing counts: drafting stops when the best beam of every row
-            holds it. None drafts on, as Apple's code does.
+        end: token or tokens behind which nothing counts: drafting stops when the best beam of
+            every row holds one. None drafts on, as Apple's code does.
         choose: `select`, or its compiled twin.
 
     Returns:
@@ -161,7 +164,7 @@ def draft_one_beam(
     hidden: Value,
     tokens: np.ndarray,
     search: Search,
-    end: int | None = None,
+    end: End = None,
 ) -> Beams:
     """Twin of `draft` for one beam without options: the likeliest token each time.
 
@@ -176,7 +179,7 @@ def draft_one_beam(
         hidden: [batch, 1, d_model].
         tokens: [batch] int.
         search: uses draft_len.
-        end: token behind which nothing counts, or None.
+        end: token or tokens behind which nothing counts, or None.
 
     Returns:
         One beam for each row, without scores.
@@ -213,7 +216,7 @@ def proposer(ops: Ops, model: ModelConfig, drafter: DrafterConfig, search: Searc
 
     def propose(hidden: Value, tokens: np.ndarray, longest: int) -> Beams:
         cut = replace(search, draft_len=min(search.draft_len, longest))
-        return way(ops, model, drafter, hidden, tokens, cut, model.eos_id)
+        return way(ops, model, drafter, hidden, tokens, cut, model.eos_ids)
 
     return propose
 
@@ -269,9 +272,9 @@ def _step(
     return ops.repeat(("draft", drafter, model), (), read, (tokens,), compute)
 
 
-def _all_ended(beams: np.ndarray, end: int | None) -> bool:
+def _all_ended(beams: np.ndarray, end: End) -> bool:
     """Does the best beam of every row hold the end of its text?"""
-    return end is not None and bool((beams[:, 0] == end).any(axis=1).all())
+    return end is not None and bool(np.isin(beams[:, 0], end).any(axis=1).all())
 
 
 def _rows(x: np.ndarray, source: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ def speculate(
         InputError: an empty prompt, or a rule without what it needs, such as a generator.
     """
     rule = (apples_rule if apple_rule else exact_rule)(ops, sampling, rng)
-    if not np.all(prompt_valid.any(axis=1)):
+    if model.unseeing == "zero" and not np.all(prompt_valid.any(axis=1)):
         raise InputError("every prompt must hold at least one token; one is empty")
     if max_new_tokens < 1:
         return
@@ -148,6 +148,8 @@ def _draft(model: ModelConfig, drafts: Drafts, rows: _Rows) -> Beams:
     """Ask for drafts, no longer than they can be of use."""
     # The pass writes a token of the model's own behind the drafted ones, hence one less.
     room = draft_limit(model.stacks["decoder"], rows.cache, rows.seen)
+    if model.unseeing == "mean" and not rows.cache.valid.any(axis=1).all():
+        room = 1  # a row that sees nothing yet reads all alike, and drafts would be among them
     longest = int(min(rows.left[rows.alive].max(), room)) - 1
     if longest < 1:
         return Beams(rows.token[:, None, None])  # the known token alone: plain decoding
@@ -199,7 +201,7 @@ def _write(
     order = np.arange(new.tokens.shape[1])
     n = np.minimum(new.n_tokens, rows.left)  # [batch], tokens that are put out
     if stop_at_eos:
-        is_end = (new.tokens == model.eos_id) & (order < n[:, None])
+        is_end = np.isin(new.tokens, model.eos_ids) & (order < n[:, None])
         ends = is_end.any(axis=1)
         n = np.where(ends, np.argmax(is_end, axis=1) + 1, n)
         rows.ended = rows.ended | ends

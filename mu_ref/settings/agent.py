@@ -85,7 +85,7 @@ class Agent:
 
     def _answer(self, queries: Sequence[str]) -> list[Answer]:
         rows = [self.source_tokens(query) for query in queries]
-        source, valid = pad(rows, self.model.pad_id)
+        source, valid = pad(rows, self.model.source_pad)
         started = time.perf_counter()
         memory = mu.remember(self.ops, self.model, source, valid)
         encoded = time.perf_counter()
@@ -93,7 +93,7 @@ class Agent:
         decoded = time.perf_counter()
         answers = []
         for i, query in enumerate(queries):
-            text = self.tokenizer.decode([t for t in texts[i] if t != self.model.eos_id])
+            text = self.tokenizer.decode([t for t in texts[i] if t not in self.model.eos_ids])
             call, complaint = self._parse(text)
             answers.append(
                 Answer(
@@ -128,8 +128,7 @@ class Agent:
         Returns:
             The tokens of each row, eos included.
         """
-        start = np.full((n_rows, 1), self.model.bos_id)
-        given = (memory, start, np.ones(start.shape, bool), MAX_NEW_TOKENS)
+        given = (memory, *mu.start(self.model, n_rows), MAX_NEW_TOKENS)
         texts: list[list[int]] = [[] for _ in range(n_rows)]
         if self.drafter is None or self.search is None:
             ended = np.zeros(n_rows, bool)

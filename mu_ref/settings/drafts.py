@@ -10,6 +10,7 @@ from rich.progress import track
 
 from mu_ref.errors import InputError
 from mu_ref.integers.store import IntegerModel
+from mu_ref.model import mu
 from mu_ref.model.decoder import decode
 from mu_ref.ops import Value
 from mu_ref.ops.reference import ReferenceOps
@@ -50,7 +51,7 @@ def distill_queries(
         transient=True,
         disable=not console.is_terminal,
     ):
-        source, valid = pad(rows[first : first + batch_size], agent.model.pad_id)
+        source, valid = pad(rows[first : first + batch_size], agent.model.source_pad)
         parts.append(distill(agent.ops, agent.model, source, valid, MAX_NEW_TOKENS, draft_len))
     return Distilled(
         np.concatenate([part.hidden for part in parts]),
@@ -120,10 +121,8 @@ def first_tree(agent: Agent, query: str) -> tuple[Tree, np.ndarray, list[int]]:
         seen.append(found.tokens)
         return found
 
-    start = np.full((1, 1), agent.model.bos_id)
-    steps = speculate(
-        agent.ops, agent.model, noted, memory, start, np.ones((1, 1), bool), MAX_NEW_TOKENS
-    )
+    start = mu.start(agent.model, 1)
+    steps = speculate(agent.ops, agent.model, noted, memory, *start, MAX_NEW_TOKENS)
     next(steps)  # the first token comes without a draft
     written = next(steps, None)
     if written is None:

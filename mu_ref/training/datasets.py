@@ -39,7 +39,7 @@ def make_batch(examples: Sequence[Example], model: ModelConfig) -> Batch:
     Returns:
         The batch.
     """
-    source, source_valid = pad([[*e.source, model.end_token] for e in examples], model.pad_id)
+    source, source_valid = pad([[*e.source, model.end_token] for e in examples], model.source_pad)
     inputs, _ = pad([[model.bos_id, *e.target] for e in examples], model.pad_id)
     labels, counted = pad([[*e.target, model.end_token] for e in examples], model.pad_id)
     return Batch(source, source_valid, inputs, labels, counted)

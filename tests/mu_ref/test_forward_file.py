@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from mu_ref.border.arrays import read_npz
 from mu_ref.errors import ConfigError, InputError, MuRefError, WeightsError
 from mu_ref.golden.forward import forward_file
-from mu_ref.readers import read_checkpoint
+from mu_ref.readers import config_from_fields, read_checkpoint
 
 CHECKPOINT = Path(__file__).parents[1] / "parity" / "data" / "microsoft-mu-b"  # 131 tokens
 IDS = np.array([[3, 4, 5], [6, 7, 0]])
@@ -41,7 +41,12 @@ def test_results_of_an_earlier_run_may_stand_beside_the_ids(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arrays", "rule"),
     [
-        ({"attention_mask": IDS}, r"must hold .* got \['attention_mask'\] too"),
+        ({"attention_masks": IDS}, r"must hold .* got \['attention_masks'\] too"),
+        ({"input_ids": IDS, "labels": IDS}, r"got \['input_ids', 'labels'\] too"),
+        ({"attention_mask": IDS}, "attention_mask must be 0 and 1 in the shape of encoder_input"),
+        ({"decoder_attention_mask": IDS[:, :2]}, "0 and 1 in the shape of decoder_input_ids"),
+        ({"attention_mask": IDS > 0, "encoder_attention_mask": IDS > 3},
+         "are two names of one mask, and must be equal; they differ"),
         ({"encoder_input_ids": IDS * 1.0}, "encoder_input_ids must be integers .* float64"),
         ({"encoder_input_ids": IDS > 0}, r"encoder_input_ids must be integers .* bool \(2, 3\)"),
         ({"encoder_input_ids": IDS[0]}, r"encoder_input_ids must be integers .* \(3,\)"),
@@ -150,7 +155,7 @@ def test_fields_that_nothing_reads_are_named_in_a_warning(folder: Path, capsys) 
         (b'{"n_embd": ' + b"9" * 5000 + b"}", "cannot be read"),
         (b'{"name": "\\ud800"}', "surrogate"),
         (b'{"model_type": ["t5gemma"]}', "got model_type \\['t5gemma'\\]"),
-        (b'{"model_type": "t5gemma2", "encoder": {}, "decoder": {}}', "model_type 't5gemma2'"),
+        (b'{"model_type": "t5gemma2", "encoder": {}, "decoder": {}}', "T5Gemma 2 is not supported"),
     ],
 )
 def test_a_config_json_with_no_single_meaning_is_refused(tmp_path: Path, text, rule: str) -> None:
@@ -172,12 +177,20 @@ T5GEMMA = {"num_hidden_layers": 2, "vocab_size": 60, "hidden_size": 16}
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [
-        ({"pad_token_id": None}, "decoder.pad_token_id must be .* got None"),
+        ({"pad_token_id": 1.5}, "decoder.pad_token_id must be .* got 1.5"),
+        ({"bos_token_id": None}, "decoder_start_token_id or bos_token_id must be .* got null"),
         ({"bos_token_id": True}, "decoder.bos_token_id must be .* got True"),
         ({"eos_token_id": [1, 99]}, "decoder.eos_token_id must be .* got 99"),
         ({"eos_token_id": []}, r"decoder.eos_token_id must be .* got \[\]"),
         ({"eos_token_id": "1"}, "decoder.eos_token_id must be .* got '1'"),
-        ({"rope_scaling": {"type": "linear", "factor": 8.0}}, "rope_scaling.type must be one of"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 8.0}}, "rope_scaling.type .*'dynamic'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.rope_type must be .* 'yarn'"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.rope_type must be .*'llama3'"),
+        ({"rope_scaling": {"type": "linear"}}, r"must hold rope_type .* factor, got \['type'\]"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "decoder.factor must be .* got 0"),
+        ({"rope_scaling": {"type": "linear", "rope_type": "default"}}, "must say one kind"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1, got 0.5"),
+        ({"rope_parameters": {"full_attention": {}}}, r"got \['full_attention'\]"),
         ({"rope_parameters": {"rope_theta": None}}, "decoder.rope_theta must be .* got None"),
         ({"rope_parameters": {"rope_theta": 1.0, "factor": 2}}, r"must hold rope_type .*'factor'"),
         ({"rope_parameters": [1]}, r"rope_parameters must be an object or null, got \[1\]"),
@@ -200,22 +213,129 @@ def test_each_field_of_t5gemma_is_understood_or_named(tmp_path: Path, fields, ru
         read_checkpoint(tmp_path)
 
 
-def test_several_tokens_that_end_a_text_are_not_passed_over(tmp_path: Path, capsys) -> None:
-    whole = {"model_type": "t5gemma", "encoder": T5GEMMA,
-             "decoder": {**T5GEMMA, "eos_token_id": [1, 22]}}  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(whole))
-    with pytest.raises(WeightsError, match="no such file"):
-        read_checkpoint(tmp_path)
-    assert "eos_token_id names 2 tokens; only 1 ends a text here" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("fields", "generation", "expected"),
+    [  # what transformers 5.24 chooses: (start, end tokens, pad)
+        ({}, None, (2, (1,), 0)),
+        ({"decoder": {"eos_token_id": [1, 22]}}, None, (2, (1, 22), 0)),
+        ({"eos_token_id": 22}, None, (2, (22,), 0)),
+        ({"eos_token_id": None, "decoder": {"eos_token_id": [3, 1]}}, None, (2, (3, 1), 0)),
+        ({"bos_token_id": 5, "decoder_start_token_id": 7}, None, (7, (1,), 0)),
+        ({"decoder": {"decoder_start_token_id": 7}}, None, (7, (1,), 0)),
+        ({"decoder": {"pad_token_id": None}}, None, (2, (1,), 1)),
+        ({"decoder": {"pad_token_id": 3}}, None, (2, (1,), 3)),
+        ({"decoder": {"eos_token_id": None, "pad_token_id": None}}, None, (2, (), 0)),
+        ({"decoder": {"bos_token_id": None}, "bos_token_id": 9}, None, (9, (1,), 0)),
+        ({"eos_token_id": 22}, {"bos_token_id": 4}, (4, (), 0)),
+        ({"eos_token_id": 22}, {"bos_token_id": 4, "decoder_start_token_id": 8,
+                                "eos_token_id": [9, 10], "pad_token_id": 11}, (8, (9, 10), 11)),
+    ],
+)  # fmt: skip
+def test_special_tokens_are_those_that_transformers_chooses(fields, generation, expected) -> None:
+    decoder = {**T5GEMMA, **fields.get("decoder", {})}
+    whole = {**fields, "model_type": "t5gemma", "encoder": T5GEMMA, "decoder": decoder}
+    model = config_from_fields(whole, generation=generation)
+    assert (model.bos_id, model.eos_ids, model.pad_id) == expected
+    assert model.source_pad == 0  # the encoder's own
+
+
+@pytest.mark.parametrize(
+    ("generation", "rule"),
+    [
+        ({}, "generation_config.json: decoder_start_token_id or bos_token_id must be"),
+        ({"bos_token_id": 60}, "generation_config.json: bos_token_id must be .* got 60"),
+        ({"bos_token_id": 1, "eos_token_id": [1, None]}, "eos_token_id must be .* got None"),
+        ({"decoder_start_token_id": [1]}, r"decoder_start_token_id must be .* got \[1\]"),
+    ],
+)
+def test_a_generation_config_is_asked_alone(generation, rule: str) -> None:
+    whole = {"model_type": "t5gemma", "encoder": T5GEMMA, "decoder": T5GEMMA}
+    with pytest.raises(ConfigError, match=rule):
+        config_from_fields(whole, generation=generation)
+
+
+def test_what_a_generation_config_says_of_sampling_is_named(capsys) -> None:
+    whole = {"model_type": "t5gemma", "encoder": T5GEMMA, "decoder": T5GEMMA}
+    config_from_fields(whole, generation={"bos_token_id": 2, "suppress_tokens": [3]})
+    assert "not known and change nothing: suppress_tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("version", "inclusive"),
+    [("4.57.1", False), ("4.53.0.dev0", False), ("5.0.0", True), ("10.1", True), (None, True)],
+)
+def test_the_window_rule_is_that_of_the_version_that_wrote_the_file(version, inclusive) -> None:
+    whole = {"model_type": "t5gemma", "encoder": T5GEMMA, "decoder": T5GEMMA}
+    if version is not None:
+        whole |= {"transformers_version": version}
+    model = config_from_fields(whole)
+    assert (model.encoder.window_inclusive, model.decoder.window_inclusive) == (inclusive, True)
+    with pytest.raises(ConfigError, match="transformers_version must be a version such as"):
+        config_from_fields({**whole, "transformers_version": "newest"})
+
+
+@pytest.mark.parametrize("field", ["rope_scaling", "rope_parameters"])
+def test_linear_scaling_is_read_under_its_old_and_new_name(field: str) -> None:
+    rope = {"type" if field == "rope_scaling" else "rope_type": "linear", "factor": 8}
+    stack = {**T5GEMMA, field: rope, "rope_theta": 77.0}
+    model = config_from_fields({"model_type": "t5gemma", "encoder": stack, "decoder": T5GEMMA})
+    assert (model.encoder.rope_factor, model.encoder.rope_theta) == (8, 77.0)
+    assert (model.decoder.rope_factor, model.decoder.rope_theta) == (1, 10000.0)
+
+
+MU = {"n_encoder_layer": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"model_type": "t5gemma2", "encoder": {}, "decoder": {}}, "T5Gemma 2"),
+        ({"encoder": {"model_type": "t5gemma2_encoder"}, "decoder": {}}, "T5Gemma 2"),
+        ({"architectures": ["T5Gemma2ForConditionalGeneration"], "encoder": {}, "decoder": {}},
+         "T5Gemma 2"),
+        ({"model_type": "llava_mu", **MU}, r"Mu's vision model \(mu_v2\)"),
+        ({"architectures": ["LlavaMuForCausalLM"], **MU}, r"Mu's vision model \(mu_v2\)"),
+        ({"mm_vision_tower": "openai/clip", **MU}, r"Mu's vision model \(mu_v2\)"),
+        ({"model_type": "encoder-decoder", "encoder": {"model_type": "bert"}, "decoder": {}},
+         "BERT2BERT"),
+        ({"encoder": {"model_type": "bert"}, "decoder": {"model_type": "bert"}}, "BERT2BERT"),
+    ],
+)  # fmt: skip
+def test_relatives_of_both_families_are_refused_by_name(fields, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"config.json: {name}.* is not supported; give a "):
+        config_from_fields(fields)
+
+
+def test_mu_takes_the_tokens_that_it_is_given() -> None:
+    """Microsoft's generate is called with them."""
+    given = {"eos_token_id": [7, 9], "bos_token_id": 3}
+    model = config_from_fields({**MU, **given})
+    assert (model.bos_id, model.eos_ids, model.pad_id) == (3, (7, 9), 0)
+    model = config_from_fields({**MU, **given}, generation={"decoder_start_token_id": 4})
+    assert (model.bos_id, model.eos_ids, model.pad_id) == (4, (), 0)
 
 
 # -- the files of a checkpoint ---------------------------------------------------------------------
 
 
-def test_a_checkpoint_of_several_files_is_not_taken_for_a_missing_one(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
-    (folder / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(WeightsError, match=r"got several files of an index; save .* as one file"):
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "pytorch_model.bin"])
+@pytest.mark.parametrize("config", [True, False])
+def test_a_pickle_is_not_read_and_the_recipe_is_named(folder: Path, name: str, config) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    if not config:  # Microsoft's folder has none
+        (folder / "config.json").unlink()
+    with pytest.raises(WeightsError, match=rf"got {name}, .* 'From model.pt' in docs/checkpoints"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["rotary_emb.inv_freq", "model.encoder.rotary_emb.x.inv_freq",
+                                  "e.0.attn.inv_freq", "original_inv_freq"])  # fmt: skip
+def test_buffers_are_passed_over_by_name(folder: Path, name: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, name: np.arange(3)}, folder / "model.safetensors")
+    assert "inv_freq" not in " ".join(read_checkpoint(folder)[1])
+    save_file({**tensors, "e.0.attn.inv_freq_2": np.ones(3)}, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"unknown \['e.0.attn.inv_freq_2'\]"):
         read_checkpoint(folder)
 
 

@@ -120,7 +120,7 @@ def test_the_defaults_of_the_public_mu_code(tmp_path: Path) -> None:
         "name": "microsoft-mu", "vocab_size": 32128, "encoder_vocab_size": 32128,
         "shared_embedding": True, "tied_head": True, "head_bias": False, "final_softcap": None,
         "max_len": 1024, "pad_id": 0, "bos_id": 1, "eos_id": 32000, "mask_decoder_pads": True,
-        "dropout": 0.1,
+        "dropout": 0.1, "unseeing": "mean",
     }  # fmt: skip
     stack = {
         "d_model": 1024, "d_ff": 4096, "n_heads": 6, "n_kv_heads": 3, "d_head": 64,
@@ -146,7 +146,7 @@ def test_the_defaults_of_t5gemma(tmp_path: Path) -> None:
         "name": "t5gemma", "vocab_size": 256000, "encoder_vocab_size": 256000,
         "shared_embedding": False, "tied_head": True, "head_bias": False, "final_softcap": 30.0,
         "max_len": 8192, "pad_id": 0, "bos_id": 2, "eos_id": 1, "mask_decoder_pads": False,
-        "dropout": 0.0,
+        "dropout": 0.0, "mask_cross_pads": False, "unseeing": "mean",
     }  # fmt: skip
     assert encoder == decoder == {
         "n_layers": 26, "d_model": 2304, "d_ff": 9216, "n_heads": 8, "n_kv_heads": 4,

@@ -29,7 +29,7 @@ from mu_ref.model.encoder import embed
 from mu_ref.redrafter.drafter import advance, scores
 
 N_QUERIES = 20
-FOLDERS = sorted(path.name for path in CHECKPOINTS.iterdir() if path.is_dir())
+FOLDERS = sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
 SOURCE = np.array([[9, 20, 7, 31, 4, 2]])
 
 

@@ -105,7 +105,9 @@ class FastIntegerOps(DeferredOps):
         y = self._new(x.shape, encoding, n_tok)
 
         def turns(rotation: Rotation) -> np.ndarray:
-            speeds = np.stack([turn_steps(float(t), d_head) for t in rotation.theta])
+            speeds = np.stack(
+                [turn_steps(float(t), d_head, rotation.factor) for t in rotation.theta]
+            )
             both = turn(unit_phase(rotation.positions, speeds))
             shape = (batch, n_tok, d_head // 2)
             return np.stack([np.broadcast_to(x, shape) for x in both]).copy(order="C")
@@ -219,7 +221,10 @@ class FastIntegerOps(DeferredOps):
     def scale(self, x: Tensor, factor: float, site: str) -> Tensor:
         """Let the same integers stand for other numbers; nothing is computed."""
         if not factor > 0:
-            raise QuantizationError(f"{site}: a scale factor must be positive, got {factor}")
+            raise QuantizationError(
+                f"{site}: a scale factor must be positive, got {factor}; with 0 a token that sees "
+                "none weighs all alike, which only floats can"
+            )
         meaning = x.meaning
         scaled = Encoding(meaning.bits, meaning.scale * factor, meaning.zero_point)
         return Tensor(x.block, x.shape, scaled, x.room, x.shared)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERVAL", "LISTED", "DrafterOption", "ExecutorOption", "LengthOption",
     "ResumeOption", "SchemeOption", "WeightsOption", "WidthOption", "check_named",
-    "check_unused", "drafter_file", "drafting", "files_of_agent", "load_named", "model_file", "report_console",
+    "check_unused", "drafter_file", "drafting", "files_of_agent", "load_named", "model_file",
+    "report_console",
 ]  # fmt: skip
 
 LISTED = Range(low=0, high=10**9, why="no table has a thousand million rows")

@@ -312,8 +312,7 @@ def test_an_argument_of_a_table_too_large_is_named_with_its_site(fast: bool) -> 
     from mu_ref.ops.fast.sites import Sites
 
     ops, scores = executor(Encoding(16, 2.0**-15)), Encoding(16, 2.0**14)
+    x, mask, sites = value([[1]], scores), np.ones((1, 1), bool), Sites(ops.model)
+    call = (lambda: sites.softmax(SITE, scores)) if fast else (lambda: ops.softmax(x, mask, SITE))
     with pytest.raises(QuantizationError, match=r"^site: from scale 1\.55e\+09 to 1: "):
-        if fast:  # 2^14 log2(e) 2^16
-            Sites(ops.model).softmax(SITE, scores)
-        else:
-            ops.softmax(value([[1]], scores), np.ones((1, 1), bool), SITE)
+        call()  # 2^14 log2(e) 2^16

@@ -120,7 +120,9 @@ class Verdict:
         if good:
             parts.append(f"use {' or '.join(good)}")
         elif self.remedies:
-            parts.append(f"no help: {', '.join(map(str, self.remedies))}; use float32")
+            parts.append(f"no help: {', '.join(map(str, self.remedies))}")
+            if not self.too_few:  # else more queries come first
+                parts.append("use float32")
         return parts
 
 

@@ -65,7 +65,8 @@ class Beside:
     def _run(self, program: Program) -> Ended:
         command = [sys.executable, *program.arguments]
         with tempfile.TemporaryDirectory() as folder:
-            environment = os.environ | dict(program.environment)
+            # a pytest clears away what others have left in its folder for temporary files
+            environment = os.environ | {"PYTEST_DEBUG_TEMPROOT": folder} | dict(program.environment)
             if program.environment:  # Numba ignores its flags for what it finds compiled
                 environment["NUMBA_CACHE_DIR"] = folder
             out = Path(folder, "out")

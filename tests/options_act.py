@@ -44,7 +44,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "query": "wifi on please", "--drafter": "drafter.safetensors",
         "--beam-width": ("2", _DRAFTS), "--draft-len": ("1", _DRAFTS),
         "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
-        "--tree": ("new.png", _DRAFTS), "--json": "",
+        "--tree": ("new.png", _DRAFTS), "--json": "", "--ids": "",
     },
     "mu-ref train-drafter": {
         "name": "tiny", "--out": "new-2.safetensors", "--weights": "nano-w8a16.safetensors",
@@ -73,7 +73,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     "mu-ref info": {"name": "mu-nano", **_JSON},
     "mu-ref forward": {
         "folder": "t5gemma", "--inputs": "missing.npz", "--out": "new-2.npz", "--dtype": "float64",
-        "--max-new-tokens": "2",
+        "--max-new-tokens": "2", "--prompt": "",
     },
     "mu-ref train": {
         "name": "tiny", "--out": "new-2.safetensors", "--queries": "queries.jsonl",

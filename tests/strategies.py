@@ -61,6 +61,8 @@ def stack_configs(draw: Any, *, encoder: bool = False, **fixed: Any) -> StackCon
         "rope_ntk_factor": ntk_factor,
         "rope_base_len": draw(st.integers(1, 6)),
         "rope_length": draw(st.sampled_from(["row", "row", "padded"])),
+        "rope_factor": draw(st.sampled_from([1.0, 1.0, 2.5])),
+        "window_inclusive": draw(st.booleans()),
     }
     return StackConfig(**(fields | fixed))
 
@@ -88,6 +90,7 @@ def model_configs(draw: Any, kinds: tuple[str, ...] = KINDS, **fixed: Any) -> Mo
         pad_id=ids[0],
         bos_id=ids[1],
         eos_id=ids[2],
+        more_eos_ids=draw(st.sampled_from([(), (ids[3],)])),
         mask_decoder_pads=draw(st.booleans()),
         dropout=draw(st.sampled_from([0.0, 0.3])),
     )

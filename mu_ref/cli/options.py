@@ -135,17 +135,20 @@ def drafting(
     drafter: str | None,
     beam_width: int | None,
     draft_len: int | None,
+    *,
+    tokenized: bool = True,
 ) -> "Agent":
     """Load the agent, with a drafter if one is named; the errors are those of `load_agent`."""
     from mu_ref.settings.agent import load_agent
 
     if drafter is None:
         check_unused("without --drafter", {"--beam-width": beam_width, "--draft-len": draft_len})
-        return load_agent(weights, scheme, executor)
+        return load_agent(weights, scheme, executor, tokenized=tokenized)
     from mu_ref.redrafter.beams import Search
 
     search = Search(beam_width=beam_width or 1, draft_len=draft_len or 6)
-    return load_agent(weights, scheme, executor, drafter_file(drafter, scheme), search)
+    file = drafter_file(drafter, scheme)
+    return load_agent(weights, scheme, executor, file, search, tokenized=tokenized)
 
 
 def drafter_file(drafter: str, scheme: str) -> Path:

@@ -19,6 +19,7 @@ from mu_ref.cli.options import (
     load_named,
     report_console,
 )  # fmt: skip
+from mu_ref.cli.quantize_folder import is_folder, quantize_folder
 from mu_ref.command_line import JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
 
@@ -49,11 +50,13 @@ class _Work:
 
 
 def quantize(
-    name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")] = "mu-nano",
+    name: Annotated[
+        str, typer.Argument(metavar="PRESET|FOLDER", help="Preset name, or a checkpoint.")
+    ] = "mu-nano",
     scheme: Annotated[str, typer.Option(help="w8a16, w8a8, or w4a16 (weights only).")] = "w8a16",
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Labelled queries (.jsonl), or ranges from --observed (.json)."),
+        typer.Option(help="Queries (.jsonl), ranges (.json); of a FOLDER token ids (.npz)."),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Float weights to start from.")] = None,
     out: Annotated[Path | None, typer.Option(help="Integer weight file to write.")] = None,
@@ -105,6 +108,15 @@ def quantize(
         "--worst": worst,
     }  # fmt: skip
     check_choice("scheme", scheme, ["w8a16", "w8a8", "w4a16"])
+    if is_folder(name):
+        check_choice("--scheme of a folder", scheme, ["w8a16", "w8a8"])
+        more = {"--weights": weights, "--check": check}
+        options = _options(scheme, clip_weights, given)
+        rows, said = quantize_folder(Path(name), options, out, given | more)
+        console = report_console(out)
+        console.print(_site_table(rows, 12 if worst is None else worst))
+        console.print(said, soft_wrap=True)
+        return
     check_named(name, weights)
     _check_given(scheme, given)
     _quantize(name, scheme, weights, out, check, clip_weights, given, as_json=as_json)

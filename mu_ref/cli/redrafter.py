@@ -7,7 +7,7 @@ import typer
 
 from mu_ref.border.files import RUNS, check_outputs
 from mu_ref.border.ranges import BATCH, BEAMS, BLOCKS, COUNT, DRAFTED, EPOCHS, RATE, SEED, Range
-from mu_ref.border.text import json_text, printable
+from mu_ref.border.text import json_text, printable, short
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
@@ -23,7 +23,7 @@ MOST_WEIGHTS = 10**8  # of a drafter; one ships with 480,000
 
 
 def generate(
-    query: Annotated[str, typer.Argument(help="What the encoder reads.")],
+    query: Annotated[str, typer.Argument(help="What the encoder reads; token ids with --ids.")],
     drafter: options.DrafterOption = None,
     beam_width: options.WidthOption = None,
     draft_len: options.LengthOption = None,
@@ -33,19 +33,26 @@ def generate(
     tree: Annotated[
         Path | None, typer.Option(help="Also draw the first tree of drafts: .png, .svg or .pdf.")
     ] = None,
+    ids: Annotated[
+        bool, typer.Option("--ids", help="Read and write token ids, without a tokenizer.")
+    ] = False,
 ) -> None:
     """Write the answer to one query, with drafts if asked for, and say how drafting went."""
     from mu_ref.redrafter.steps import Statistics
 
     if drafter is None:
         options.check_unused("without --drafter", {"--tree": tree})
+    if ids:
+        options.check_unused("with --ids, since a tree shows words", {"--tree": tree})
     file = None if drafter is None else options.drafter_file(drafter, scheme)
     read = options.files_of_agent(weights, scheme, file).values()
     check_outputs({}, read, pictures={"--tree": tree})
-    agent = options.drafting(weights, scheme, executor, drafter, beam_width, draft_len)
+    given = weights, scheme, executor, drafter, beam_width, draft_len
+    agent = options.drafting(*given, tokenized=not ids)
     seen = Statistics()
-    (tokens,) = agent.write(agent.remember(query), 1, seen)
-    text = agent.tokenizer.decode([t for t in tokens if t not in agent.model.eos_ids])
+    (tokens,) = agent.write(agent.remember(_token_ids(query) if ids else query), 1, seen)
+    kept = [t for t in tokens if t not in agent.model.eos_ids]
+    text = " ".join(map(str, kept)) if ids else agent.tokenizer.decode(kept)
     console = options.report_console(tree)
     console.print(printable(text), soft_wrap=True)
     if drafter is None:
@@ -65,6 +72,15 @@ def generate(
         drafted, beams, kept = first_tree(agent, query)
         console.print(tree_text(drafted, beams, kept, named), soft_wrap=True)
         plot_tree(drafted, beams, kept, tree, named, query)
+
+
+def _token_ids(text: str) -> list[int]:
+    """Read token ids with blanks between them; InputError if it is something else."""
+    words = text.split()
+    if not words or not all(w.isascii() and w.isdigit() and len(w) < 10 for w in words):
+        raise InputError("QUERY must be token ids with blanks between, such as '5 6 7', with "
+                         f"--ids; got {short(text)}")  # fmt: skip
+    return [int(word) for word in words]
 
 
 def _rows(seen: "Statistics") -> list[tuple[str, str]]:

@@ -1,40 +1,22 @@
 """Run another project's checkpoint on token ids from a file: the oracle for its ports."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mu_ref.border.arrays import check_tokens, read_npz
 from mu_ref.border.files import written_whole
 from mu_ref.border.ranges import NEW_TOKENS
-from mu_ref.border.text import short
-from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.executors import float_executor
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.model.decoder import decode
 from mu_ref.readers import read_checkpoint
+from mu_ref.readers.token_file import read_inputs
 
 __all__ = ["forward_file", "write_arrays"]
 
-IDS = ("encoder_input_ids", "decoder_input_ids")
-ENCODER_MASKS = ("encoder_attention_mask", "attention_mask")  # two names of one mask
-DECODER_MASK = "decoder_attention_mask"
-READ = (*IDS, *ENCODER_MASKS, DECODER_MASK)
 WRITTEN = ("encoder_output", "logits", "greedy_ids")
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """Token ids, and which of them are read; all masks are bool, of the shape of their ids."""
-
-    source: np.ndarray  # [batch, n_src] int
-    source_valid: np.ndarray  # by the encoder
-    source_read: np.ndarray  # by the decoder
-    target: np.ndarray  # [batch, n_tgt] int
-    target_valid: np.ndarray
 
 
 def forward_file(
@@ -71,7 +53,7 @@ def forward_file(
     """
     NEW_TOKENS.check("max_new_tokens", max_new_tokens)
     model, weights = read_checkpoint(folder)
-    given = _inputs(inputs, model)
+    given = read_inputs(inputs, model, WRITTEN)
     start, start_valid = mu.start(model, len(given.source))
     if from_prompt:
         start, start_valid = given.target, given.target_valid
@@ -95,51 +77,6 @@ def forward_file(
     results = dict(zip(WRITTEN, (memory.hidden, logits, greedy), strict=True))
     write_arrays(out, results)
     return {name: array.shape for name, array in results.items()}
-
-
-def _inputs(path: Path, model: ModelConfig) -> Inputs:
-    """Read token ids and masks."""
-    arrays = read_npz(path)
-    unknown = sorted(set(arrays) - {*READ, *WRITTEN})
-    if unknown:
-        raise InputError(f"{path} must hold {', '.join(READ)}, got {short(unknown[:3])} too; "
-                         "take out or rename what is not one of them")  # fmt: skip
-    for name, vocab_size in ((IDS[0], model.encoder_vocab_size), (IDS[1], model.vocab_size)):
-        if name not in arrays:
-            raise InputError(f"{path} must hold {name}; it holds {short(sorted(arrays))}")
-        check_tokens(f"{path}: {name}", arrays[name], vocab_size)
-    source, target = (arrays[name].astype(np.int64) for name in IDS)
-    if len(source) != len(target):
-        raise InputError(
-            f"{path}: encoder and decoder ids must have the same number of rows, "
-            f"got {len(source)} and {len(target)}"
-        )
-    masks = [_mask(path, name, arrays[name], IDS[0], source)
-             for name in ENCODER_MASKS if name in arrays]  # fmt: skip
-    if len(masks) > 1 and not np.array_equal(masks[0], masks[1]):
-        raise InputError(
-            f"{path}: {' and '.join(ENCODER_MASKS)} are two names of one mask, and must be equal; "
-            "they differ; take one out"
-        )
-    valid, read = (masks[0], masks[0]) if masks else mu.source_valid(model, source)
-    if not valid.any(axis=1).all():
-        raise InputError(f"{path}: every row must hold a token that is not masked; one does not")
-    if DECODER_MASK in arrays:
-        of_target = _mask(path, DECODER_MASK, arrays[DECODER_MASK], IDS[1], target)
-    else:
-        of_target = mu.decoder_valid(model, target)
-    return Inputs(source, valid, read, target, of_target)
-
-
-def _mask(path: Path, name: str, mask: np.ndarray, of: str, ids: np.ndarray) -> np.ndarray:
-    """Return a mask as booleans; it must be 0 and 1 in the shape of its ids."""
-    is_mask = mask.dtype.kind in "biu" and np.isin(mask, (0, 1)).all()
-    if mask.shape != ids.shape or not is_mask:
-        raise InputError(
-            f"{path}: {name} must be 0 and 1 in the shape of {of}, {ids.shape}, got "
-            f"{mask.dtype} {mask.shape}"
-        )
-    return mask.astype(bool)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from mu_ref.border.arrays import check_tokens
 from mu_ref.config import ModelConfig
 from mu_ref.errors import CallError, InputError
 from mu_ref.executors import load_model
@@ -110,9 +111,15 @@ class Agent:
             )
         return answers
 
-    def remember(self, query: str) -> Memory:
-        """Read one query: what the decoder needs of it."""
-        source = np.array([self.source_tokens(query)])
+    def remember(self, query: str | Sequence[int]) -> Memory:
+        """Read one query, as a text or as its token ids: what the decoder needs of it."""
+        tokens = self.source_tokens(query) if isinstance(query, str) else query
+        source = np.array([tokens])
+        check_tokens("a query", source, self.model.encoder_vocab_size)
+        if source.shape[1] > self.model.max_len:
+            raise InputError(
+                f"a query must be at most {self.model.max_len} tokens long, got {source.shape[1]}"
+            )
         return mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
 
     def write(
@@ -189,6 +196,8 @@ def load_agent(
     executor: str = "reference",
     drafter: Path | None = None,
     search: "Search | None" = None,
+    *,
+    tokenized: bool = True,
 ) -> Agent:
     """Load the agent that ships with the package, or one with other weights.
 
@@ -205,6 +214,7 @@ def load_agent(
         drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`; must be of
             the scheme too, in floats for w4a16.
         search: how the drafter drafts; without one it is loaded and not used.
+        tokenized: False for a model with another tokenizer, which reads and writes token ids only.
 
     Returns:
         The agent.
@@ -216,10 +226,12 @@ def load_agent(
     loaded = load_model(weights, scheme, executor, drafter)
     model = loaded.model
     tokenizer = Tokenizer.load()
-    if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:
+    whole = model.encoder is not None and model.decoder is not None
+    if not whole or (tokenized and model.vocab_size != tokenizer.vocab_size):
         raise InputError(
             f"{weights} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
-            f"shipped tokenizer, got {model.name} with {model.vocab_size}"
+            f"shipped tokenizer, got {model.name} with {model.vocab_size}; `mu-ref generate --ids` "
+            "reads and writes token ids"
         )
     return Agent(model, loaded.ops, tokenizer, load_catalog(), loaded.drafter, search)
 

@@ -1,7 +1,6 @@
 """`mu-ref quantize`: from float weights to integers, with the losses site by site."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,12 +40,11 @@ REPORT_EXAMPLES = 16  # compared site by site
 
 @dataclass(slots=True)
 class _Work:
-    """What a run has found, and what is left to write: nothing stands there before all is done."""
+    """What a run has found, to be shown."""
 
     verdict: "Verdict"
     rows: "list[SiteReport]" = field(default_factory=list)
     comparison: "Comparison | None" = None
-    writes: list[Callable[[], None]] = field(default_factory=list)
 
 
 def quantize(
@@ -147,8 +145,6 @@ def _quantize(
     else:
         options = _options(scheme, clip_weights, given)
         work = _quantize_integers(load_named(name, weights), options, source, items, out, given)
-    for write in work.writes:
-        write()
     worst = 12 if given["--worst"] is None else given["--worst"]
     if as_json:
         typer.echo(json.dumps(_to_json(work, worst)))
@@ -209,19 +205,18 @@ def _quantize_integers(
     rows = site_reports(agent.model, made.weights, integers, examples)
     checked = _checked(agent, IntegerOps(integers), items)
     verdict = judge(agent, made, options, rows, checked, progress)
-    work = _Work(verdict, rows, None if checked is None else checked.comparison)
+    # nothing is written before this line: what fails above leaves nothing behind
     observed, encodings, plot = (given[name] for name in ("--observed", "--encodings", "--plot"))
     if observed is not None:
-        work.writes.append(lambda: made.observed.save(observed))
+        made.observed.save(observed)
     if out is not None:
-        work.writes.append(lambda: save_integers(out, integers))
+        save_integers(out, integers)
     if encodings is not None:
-        version = given["--aimet"] or "1.0.0"
-        work.writes.append(lambda: _write_encodings(integers, encodings, version))
+        _write_encodings(integers, encodings, given["--aimet"] or "1.0.0")
     if plot is not None:
         title = f"{agent.model.name} {options.scheme}, {source.name}"
-        work.writes.append(lambda: plot_sqnr(rows, title, plot))
-    return work
+        plot_sqnr(rows, title, plot)
+    return _Work(verdict, rows, None if checked is None else checked.comparison)
 
 
 def _quantize_int4(
@@ -238,10 +233,9 @@ def _quantize_int4(
     ops = ReferenceOps(dequantize_weights_int4(agent.model, packed, INT4_GROUP))
     checked = _checked(agent, ops, items)
     verdict = judge_weights("w4a16", checked)
-    work = _Work(verdict, comparison=None if checked is None else checked.comparison)
     if out is not None:
-        work.writes.append(lambda: save_int4(out, agent.model, packed, INT4_GROUP))
-    return work
+        save_int4(out, agent.model, packed, INT4_GROUP)
+    return _Work(verdict, comparison=None if checked is None else checked.comparison)
 
 
 def _checked(agent: "Agent", ops: "Ops", items: "list[LabelledQuery] | None") -> "Checked | None":

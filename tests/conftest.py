@@ -1,9 +1,11 @@
 """What every test runs under: floating-point errors are errors, and Hypothesis has no deadline."""
 
 from collections.abc import Iterator
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from beside import ROOT, Beside, Program
 from command_lines import Run, runner
 from faults.serve import Programs
 from hypothesis import HealthCheck, Phase, settings
@@ -18,6 +20,49 @@ settings.register_profile(
     phases=(Phase.explicit, Phase.generate),
 )  # fmt: skip
 settings.load_profile("tests")
+
+BESIDE = pytest.StashKey[Beside]()
+WHOLE = 1000  # more tests than this are most of the suite: they need most of the kernels
+COMPILES = (  # Numba keeps what these compile: the suite finds it there
+    Program(("-c", "from npu_sim.cli import main; main()", "run", "tiny", "--json")),
+    Program(("-c", "from mu_ref.cli import main; main()", "warm-up")),
+)
+
+
+def program_of(item: pytest.Item) -> Program | None:
+    """What a test wants to run beside the suite."""
+    mark = item.get_closest_marker("beside")
+    return mark and Program(mark.args, tuple(sorted(mark.kwargs.items())))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start what the chosen tests will wait for."""
+    beside = session.config.stash[BESIDE] = Beside()
+    if len(session.items) > WHOLE:
+        beside.start(COMPILES)
+    beside.start(filter(None, map(program_of, session.items)))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop what nobody waits for any more."""
+    if BESIDE in session.config.stash:
+        session.config.stash[BESIDE].close()
+
+
+@pytest.fixture
+def beside(request: pytest.FixtureRequest) -> CompletedProcess[str]:
+    """What became of the program that the test's mark `beside` names."""
+    program = program_of(request.node)
+    assert program is not None
+    return request.config.stash[BESIDE].outcome(program)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    before = {path.name for path in ROOT.iterdir()}
+    yield
+    left = {path.name for path in ROOT.iterdir()} - before
+    assert not {name for name in left if not name.startswith(".")}, "a test wrote beside README.md"
 
 
 @pytest.fixture(autouse=True)

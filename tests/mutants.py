@@ -188,6 +188,7 @@ def run_tests(tree: Path, tests: Sequence[str], seconds: float, **more: str) -> 
     """Run test files in a copy until the first failure: whether one failed, and which."""
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder, "said")
+        more |= {"PYTEST_DEBUG_TEMPROOT": folder}  # pytest clears away what others have left
         for _ in range(3):
             run = FORKS.Process(target=_run_pytest, args=(tree, tests, said, more))
             run.start()

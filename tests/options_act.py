@@ -12,6 +12,7 @@ __all__ = ["CHANGES", "INVISIBLE", "MORE"]
 INVISIBLE = {
     ("npu-sim sweep", "--processes"): "the same points, whoever computes them",
     ("npu-sim systolic", "--seed"): "counts do not depend on the values; equality is checked",
+    ("mu-ref golden check", "--partial"): "acts where a port lacks tensors: tests/test_golden.py",
     ("mu-ref generate", "--executor"): "both executors give the same tokens",
     ("mu-ref settings eval", "--executor"): "both executors give the same answers",
 }
@@ -24,6 +25,7 @@ MORE = {  # what both runs of a command get, to have something to look at
 }  # fmt: skip
 
 _DRAFTS = "--drafter drafter.safetensors"
+_INTEGER_DRAFTS = "--drafter drafter-w8a16.safetensors"
 _WIDTHS = {"--weight-bits": "16", "--activation-bits": "8", "--kv-bits": "8",
            "--head-weight-bits": "16"}  # fmt: skip
 _PLOT = {"--plot": "new.png"}
@@ -79,6 +81,20 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--start": "nano.safetensors", "--resume": "", "--checkpoint-steps": "0",
     },
     "mu-ref warm-up": {},
+    "mu-ref golden write": {
+        "folder": "new-2", "--model": "nano-w8a8.safetensors", "--query": "wifi on",
+        "--tokens": "ids.npz", "--scheme": "w8a8",
+        "--depth": "layers", "--drafter": "drafter-w8a16.safetensors",
+        "--beam-width": ("2", _INTEGER_DRAFTS), "--draft-len": ("1", _INTEGER_DRAFTS),
+        "--max-new-tokens": "1", "--seed": "5",
+    },
+    "mu-ref golden check": {
+        "folder": "port", "port": "golden-2", "--names": "names.toml", **_JSON,
+    },
+    "mu-ref export onnx": {
+        "folder": "new-2", "--model": "nano-w8a16.safetensors", "--scheme": "w8a16",
+        "--drafter": "drafter.safetensors",
+    },
     "mu-ref settings eval": {
         "file": "queries.jsonl", "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
         "--worst": "0", **_JSON,

@@ -1,12 +1,13 @@
 """A sample of the faults that `python -m tests.faults` tries; there is a table of all kinds."""
 
+from subprocess import CompletedProcess
+
 import pytest
-from faults.serve import Programs
 
 
-@pytest.mark.slow
+@pytest.mark.beside("-m", "tests.faults", "--sample", "80", "--warm", "--processes", "1")
 def test_no_case_of_a_sample_crashes_hangs_is_swallowed_or_destroys_anything(
-    programs: Programs,
+    beside: CompletedProcess[str],
 ) -> None:
-    bad = programs.sample(80, seed=0)
-    assert not bad, "\n\n".join(bad)
+    assert beside.returncode == 0, beside.stdout
+    assert "80 cases" in beside.stdout

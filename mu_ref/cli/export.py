@@ -24,7 +24,7 @@ def onnx(
     from mu_ref.golden.onnx import ONNX_SCHEMES, export_onnx
 
     check_choice("--scheme", scheme, ONNX_SCHEMES)
-    weights = None if model == "mu-nano" else Path(model)
+    weights = options.model_file(model)
     path = None if drafter is None else options.drafter_file(drafter, scheme)
     for file, n_bytes in export_onnx(folder, weights, scheme, path).items():
         typer.echo(f"wrote {printable(str(file))}, {n_bytes / 1e6:.2f} MB")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from mu_ref.border.ranges import SEED, TOKENS
+from mu_ref.border.ranges import SEED, Range
 from mu_ref.border.text import printable
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
@@ -16,11 +16,13 @@ from mu_ref.errors import InputError, check_choice
 if TYPE_CHECKING:
     from mu_ref.golden.check import Outcome
     from mu_ref.golden.write import Tokens
+    from mu_ref.redrafter.beams import Search
 
 __all__ = ["check", "report", "write"]
 
 QUERY = "make the screen warmer at night"
 SCHEME = "w8a16"
+STEPS = Range(low=1, high=512, why="a golden folder holds every site of every step")
 LISTED = 12  # sites that differ, in the text that is printed
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of golden files.")]
 
@@ -48,7 +50,7 @@ def write(
     beam_width: options.WidthOption = None,
     draft_len: options.LengthOption = None,
     max_new_tokens: Annotated[
-        int | None, in_range(TOKENS, help="Tokens to write, 32 by default.")
+        int | None, in_range(STEPS, help="Tokens to write, 32 by default.")
     ] = None,
     seed: Annotated[
         int | None, in_range(SEED, help="Of the inputs of layers, 0 by default.")
@@ -56,10 +58,8 @@ def write(
 ) -> None:
     """Write golden files: every number of a run, for a port to compare with."""
     from mu_ref.golden import write as golden
-    from mu_ref.redrafter.beams import Search
 
     check_choice("--depth", depth, golden.DEPTHS)
-    check_choice("--scheme", scheme or SCHEME, golden.GOLDEN_SCHEMES)
     run: dict[str, object] = {
         "--query": query, "--tokens": tokens, "--max-new-tokens": max_new_tokens,
         "--drafter": drafter, "--beam-width": beam_width, "--draft-len": draft_len,
@@ -70,27 +70,39 @@ def write(
         "model": {"--seed": seed},
     }
     options.check_unused(f"with --depth {depth}", unused[depth])
-    if drafter is None:
-        options.check_unused(
-            "without --drafter", {"--beam-width": beam_width, "--draft-len": draft_len}
-        )
+    scheme = SCHEME if scheme is None else scheme
+    check_choice("--scheme", scheme, golden.GOLDEN_SCHEMES)
+    weights = options.model_file(model)
     if depth == "ops":
         n_bytes = golden.write_operations(folder)
+    elif depth == "layers":
+        n_bytes = golden.write_layers(folder, weights, scheme, seed or 0)
     else:
-        weights = None if model in (None, "mu-nano") else Path(str(model))
+        if query is None and tokens is None:
+            query = QUERY
         n_bytes = golden.write_run(
-            folder, weights, scheme or SCHEME,
-            _tokens(weights, query, tokens) if depth == "model" else None,
-            max_new_tokens or 32,
-            None if drafter is None else options.drafter_file(drafter, scheme or SCHEME),
-            Search(beam_width=beam_width or 1, draft_len=draft_len or 6),
-            seed or 0,
-            {"query": query or QUERY} if depth == "model" and tokens is None else {},
+            folder, weights, scheme, _tokens(weights, scheme, query, tokens), max_new_tokens or 32,
+            *_drafting(drafter, scheme, beam_width, draft_len),
+            {} if query is None else {"query": query},
         )  # fmt: skip
     typer.echo(f"wrote {printable(str(folder))}, {n_bytes / 1e6:.2f} MB")
 
 
-def _tokens(weights: Path | None, query: str | None, path: Path | None) -> "Tokens":
+def _drafting(
+    drafter: str | None, scheme: str, beam_width: int | None, draft_len: int | None
+) -> "tuple[Path | None, Search]":
+    from mu_ref.redrafter.beams import Search
+
+    search = Search(beam_width=beam_width or 1, draft_len=draft_len or 6)
+    if drafter is None:
+        options.check_unused(
+            "without --drafter", {"--beam-width": beam_width, "--draft-len": draft_len}
+        )
+        return None, search
+    return options.drafter_file(drafter, scheme), search
+
+
+def _tokens(weights: Path | None, scheme: str, query: str | None, path: Path | None) -> "Tokens":
     from mu_ref.border.arrays import read_npz
     from mu_ref.golden.write import Tokens
 
@@ -111,8 +123,8 @@ def _tokens(weights: Path | None, query: str | None, path: Path | None) -> "Toke
         return Tokens(source, None if valid is None else valid > 0, arrays["decoder_input_ids"])
     from mu_ref.settings.agent import load_agent
 
-    agent = load_agent(weights)
-    source = np.array([agent.source_tokens(query or QUERY)])
+    agent = load_agent(weights, "float32" if scheme == "float64" else scheme)
+    source = np.array([agent.source_tokens(query or "")])
     return Tokens(source, np.ones(source.shape, bool), np.array([[agent.model.bos_id]]))
 
 

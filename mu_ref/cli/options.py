@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERVAL", "LISTED", "DrafterOption", "ExecutorOption", "LengthOption",
     "ResumeOption", "SchemeOption", "WeightsOption", "WidthOption", "check_named",
-    "check_unused", "drafter_file", "drafting", "files_of_agent", "load_named", "report_console",
+    "check_unused", "drafter_file", "drafting", "files_of_agent", "load_named", "model_file",
+    "report_console",
 ]  # fmt: skip
 
 LISTED = Range(low=0, high=10**9, why="no table has a thousand million rows")
@@ -102,6 +103,19 @@ def check_named(name: str, weights: Path | None) -> None:
 
     if preset(name).name != "mu-nano" and weights is None:
         raise InputError(f"{name} must be given --weights; only mu-nano ships trained")
+
+
+def model_file(model: str | None) -> Path | None:
+    """Return the file or folder that --model names; None for the one that ships, mu-nano."""
+    from mu_ref.presets import PRESETS
+
+    if model is None or model == "mu-nano":
+        return None
+    if model in PRESETS and not Path(model).exists():
+        raise InputError(
+            f"--model must be a file or folder for {model}; only mu-nano ships trained"
+        )
+    return Path(model)
 
 
 def load_named(name: str, weights: Path | None, executor: str = "reference") -> "Agent":

@@ -16,6 +16,7 @@ import numpy as np
 
 from mu_ref.border.arrays import read_npz
 from mu_ref.border.reading import read_toml
+from mu_ref.border.text import short
 from mu_ref.errors import InputError
 from mu_ref.golden.folder import Golden
 from mu_ref.weights import read_safetensors
@@ -160,22 +161,30 @@ def read_port(folder: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
         {golden key, or a name that no pattern knows: array}.
 
     Raises:
-        InputError: no such folder, no tensors in it, a name twice, or a damaged file.
+        InputError: no such folder, no tensors in it, a name twice, a pattern that no name fits, or
+            a damaged file.
     """
     if not folder.is_dir():
         raise InputError(f"PORT_DIR must be a folder with a port's tensors, got {folder}")
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".npz"))
     files = [p for p in files if p.name != "constants.safetensors"]
     found: dict[str, np.ndarray] = {}
+    unused = dict(names)
     for path in files:
         read = read_npz(path) if path.suffix == ".npz" else read_safetensors(path)[0]
         for name, array in read.items():
-            key = _golden_key(name, names)
+            pattern, key = _golden_key(name, names)
+            unused.pop(pattern, None)
             if key in found:
                 raise InputError(f"{path} must name each tensor once, got {key} again")
             found[key] = array
     if not found:
         raise InputError(f"PORT_DIR must hold .safetensors or .npz files, {folder} holds none")
+    if unused:
+        raise InputError(
+            f"names must be those of the port, got {short(next(iter(unused.values())))}, which no "
+            "tensor has"
+        )
     return found
 
 
@@ -200,7 +209,8 @@ def read_names(path: Path | None) -> dict[str, str]:
     return table
 
 
-def _golden_key(name: str, names: Mapping[str, str]) -> str:
+def _golden_key(name: str, names: Mapping[str, str]) -> tuple[str, str]:
+    """Return the pattern that knows a name, and what it makes of it."""
     for golden, port in names.items():
         parts = re.split(r"{(\w+)}", port)
         pattern = "".join(
@@ -208,5 +218,5 @@ def _golden_key(name: str, names: Mapping[str, str]) -> str:
         )
         match = re.fullmatch(pattern, name)
         if match:
-            return golden.format(**match.groupdict())
-    return name
+            return golden, golden.format(**match.groupdict())
+    return "", name

@@ -62,6 +62,14 @@ def _linears() -> Iterator[Case]:
     most = _integers(16, [[32767, 32766, -32768, 32765, 31000, -30001]]).T
     nearly = {"x": Encoding(16, 1 - 2.0**-20), "out": Encoding(16, 1.0)}
     yield Case("linear/fifteen_bits", "linear", {"x": most, **one}, nearly)
+    # 2^31 d lies half-way between two integers, and so close below 2^31 that it rounds to it
+    for name, scale in (("half", (2**30 + 0.5) / 2**31), ("full", 1 - 2.0**-40)):
+        encodings = {"x": Encoding(8, scale), "out": Encoding(8, 1.0)}
+        yield Case(f"linear/multiplier_{name}", "linear", {"x": odd, **one}, encodings)
+    # scales whose multiplier is another one if they are multiplied in another order
+    scales = {**one, "weight_scale": np.array([0.07310395687818527], np.float32)}
+    encodings = {"x": Encoding(8, 0.07032999979609511), "out": Encoding(8, 0.7899074159465428)}
+    yield Case("linear/order", "linear", {"x": odd, **scales}, encodings)
     # and one whose 16 dropped bits are just above and just below a half
     for name, dropped in (("above", 2**15 + 1), ("below", 2**15 - 1)):
         scale = (2**30 + 2**16 * 5 + dropped) / 2**31
@@ -97,6 +105,13 @@ def _matmuls() -> Iterator[Case]:
             kind = "transposed" if transpose else "plain"
             name = f"matmul/{bits_x}_{bits_y}/{kind}"
             yield Case(name, "matmul", {"x": x, "y": y}, encodings, {"transpose_b": transpose})
+
+    encodings = {
+        "x": Encoding(8, 0.03981179267775607), "y": Encoding(8, 0.020938136458712345),
+        "out": Encoding(16, 0.9316693845255036),
+    }  # fmt: skip
+    x = y = _integers(8, [[3, 4], [5, -6]])
+    yield Case("matmul/order", "matmul", {"x": x, "y": y}, encodings)
 
 
 def _sums() -> Iterator[Case]:
@@ -193,6 +208,17 @@ def _norms() -> Iterator[Case]:
                 parameters = {"kind": kind, "eps": eps}
                 name = f"norm/{kind}/{bits}_bits/eps_{eps:g}"
                 yield Case(name, "norm", arrays, encodings, parameters)
+    # gain and output scale as in linear/order
+    arrays = {"x": _integers(16, x), "weight": gain,
+              "weight_scale": np.array([5.964612137177028e-05], np.float32)}  # fmt: skip
+    encodings = {"x": Encoding(16, 0.0173), "out": Encoding(16, 0.00019089153759668868)}
+    yield Case("norm/order", "norm", arrays, encodings, {"kind": "rms", "eps": 1e-6})
+    # the product of root and multiplier is cut to 31 bits, not rounded: seen at -28457
+    row = [[-1769, -27668, -24218, -17199, 8844, 11335, -24266, -26217]]
+    arrays = {"x": _integers(16, row), "weight": np.full(8, 32767, np.int16),
+              "weight_scale": np.array([6.1e-5], np.float32)}  # fmt: skip
+    encodings = {"x": Encoding(16, 0.0173), "out": Encoding(16, 2.0**-14)}
+    yield Case("norm/root", "norm", arrays, encodings, {"kind": "rms", "eps": 0.0})
     # layer: eps n^2 E is rounded once; rounding eps n first, then times n^2, is another integer
     x = _integers(16, rng.integers(-9, 10, (4, 48)))
     arrays = {

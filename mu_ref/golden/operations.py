@@ -19,7 +19,7 @@ from mu_ref.ops.integer import IntegerOps, Quantized
 from mu_ref.ops.rotation import Rotation
 from mu_ref.presets import tiny
 
-__all__ = ["INPUTS", "Case", "record_operations", "run_case"]
+__all__ = ["INPUTS", "SITE", "Case", "arguments_of", "model_of", "record_operations", "run_case"]
 
 SITE = "site"
 INPUTS = ("x", "y")
@@ -48,26 +48,36 @@ def run_case(case: Case) -> dict[str, np.ndarray]:
         {"out": the result, "output.multiplier": ..., and every other constant by its role}; of
         "rope" also "turns", uint64.
     """
+    ops = IntegerOps(model_of(case))
+    values = [Quantized(case.arrays[k], case.encodings[k]) for k in INPUTS if k in case.arrays]
+    result = getattr(ops, case.op)(*values, site=SITE, **arguments_of(case))
+    array = result.q if isinstance(result, Quantized) else np.asarray(result, np.int32)
+    constants = {k.removeprefix(f"{SITE}."): a for k, a in ops.constants.arrays().items()}
+    turns = {}
+    if case.op == "rope":
+        turns["turns"] = turn_steps(float(case.parameters["theta"]), case.arrays["x"].shape[-1])
+    return {"out": array} | constants | turns
+
+
+def model_of(case: Case) -> IntegerModel:
+    """Return an integer model that holds the weights and the encoding of a case's site."""
     weights = {f"{SITE}.{k}": a for k, a in case.arrays.items() if k in WEIGHTS}
     out = {SITE: case.encodings["out"]} if "out" in case.encodings else {}
     rounding: Any = case.rounding
-    ops = IntegerOps(IntegerModel(tiny(), "w8a16", rounding, weights, out))
-    values = [Quantized(case.arrays[k], case.encodings[k]) for k in INPUTS if k in case.arrays]
+    return IntegerModel(tiny(), "w8a16", rounding, weights, out)
+
+
+def arguments_of(case: Case) -> dict[str, Any]:
+    """Return what an operation is given besides values and site, as the vocabulary wants it."""
     given: dict[str, Any] = dict(case.parameters)
-    found: dict[str, np.ndarray] = {}
     if case.op == "rope":
         theta = np.array([given.pop("theta")], np.float64)
-        d_head = case.arrays["x"].shape[-1]
-        given["rotation"] = Rotation(case.arrays["positions"], theta, d_head)
-        found["turns"] = turn_steps(float(theta[0]), d_head)
+        given["rotation"] = Rotation(case.arrays["positions"], theta, case.arrays["x"].shape[-1])
     if "mask" in case.arrays:
         given["mask"] = case.arrays["mask"].astype(bool)
     if case.op == "embed":
         given["tokens"] = case.arrays["tokens"]
-    result = getattr(ops, case.op)(*values, site=SITE, **given)
-    array = result.q if isinstance(result, Quantized) else np.asarray(result, np.int32)
-    constants = {k.removeprefix(f"{SITE}."): a for k, a in ops.constants.arrays().items()}
-    return {"out": array} | constants | found
+    return given
 
 
 def record_operations(

@@ -21,7 +21,9 @@ from mu_ref.model.rope import rope_theta
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.redrafter.beams import Search
 
-__all__ = ["DEPTHS", "GOLDEN_SCHEMES", "Tokens", "write_operations", "write_run"]
+__all__ = [
+    "DEPTHS", "GOLDEN_SCHEMES", "Tokens", "write_layers", "write_operations", "write_run",
+]  # fmt: skip
 
 DEPTHS = ("ops", "layers", "model")
 GOLDEN_SCHEMES = ("float32", "float64", "w8a16", "w8a8")
@@ -49,67 +51,84 @@ def write_operations(folder: Path) -> int:
     return write_golden(folder, entries, _tables(), {"depth": "ops", "cases": cases})
 
 
-def write_run(
-    folder: Path,
-    weights: Path | None,
-    scheme: str,
-    tokens: Tokens | None,
-    max_new_tokens: int = 32,
-    drafter: Path | None = None,
-    search: Search | None = None,
-    seed: int = 0,
-    about: Mapping[str, Any] | None = None,
-) -> int:
-    """Write the layers or a whole run of a model.
+def write_layers(folder: Path, weights: Path | None, scheme: str, seed: int = 0) -> int:
+    """Write each layer of a model by itself, on random inputs.
 
     Args:
         folder: a new one, or one of golden files.
         weights: file or folder; the shipped model of the scheme by default.
         scheme: one of `GOLDEN_SCHEMES`; must be that of the file.
-        tokens: what a run reads; None for each layer by itself.
-        max_new_tokens: limit of a run.
+        seed: of the inputs.
+
+    Returns:
+        Bytes that were written.
+
+    Raises:
+        InputError: an unknown scheme, or a folder with other things in it.
+        WeightsError: the file is damaged or foreign.
+    """
+    loaded, ops = _loaded(folder, weights, scheme)
+    recorder = record_layers(ops, loaded.model, seed)
+    said = {"depth": "layers", "scheme": scheme, "seed": seed, **_of_model(loaded, ops)}
+    longest = max(N_SOURCE, N_TOKENS)
+    return write_golden(folder, recorder.entries, _constants(ops, loaded.model, longest), said)
+
+
+def write_run(
+    folder: Path,
+    weights: Path | None,
+    scheme: str,
+    tokens: Tokens,
+    max_new_tokens: int = 32,
+    drafter: Path | None = None,
+    search: Search | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> int:
+    """Write a whole run of a model.
+
+    Args:
+        folder: a new one, or one of golden files.
+        weights: file or folder; the shipped model of the scheme by default.
+        scheme: one of `GOLDEN_SCHEMES`; must be that of the file.
+        tokens: what the run reads.
+        max_new_tokens: its limit.
         drafter: a run with drafts.
         search: how to draft.
-        seed: of the inputs of layers.
         about: what else the manifest says, such as the query.
 
     Returns:
         Bytes that were written.
 
     Raises:
-        InputError: an unknown scheme, tokens that the model does not have, or a folder
-            with other things in it.
+        InputError: an unknown scheme, tokens that the model does not have, or a folder with other
+            things in it.
         WeightsError: the file is damaged or foreign.
     """
+    loaded, ops = _loaded(folder, weights, scheme, drafter)
+    model = loaded.model
+    _check_tokens(model, tokens)
+    recorder = record_run(
+        ops, model, tokens.source, tokens.source_valid, tokens.prompt, max_new_tokens,
+        loaded.drafter, search,
+    )  # fmt: skip
+    said = {"depth": "model", "scheme": scheme, **(about or {}), "max_new_tokens": max_new_tokens}
+    said |= _of_model(loaded, ops)
+    if loaded.drafter is not None and search is not None:
+        said |= {"drafter": json.loads(loaded.drafter.to_json()), "search": asdict(search)}
+    longest = _longest(tokens, max_new_tokens)
+    return write_golden(folder, recorder.entries, _constants(ops, model, longest), said)
+
+
+def _loaded(
+    folder: Path, weights: Path | None, scheme: str, drafter: Path | None = None
+) -> tuple[Loaded, Any]:
+    """Check what can be checked before the work; return the model and its executor."""
     check_choice("scheme", scheme, GOLDEN_SCHEMES)
     check_folder(folder)
     double = scheme == "float64"
     loaded = load_model(weights, "float32" if double else scheme, "reference", drafter)
     ops: Any = loaded.ops
-    if double:
-        ops = float_executor(ops.weights, dtype=np.float64)
-    model = loaded.model
-    if tokens is None:
-        recorder, limit = record_layers(ops, model, seed), {}
-    else:
-        _check_tokens(model, tokens)
-        recorder = record_run(
-            ops, model, tokens.source, tokens.source_valid, tokens.prompt, max_new_tokens,
-            loaded.drafter, search,
-        )  # fmt: skip
-        limit = {"max_new_tokens": max_new_tokens}
-    said = {
-        "depth": DEPTHS[1 if tokens is None else 2],
-        "scheme": scheme,
-        "seed": seed,
-        **(about or {}),
-        **limit,
-    }
-    said |= _of_model(loaded, ops)
-    if loaded.drafter is not None and search is not None:
-        said |= {"drafter": json.loads(loaded.drafter.to_json()), "search": asdict(search)}
-    longest = max(N_SOURCE, N_TOKENS) if tokens is None else _longest(tokens, max_new_tokens)
-    return write_golden(folder, recorder.entries, _constants(ops, model, longest), said)
+    return loaded, float_executor(ops.weights, dtype=np.float64) if double else ops
 
 
 def _of_model(loaded: Loaded, ops: Any) -> dict[str, Any]:

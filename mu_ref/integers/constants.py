@@ -6,21 +6,22 @@ units of a table, `x` and `y` are the two summands of an `add` or parts of a `co
 what a norm adds to its sum of squares.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mu_ref.errors import QuantizationError
+from mu_ref.errors import QuantizationError, located
 from mu_ref.integers.fixed_point import (
     Multiplier,
+    check_wide,
     quantize_multiplier,
     quantize_multipliers,
     sum_multipliers,
 )
 
-__all__ = ["Constants", "Summands"]
+__all__ = ["Constants", "Summands", "between", "between_sum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +33,74 @@ class Summands:
     t: int
 
 
+def between(site: str, scale: Any, out_scale: float, *, wide: bool = False) -> Multiplier:
+    """Return the multiplier that brings steps of one scale to another.
+
+    Args:
+        site: for the message.
+        scale: of the accumulator, a float or one for each channel, [n].
+        out_scale: of what the site gives.
+        wide: the accumulator has 64 bits (5.4).
+
+    Returns:
+        See `fixed_point.quantize_multiplier`.
+
+    Raises:
+        QuantizationError: no multiplier can do it; names the site and both scales.
+    """
+    make: Callable[[Any], Multiplier] = (
+        quantize_multiplier if isinstance(scale, float) else quantize_multipliers
+    )
+    with located(_from_to(site, (scale,), out_scale)):
+        by = make(scale / out_scale)
+        if wide:
+            check_wide(by)
+    return by
+
+
+def between_sum(
+    site: str, x_scale: float, y_scale: float, out_scale: float
+) -> tuple[int, int, int]:
+    """Return m_x, m_y and t of (5.5) for two scales, as `between` does for one."""
+    with located(_from_to(site, (x_scale, y_scale), out_scale)):
+        return sum_multipliers(x_scale / out_scale, y_scale / out_scale)
+
+
+def _from_to(site: str, scales: Sequence[Any], out_scale: float) -> str:
+    largest = " and ".join(f"{np.max(scale):.3g}" for scale in scales if np.any(scale))
+    return f"{site}: from scale {largest} to {out_scale:.3g}: "
+
+
 class Constants:
     """Constants of sites, each made when it is first asked for."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, str, Any], Any] = {}
 
-    def multiplier(self, site: str, role: str, d: float) -> Multiplier:
-        """Return the multiplier of one factor; see `fixed_point.quantize_multiplier`.
-
-        Raises:
-            QuantizationError: names the site.
-        """
-        return self._once(site, role, d, lambda: quantize_multiplier(d))
+    def multiplier(
+        self, site: str, role: str, scale: float, out_scale: float, *, wide: bool = False
+    ) -> Multiplier:
+        """Return the multiplier from one scale to another; see `between`."""
+        make = lambda: between(site, scale, out_scale, wide=wide)  # noqa: E731
+        return self._once(site, role, (scale, out_scale), make)
 
     def channels(
-        self, site: str, scales: np.ndarray, x_scale: float, out_scale: float
+        self,
+        site: str,
+        scales: np.ndarray,
+        x_scale: float,
+        out_scale: float,
+        *,
+        wide: bool = False,
     ) -> Multiplier:
         """Return the multipliers $(s_n s_x) / s_{out}$ of a matrix's channels, [n] each."""
-        make: Callable[[], Multiplier] = lambda: quantize_multipliers(scales * x_scale / out_scale)  # noqa: E731
+        make = lambda: between(site, scales * x_scale, out_scale, wide=wide)  # noqa: E731
         return self._once(site, "output", (x_scale, out_scale), make)
 
-    def summands(self, site: str, d_x: float, d_y: float) -> Summands:
-        """Return the multipliers of a sum of two scales."""
-        return self._once(site, "sum", (d_x, d_y), lambda: Summands(*sum_multipliers(d_x, d_y)))
+    def summands(self, site: str, x_scale: float, y_scale: float, out_scale: float) -> Summands:
+        """Return the multipliers of a sum of two scales; see `between_sum`."""
+        make = lambda: Summands(*between_sum(site, x_scale, y_scale, out_scale))  # noqa: E731
+        return self._once(site, "sum", (x_scale, y_scale, out_scale), make)
 
     def eps(self, site: str, eps: float, steps: float) -> int:
         """Return a norm's eps in units of its sum of squares, rounded half to even.
@@ -72,7 +117,7 @@ class Constants:
         def make() -> int:
             if not steps < 2**61:
                 raise QuantizationError(
-                    f"eps {eps} must stay below 2^61 squared steps, it is {steps:.3g}; "
+                    f"{site}: eps {eps} must stay below 2^61 squared steps, it is {steps:.3g}; "
                     "calibrate with data that reaches this site"
                 )
             return round(steps)
@@ -102,10 +147,7 @@ class Constants:
 
     def _once(self, site: str, role: str, key: Any, make: Callable[[], Any]) -> Any:
         if (site, role, key) not in self._made:
-            try:
-                self._made[site, role, key] = make()
-            except QuantizationError as error:
-                raise QuantizationError(f"{site}: {error}") from error
+            self._made[site, role, key] = make()
         return self._made[site, role, key]
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Multiplier",
     "Rounding",
     "check_accumulator",
+    "check_wide",
     "dequantize",
     "integer_range",
     "quantize",
@@ -221,13 +222,18 @@ def requantize_wide(acc: np.ndarray, by: Multiplier) -> np.ndarray:
     Source:
         TensorFlow Lite `common.h`, MultiplyByQuantizedMultiplier for int64 accumulators.
     """
+    check_wide(by)
+    m16 = np.minimum((_wide(by.m) + 2**15) >> 16, 0x7FFF)
+    return rounding_shift(_wide(acc) * m16, 15 - _wide(by.shift))  # product below 2^62
+
+
+def check_wide(by: Multiplier) -> None:
+    """Raise QuantizationError if a multiplier is too large for `requantize_wide`."""
     if np.any(np.asarray(by.shift) > 14):
         raise QuantizationError(
             "a multiplier of a 64-bit accumulator must be below 2^14; "
             "the two scales do not belong together"
         )
-    m16 = np.minimum((_wide(by.m) + 2**15) >> 16, 0x7FFF)
-    return rounding_shift(_wide(acc) * m16, 15 - _wide(by.shift))  # product below 2^62
 
 
 def requantize_sum(x: np.ndarray, x_factor: float, y: np.ndarray, y_factor: float) -> np.ndarray:

@@ -117,12 +117,11 @@ class IntegerOps(Ops):
         acc = self.product(x.steps, weight.astype(np.int64).T, site)
         if bias is not None:
             acc = acc + bias.astype(np.int64)
-        by = self.constants.channels(site, scales, x.scale, encoding.scale)
+        by = self.constants.channels(site, scales, x.scale, encoding.scale, wide=wide)
         return self._wide(acc, by, site) if wide else self._narrow(acc, by, site)
 
     def norm(self, x: Quantized, site: str, kind: str, eps: float) -> Quantized:
         """Divide by the root of the sum of squares, multiply by int16 gains."""
-        encoding = self._encoding(site)
         n = x.shape[-1]
         gain, gain_scale = self.model.weight(site).astype(np.int64), self.model.weight_scale(site)
         steps, shift = x.steps, np.zeros(1, np.int64)
@@ -133,8 +132,7 @@ class IntegerOps(Ops):
         square_sum = (steps * steps).sum(axis=-1, keepdims=True)
         eps_whole = np.int64(self.constants.eps(site, eps, eps_steps))
         square_sum = square_sum + (eps_whole >> (2 * shift))
-        factor = float(gain_scale[0]) * sqrt(n) / encoding.scale
-        static = self.constants.multiplier(site, "output", factor)
+        static = self._output(site, float(gain_scale[0]) * sqrt(n))
         by = norm_multiplier(square_sum, static)
         if kind != "layer":
             return self._stored(requantize(steps * gain, by), site)
@@ -147,7 +145,6 @@ class IntegerOps(Ops):
 
     def rope(self, x: Quantized, rotation: Rotation, site: str) -> Quantized:
         """Rotate by cosines and sines in units of 2^-15, found from integer phases."""
-        encoding = self._encoding(site)
         speeds = np.stack(
             [turn_steps(float(t), x.shape[-1], rotation.factor) for t in rotation.theta]
         )
@@ -156,19 +153,18 @@ class IntegerOps(Ops):
         half = x.shape[-1] // 2
         x1, x2 = x.steps[..., :half], x.steps[..., half:]
         acc = np.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)
-        by = self._output(site, x.scale * 2**-15 / encoding.scale)
+        by = self._output(site, x.scale * 2**-15)
         return self._narrow(acc, by, site)  # |acc| <= 2^15 * 2^15 * sqrt(2) < 2^31
 
     def matmul(
         self, a: Quantized, b: Quantized, site: str, *, transpose_b: bool = False
     ) -> Quantized:
         """Sum products of (q - z); wide if either operand has 16 bits."""
-        encoding = self._encoding(site)
         right = b.steps.swapaxes(-1, -2) if transpose_b else b.steps
         largest = {8: 255, 16: 2**15}
         wide = 16 in (a.bits, b.bits)
         check_accumulator(site, a.shape[-1], largest[a.bits], largest[b.bits], wide=wide)
-        by = self._output(site, a.scale * b.scale / encoding.scale)
+        by = self._output(site, a.scale * b.scale, wide=wide)
         acc = self.product(a.steps, right, site)
         return self._wide(acc, by, site) if wide else self._narrow(acc, by, site)
 
@@ -182,23 +178,21 @@ class IntegerOps(Ops):
 
     def activation(self, x: Quantized, kind: str, site: str) -> Quantized:
         """Multiply by a gate from a table; relu by a comparison."""
-        encoding = self._encoding(site)
         if kind == "relu":
-            by = self._output(site, x.scale / encoding.scale)
+            by = self._output(site, x.scale)
             return self._narrow(np.maximum(x.steps, 0), by, site)
         argument = requantize(x.steps, self._argument(site, x.scale * 2**ARGUMENT_BITS))
-        by = self._output(site, x.scale * 2**-15 / encoding.scale)
+        by = self._output(site, x.scale * 2**-15)
         return self._narrow(x.steps * gate(kind, argument), by, site)  # 17 + 15 bits
 
     def add(self, x: Quantized, y: Quantized, site: str) -> Quantized:
         """Bring both to the site's scale with one rounding."""
-        encoding = self._encoding(site)
-        by = self.constants.summands(site, x.scale / encoding.scale, y.scale / encoding.scale)
+        by = self.constants.summands(site, x.scale, y.scale, self._encoding(site).scale)
         return self._stored(weighted_sum(x.steps, y.steps, by.m_x, by.m_y, by.t), site)
 
     def mul(self, x: Quantized, y: Quantized, site: str) -> Quantized:
         """Multiply steps; at most 2^31 for 16 bits."""
-        by = self._output(site, x.scale * y.scale / self._encoding(site).scale)
+        by = self._output(site, x.scale * y.scale)
         return self._narrow(x.steps * y.steps, by, site)
 
     def scale(self, x: Quantized, factor: float, site: str) -> Quantized:
@@ -214,14 +208,14 @@ class IntegerOps(Ops):
         """Read tanh from its table."""
         by = self._argument(site, x.scale / cap * 2**ARGUMENT_BITS)
         bounded = gate("tanh", requantize(x.steps, by))
-        output = self._output(site, cap * 2**-15 / self._encoding(site).scale)
+        output = self._output(site, cap * 2**-15)
         return self._narrow(bounded, output, site)
 
     def concat(self, x: Quantized, y: Quantized, site: str) -> Quantized:
         """Bring both to the site's scale, as `add` does with one summand, and join them."""
         scale, parts = self._encoding(site).scale, []
         for name, value in (("x", x), ("y", y)):
-            by = self.constants.summands(f"{site}.{name}", value.scale / scale, 0.0)
+            by = self.constants.summands(f"{site}.{name}", value.scale, 0.0, scale)
             parts.append(weighted_sum(value.steps, 0 * value.steps, by.m_x, by.m_y, by.t))
         return self._stored(np.concatenate(parts, axis=-1), site)
 
@@ -277,11 +271,12 @@ class IntegerOps(Ops):
     def _encoding(self, site: str) -> Encoding:
         return self.model.encoding(site)
 
-    def _output(self, site: str, d: float) -> Multiplier:
-        return self.constants.multiplier(site, "output", d)
+    def _output(self, site: str, scale: float, *, wide: bool = False) -> Multiplier:
+        out_scale = self._encoding(site).scale
+        return self.constants.multiplier(site, "output", scale, out_scale, wide=wide)
 
-    def _argument(self, site: str, d: float) -> Multiplier:
-        return self.constants.multiplier(site, "argument", d)
+    def _argument(self, site: str, scale: float) -> Multiplier:
+        return self.constants.multiplier(site, "argument", scale, 1.0)
 
     def _narrow(self, acc: np.ndarray, by: Multiplier, site: str) -> Quantized:
         return self._stored(requantize(acc, by, self.model.rounding), site)

@@ -61,7 +61,7 @@ def margin_bound(
 
     Args:
         model: the configuration, with a decoder and without a final soft-cap.
-        weights: float weights.
+        weights: float weights that the integers stand for; with smoothing the smoothed ones.
         integers: executor of the integer model.
         source: [batch, n_src] int without padding, or None for a decoder-only model.
         target: [batch, n_tgt] int without padding.

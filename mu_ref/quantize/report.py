@@ -38,6 +38,8 @@ class SiteReport:
     noise: float = 0.0  # sum of squares of the difference
     n: int = 0
     saturated: int = 0  # integers at either end of their range
+    op: str = ""  # that computes it
+    n_zero: int = 0  # integers that stand for 0, where the float model's value is not 0
 
     @property
     def sqnr_db(self) -> float:
@@ -51,6 +53,11 @@ class SiteReport:
         """Share of integers at an end of their range, which may stand for more than they say."""
         return self.saturated / self.n if self.n else 0.0
 
+    @property
+    def vanished(self) -> float:
+        """Share of values that became 0."""
+        return self.n_zero / self.n if self.n else 0.0
+
 
 def site_reports(
     model: ModelConfig,
@@ -62,7 +69,7 @@ def site_reports(
 
     Args:
         model: the configuration.
-        weights: float weights.
+        weights: float weights that the integers stand for; with smoothing the smoothed ones.
         integers: its integer form.
         examples: (source tokens [n_src] or None, target tokens [n_tgt]).
 
@@ -76,7 +83,7 @@ def site_reports(
         real.setdefault(site, []).append(value)
 
     def compare(site: str, op: str, inputs: tuple[Traced, ...], value: Any) -> None:
-        row = rows.setdefault(site, SiteReport(site, value.encoding))
+        row = rows.setdefault(site, SiteReport(site, value.encoding, op=op))
         x = real[site].pop(0).astype(np.float64)
         low, high = integer_range(value.bits)
         q = value.q
@@ -85,6 +92,7 @@ def site_reports(
         row.n += q.size
         ends = q == high if op == "softmax" else (q == low) | (q == high)
         row.saturated += int(ends.sum())
+        row.n_zero += int(((value.steps == 0) & (x != 0)).sum())
 
     floats = TracedOps(ReferenceOps(weights), keep)
     watched = TracedOps(IntegerOps(integers), compare)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +21,17 @@ from mu_ref.quantize.model import Example, watch
 from mu_ref.quantize.observe import Observed, observe
 from mu_ref.settings.agent import Agent, Answer, answer_all, score
 from mu_ref.settings.evaluate import Evaluation
-from mu_ref.settings.queries.labelled import LabelledQuery, evenly_spread, read_queries
+from mu_ref.settings.queries.labelled import (
+    LabelledQuery,
+    evenly_spread,
+    read_queries,
+    split_key,
+)
+from mu_ref.weights import Weights
 
-__all__ = ["Comparison", "compare", "examples_of", "quantize_agent", "token_agreement"]
+__all__ = [
+    "Comparison", "Made", "compare", "examples_of", "others", "quantize_agent", "token_agreement",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,24 @@ class Comparison:
     floats: Evaluation
     quantized: Evaluation
     same_tokens: float  # share of float32's tokens that the other wrote in the same place
-    same_answers: float  # share of queries with the same text
+    same: tuple[bool, ...]  # for each query, whether the text is the same
+
+    @property
+    def same_answers(self) -> float:
+        """Share of queries with the same text."""
+        return float(np.mean(self.same))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """An integer model and what it was made of."""
+
+    integers: IntegerModel
+    weights: Weights  # the floats that the integers stand for: smoothed, if that was asked for
+    observed: Observed
+    examples: list[Example] = field(default_factory=list)  # looked at; none for a file of ranges
+    seen: list[LabelledQuery] = field(default_factory=list)  # they as queries
+    spare: list[LabelledQuery] = field(default_factory=list)  # of the same file, not looked at
 
 
 def examples_of(agent: Agent, items: list[LabelledQuery], n: int) -> list[Example]:
@@ -62,9 +87,8 @@ def quantize_agent(
     calibration: Path,
     n_examples: int,
     options: Options,
-    observed_out: Path | None,
     console: Console,
-) -> tuple[IntegerModel, list[Example]]:
+) -> Made:
     """Quantize an agent's model.
 
     Args:
@@ -72,11 +96,10 @@ def quantize_agent(
         calibration: labelled queries (.jsonl), or ranges written earlier (.json).
         n_examples: how many queries to look at.
         options: how.
-        observed_out: also write the observed ranges here.
         console: where progress is shown.
 
     Returns:
-        The integer model, and the examples looked at (none for a file of ranges).
+        The integer model and what it was made of.
 
     Raises:
         InputError: the file cannot be read.
@@ -88,18 +111,30 @@ def quantize_agent(
             raise QuantizationError("smoothing must see queries; give a .jsonl file")
         probe = np.array([agent.model.bos_id])
         sites = observe(agent.model, weights, [(probe, probe)]).ranges
-        integers = calibrate(agent.model, weights, Observed.load(calibration, sites), options)
+        observed = Observed.load(calibration, sites)
+        integers = calibrate(agent.model, weights, observed, options)
         full = np.ones((1, 1), bool)  # scales that do not belong together fail here
         mu.forward(IntegerOps(integers), agent.model, probe[None], full, probe[None])
-        return replace(integers, notes=_notes(options, calibration, 0)), []
-    examples = examples_of(agent, read_queries(calibration), n_examples)
+        integers = replace(integers, notes=_notes(options, calibration, 0))
+        return Made(integers=integers, weights=weights, observed=observed)
+    items = read_queries(calibration)
+    seen = evenly_spread(items, n_examples)
+    examples = examples_of(agent, seen, n_examples)
     quiet = not console.is_terminal
     shown = partial(track, examples, "observing", console=console, transient=True, disable=quiet)
     weights, observed = watch(agent.model, weights, shown, options)
-    if observed_out is not None:
-        observed.save(observed_out)
     integers = calibrate(agent.model, weights, observed, options)
-    return replace(integers, notes=_notes(options, calibration, len(examples))), examples
+    integers = replace(integers, notes=_notes(options, calibration, len(examples)))
+    return Made(
+        integers=integers, weights=weights, observed=observed, examples=examples, seen=seen,
+        spare=others(items, seen),
+    )  # fmt: skip
+
+
+def others(items: Sequence[LabelledQuery], seen: Sequence[LabelledQuery]) -> list[LabelledQuery]:
+    """Return the queries that are not among those seen, nor differ from them in form alone."""
+    known = {split_key(item.query) for item in seen}
+    return [item for item in items if split_key(item.query) not in known]
 
 
 def _notes(options: Options, calibration: Path, n_examples: int) -> dict[str, str]:
@@ -129,12 +164,12 @@ def compare(agent: Agent, ops: Ops, items: Sequence[LabelledQuery], console: Con
     """
     before = answer_all(agent, items, console)
     after = answer_all(replace(agent, ops=ops), items, console)
-    same = np.mean([a.text == b.text for a, b in zip(before, after, strict=True)])
+    same = tuple(a.text == b.text for a, b in zip(before, after, strict=True))
     return Comparison(
         score(agent, items, before),
         score(agent, items, after),
         token_agreement(before, after),
-        float(same),
+        same,
     )
 
 

@@ -1,7 +1,7 @@
 """Try wrong command lines and damaged files, and print what came of them.
 
     python -m tests.faults [--command NAME ...] [--kind NAME ...] [--processes 2] [--seed 0]
-                           [--sample N] [--kills N] [--list]
+                           [--sample N] [--warm] [--kills N] [--list]
 
 Columns: clean errors (exit 2, one line, nothing written), as wanted, and four that must be 0:
 tracebacks (or an exit code that nobody expects), quiet (accepted, though it must be refused), hung,

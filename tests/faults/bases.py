@@ -51,6 +51,13 @@ BASES = {
         ("new*",),
     ),
     "mu-ref warm-up": Base(()),
+    "mu-ref golden write": Base(
+        ("new", "--model", "nano-w8a16.safetensors", "--max-new-tokens", "2"), ("new*", "new*/*")
+    ),
+    "mu-ref golden check": Base(("golden", "port")),
+    "mu-ref export onnx": Base(
+        ("new", "--model", "nano.safetensors"), ("new*", "new*/*")
+    ),
     "mu-ref settings eval": Base(("two.jsonl", *NANO)),
     "npu-sim explain": Base(("tiny", "--site", "decoder.1.mlp.up", *SHORT)),
     "npu-sim check-trace": Base(("trace.json",)),
@@ -90,6 +97,14 @@ _OTHERS = {  # where an option acts only beside others, or in place of some
     ),
     "mu-ref quantize": {
         "--aimet": (*BASES["mu-ref quantize"].arguments, "--encodings", "new.json"),
+    },
+    "mu-ref golden write": {
+        "--seed": (*BASES["mu-ref golden write"].arguments[:3], "--depth", "layers"),
+        "--tokens": ("new", "--model", "nano-w8a16.safetensors"),
+        **dict.fromkeys(
+            ("--beam-width", "--draft-len"),
+            (*BASES["mu-ref golden write"].arguments, "--drafter", "drafter-w8a16.safetensors"),
+        ),
     },
     "npu-sim systolic": {
         "--seed": (*BASES["npu-sim systolic"].arguments, "--fidelity", "cycle"),

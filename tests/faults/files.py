@@ -41,6 +41,10 @@ INPUTS: dict[str, dict[str, str]] = {
                            "--weights": "nano.safetensors"},
     "mu-ref ask": {"--weights": "nano.safetensors", "--drafter": "drafter.safetensors", **_NPU},
     "mu-ref forward": {"--inputs": "ids.npz"},
+    "mu-ref golden write": {"--model": "nano-w8a16.safetensors", "--tokens": "ids.npz",
+                            "--drafter": "drafter-w8a16.safetensors"},
+    "mu-ref golden check": {"--names": "names.toml"},
+    "mu-ref export onnx": {"--model": "nano.safetensors", "--drafter": "drafter.safetensors"},
     "mu-ref train": {"--queries": "two.jsonl", "--start": "nano.safetensors"},
     "mu-ref settings eval": {"file": "two.jsonl", "--weights": "nano.safetensors"},
     "npu-sim explain": _NPU,
@@ -64,6 +68,8 @@ OUTPUTS: dict[str, dict[str, str]] = {
     "mu-ref quantize-drafter": {"--out": "new.safetensors"},
     "mu-ref draft-sweep": {"--plot": "new.png"},
     "mu-ref forward": {"--out": "new.npz"},
+    "mu-ref golden write": {"folder": "new"},
+    "mu-ref export onnx": {"folder": "new"},
     "mu-ref train": {"--out": "new.safetensors"},
     "npu-sim systolic": {"--out": "new.csv"},
     "npu-sim sweep": {"--out": "new.csv", "--plot": "new.png"},
@@ -77,7 +83,10 @@ OUTPUTS: dict[str, dict[str, str]] = {
                     "--plot-roofline": "new.png", "--plot-breakdown": "new.png"},
 }  # fmt: skip
 
-OTHER = {"mu-ref forward": {"folder"}}  # paths that are neither
+OTHER = {
+    "mu-ref forward": {"folder"},
+    "mu-ref golden check": {"folder", "port"},
+}  # paths that are neither
 
 _FORMS = {"models.json": "{}#small"}
 MAKES_FOLDERS = ("mu-ref quantize", "mu-ref train", "mu-ref train-drafter",
@@ -102,7 +111,7 @@ def outputs() -> list[Output]:
     return [
         Output(command, option, name,
                makes_folders=command in MAKES_FOLDERS and option == "--out",
-               folder=(command, option) == ("npu-sim calibrate", "--out"))
+               folder=option == "folder" or (command, option) == ("npu-sim calibrate", "--out"))
         for command, options in OUTPUTS.items()
         for option, name in options.items()
     ]  # fmt: skip

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sample", type=int, help="so many cases, drawn from all")
+    parser.add_argument("--warm", action="store_true", help="only what needs no fresh process")
     parser.add_argument("--kills", type=int, help="only this: so many kills of each long command")
     parser.add_argument("--all", action="store_true", help=f"more than {MOST} of a kind")
     parser.add_argument("--list", action="store_true", help="only print the command lines")
@@ -95,6 +96,7 @@ def _run(options: argparse.Namespace, place: Path) -> int:
         cases = chosen_cases(
             options.kind, options.command, options.seed, options.sample,
             most=None if options.all or options.kind or options.command else MOST,
+            alone=not options.warm,
         )  # fmt: skip
     else:
         cases = list(kills(random.Random(options.seed), options.kills))

@@ -104,6 +104,7 @@ def make_samples(folder: Path) -> Path:
         _made_by_commands(boxes, folder)
     finally:
         boxes.close()
+    _ports(folder)
     return folder
 
 
@@ -146,6 +147,18 @@ def _small_models(folder: Path) -> None:
     save_drafter(folder / "drafter.safetensors", drafter, initial_drafter(drafter, rng), {})
 
 
+def _ports(folder: Path) -> None:
+    """Tensors of two ports, of which one is right."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(folder / "golden/tensors.safetensors")
+    for name in ("port", "golden-2"):
+        (folder / name).mkdir()
+        save_file(tensors, folder / name / "port.safetensors")
+        tensors = {key: array + array.dtype.type(1) for key, array in tensors.items()}
+    (folder / "names.toml").write_text('[names]\n"encode/{site}" = "encoder/{site}"\n')
+
+
 def _made_by_commands(boxes: Boxes, folder: Path) -> None:
     from faults.bases import BASES
 
@@ -156,6 +169,7 @@ def _made_by_commands(boxes: Boxes, folder: Path) -> None:
     )
     w4a16 = ("mu-nano", "--weights", "nano.safetensors", *w4a16[-4:])
     drafter = BASES["mu-ref quantize-drafter"].arguments
+    golden = ("golden", *BASES["mu-ref golden write"].arguments[1:])
     for command, arguments, made in (
         ("mu-ref quantize", w8a16, ("nano-w8a16.safetensors", "ranges.json")),
         ("mu-ref quantize", w8a8, ("nano-w8a8.safetensors",)),
@@ -167,11 +181,14 @@ def _made_by_commands(boxes: Boxes, folder: Path) -> None:
             ("trace.json",),
         ),
         ("npu-sim hardware show", ("teaching-npu", "--toml"), ("npu.toml",)),
+        ("mu-ref golden write", golden, ("golden",)),
     ):
 
         def keep(work: Path, outcome: object, made: tuple[str, ...] = made) -> str:
             for name in made:
-                if (work / name).exists():
+                if (work / name).is_dir():
+                    shutil.copytree(work / name, folder / name)
+                elif (work / name).exists():
                     shutil.copyfile(work / name, folder / name)
             return ""
 

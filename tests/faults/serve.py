@@ -53,10 +53,6 @@ class Programs:
         """
         return Answer(**self._ask({"command": command, "arguments": list(arguments), **more}))
 
-    def sample(self, n: int, seed: int) -> list[str]:
-        """Run a sample of all cases; return the reports of the bad ones."""
-        return self._ask({"sample": n, "seed": seed})
-
     def close(self) -> None:
         self.process.stdin.close()  # type: ignore[union-attr]
         self.process.stdout.close()  # type: ignore[union-attr]
@@ -82,10 +78,7 @@ def main() -> None:
         try:
             for line in sys.stdin:
                 question = json.loads(line)
-                answer = (
-                    _sampled(boxes, **question) if "sample" in question else _run(boxes, question)
-                )
-                answers.write(json.dumps(answer) + "\n")
+                answers.write(json.dumps(_run(boxes, question)) + "\n")
                 answers.flush()
         finally:
             boxes.close()
@@ -106,15 +99,6 @@ def _run(boxes: Any, question: dict[str, Any]) -> dict[str, Any]:
         "column": verdict.column, "reason": verdict.reason, "code": outcome.code,
         "out": outcome.out, "err": outcome.err, "files": dict(outcome.files),
     }  # fmt: skip
-
-
-def _sampled(boxes: Any, sample: int, seed: int) -> list[str]:
-    from faults.main import chosen_cases
-    from faults.verdict import BAD, judge
-
-    cases = chosen_cases([], [], seed, sample, alone=False)
-    verdicts = [judge(case, outcome) for case, outcome in boxes.run(cases)]
-    return [verdict.report() for verdict in verdicts if verdict.column in BAD]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mu_ref.executors import shipped_weights
-from mu_ref.golden.write import Tokens, write_operations, write_run
+from mu_ref.golden.write import Tokens, write_layers, write_operations, write_run
 from mu_ref.redrafter.beams import Search
 from mu_ref.settings.agent import load_agent
 
@@ -40,7 +40,7 @@ def _tiny_drafts(folder: Path, scheme: str) -> int:
 
 
 def _tiny_layers(folder: Path, scheme: str) -> int:
-    return write_run(folder, model_file(scheme), scheme, None)
+    return write_layers(folder, model_file(scheme), scheme)
 
 
 def _mu_nano(folder: Path, scheme: str) -> int:

@@ -251,3 +251,68 @@ def test_what_an_accumulator_may_not_hold_is_refused(fast: bool) -> None:
     normed(0.4)
     with pytest.raises(QuantizationError, match=r"eps 1\.0 must stay below 2"):
         normed(1.0)
+
+
+LAYER = {"weight": np.ones((1, 1), np.int8), "weight_scale": np.full(1, 0.5, np.float32)}
+GAIN = {"weight": np.ones(1, np.int16), "weight_scale": np.full(1, 0.5, np.float32)}
+NARROW, WIDE = Encoding(8, 0.25), Encoding(16, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("operation", "tensors", "encoding", "limit", "scales", "fast"),
+    [
+        ("linear", LAYER, NARROW, 2**30, "0.125", lambda s: s.linear(SITE, SITE, NARROW)),
+        ("linear", LAYER, WIDE, 2**14, "0.125", lambda s: s.linear(SITE, SITE, WIDE)),
+        ("embed", LAYER, NARROW, 2**30, "0.5", lambda s: s.embed(SITE)),
+        ("norm", GAIN, WIDE, 2**30, "0.5", lambda s: s.norm(SITE, WIDE, 1, "rms", 1e-6)),
+        ("matmul", {}, NARROW, 2**30, "0.0625", lambda s: s.matmul(SITE, NARROW, NARROW, 1)),
+        ("matmul", {}, WIDE, 2**14, "0.0625", lambda s: s.matmul(SITE, WIDE, WIDE, 1)),
+        ("mul", {}, WIDE, 2**30, "0.0625", lambda s: s.scaled(SITE, 0.0625)),
+        ("add", {}, WIDE, 2**30, "0.25 and 0.25", lambda s: s.add(SITE, WIDE, WIDE)),
+        ("concat", {}, WIDE, 2**30, "0.25", None),
+        ("relu", {}, NARROW, 2**30, "0.25", lambda s: s.scaled(SITE, 0.25)),
+        ("silu", {}, NARROW, 2**30, "7.63e-06",
+         lambda s: s.gate(SITE, "gate_silu", 0.25, 0.25 * 2**-15, 0)),
+        ("softcap", {}, WIDE, 2**30, "6.1e-05", lambda s: s.gate(SITE, "tanh", 0.1, 2**-14, 0)),
+    ],
+)  # fmt: skip
+def test_scales_too_far_apart_are_named_with_their_site(
+    operation: str, tensors: Any, encoding: Encoding, limit: int, scales: str, fast: Any
+) -> None:
+    """A step below `limit` of the accumulator's is the last that works; at it, an error."""
+    from mu_ref.ops.fast.sites import Sites
+
+    x = value([[1]], encoding)
+    calls = {
+        "linear": lambda ops: ops.linear(x, SITE),
+        "embed": lambda ops: ops.embed(np.array([0]), SITE),
+        "norm": lambda ops: ops.norm(x, SITE, "rms", 1e-6),
+        "matmul": lambda ops: ops.matmul(x, x, SITE, transpose_b=True),
+        "mul": lambda ops: ops.mul(x, x, SITE),
+        "add": lambda ops: ops.add(x, x, SITE),
+        "concat": lambda ops: ops.concat(x, x, SITE),
+        "relu": lambda ops: ops.activation(x, "relu", SITE),
+        "silu": lambda ops: ops.activation(x, "silu", SITE),
+        "softcap": lambda ops: ops.softcap(x, 2.0, SITE),
+    }
+    exact = {"7.63e-06": 0.25 * 2**-15, "6.1e-05": 2**-14}
+    scale = exact.get(scales) or float(scales.split(maxsplit=1)[0])
+    too_small = Encoding(encoding.bits, scale / limit)
+    named = rf"^site(\.x)?: from scale {scales} to {too_small.scale:.3g}: .* must be below 2\^"
+    for call in (calls[operation], None if fast is None else lambda ops: fast(Sites(ops.model))):
+        if call is None:
+            continue
+        call(executor(Encoding(encoding.bits, 1.01 * too_small.scale), **tensors))
+        with pytest.raises(QuantizationError, match=named):
+            call(executor(too_small, **tensors))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_an_argument_of_a_table_too_large_is_named_with_its_site(fast: bool) -> None:
+    from mu_ref.ops.fast.sites import Sites
+
+    ops, scores = executor(Encoding(16, 2.0**-15)), Encoding(16, 2.0**14)
+    x, mask, sites = value([[1]], scores), np.ones((1, 1), bool), Sites(ops.model)
+    call = (lambda: sites.softmax(SITE, scores)) if fast else (lambda: ops.softmax(x, mask, SITE))
+    with pytest.raises(QuantizationError, match=r"^site: from scale 1\.55e\+09 to 1: "):
+        call()  # 2^14 log2(e) 2^16

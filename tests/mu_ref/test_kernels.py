@@ -1,13 +1,11 @@
 """Kernels against their references in `tests/twins.py`: compiled, and as plain Python."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
+from beside import bounds_checked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
@@ -74,17 +72,10 @@ def test_a_kernel_is_right_at_a_real_size(module: Any, name: str) -> None:
     check(module, name, 1, 768, python=False)
 
 
-@pytest.mark.slow
-def test_no_kernel_reads_or_writes_outside_its_arrays(tmp_path: Path) -> None:
-    """With bounds checked, and no code compiled before: Numba would ignore the flag for it."""
-    env = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    tests = [f"{__file__}::{test_a_compiled_kernel_equals_its_reference.__name__}"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout[-2000:]
-    assert f"{len(TWINS)} passed" in run.stdout
+@bounds_checked(f"{__file__}::test_a_compiled_kernel_equals_its_reference")
+def test_no_kernel_reads_or_writes_outside_its_arrays(beside: CompletedProcess[str]) -> None:
+    assert beside.returncode == 0, beside.stdout[-2000:]
+    assert f"{len(TWINS)} passed" in beside.stdout
 
 
 @pytest.mark.parametrize("module", MODULES)

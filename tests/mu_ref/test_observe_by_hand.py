@@ -164,6 +164,18 @@ def test_a_scaled_input_keeps_its_factor_and_every_reader_is_known() -> None:
     assert pass_through.readers == {"t": {("linear", "l")}}
 
 
+def test_factors_multiply_and_what_is_appended_has_the_site_of_the_new() -> None:
+    seen: list[tuple[str, float]] = []
+    ops = TracedOps(
+        ReferenceOps({"a.weight": np.ones((3, 2)), "b.weight": np.ones((3, 2))}),
+        lambda site, op, inputs, value: seen.extend((x.site, x.factor) for x in inputs),
+    )
+    a, b = (ops.split_heads(ops.embed(np.array([[1]]), site), 1, "heads") for site in "ab")
+    twice = ops.scale(ops.scale(b, 3.0, "s"), 5.0, "s")
+    ops.mul(ops.append(a, twice, "cache"), a, "product")
+    assert seen == [("b", 15.0), ("a", 1.0)]
+
+
 def test_ranges_are_those_of_all_examples_and_pad_ids_count() -> None:
     config, ranges = tiny(), {}
 

@@ -36,7 +36,7 @@ def plainly(model, source, valid, n):
     return list(stream(ops, config, memory, start, np.ones(start.shape, bool), n))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.data(), model_configs(("encoder-decoder",)), seeds, st.sampled_from(["w8a8", "w8a16"]),
     st.sampled_from([700, 1200, 3000, 100_000]),

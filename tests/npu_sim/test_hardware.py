@@ -145,6 +145,8 @@ def test_units_are_converted_and_a_bare_number_is_assumed(tmp_path):
         ({"title": "'x'\nspeed"}, "got no TOML"),
         ({"dataflow": "'diagonal'"}, "dataflow must be one of blocks, os, ws, is"),
         ({"keeps_between_calls": "1.5"}, "keeps_between_calls must be one of True, False"),
+        ({"keeps_between_calls": "1"}, "keeps_between_calls must be one of True, False"),
+        ({"keeps_between_calls": "0.0"}, "keeps_between_calls must be one of True, False"),
         ({"w8a8_efficiency": "1.2"}, "w8a8_efficiency must be a number from 1e-06 to 1, got 1.2"),
         ({"unsupported_ops": "[3]"}, "unsupported_ops must be names separated by blanks"),
     ],

@@ -69,8 +69,12 @@ def test_a_speedup_is_tokens_per_step_times_plain_over_step():
     assert step_ms > plain_ms
 
 
-def test_every_published_speedup_is_simulated_with_the_published_tokens():
-    rows = speedups()
+@pytest.fixture(scope="module")
+def rows():
+    return speedups()
+
+
+def test_every_published_speedup_is_simulated_with_the_published_tokens(rows):
     assert [row.published for row in rows] == [2.8, 2.8, 2.7, 1.32, 1.52, 1.94, 2.28]
     for row in rows:
         assert 1 < row.simulated < row.tokens_per_step
@@ -109,13 +113,13 @@ def test_no_published_figure_of_the_headline_is_a_source_of_a_chip():
         assert "headline" not in (ROOT / "npu_sim/evidence" / file).read_text()
 
 
-def test_the_figures_are_printed_and_are_json(capsys):
+def test_the_figures_are_printed_and_are_json(capsys, rows):
     from rich.console import Console
 
     small = Headline(
         mu=mu_times(16, 8),
         twins=tuple(twins((64,))),
-        speedups=tuple(speedups()[:1]),
+        speedups=tuple(rows[:1]),
         cells=tuple(
             Cell(batch=b, beam_width=w, published=p, simulated=float(b + w))
             for b, row in TABLE3.items()

@@ -406,7 +406,7 @@ def test_parts_of_another_version_chunk_or_specification_are_refused(
     with pytest.raises(KeyboardInterrupt):
         run_sweep(spec, out, progress=stop, chunk=1)
     assert (out.with_name("a.csv.parts") / "000000000.csv").exists()
-    monkeypatch.setattr(parts, "version", lambda name: "99.9")
+    monkeypatch.setattr(parts, "__version__", "99.9")
     with pytest.raises(SweepError, match="must hold parts of this sweep"):
         run_sweep(spec, out, chunk=1)
     monkeypatch.undo()

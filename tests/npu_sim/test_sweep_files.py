@@ -304,17 +304,19 @@ def test_a_full_disk_is_one_line(folder, monkeypatch):
     def full(self, data):
         raise OSError(28, "No space left on device", str(self))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        run_sweep(spec_from(SPEC), Path("x.csv"), chunk=2)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_sweep(spec_from(SPEC), Path("x.csv"), chunk=2)
     run_sweep(spec_from(SPEC), Path("x.csv"), chunk=2)
 
 
 # -- processes -------------------------------------------------------------------------------------
 
-COMMAND = [sys.executable, "-c", "from npu_sim.cli import main; main()", "sweep", "long.toml",
-           "--out", "x.csv", "--checkpoint-points", "2", "--quiet"]  # fmt: skip
+# A shell lets what it starts in the background ignore Ctrl-C, and so would its children.
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+COMMAND = [sys.executable, "-c", f"{LISTENING}; from npu_sim.cli import main; main()", "sweep",
+           "long.toml", "--out", "x.csv", "--checkpoint-points", "2", "--quiet"]  # fmt: skip
 
 
 def start(folder, *more):

@@ -4,10 +4,7 @@ Each kernel that has a plain version is in `TWINS`; it is run compiled, and as p
 every kernel that it calls. Tasks and times are compared field by field, in order.
 """
 
-import os
 import pkgutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from beside import bounds_checked
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from npu_strategies import chips, configs, lengths, precisions
@@ -181,7 +179,7 @@ def check_same_times(found, expected):
         assert found[1].tobytes() == expected[1].tobytes()
 
 
-@settings(max_examples=150)
+@settings(max_examples=90)
 @given(st.data(), configs, lengths, precisions, more_chips)
 def test_the_schedule_and_its_kernel_write_the_same_tasks(data, config, request, precision, chip):
     call, plan = one_plan(data, config, request, precision, chip)
@@ -224,17 +222,9 @@ def test_the_cells_all_at_once_are_the_cells_one_by_one(name, python, data, rows
     assert (found == expected).all()
 
 
-@pytest.mark.slow
-def test_no_kernel_reads_or_writes_outside_its_arrays(tmp_path):
-    """With bounds checked, and no code compiled before: Numba would ignore the flag for it."""
-    env = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    names = (
-        test_the_schedule_and_its_kernel_write_the_same_tasks.__name__,
-        test_the_cells_all_at_once_are_the_cells_one_by_one.__name__,
-    )
-    tests = [f"{__file__}::{name}" for name in names]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
-        env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout[-2000:]
+@bounds_checked(
+    f"{__file__}::{test_the_schedule_and_its_kernel_write_the_same_tasks.__name__}",
+    f"{__file__}::{test_the_cells_all_at_once_are_the_cells_one_by_one.__name__}",
+)
+def test_no_kernel_reads_or_writes_outside_its_arrays(beside):
+    assert beside.returncode == 0, beside.stdout[-2000:]

@@ -3,6 +3,7 @@ import pytest
 from npu_sim.units import (
     ceil_div,
     cycles_from_us,
+    element_bytes,
     format_bytes,
     format_count,
     format_ms,
@@ -19,6 +20,11 @@ def test_ceil_div_rounds_up(amount, per, expected):
 
 def test_ceil_div_is_exact_where_floats_are_not():
     assert ceil_div(10**18 + 1, 1) == 10**18 + 1
+
+
+@pytest.mark.parametrize(("bits", "n_bytes"), [(4, 1), (8, 1), (9, 2), (16, 2), (17, 4), (32, 4)])
+def test_lanes_hold_whole_elements_of_a_power_of_two(bits, n_bytes):
+    assert element_bytes(bits) == n_bytes
 
 
 def test_cycles_and_times_convert_at_the_clock():

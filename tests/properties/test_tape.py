@@ -296,6 +296,21 @@ def test_the_gradient_of_a_model_equals_finite_differences(
         )
 
 
+def test_scores_far_apart_are_weighed_without_an_overflow() -> None:
+    ops = TapeOps({"x": np.array([[0.0, 2000.0, -2000.0]])})
+    p = ops.softmax(ops.weights["x"], np.ones((1, 3), bool), "softmax")
+    np.testing.assert_array_equal(p.value, [[0.0, 1.0, 0.0]])
+
+
+def test_the_tangent_form_of_gelu_has_its_published_constant() -> None:
+    x = np.array([-2.5, -0.3, 0.7, 3.0])
+    ops = TapeOps({"x": x})
+    found = ops.activation(ops.weights["x"], "gelu_tanh", "gelu").value
+    # arXiv:1606.08415, section 2, of which e^2u = (1 + tanh u) / (1 - tanh u)
+    u = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    np.testing.assert_allclose(found, x / (1 + np.exp(-2 * u)), rtol=1e-13)
+
+
 def test_backward_starts_at_a_scalar_only() -> None:
     ops = TapeOps({"x": np.ones(2)})
     with pytest.raises(ConfigError, match="scalar"):

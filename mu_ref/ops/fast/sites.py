@@ -14,15 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mu_ref.errors import QuantizationError
+from mu_ref.integers.constants import between, between_sum
 from mu_ref.integers.encodings import Encoding
-from mu_ref.integers.fixed_point import (
-    Multiplier,
-    check_accumulator,
-    integer_range,
-    quantize_multiplier,
-    quantize_multipliers,
-    round_half_away,
-)
+from mu_ref.integers.fixed_point import Multiplier, check_accumulator, integer_range
 from mu_ref.integers.nonlinear import ARGUMENT_BITS
 from mu_ref.integers.store import IntegerModel
 from mu_ref.integers.tables import table
@@ -119,7 +113,7 @@ class Sites:
         """Each row of a table has a scale of its own, and so m and t."""
 
         def make(out: Encoding) -> list[Any]:
-            return _narrow(quantize_multipliers(self.model.weight_scale(site) / out.scale))
+            return _narrow(between(site, self.model.weight_scale(site), out.scale))
 
         return self._constants(("embed",), site, make)
 
@@ -128,9 +122,9 @@ class Sites:
         wide = x.bits == 16
 
         def by(out: Encoding) -> list[Any]:
-            scale = self.model.weight_scale(source) * x.scale / out.scale
-            found = quantize_multipliers(scale)
-            return _wide(found, site) if wide else _narrow(found)
+            scales = self.model.weight_scale(source) * x.scale
+            found = between(site, scales, out.scale, wide=wide)
+            return _wide(found) if wide else _narrow(found)
 
         def make(out: Encoding) -> list[Any]:
             weight, bias = self.model.weight(source), self.model.bias(site)
@@ -159,7 +153,7 @@ class Sites:
                     "calibrate with data that reaches this site"
                 )
             gain_scale = float(self.model.weight_scale(site)[0])
-            by = quantize_multiplier(gain_scale * sqrt(d) / out.scale)
+            by = between(site, gain_scale * sqrt(d), out.scale)
             return [*_narrow(by), int(layer), round(eps_steps), self.table("rsqrt")[1]]
 
         return self._constants(("norm", x), site, make)
@@ -170,7 +164,7 @@ class Sites:
         """Bring steps to the site, each of which is worth `factor`; the rest is kept as it is."""
 
         def make(out: Encoding) -> list[Any]:
-            return [*_narrow(quantize_multiplier(factor / out.scale)), *rest]
+            return [*_narrow(between(site, factor, out.scale)), *rest]
 
         return self._constants(("scaled", factor, *rest), site, make)
 
@@ -179,8 +173,8 @@ class Sites:
         wide = 16 in (a.bits, b.bits)
 
         def make(out: Encoding) -> list[Any]:
-            by = quantize_multiplier(a.scale * b.scale / out.scale)
-            return [*(_wide(by, site) if wide else _narrow(by)), int(not wide)]
+            by = between(site, a.scale * b.scale, out.scale, wide=wide)
+            return [*(_wide(by) if wide else _narrow(by)), int(not wide)]
 
         check_accumulator(site, n_terms, LARGEST[a.bits], LARGEST[b.bits], wide=wide)
         return self._constants(("matmul", a, b), site, make, wide=wide)
@@ -189,7 +183,7 @@ class Sites:
         """Scores become exponents of 2, in units of a table's argument."""
 
         def make(out: Encoding) -> list[Any]:
-            by = quantize_multiplier(x.scale * log2(euler) * 2**ARGUMENT_BITS)
+            by = between(site, x.scale * log2(euler) * 2**ARGUMENT_BITS, 1.0)
             return [*_narrow(by), 8 if out.bits == 8 else 15, self.table("exp2")[1]]
 
         return self._constants(("softmax", x), site, make)
@@ -198,8 +192,8 @@ class Sites:
         """Bring a step, worth `argument`, to a table and a result, worth `factor`, to the site."""
 
         def make(out: Encoding) -> list[Any]:
-            by = quantize_multiplier(argument * 2**ARGUMENT_BITS)
-            scaled = _narrow(quantize_multiplier(factor / out.scale))
+            by = between(site, argument * 2**ARGUMENT_BITS, 1.0)
+            scaled = _narrow(between(site, factor, out.scale))
             return [*scaled, code, *_narrow(by), self.table(name)[1]]
 
         return self._constants(("gate", name, argument, factor, code), site, make)
@@ -208,11 +202,7 @@ class Sites:
         """Both summands have one shift, that of the larger factor, so the sum is rounded once."""
 
         def make(out: Encoding) -> list[Any]:
-            factors = x.scale / out.scale, y.scale / out.scale
-            for factor in factors:  # each must be one that a multiplier can hold
-                quantize_multiplier(factor)
-            t = 31 - quantize_multiplier(max(factors)).shift
-            m_x, m_y = (round_half_away(factor * 2**t) for factor in factors)
+            m_x, m_y, t = between_sum(site, x.scale, y.scale, out.scale)
             return [m_x, t, m_y]
 
         return self._constants(("add", x, y), site, make)
@@ -223,11 +213,6 @@ def _narrow(by: Multiplier) -> list[Any]:
     return [by.m, 31 - by.shift]
 
 
-def _wide(by: Multiplier, site: str) -> list[Any]:
+def _wide(by: Multiplier) -> list[Any]:
     """Return m and t of `requantize_wide`."""
-    if np.any(np.asarray(by.shift) > 14):
-        raise QuantizationError(
-            f"{site}: a multiplier of a 64-bit accumulator must be below 2^14; "
-            "the two scales do not belong together"
-        )
     return [np.minimum((np.asarray(by.m) + 2**15) >> 16, 0x7FFF), 15 - by.shift]

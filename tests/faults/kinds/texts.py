@@ -20,6 +20,7 @@ WRONG = ("", " ", "abc", "../x", "no/such", "nan", "-x", "x" * 100_000, "a\nb", 
          "{0}", "\u202egnp", "a\x00b", "W8A16", "w8a16 ")  # fmt: skip
 FREE = {  # any text is right
     ("mu-ref ask", "query"), ("mu-ref generate", "query"), ("npu-sim sweep", "--dask"),
+    ("mu-ref golden write", "--query"),
 }  # fmt: skip
 DATA = ("[/x]", "[bold]x[/bold]", r"$\frac{$", "$x$ $y", "\x1b[31mred\x1b[0m", "a\nb", "a\tb",
         "=cmd|' /C calc'!A0", "+1", "@x", ":smile:", "\u202egnp", "ünï", "\x07", "a,b\"c", "%",

@@ -121,7 +121,7 @@ def test_the_model_knows_nothing_of_steps_that_come_again(name: str) -> None:
 def test_functions_of_the_model_take_their_arguments_in_one_order() -> None:
     """The executor, the configuration, what is computed on, what is read beside it, the site."""
     rank = {"ops": 0, "model": 1, "stack": 1, "site": 4}
-    rank |= dict.fromkeys(("mask", "sight", "memory", "cache", "placement"), 3)
+    rank |= dict.fromkeys(("mask", "level", "sight", "memory", "cache", "placement"), 3)
     functions = [
         node
         for name in NAMES

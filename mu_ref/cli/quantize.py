@@ -48,25 +48,19 @@ class _Work:
 
 
 def quantize(
-    name: Annotated[
-        str, typer.Argument(metavar="PRESET|FOLDER", help="Preset name, or a checkpoint.")
-    ] = "mu-nano",
+    name: Annotated[str, typer.Argument(metavar="PRESET|FOLDER", help="Which.")] = "mu-nano",
     scheme: Annotated[str, typer.Option(help="w8a16, w8a8, or w4a16 (weights only).")] = "w8a16",
     calibration: Annotated[
-        Path | None,
-        typer.Option(help="Queries (.jsonl), ranges (.json); of a FOLDER token ids (.npz)."),
+        Path | None, typer.Option(help="Queries (.jsonl), ranges (.json); a FOLDER: ids (.npz).")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Float weights to start from.")] = None,
     out: Annotated[Path | None, typer.Option(help="Integer weight file to write.")] = None,
     examples: Annotated[
         int | None, in_range(COUNT, help="Calibration queries to look at, 256 by default.")
     ] = None,
-    observer: Annotated[
-        str | None, typer.Option(help="minmax, percentile or mse; minmax by default.")
-    ] = None,
+    observer: Annotated[str | None, typer.Option(help="minmax (default), percentile, mse.")] = None,
     rounding: Annotated[
-        str | None,
-        typer.Option(help="tflite_single (by default), tflite_double or half_even."),
+        str | None, typer.Option(help="tflite_single (default), tflite_double or half_even.")
     ] = None,
     clip_weights: Annotated[
         bool, typer.Option(help="Search each channel's scale for the least squared error.")
@@ -107,17 +101,24 @@ def quantize(
     }  # fmt: skip
     check_choice("scheme", scheme, ["w8a16", "w8a8", "w4a16"])
     if is_folder(name):
-        check_choice("--scheme of a folder", scheme, ["w8a16", "w8a8"])
-        more = {"--weights": weights, "--check": check}
-        options = _options(scheme, clip_weights, given)
-        rows, said = quantize_folder(Path(name), options, out, given | more)
-        console = report_console(out)
-        console.print(_site_table(rows, 12 if worst is None else worst))
-        console.print(said, soft_wrap=True)
+        given |= {"--weights": weights, "--check": check, "--json": as_json}
+        _quantize_folder(Path(name), scheme, out, clip_weights, given)
         return
     check_named(name, weights)
     _check_given(scheme, given)
     _quantize(name, scheme, weights, out, check, clip_weights, given, as_json=as_json)
+
+
+def _quantize_folder(
+    folder: Path, scheme: str, out: Path | None, clip_weights: bool, given: dict[str, Any]
+) -> None:
+    """Quantize another project's checkpoint, which has token ids and no queries."""
+    check_choice("--scheme of a folder", scheme, ["w8a16", "w8a8"])
+    options = _options(scheme, clip_weights, given)
+    rows, said = quantize_folder(folder, options, out, given)
+    console, worst = report_console(out), given["--worst"]
+    console.print(_site_table(rows, 12 if worst is None else worst))
+    console.print(said, soft_wrap=True)
 
 
 def _quantize(

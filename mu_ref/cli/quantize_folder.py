@@ -52,18 +52,10 @@ def quantize_folder(
     from mu_ref.quantize.calibrate import calibrate
     from mu_ref.quantize.model import watch
     from mu_ref.quantize.report import site_reports
-    from mu_ref.readers import files_of, read_checkpoint
+    from mu_ref.readers import read_checkpoint
     from mu_ref.readers.token_file import read_inputs
 
-    usable = ("--calibration", "--examples", "--observer", "--rounding", "--smooth", "--bits",
-              "--worst")  # fmt: skip
-    why = "with a folder, which has no tokenizer here"
-    check_unused(why, {name: value for name, value in given.items() if name not in usable})
-    ids = given["--calibration"]
-    if ids is None or ids.suffix != ".npz":
-        raise InputError(f"--calibration must be an npz file of token ids, as `mu-ref forward` "
-                         f"reads it, for the folder {folder}; got {ids}")  # fmt: skip
-    check_outputs({"--out": out}, [ids, *files_of(folder)])
+    ids = _ids(folder, out, given)
     model, weights = read_checkpoint(folder)
     inputs = read_inputs(ids, model)
     rows: list[Example] = [
@@ -84,12 +76,26 @@ def quantize_folder(
     same = sum(a == b for a, b in zip(before, after, strict=True))
     if out is not None:
         save_integers(out, integers)
-    where = (
-        f"rows that were not calibrated on: {len(spare)}"
-        if spare
-        else ("in the rows that were calibrated on; to judge by others, give more than --examples")
-    )
+    where = "in the rows that were calibrated on; to judge by others, give more than --examples"
+    if spare:
+        where = f"rows that were not calibrated on: {len(spare)}"
     return reports, f"{same} of {len(before)} next tokens stay the same ({where})"
+
+
+def _ids(folder: Path, out: Path | None, given: dict[str, Any]) -> Path:
+    """Check the options before any work; return the file of token ids."""
+    from mu_ref.readers import files_of
+
+    usable = ("--calibration", "--examples", "--observer", "--rounding", "--smooth", "--bits",
+              "--worst")  # fmt: skip
+    why = "with a folder, which has no tokenizer here"
+    check_unused(why, {name: value for name, value in given.items() if name not in usable})
+    ids = given["--calibration"]
+    if ids is None or ids.suffix != ".npz":
+        raise InputError(f"--calibration must be an npz file of token ids, as `mu-ref forward` "
+                         f"reads it, for the folder {folder}; got {ids}")  # fmt: skip
+    check_outputs({"--out": out}, [ids, *files_of(folder)])
+    return ids
 
 
 def _next_tokens(ops: "Ops", model: Any, rows: "list[Example]") -> list[int]:

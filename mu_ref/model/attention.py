@@ -130,11 +130,14 @@ def attend(
     # The mask comes after the cap: a key that is not seen weighs exactly nothing.
     weights = ops.softmax(scores, mask, f"{site}.softmax")
     if level is not None:  # in these rows the weights are 0 so far
-        alike = ops.scale(scores, 0.0, f"{site}.level_scores")
-        alike = ops.softmax(alike, level, f"{site}.level_softmax")
-        weights = ops.add(weights, alike, f"{site}.level_weights")
+        weights = ops.add(weights, _alike(ops, scores, level, site), f"{site}.level_weights")
     mixed = ops.matmul(weights, v, f"{site}.mix")  # [batch, n_heads, n_query, d_head]
     return ops.merge_heads(mixed, f"{site}.merge")  # [batch, n_query, n_heads * d_head]
+
+
+def _alike(ops: Ops, scores: Value, level: np.ndarray, site: str) -> Value:
+    """Weigh all keys alike in the rows of `level`, and none in others."""
+    return ops.softmax(ops.scale(scores, 0.0, f"{site}.level_scores"), level, f"{site}.level")
 
 
 def self_attention(ops: Ops, stack: StackConfig, x: Value, sight: Sight, site: str) -> Value:

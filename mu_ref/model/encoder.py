@@ -1,7 +1,6 @@
 """The encoder: reads the whole input once, every token seeing every other."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import numpy as np
 
@@ -13,9 +12,6 @@ from mu_ref.ops import Ops, Value
 from mu_ref.ops.rotation import Rotation
 
 __all__ = ["embed", "encode", "encoder_block", "run_encoder"]
-
-
-NO_LEVELS: Mapping[int | None, np.ndarray] = MappingProxyType({})
 
 
 def embed(ops: Ops, model: ModelConfig, tokens: np.ndarray, site: str) -> Value:
@@ -90,7 +86,7 @@ def run_encoder(
     tokens: np.ndarray,
     turn: Rotation,
     masks: Mapping[int | None, np.ndarray],
-    levels: Mapping[int | None, np.ndarray | None] = NO_LEVELS,
+    levels: Mapping[int | None, np.ndarray | None] | None = None,
 ) -> Value:
     """Compute the encoder of tokens whose places are known: embed, all layers, final norm.
 
@@ -100,7 +96,7 @@ def run_encoder(
         tokens: [batch, n_src] int.
         turn: where they stand.
         masks: by window, [batch, 1, n_src, n_src] bool; layers with the same window share one.
-        levels: of the masks, from `level_mask`.
+        levels: of the masks, from `level_mask`; None if no token sees nothing.
 
     Returns:
         [batch, n_src, d_model].
@@ -109,6 +105,7 @@ def run_encoder(
     x = embed(ops, model, tokens, "encoder")  # [batch, n_src, d_model]
     for layer in range(stack.n_layers):
         window = stack.layer_window(layer)
-        sight = Sight(turn, masks[window], level=levels.get(window))
+        level = None if levels is None else levels[window]
+        sight = Sight(turn, masks[window], level=level)
         x = encoder_block(ops, stack, x, sight, f"encoder.{layer}")
     return ops.norm(x, "encoder.final_norm", stack.norm_kind, stack.norm_eps)

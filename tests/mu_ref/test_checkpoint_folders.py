@@ -5,9 +5,11 @@ import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from strategies import quantized, random_weights
 
 from mu_ref.border.arrays import read_npz
@@ -23,6 +25,7 @@ from mu_ref.model.decoder import place
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.rotation import Rotation
 from mu_ref.presets import preset, tiny
+from mu_ref.readers import config_from_fields, read_checkpoint
 
 CASES = Path(__file__).parents[1] / "parity" / "data" / "checkpoints"
 EOS, PAD_STARTS = CASES / "t5gemma_eos_list", CASES / "mu_pad_is_bos"
@@ -248,6 +251,7 @@ def test_a_folder_is_quantized_on_token_ids(mu_ref, tmp_path: Path) -> None:
         (("--calibration", "queries.jsonl"), "--calibration must be an npz file of token ids"),
         (("--check", "x.jsonl"), "--check must not be given with a folder"),
         (("--weights", "x"), "--weights must not be given with a folder"),
+        (("--json",), "--json must not be given with a folder"),
         (
             ("--plot", "x.png", "--aimet", "1.0.0"),
             "--plot, --aimet must not be given with a folder",
@@ -302,3 +306,39 @@ def test_forward_does_not_write_over_a_part_of_the_checkpoint(mu_ref, tmp_path: 
         code, _, err = mu_ref(*map(str, run))
         assert (code, "--out" in err) == (2, True)
         assert (folder / name).read_bytes() == before
+
+
+# -- the recipe for pickles ------------------------------------------------------------------------
+
+
+class Tensor:
+    """What the recipe asks of a tensor of PyTorch."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def float(self) -> "Tensor":
+        return Tensor(self.array.astype(np.float32))
+
+    def numpy(self) -> np.ndarray:
+        return self.array
+
+
+def test_the_recipe_of_the_docs_makes_a_folder_that_is_read(tmp_path, monkeypatch) -> None:
+    """PyTorch is no dependency: where it is not installed, a stand-in loads the file."""
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    block = page.split("### From model.pt")[1].split("\n\n")[1]
+    lines = [line.removeprefix("    ") for line in block.splitlines()]
+    assert lines[0] == "import pathlib, torch"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    before = load_file(PAD_STARTS / "model.safetensors")
+    state = {"model_state_dict": {f"module.{name}": Tensor(a) for name, a in before.items()}}
+    torch = SimpleNamespace(load=lambda path, **_: state if path == "model.pt" else None)
+    exec("\n".join(["import pathlib", *lines[1:]]), {"torch": torch})
+    fields = json.loads(Path("FOLDER/config.json").read_text())
+    assert config_from_fields(fields).name == "microsoft-mu"
+    shutil.copy(PAD_STARTS / "config.json", "FOLDER/config.json")
+    weights = read_checkpoint(Path("FOLDER"))[1]
+    for name, array in read_checkpoint(PAD_STARTS)[1].items():
+        np.testing.assert_array_equal(weights[name], array.astype(np.float32))

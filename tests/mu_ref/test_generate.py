@@ -41,7 +41,7 @@ def by_full_recomputation(ops, model, source, prompt: list[int], limit: int) -> 
         arrays = (None, None) if source is None else (source, np.ones(source.shape, bool))
         scores = mu.forward(ops, model, *arrays, tokens)
         new = int(np.flatnonzero(scores[0, -1] == scores[0, -1].max())[0])
-        if new == model.eos_id:
+        if new in model.eos_ids:
             break
         text.append(new)
     return text[len(prompt) :]

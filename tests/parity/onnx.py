@@ -123,7 +123,7 @@ class Written:
         steps = self.greedy(source, valid, np.full((len(source), 1), self.model.bos_id))
         for _, logits in zip(range(MAX_NEW_TOKENS), steps, strict=False):
             tokens = logits.argmax(axis=-1)
-            alive &= tokens != self.model.eos_id
+            alive &= ~np.isin(tokens, self.model.eos_ids)
             for row in np.flatnonzero(alive):
                 rows[row].append(int(tokens[row]))
             if not alive.any():

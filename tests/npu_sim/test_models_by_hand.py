@@ -31,7 +31,8 @@ STACK = {  # what a family does not say: usual values that change no cost
     "kv_head_map": "blocked", "attention_scale": 1.0, "attention_softcap": None, "window": None,
     "norm_eps": 1e-6, "embed_scale": 1.0, "rope_theta": 10000.0, "rope_origin": "start",
     "rope_ntk_factor": 1.0, "rope_factor": 1.0, "rope_base_len": 1, "rope_length": "padded",
-    "norm_placement": "pre", "window_inclusive": True, "embed_norm": False, "windowed_layers": [False, False],
+    "norm_placement": "pre", "window_inclusive": True, "embed_norm": False,
+    "windowed_layers": [False, False],
 }  # fmt: skip
 LAYER_NORM = {"norm_kind": "layer", "attention_bias": True, "mlp_bias": True, "gated": False,
               "activation": "gelu"}  # fmt: skip
@@ -39,7 +40,8 @@ RMS = {"norm_kind": "rms", "attention_bias": False, "mlp_bias": False, "gated": 
        "activation": "silu"}  # fmt: skip
 MODEL = {"head_bias": False, "final_softcap": None, "pad_id": 0, "bos_id": 0, "eos_id": 0,
          "mask_decoder_pads": False, "dropout": 0.0, "shared_embedding": True,
-         "encoder_pad_id": None, "mask_cross_pads": True, "more_eos_ids": [], "unseeing": "zero"}  # fmt: skip
+         "encoder_pad_id": None, "mask_cross_pads": True, "more_eos_ids": [],
+         "unseeing": "zero"}  # fmt: skip
 OWN = {"positions": "rope", "qk_norm": False, "absent": set(), "extra_embeddings": 0,
        "input_features": None, "lm_head": "last"}  # fmt: skip
 POST = {"encoder.final_norm", "decoder.final_norm"}

@@ -58,7 +58,7 @@ def quantize_drafter(
             embedding = embed(ops, model, ahead[:, :, i], "decoder")
             state = advance(ops, drafter, embedding, state)
             scores(ops, drafter, h, state)
-    options = Options(scheme=integers.scheme, rounding=integers.rounding)
+    options = Options(scheme=integers.scheme)
     # The sites of the model that the drafter reads keep the scales they have there.
     made = calibrate(model, own, observed, options, drafter_shapes(drafter), integers.activations)
     sites = {site: e for site, e in made.activations.items() if site.startswith("drafter.")}

@@ -11,7 +11,7 @@ from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.presets import tiny
 from mu_ref.redrafter import draw
 from mu_ref.redrafter.apple import accept_apple, residual
-from mu_ref.redrafter.beams import Search, proposer, warp
+from mu_ref.redrafter.beams import DEAD, Search, _first_beams, proposer, warp
 from mu_ref.redrafter.beams import draft as drafted_by
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_drafter
 from mu_ref.redrafter.draw import tree_text
@@ -105,6 +105,14 @@ def test_training_restated_step_by_step() -> None:
             for name, w in weights.items():
                 np.testing.assert_allclose(got.weights[name], w, rtol=1e-3, atol=1e-4)
     assert next(run, None) is None
+
+
+def test_a_run_goes_on_inside_an_epoch() -> None:
+    whole = [step.loss for step in train_drafter(SMALL, TABLE, positions(), RUN)]
+    assert len(whole) == 4  # two epochs of two
+    steps = train_drafter(SMALL, TABLE, positions(), RUN)
+    state = [next(steps) for _ in range(3)][-1].state
+    assert [step.loss for step in train_drafter(SMALL, TABLE, positions(), RUN, state)] == whole[3:]
 
 
 def test_a_start_takes_the_place_of_random_weights_and_stays_as_it_is() -> None:
@@ -207,6 +215,14 @@ def test_all_but_the_fifty_likeliest_are_masked_and_ties_survive() -> None:
     logits[0, 9] = logits[0, 10]  # the 50th and its equal
     assert (warp(logits) == -50000).sum() == 9
     assert (warp(np.zeros((1, 5))) == 0).all()
+
+
+def test_all_beams_but_the_first_begin_dead_where_one_has_too_few_continuations() -> None:
+    tokens, log_p = _first_beams(np.array([7]), Search(beam_width=4, draft_len=2), 3)
+    assert tokens.tolist() == [[[7]] * 4]
+    assert log_p.tolist() == [[0, DEAD, DEAD, DEAD]]
+    tokens, log_p = _first_beams(np.array([7]), Search(beam_width=4, draft_len=2), 5)
+    assert (tokens.tolist(), log_p.tolist()) == ([[[7]]], [[0]])
 
 
 @pytest.mark.parametrize(("asked", "longest", "n"), [(4, 2, 2), (2, 9, 2)])

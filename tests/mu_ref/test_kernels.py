@@ -78,6 +78,11 @@ def test_no_kernel_reads_or_writes_outside_its_arrays(beside: CompletedProcess[s
     assert f"{len(TWINS)} passed" in beside.stdout
 
 
+@pytest.mark.parametrize(("x", "half"), [(-3, -2), (-1, 0), (1, 0), (3, 2), (5, 2), (7, 4), (6, 3)])
+def test_a_tie_is_rounded_to_the_even_one(x: int, half: int) -> None:
+    assert rounding.rescale(np.int64(x), np.int64(1), np.int64(1), rounding.EVEN) == half
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_kernel_says_its_contract(module: Any) -> None:
     for name in module.__all__:

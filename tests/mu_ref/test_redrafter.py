@@ -27,6 +27,7 @@ from mu_ref.ops.tape import TapeOps
 from mu_ref.presets import tiny
 from mu_ref.readers.apple_redrafter import read_apple_drafter
 from mu_ref.redrafter import generate
+from mu_ref.redrafter import quantize as choose
 from mu_ref.redrafter.apple import accept_apple
 from mu_ref.redrafter.beams import Beams, Search, draft, draft_one_beam, proposer
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_drafter
@@ -400,10 +401,15 @@ def test_speculation_refuses_an_empty_prompt() -> None:
 # -- training --------------------------------------------------------------------------------------
 
 
-def test_distillation_notes_what_the_model_wrote_after_each_state() -> None:
+@pytest.mark.parametrize("ends", [False, True])
+def test_distillation_notes_what_the_model_wrote_after_each_state(ends: bool) -> None:
     model = tiny()
     ops: Ops = ReferenceOps(random_weights(model, 3), np.float32)
     source, valid = np.array([[5, 6, 7], [8, 9, 0]]), np.array([[1, 1, 1], [1, 1, 0]], bool)
+    if ends:  # with the third token of the first text
+        memory = mu.remember(ops, model, source, valid)
+        steps = list(stream(ops, model, memory, np.ones((2, 1), int), np.ones((2, 1), bool), 3))
+        model = replace(model, eos_id=int(steps[2].tokens[0]))
     data = distill(ops, model, source, valid, max_new_tokens=6, draft_len=3)
     memory = mu.remember(ops, model, source, valid)
     steps = list(stream(ops, model, memory, np.ones((2, 1), int), np.ones((2, 1), bool), 6))
@@ -421,6 +427,27 @@ def test_distillation_notes_what_the_model_wrote_after_each_state() -> None:
             assert scores.argmax() == text[t]  # the state is the one that chose it
             row += 1
     assert row == len(data.hidden)
+
+
+def test_scales_are_chosen_on_the_tokens_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = tiny(), []
+
+    def noted(ops: Ops, model: ModelConfig, tokens: np.ndarray, stack: str) -> Any:
+        seen.append(tokens.tolist())
+        return embed(ops, model, tokens, stack)
+
+    monkeypatch.setattr(choose, "embed", noted)
+    weights = random_weights(model, 0)
+    drafter = DrafterConfig(d_model=16, vocab_size=61, d_exit=8, n_blocks=1, rnn=True)
+    own = initial_drafter(drafter, np.random.default_rng(0))
+    integers, hidden = (
+        quantized(model, weights, 0),
+        np.random.default_rng(1).standard_normal((3, 16)),
+    )
+    choose.quantize_drafter(
+        model, weights, drafter, own, integers, [hidden], [np.array([1, 5, 7])], 3
+    )
+    assert seen == [[[5, 7, 1]], [[7, 1, 5]], [[1, 5, 7]]]
 
 
 def test_training_learns_a_rule_and_is_a_function_of_its_seed() -> None:

@@ -8,7 +8,7 @@ weight file. Chapter: `docs/01_mu.md`.
 """
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Literal, Self
 
 from mu_ref.border.ranges import (
@@ -242,7 +242,7 @@ class ModelConfig:
             ConfigError: not JSON, or a field is missing, unknown or inconsistent.
         """
         data = parse_json(text, where, "JSON of a model", ConfigError)
-        exact_fields(cls, data, where, ConfigError)
+        exact_fields(cls, data, where, ConfigError, _defaults(cls))
         for name in ("encoder", "decoder"):
             if data[name] is not None:
                 data[name] = _stack_of(data[name], f"{where}: {name}")
@@ -261,8 +261,13 @@ def _said(values: ModelConfig | StackConfig) -> dict[str, object]:
     }
 
 
+def _defaults(kind: type) -> list[str]:
+    """Fields that a file may leave out."""
+    return [field.name for field in fields(kind) if field.default is not MISSING]
+
+
 def _stack_of(data: object, where: str) -> StackConfig:
-    stack = exact_fields(StackConfig, data, where, ConfigError)
+    stack = exact_fields(StackConfig, data, where, ConfigError, _defaults(StackConfig))
     if isinstance(stack["windowed_layers"], list):
         stack["windowed_layers"] = tuple(stack["windowed_layers"])
     with located(f"{where}."):

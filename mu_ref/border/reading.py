@@ -8,9 +8,9 @@ import os
 import stat
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -169,14 +169,17 @@ def parse_json(text: str, where: str, what: str, error: Error = InputError) -> A
     return value
 
 
-def exact_fields(kind: type, data: Any, where: str, error: Error = InputError) -> dict[str, Any]:
+def exact_fields(
+    kind: type, data: Any, where: str, error: Error = InputError, optional: Collection[str] = ()
+) -> dict[str, Any]:
     """Check that a JSON value is an object with exactly the fields of a dataclass.
 
     Args:
         kind: the dataclass.
-        data: what `parse_json` gave; fields that have a default may be missing.
+        data: what `parse_json` gave.
         where: it stands, for messages.
         error: class to raise.
+        optional: fields that may be missing.
 
     Returns:
         `data`, unchanged.
@@ -186,9 +189,8 @@ def exact_fields(kind: type, data: Any, where: str, error: Error = InputError) -
     """
     if not isinstance(data, dict):
         raise error(f"{where} must be a JSON object, got {type(data).__name__}")
-    names = {field.name: field.default is MISSING for field in fields(kind)}
-    missing = sorted(name for name in set(names) - set(data) if names[name])
-    unknown = sorted(set(data) - set(names))
+    names = {field.name for field in fields(kind)}
+    missing, unknown = sorted(names - set(data) - set(optional)), sorted(set(data) - names)
     if missing or unknown:
         raise error(
             f"{where} must have exactly its fields; missing {missing}, got {short(unknown)}"

@@ -107,7 +107,8 @@ def answered(monkeypatch):
     loaded = load_agent()
     asked = []
 
-    def load(*arguments):
+    def load(*arguments, tokenized):
+        assert tokenized
         asked.append(arguments)
         return SimpleNamespace(
             ask=lambda queries: [found], catalog=loaded.catalog, model=loaded.model

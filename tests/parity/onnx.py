@@ -77,10 +77,12 @@ class Written:
         positions = positions_of(stack, valid)
         theta = rope_theta(stack, rope_lengths(stack, valid))
         masks = {
-            w: attention_mask(positions, positions, valid, causal=False, window=w)
+            w: attention_mask(positions, positions, valid, causal=False, window=w,
+                              inclusive=stack.window_inclusive)
             for w in stack.windows
-        }
-        feed = given(source, Rotation(positions, theta, stack.d_head), masks)
+        }  # fmt: skip
+        turn = Rotation(positions, theta, stack.d_head, stack.rope_factor)
+        feed = given(source, turn, masks)
         found = run(self.encoder, feed)
         found["memory_mask"] = valid[:, None, None, :]
         return found

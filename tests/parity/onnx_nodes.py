@@ -148,7 +148,7 @@ def attention(case: Case) -> Arrays:
     )  # fmt: skip
     mask = mask_of(case, q.shape, k.shape[2])
     values = (Traced(x, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
-    y = attend(ops, stack, *values, mask, "a")
+    y = attend(ops, stack, *values, mask, None, "a")
     found = {"Y": y.value, "present_key": k, "present_value": v}
     if not flat:
         found["Y"] = reference().split_heads(y.value, q.shape[1], "y")

@@ -339,6 +339,33 @@ def test_buffers_are_passed_over_by_name(folder: Path, name: str) -> None:
         read_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["../part.safetensors", "sub/part.safetensors", "..", ".", "", 3, None, ["part.safetensors"],
+     "a\\b", "a\0b"],
+)  # fmt: skip
+def test_an_index_names_files_of_its_own_folder(folder: Path, file) -> None:
+    """All tensors in one part, which is there: only its place is wrong."""
+    names = load_file(folder / "model.safetensors")
+    (folder / "sub").mkdir()
+    shutil.copy(folder / "model.safetensors", folder / "sub" / "part.safetensors")
+    (folder / "model.safetensors").rename(folder.parent / "part.safetensors")
+    index = folder / "model.safetensors.index.json"
+    for given in (file, str(folder.parent / "part.safetensors")):
+        index.write_text(json.dumps({"weight_map": dict.fromkeys(names, given)}))
+        with pytest.raises(WeightsError, match="must name a file in the same folder, got"):
+            read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"weight_map": []}', '{"weight_map": {}}'])
+def test_an_index_without_tensors_is_refused_where_it_is_read(folder: Path, text: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(text)
+    read_checkpoint(folder)  # as transformers, which looks for the whole file first
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    with pytest.raises(WeightsError, match=r"index.json must hold an object weight_map"):
+        read_checkpoint(folder)
+
+
 def test_one_weight_under_two_names_is_refused(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     name = "transformer.ln_f.weight"

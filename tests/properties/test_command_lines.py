@@ -77,6 +77,6 @@ def test_a_command_line_is_done_or_refused_in_one_line(
     name, arguments = line
     answer = programs.run(
         name, arguments, codes=(0, 1, 3), json="--json" in arguments,
-        writes=("new*", "new*/*", "nowhere", "nowhere/*", "runs", "runs/*"),
+        writes=("new*", "new*/*", "nowhere", "nowhere/*", "runs", "runs/*", "x"),
     )  # fmt: skip
     assert answer.column not in BAD, f"{answer.column}: {answer.reason}\n{answer.err}"

@@ -29,6 +29,11 @@ COMPILES = (  # Numba keeps what these compile: the suite finds it there
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of mu_ref behind the others: its kernels are compiled meanwhile."""
+    items.sort(key=lambda item: "/tests/mu_ref/" in item.path.as_posix())
+
+
 def program_of(item: pytest.Item) -> Program | None:
     """What a test wants to run beside the suite."""
     mark = item.get_closest_marker("beside")

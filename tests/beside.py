@@ -2,7 +2,7 @@
 
 `@pytest.mark.beside("-m", "pytest", FILE)` names the arguments of a Python program, and the
 environment of it; the fixture `beside` is what became of it. All start with the session, one after
-the other.
+the other. Whole files of tests go that way too: `APART`, where `test_beside.py` runs with them.
 """
 
 import os
@@ -17,9 +17,13 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Beside", "Program", "bounds_checked"]
+__all__ = ["APART", "Beside", "Program", "bounds_checked"]
 
 ROOT = Path(__file__).resolve().parents[1]
+APART = (
+    "tests/test_options_act.py", "tests/properties/test_command_lines.py", "tests/ports",
+    "tests/test_docs.py", "tests/npu_sim/test_sweep_files.py",
+)  # fmt: skip
 Ended = subprocess.CompletedProcess[str]
 
 

@@ -5,7 +5,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
-from beside import ROOT, Beside, Program
+from beside import APART, ROOT, Beside, Program
 from command_lines import Run, runner
 from faults.serve import Programs
 from hypothesis import HealthCheck, Phase, settings
@@ -29,8 +29,13 @@ COMPILES = (  # Numba keeps what these compile: the suite finds it there
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of mu_ref behind the others: its kernels are compiled meanwhile."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to `test_beside.py` what it runs; let kernels be compiled before the tests of mu_ref."""
+    places = [ROOT / place for place in APART]
+    if any(item.path.name == "test_beside.py" for item in items):
+        apart = [item for item in items if {item.path, *item.path.parents} & set(places)]
+        config.hook.pytest_deselected(items=apart)
+        items[:] = [item for item in items if item not in apart]
     items.sort(key=lambda item: "/tests/mu_ref/" in item.path.as_posix())
 
 

@@ -283,6 +283,16 @@ def test_linear_scaling_is_read_under_its_old_and_new_name(field: str) -> None:
     assert (model.decoder.rope_factor, model.decoder.rope_theta) == (1, 10000.0)
 
 
+def test_of_two_objects_the_old_one_acts_as_in_transformers() -> None:
+    stack = {**T5GEMMA, "rope_scaling": {"type": "linear", "factor": 2.0},
+             "rope_parameters": {"rope_type": "default", "rope_theta": 30.0}}  # fmt: skip
+    model = config_from_fields({"model_type": "t5gemma", "encoder": stack, "decoder": T5GEMMA})
+    assert (model.encoder.rope_factor, model.encoder.rope_theta) == (2, 10000.0)
+    stack["rope_scaling"] = {}
+    model = config_from_fields({"model_type": "t5gemma", "encoder": stack, "decoder": T5GEMMA})
+    assert (model.encoder.rope_factor, model.encoder.rope_theta) == (1, 30.0)
+
+
 MU = {"n_encoder_layer": 1}
 
 

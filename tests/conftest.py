@@ -30,7 +30,7 @@ COMPILES = (  # Numba keeps what these compile: the suite finds it there
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave to `test_beside.py` what it runs; let kernels be compiled before the tests of mu_ref."""
+    """Leave to `test_beside.py` what it runs; put tests of mu_ref last, for kernels to be ready."""
     places = [ROOT / place for place in APART]
     if any(item.path.name == "test_beside.py" for item in items):
         apart = [item for item in items if {item.path, *item.path.parents} & set(places)]

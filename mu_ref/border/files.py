@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
+from mu_ref.border.text import short
 from mu_ref.errors import InputError
 
 try:
@@ -55,6 +56,10 @@ def check_outputs(
             folder, or lies in a folder that is not there or not writable; or it would stand between
             the JSON on stdout; or a picture has another ending.
     """
+    inputs = tuple(inputs)
+    for given in (*inputs, *outputs.values(), *pictures.values()):
+        if given is not None and "\0" in str(given):
+            raise InputError(f"a file must have a name without NUL, got {short(str(given))}")
     for option, path in pictures.items():
         if path is not None and not is_stream(path):
             check_ending(option, path, PICTURES)

@@ -57,6 +57,7 @@ _RANGES = {
 }  # fmt: skip
 _OPTIONAL = ("head_dim", "sliding_window", "final_logit_softcapping", "attn_logit_softcapping",
              "cross_attention_hidden_size")  # fmt: skip
+TIED = "tie_word_embeddings"
 # What every configuration of Hugging Face may say, and what changes nothing without training.
 _NOTES = frozenset(
     ("_name_or_path", "architectures", "attention_dropout", "chunk_size_feed_forward",
@@ -90,6 +91,7 @@ def _layer_kinds(f: Fields, where: str) -> list[str]:
 
 def _stack(f: Fields, where: str, *, inclusive: bool) -> StackConfig:
     warn_of_unknown(f, _OF_STACK, where)
+    check_flag({TIED: True, **f}, TIED, where)  # that of the whole counts
     check_numbers({"cross_attention_hidden_size": None, **f}, _RANGES, where, _OPTIONAL)
     n_layers, kinds = f["num_hidden_layers"], _layer_kinds(f, where)
     name = f"{where}hidden_activation"
@@ -163,15 +165,16 @@ def config_of(
         )
     ids = _ids(fields, encoder, decoder, generation, where)
     encoder_pad = -1 if encoder["pad_token_id"] is None else encoder["pad_token_id"]
-    whole = {"tie_word_embeddings": True, "dropout_rate": 0.0, **fields}
+    whole = {TIED: True, "dropout_rate": 0.0, **fields}
     check_numbers(whole, {"dropout_rate": MODEL_RANGES["dropout"]}, where)
+    check_numbers({"vocab_size": None, **fields}, {"vocab_size": SIZE}, where, ["vocab_size"])
     return ModelConfig(
         name=check_text(fields, "_name_or_path", where, "t5gemma"),
         **stacks,
         vocab_size=decoder["vocab_size"],
         encoder_vocab_size=encoder["vocab_size"],
         shared_embedding=False,
-        tied_head=check_flag(whole, "tie_word_embeddings", where),
+        tied_head=check_flag(whole, TIED, where),
         head_bias=False,
         final_softcap=decoder["final_logit_softcapping"],
         max_len=decoder["max_position_embeddings"],

@@ -75,7 +75,9 @@ def _of_exit(case: Case, outcome: Outcome) -> tuple[str, str]:
 
 
 def _refusal(outcome: Outcome, *, late: bool) -> tuple[str, str]:
-    lines = outcome.err.splitlines()[-1:] if late else outcome.err.splitlines()
+    lines = outcome.err.splitlines()
+    while len(lines) > 1 and (late or lines[0].startswith("warning: ")):  # as of an unknown field
+        lines = lines[1:]
     if len(lines) != 1 or not lines[0].startswith("error: ") or len(lines[0]) < 12:
         return TRACEBACK, f"not one line of error, but {len(lines)}: {outcome.err[:300]!r}"
     if outcome.out.strip() and not late:

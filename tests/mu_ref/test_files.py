@@ -224,3 +224,9 @@ def test_a_picture_must_end_in_what_can_be_drawn_unless_it_is_a_stream(tmp_path:
         check_outputs({}, pictures={"--plot": tmp_path / "a.jpg"})
     with pytest.raises(InputError, match="--gantt and --csv must be two files"):
         check_outputs({"--csv": tmp_path / "a.png"}, pictures={"--gantt": tmp_path / "a.png"})
+
+
+def test_a_name_with_a_nul_is_no_file() -> None:
+    for outputs, inputs in (({"--out": Path("a\0b")}, []), ({"--out": Path("a")}, ["b\0"])):
+        with pytest.raises(InputError, match="must have a name without NUL"):
+            check_outputs(outputs, inputs)

@@ -230,3 +230,22 @@ def test_a_name_with_a_nul_is_no_file() -> None:
     for outputs, inputs in (({"--out": Path("a\0b")}, []), ({"--out": Path("a")}, ["b\0"])):
         with pytest.raises(InputError, match="must have a name without NUL"):
             check_outputs(outputs, inputs)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(230, True), (231, False)])
+def test_a_name_leaves_room_for_that_of_a_temporary(
+    tmp_path: Path, length: int, fits: bool
+) -> None:
+    out = tmp_path / ("x" * length)
+    if fits:
+        write_text(out, "whole")
+        assert out.read_text() == "whole"
+        return
+    with pytest.raises(InputError, match="must have a name of at most 230 bytes"):
+        check_outputs({"--out": out})
+
+
+def test_nothing_is_written_between_the_json_on_stdout() -> None:
+    check_outputs({"--out": Path("/dev/stdout")})
+    with pytest.raises(InputError, match="--out must be a file with --json"):
+        check_outputs({"--out": Path("/dev/stdout")}, prints_json=True)

@@ -13,6 +13,7 @@ from npu_sim.program.program import VECTOR_WORK, Gemm, Op, Tensor
 from npu_sim.program.request import record_request
 from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.formula import (
+    OpCost,
     Work,
     compute_cycles,
     dram_bytes,
@@ -20,6 +21,7 @@ from npu_sim.roofline.formula import (
     op_cost,
     roofline,
     vector_cycles,
+    work_of,
 )
 
 TEACHING = npu("teaching-npu")  # 1 GHz, 512 MACs/cycle at W8A16, 10 bytes/cycle, 32 lanes at 16 bit
@@ -255,3 +257,27 @@ def test_each_limb_is_the_smallest_whole_number_that_does_the_work(work, chip):
         cost.compute_cycles, cost.vector_cycles, cost.memory_cycles
     )
     assert math.isfinite(cost.cycles)
+
+
+def test_a_product_of_activations_is_attention_and_one_with_weights_is_not():
+    scores = Op(
+        site="scores", kind="matmul", phase="decode", inputs=(activation(4, 8), activation(4, 8)),
+        output=activation(4, 4), gemm=Gemm(count=1, m=4, n=4, k=8),
+    )  # fmt: skip
+    assert (work_of(scores).attention, work_of(linear(4, 8, 8)).attention) == (1, 0)
+
+
+def test_elements_are_as_wide_as_activations_whatever_the_weights_are():
+    x, w = activation(4, 8, bits=8), Tensor(name="w", shape=(8, 8), bits=16, role="weight")
+    op = Op(
+        site="up", kind="linear", phase="decode", inputs=(x, w), output=activation(4, 8, bits=8),
+        gemm=Gemm(count=1, m=4, n=8, k=8),
+    )  # fmt: skip
+    assert work_of(op).element_bytes == 1
+
+
+@pytest.mark.parametrize(("overhead", "bound"), [(4, "compute"), (5, "compute"), (6, "overhead")])
+def test_overhead_bounds_what_it_outlasts(overhead, bound):
+    cost = OpCost(compute_cycles=5, vector_cycles=5, memory_cycles=1, overhead_cycles=overhead,
+                  dram_bytes=0)  # fmt: skip
+    assert cost.bound == bound

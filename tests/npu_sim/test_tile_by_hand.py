@@ -212,6 +212,7 @@ def test_what_streams_is_cut_in_proportion():
 def test_layouts_and_products_are_rounded_up():
     assert layout_cycles(7, 2_000_000_000, numbers()) == 4  # two elements a cycle
     assert layout_cycles(7, 0, numbers()) == 0
+    assert layout_cycles(7, 1, numbers()) == 7_000_000_000
     # 2 x 4 x 10 slots of 3 products at 7 MACs a cycle
     assert matrix_cycles(3, 1, 1, 1, 7_000_000, BLOCKS) == -(-3 * 160 // 7)
 

@@ -12,11 +12,25 @@ import pytest
 from safetensors.numpy import save_file
 
 from mu_ref.border import arrays, ranges
-from mu_ref.border.arrays import check_floats, check_tokens, first_not_finite, read_safetensors
+from mu_ref.border.arrays import (
+    check_floats,
+    check_rows,
+    check_tokens,
+    first_not_finite,
+    read_safetensors,
+)
 from mu_ref.border.ranges import Range, check_fields, check_kinds
 from mu_ref.border.reading import exact_fields, parse_json, read_csv, read_json_lines, read_text
-from mu_ref.border.text import csv_cell, mathless, printable, short, text_of_cell
-from mu_ref.errors import ConfigError, InputError, WeightsError
+from mu_ref.border.text import (
+    csv_cell,
+    csv_line,
+    json_text,
+    mathless,
+    printable,
+    short,
+    text_of_cell,
+)
+from mu_ref.errors import ConfigError, InputError, WeightsError, located
 
 WHOLE = Range(low=1, high=9, why="so few")
 SHARE = Range(low=0, high=1, whole=False)
@@ -238,3 +252,28 @@ def test_weights_are_at_most_as_large_as_their_products_allow(number: float) -> 
     check_floats("f", {"a": np.array([number, 1.0])})
     with pytest.raises(WeightsError, match=r"^f: a must hold weights of at most"):
         check_floats("f", {"a": np.array([1.0, (number or 1e30) * 1.001])})
+
+
+def test_zero_is_a_number_of_json_and_infinity_is_none() -> None:
+    assert json_text({"a": 0.0, "b": [inf, -0.5, 0], "c": False}) == (
+        '{"a": 0.0, "b": [null, -0.5, 0], "c": false}'
+    )
+
+
+def test_cells_with_commas_or_quotes_are_quoted() -> None:
+    assert csv_line(["a", 'b"c', "d,e"]) == 'a,"b""c","d,e"\n'
+
+
+@pytest.mark.parametrize(
+    "valid", [[[True, True], [False, False]], [[True, True]], [[1, 1], [1, 1]], [True, True]]
+)
+def test_every_row_holds_a_token(valid: Any) -> None:
+    tokens = np.array([[1, 2], [3, 4]])
+    check_rows("prompt", tokens, np.array([[False, True], [True, False]]), 9)
+    with pytest.raises(InputError, match="prompt"):
+        check_rows("prompt", tokens, np.array(valid), 9)
+
+
+def test_a_place_leaves_an_error_its_kind() -> None:
+    with pytest.raises(ConfigError, match=r"^here: wrong$"), located("here: "):
+        raise ConfigError("wrong")

@@ -17,6 +17,7 @@ from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
 from mu_ref.quantize.calibrate import Options, calibrate, site_encoding, weight_scales
+from mu_ref.quantize.model import watch
 from mu_ref.quantize.observe import Observed, SiteRange, observe, observed_range
 from mu_ref.quantize.report import site_reports
 from mu_ref.quantize.smooth import smooth
@@ -320,3 +321,18 @@ def test_the_report_lists_every_site_once(
     wide = site_reports(model, weights, wide_integers, EXAMPLES[:1])
     mean = [np.mean([row.sqnr_db for row in table]) for table in (rows, wide)]
     assert mean[1] > mean[0] + 3  # 16-bit activations keep more
+
+
+def test_smoothed_weights_are_what_is_watched_last() -> None:
+    model = tiny(norm_placement="pre")
+    weights = random_weights(model, 0)
+    rows = [(np.array([5, 6, 7]), np.array([1, 8]))]
+    plain = observe(model, weights, rows)
+    smoothed = smooth(model, weights, plain, 0.5)
+    found, seen = watch(model, weights, lambda: rows, Options(smooth=0.5))
+    site = "encoder.0.mlp.pre_norm"
+    assert not np.array_equal(weights[f"{site}.weight"], smoothed[f"{site}.weight"])
+    for name in weights:
+        np.testing.assert_array_equal(found[name], smoothed[name])
+    expected = observe(model, smoothed, rows).ranges[site]
+    assert seen.ranges[site].low == expected.low != plain.ranges[site].low

@@ -274,6 +274,15 @@ def test_parts_of_another_sweep_under_a_lost_mark_are_not_taken(folder):
     assert Path("x.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
+def test_a_mark_of_somebody_else_without_parts_is_left_alone(folder):
+    Path("x.csv.parts").mkdir()
+    Path("x.csv.parts/sweep.json").write_text("mine")
+    with pytest.raises(SweepError, match=r"sweep\.json must be what a sweep has written"):
+        run_sweep(spec_from(SPEC), Path("x.csv"), chunk=2)
+    assert Path("x.csv.parts/sweep.json").read_text() == "mine"
+    assert not Path("x.csv").exists()
+
+
 def test_a_part_that_is_damaged_while_the_table_is_put_together(folder, monkeypatch):
     spec = spec_from(SPEC)
     run_sweep(spec, Path("whole.csv"))

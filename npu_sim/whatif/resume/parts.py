@@ -174,6 +174,11 @@ def opened_parts(out: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
                 f"{folder} must hold parts of this sweep, got another {_changed(old, identity)}; "
                 f"put it back, delete the folder, or choose another --out"
             )
+        if old is None and mark.exists() and not list(folder.glob("[0-9]*")):
+            raise SweepError(
+                f"{mark} must be what a sweep has written, got something else; move it or choose "
+                f"another --out"
+            )
         if old is None:  # parts of another sweep are none: their checksums say so
             _make_room(mark)
             write_text(mark, json.dumps(_marked(identity), indent=1))

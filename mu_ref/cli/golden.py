@@ -1,6 +1,5 @@
 """`mu-ref golden write` and `golden check`: what a port must reproduce, and where it does not."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import numpy as np
 import typer
 
 from mu_ref.border.ranges import SEED, Range
-from mu_ref.border.text import printable
+from mu_ref.border.text import json_text, printable
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
@@ -120,6 +119,10 @@ def _tokens(weights: Path | None, scheme: str, query: str | None, path: Path | N
         valid = arrays.get("encoder_attention_mask")
         if valid is None and source is not None:
             valid = np.ones(source.shape, bool)
+        if valid is not None and (
+            valid.dtype.kind not in "biu" or not np.isin(valid, (0, 1)).all()
+        ):
+            raise InputError(f"{path}: encoder_attention_mask must be 0 and 1, got {valid.dtype}")
         return Tokens(source, None if valid is None else valid > 0, arrays["decoder_input_ids"])
     from mu_ref.settings.agent import load_agent
 
@@ -146,7 +149,7 @@ def check(
     golden = read_golden(folder)
     found = compare(golden, read_port(port, read_names(names)), partial=partial)
     if as_json:
-        typer.echo(json.dumps(found.to_json()))
+        typer.echo(json_text(found.to_json()))
     else:
         for line in report(found):
             plain_console().print(line, soft_wrap=True)

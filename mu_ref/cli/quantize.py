@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mu_ref.border.files import DATA, check_ending, check_outputs, write_text
 from mu_ref.border.ranges import COUNT, SHARE
+from mu_ref.border.text import json_text
 from mu_ref.cli.options import (
     LISTED,
     check_named,
@@ -148,7 +149,7 @@ def _quantize(
         work = _quantize_integers(load_named(name, weights), options, source, items, out, given)
     worst = 12 if given["--worst"] is None else given["--worst"]
     if as_json:
-        typer.echo(json.dumps(_to_json(work, worst)))
+        typer.echo(json_text(_to_json(work, worst)))
         return
     console = report_console(*outputs.values(), *plot.values())
     if work.rows:

@@ -40,12 +40,8 @@ class Difference:
     shape: tuple[int, ...] | None = None  # of the port's, where it is another
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
-        shown = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("golden", "port", "distance"):
-            value = shown[name]
-            shown[name] = value if np.isfinite(value) else None
-        return shown
+        """Return what `--json` prints, numbers that do not exist as NaN."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.arrays import check_rows, check_tokens
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError, check_choice
 from mu_ref.executors import Loaded, float_executor, load_model
@@ -142,12 +143,15 @@ def _check_tokens(model: ModelConfig, tokens: Tokens) -> None:
     if (tokens.source is None) != (model.encoder is None):
         rule, got = ("be given", "none") if model.encoder else ("have no", "some")
         raise InputError(f"{model.name} must {rule} encoder_input_ids, got {got}")
-    for what, ids, size in (
-        ("encoder_input_ids", tokens.source, model.encoder_vocab_size),
-        ("decoder_input_ids", tokens.prompt, model.vocab_size),
-    ):
-        if ids is not None and not (ids.min() >= 0 and ids.max() < size):
-            raise InputError(f"{what} must lie in 0..{size - 1}, got {ids.min()} to {ids.max()}")
+    if tokens.source is not None:
+        size = model.encoder_vocab_size
+        check_rows("encoder_input_ids", tokens.source, tokens.source_valid, size)
+    check_tokens("decoder_input_ids", tokens.prompt, model.vocab_size)
+    if tokens.source is not None and len(tokens.source) != len(tokens.prompt):
+        raise InputError(
+            "encoder_input_ids and decoder_input_ids must have as many rows, got "
+            f"{len(tokens.source)} and {len(tokens.prompt)}"
+        )
 
 
 def _longest(tokens: Tokens, max_new_tokens: int) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from mu_ref.border.ranges import SEED, Range
-from mu_ref.border.text import json_text, printable
+from mu_ref.border.text import json_text, printable, short
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
@@ -103,30 +103,27 @@ def _drafting(
 
 def _tokens(weights: Path | None, scheme: str, query: str | None, path: Path | None) -> "Tokens":
     from mu_ref.border.arrays import read_npz
+    from mu_ref.executors import load_model
     from mu_ref.golden.write import Tokens
+    from mu_ref.readers.token_file import read_inputs
+    from mu_ref.settings.agent import load_agent
 
+    kind = "float32" if scheme == "float64" else scheme
     if path is not None:
         if query is not None:
             raise InputError("--query and --tokens must not be given together; leave one out")
-        arrays = read_npz(path)
-        known = {"encoder_input_ids", "encoder_attention_mask", "decoder_input_ids"}
-        if "decoder_input_ids" not in arrays or set(arrays) - known:
-            raise InputError(
-                f"{path} must hold decoder_input_ids and perhaps encoder_input_ids and "
-                f"encoder_attention_mask, got {', '.join(sorted(arrays))}"
-            )
-        source = arrays.get("encoder_input_ids")
-        valid = arrays.get("encoder_attention_mask")
-        if valid is None and source is not None:
-            valid = np.ones(source.shape, bool)
-        if valid is not None and (
-            valid.dtype.kind not in "biu" or not np.isin(valid, (0, 1)).all()
-        ):
-            raise InputError(f"{path}: encoder_attention_mask must be 0 and 1, got {valid.dtype}")
-        return Tokens(source, None if valid is None else valid > 0, arrays["decoder_input_ids"])
-    from mu_ref.settings.agent import load_agent
-
-    agent = load_agent(weights, "float32" if scheme == "float64" else scheme)
+        model = load_model(weights, kind).model
+        if model.encoder is None:
+            arrays = read_npz(path)
+            if set(arrays) != {"decoder_input_ids"}:
+                raise InputError(f"{path} must hold decoder_input_ids alone for {model.name}, "
+                                 f"which has no encoder; got {short(sorted(arrays))}")  # fmt: skip
+            return Tokens(None, None, arrays["decoder_input_ids"])
+        read = read_inputs(path, model)
+        return Tokens(
+            read.source, read.source_valid, read.target, read.source_read, read.target_valid
+        )
+    agent = load_agent(weights, kind)
     source = np.array([agent.source_tokens(query or "")])
     return Tokens(source, np.ones(source.shape, bool), np.array([[agent.model.bos_id]]))
 

@@ -119,6 +119,8 @@ def record_run(
     max_new_tokens: int,
     drafter: DrafterConfig | None = None,
     search: Search | None = None,
+    source_read: np.ndarray | None = None,
+    prompt_valid: np.ndarray | None = None,
 ) -> Recorder:
     """Run a model greedily, and record every site of every call.
 
@@ -131,6 +133,8 @@ def record_run(
         max_new_tokens: limit.
         drafter: writes with drafts, if given.
         search: how to draft; needed with a drafter.
+        source_read: [batch, n_src] bool, what the decoder reads; by default what is valid.
+        prompt_valid: [batch, n_prompt] bool; all by default.
 
     Returns:
         The recorder, with its entries in execution order.
@@ -140,8 +144,8 @@ def record_run(
     if source is not None and source_valid is not None:
         recorder.call = "encode"
         recorder.put("valid", source_valid, "input")
-        memory = mu.remember(recorder.ops, model, source, source_valid)
-    valid = np.ones(prompt.shape, bool)
+        memory = mu.remember(recorder.ops, model, source, source_valid, source_read)
+    valid = np.ones(prompt.shape, bool) if prompt_valid is None else prompt_valid
     start = memory, prompt, valid, max_new_tokens
     if drafter is None or search is None:
         _number(recorder, stream(recorder.ops, model, *start), "decode/{}", "next_tokens")

@@ -37,6 +37,8 @@ class Tokens:
     source: np.ndarray | None  # [batch, n_src] int; None for a decoder-only model
     source_valid: np.ndarray | None  # [batch, n_src] bool
     prompt: np.ndarray  # [batch, n_prompt] int
+    source_read: np.ndarray | None = None  # as source_valid, by the decoder; the same if None
+    prompt_valid: np.ndarray | None = None  # [batch, n_prompt] bool; all if None
 
 
 def write_operations(folder: Path) -> int:
@@ -110,7 +112,7 @@ def write_run(
     _check_tokens(model, tokens)
     recorder = record_run(
         ops, model, tokens.source, tokens.source_valid, tokens.prompt, max_new_tokens,
-        loaded.drafter, search,
+        loaded.drafter, search, tokens.source_read, tokens.prompt_valid,
     )  # fmt: skip
     said = {"depth": "model", "scheme": scheme, **(about or {}), "max_new_tokens": max_new_tokens}
     said |= _of_model(loaded, ops)

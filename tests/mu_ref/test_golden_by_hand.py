@@ -1,12 +1,15 @@
 """Golden folders and their comparison by hand: what differs first, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_lines import Run
 from safetensors.numpy import save_file
+from strategies import random_weights
 
 from mu_ref.border.text import json_text
 from mu_ref.errors import InputError
@@ -14,6 +17,8 @@ from mu_ref.golden.check import Outcome, compare, read_names, read_port
 from mu_ref.golden.folder import read_golden, write_golden
 from mu_ref.golden.record import Entry
 from mu_ref.golden.write import Tokens, write_run
+from mu_ref.presets import tiny
+from mu_ref.weights import save_weights
 
 ENTRIES = {
     "encode/tokens": Entry(np.array([[3, 4]], np.int32), "input"),
@@ -184,3 +189,31 @@ def test_float64_is_computed_in_float64(tmp_path: Path) -> None:
     write_run(tmp_path / "g", None, "float64", read, 1)
     tensors = read_golden(tmp_path / "g").tensors
     assert {a.dtype for a in tensors.values() if a.dtype.kind == "f"} == {np.dtype(np.float64)}
+
+
+def test_tokens_of_a_file_mean_what_they_mean_to_forward(tmp_path: Path, mu_ref: Run) -> None:
+    """T5Gemma without a mask: the decoder reads the encoder's pads."""
+    case = Path(__file__).parents[1] / "parity/data/checkpoints/t5gemma_no_mask_cross_attention"
+    code, _, err = mu_ref("golden", "write", tmp_path / "g", "--model", case, "--scheme", "float64",
+                          "--tokens", case / "in.npz", "--max-new-tokens", 1)  # fmt: skip
+    assert (code, err) == (0, "")
+    assert mu_ref("forward", case, "--inputs", case / "in.npz", "--out", tmp_path / "f.npz",
+                  "--dtype", "float64")[0] == 0  # fmt: skip
+    logits = np.load(tmp_path / "f.npz")["logits"][:, -1]
+    found = read_golden(tmp_path / "g").tensors["decode/0/head.softcap"][:, 0]
+    np.testing.assert_allclose(found, logits, rtol=0, atol=1e-12)
+
+
+def test_a_model_without_an_encoder_reads_no_source(tmp_path: Path, mu_ref: Run) -> None:
+    model = replace(tiny(), encoder=None, name="alone", shared_embedding=False)
+    save_weights(tmp_path / "w.safetensors", model, random_weights(model, 0, np.float32), {})
+    given = ("golden", "write", tmp_path / "g", "--model", tmp_path / "w.safetensors",
+             "--scheme", "float32", "--tokens", tmp_path / "t.npz")  # fmt: skip
+    ids = np.array([[1, 2]])
+    np.savez(tmp_path / "t.npz", decoder_input_ids=ids, encoder_input_ids=ids)
+    code, _, err = mu_ref(*given)
+    assert code == 2
+    assert "must hold decoder_input_ids alone for alone" in err
+    np.savez(tmp_path / "t.npz", decoder_input_ids=ids)
+    assert mu_ref(*given)[0] == 0
+    assert "encode/valid" not in read_golden(tmp_path / "g").tensors

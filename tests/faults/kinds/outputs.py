@@ -35,6 +35,8 @@ def _case(output: Output, value: str, *more: str, **fields: object) -> Case:
     writes = fields.pop("writes", None)
     if writes is None:
         writes = (*base_of(command).writes, value, f"{Path(value).stem}*")
+    elif output.option not in base_of(command).arguments:
+        writes = (*base_of(command).writes, *writes)  # the base's own output stays as it is
     return Case(kind="outputs", command=output.command, arguments=arguments, writes=writes,
                 **fields)  # type: ignore[arg-type]  # fmt: skip
 

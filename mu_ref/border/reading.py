@@ -1,6 +1,7 @@
 """Files in: one reader for each format; every fault is one line with file, place, rule and fix."""
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -12,13 +13,14 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mu_ref.border.text import short, text_of_cell
 from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
     "exact_fields",
+    "file_digest",
     "opened",
     "parse_json",
     "parse_toml",
@@ -37,7 +39,7 @@ Error = type[MuRefError]
 @contextmanager
 def opened(
     path: Path | str, what: str, error: Error = InputError, *, regular: bool = False
-) -> Iterator[BinaryIO]:
+) -> Iterator[io.BufferedReader]:
     """Open a file for reading; faults of opening and of reading are one line.
 
     A named pipe that nobody writes to reads as empty, instead of waiting for ever.
@@ -77,6 +79,14 @@ def _open_at_once(path: str, flags: int) -> int:
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     os.set_blocking(handle, True)
     return handle
+
+
+def file_digest(
+    path: Path | str, what: str = "a file that can be read again", error: Error = InputError
+) -> str:
+    """Return the SHA-256 of a file's content; refused as by `opened`, devices and pipes too."""
+    with opened(path, what, error, regular=True) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path | str, what: str, error: Error = InputError) -> str:

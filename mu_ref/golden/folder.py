@@ -8,7 +8,6 @@ The manifest is written last and holds the sha256 of the others: a folder that i
 from one that is.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mu_ref.border.files import check_outputs, write_text
-from mu_ref.border.reading import read_json
+from mu_ref.border.reading import file_digest, read_json
 from mu_ref.errors import InputError
 from mu_ref.golden.record import Entry
 from mu_ref.version import __version__
@@ -80,7 +79,7 @@ def write_golden(
         "numpy": np.__version__,
         **about,
         "shapes": "row-major; [batch, n_tok, d], heads [batch, n_heads, n_tok, d_head]",
-        "sha256": {name: _digest(folder / name) for name in files},
+        "sha256": {name: file_digest(folder / name) for name in files},
         "tensors": {key: _described(entry) for key, entry in entries.items()},
     }
     write_text(folder / MANIFEST, _lines(manifest))
@@ -155,7 +154,7 @@ def read_golden(folder: Path) -> Golden:
     try:
         digests, described = dict(manifest["sha256"]), dict(manifest["tensors"])
         for name, digest in digests.items():
-            if name not in (TENSORS, CONSTANTS) or _digest(folder / name) != digest:
+            if name not in (TENSORS, CONSTANTS) or file_digest(folder / name) != digest:
                 raise InputError(
                     f"{folder / name} must be as its manifest says; it is not: write it again"
                 )
@@ -166,7 +165,3 @@ def read_golden(folder: Path) -> Golden:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} must be whole; {type(error).__name__}: {error}") from error
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.reading import file_digest
 from mu_ref.errors import InputError, WeightsError
 from mu_ref.version import __version__
 from mu_ref.weights import Shape, Weights, check_names, read_safetensors, write_safetensors
 
 __all__ = [
-    "Identity", "State", "check_loss", "checkpoint_before", "checkpoints_of", "file_digest",
+    "Identity", "State", "check_loss", "checkpoint_before", "checkpoints_of",
     "identity_of", "read_checkpoint", "remove_checkpoints", "running_mean", "write_checkpoint",
 ]  # fmt: skip
 
@@ -53,15 +54,6 @@ def identity_of(inputs: Mapping[str, Path | None], **decided: Any) -> Identity:
     """
     digests = {what: None if path is None else file_digest(path) for what, path in inputs.items()}
     return {**decided, "input": digests, "version": __version__}
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content; InputError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} must be a file that can be read: {error.strerror}") from error
 
 
 def running_mean(before: float, loss: float) -> float:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mu_ref.border.reading import (
+    file_digest,
     parse_json,
     parse_toml,
     read_csv,
@@ -231,3 +232,16 @@ def test_a_pipe_whose_writer_is_slow_is_waited_for(tmp_path: Path) -> None:
 def test_a_pipe_that_nobody_writes_to_is_empty(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert read_text(tmp_path / "pipe", "a thing") == ""
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "/dev/null", "pipe", "link"])
+def test_what_cannot_be_read_again_or_never_ends_has_no_digest(tmp_path: Path, place: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="got a pipe or a device"):
+        file_digest(tmp_path / place)  # an absolute place stays as it is
+
+
+def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert file_digest(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")

@@ -134,6 +134,18 @@ def test_a_table_may_go_to_a_device_and_leaves_nothing_beside_it(folder):
     assert not [name for name in os.listdir() if name.startswith("pipe.")]
 
 
+@pytest.mark.parametrize("place", ["x.json", "x.csv.parts/sweep.json", "x.csv.parts/000000002.csv"])
+def test_a_file_of_a_sweep_that_became_an_endless_device_is_not_read(folder, place):
+    interrupted(spec_from(SPEC), Path("x.csv"))
+    Path(place).unlink(missing_ok=True)
+    Path(place).symlink_to("/dev/zero")
+    if place == "x.json":
+        with pytest.raises(SweepError, match="no sweep of this name"):
+            run_sweep(spec_from(SPEC), Path("x.csv"))
+    else:
+        assert run_sweep(spec_from(SPEC), Path("x.csv"), chunk=2) == 12
+
+
 # -- resume ----------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from mu_ref.border.files import check_outputs, is_stream, write_text
-from mu_ref.border.reading import parse_json
+from mu_ref.border.reading import read_json
 from mu_ref.errors import InputError
 from npu_sim.errors import SweepError
 from npu_sim.whatif.metrics import METRICS
@@ -58,8 +58,8 @@ def check_sweep_outputs(spec: SweepSpec, out: Path, plot: Path | None = None) ->
 def _table_ending(sidecar: Path) -> str | None:
     """Read the ending of the table that a JSON file belongs to; None if it is of no sweep."""
     try:
-        data = parse_json(sidecar.read_bytes().decode("utf-8"), str(sidecar), "of a sweep")
-    except (OSError, UnicodeDecodeError, InputError):
+        data = read_json(sidecar, "of a sweep")
+    except InputError:
         return None
     if not isinstance(data, dict) or data.get("simulated") is not True:
         return None

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from mu_ref.border.files import is_stream, write_text, written_whole
-from mu_ref.border.reading import parse_json
+from mu_ref.border.reading import file_digest, opened, read_json
 from mu_ref.border.text import short
 from mu_ref.errors import InputError
 from mu_ref.version import __version__
@@ -68,11 +68,7 @@ def input_digests(spec: SweepSpec) -> dict[str, str]:
         for name, value in told.items()
     }
     for path in spec.files:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise SweepError(f"{path} must stay while a sweep runs: {error.strerror}") from error
-        found[str(path)] = sha256(data).hexdigest()
+        found[str(path)] = file_digest(path, "a file that stays while a sweep runs", SweepError)
     return found
 
 
@@ -115,8 +111,9 @@ class Parts:
     def read(self, start: int) -> bytes | None:
         """Return the lines of a part; None if it is not there, damaged, or of another sweep."""
         try:
-            seal, _, lines = self.path(start).read_bytes().partition(b"\n")
-        except OSError:
+            with opened(self.path(start), "a part of a sweep", regular=True) as file:
+                seal, _, lines = file.read().partition(b"\n")
+        except InputError:
             return None
         return lines if seal == self._seal(lines) else None
 
@@ -237,9 +234,9 @@ def _marked(identity: Mapping[str, Any]) -> dict[str, Any]:
 def _read_mark(path: Path) -> dict[str, Any] | None:
     """Read whose the parts are; None if that is not known."""
     try:
-        mark = parse_json(path.read_bytes().decode("utf-8"), str(path), "an identity")
+        mark = read_json(path, "an identity")
         identity: dict[str, Any] = mark["identity"]
-    except (OSError, UnicodeDecodeError, InputError, TypeError, KeyError):
+    except (InputError, TypeError, KeyError):
         return None
     return identity if mark == _marked(identity) else None
 

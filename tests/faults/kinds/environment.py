@@ -26,7 +26,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield from _threads()
     for name in QUICK:
         for stdout, expect in (("closed", SANE), ("/dev/full", SANE), ("broken pipe", SANE)):
-            yield _real(name, stdout=stdout, expect=expect)
+            yield _real(name, stdout=stdout, expect=expect, leaves=BASES[name].writes)
         yield _real(name, environment={"HOME": None})
         yield _real(name, environment={"HOME": "/nonexistent", "XDG_CACHE_HOME": None})
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -19,6 +19,7 @@ PERHAPS = ("0", "1", "+2", " 3 ", "1_000", "١٢", "-0", "1e-300", "007", str(2*
 RIGHT = {
     "--seed": ("-0", str(2**53), str(2**31)),
     "--limit": (),
+    "--phase-budget": (str(2**53),),  # cycles are counted in 64 bits
 }
 
 TEXTS = {  # options whose texts hold numbers
@@ -61,6 +62,7 @@ def _of_text(command: Command, parameter: Parameter, form: str) -> Iterator[Case
         if value == "1,5" and command.name.endswith("speculate"):
             continue  # several are right there
         refused = value in NEVER or (value in NEVER_WHOLE and form != "4={}")
+        refused &= value not in RIGHT.get(parameter.name, ())
         if command.name in SLOW and not refused:
             continue
         yield Case(

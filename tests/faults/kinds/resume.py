@@ -254,14 +254,19 @@ def _killed(run: Run, first: float, second: float, folder: Path) -> None:
     for i in range(20):
         killed = begun(run, folder, seconds=whole * first * (0.9 + 0.05 * i))
         if not killed:
-            for path in folder.glob("*new*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _clear(folder)
             first *= 0.7
         elif not run.resume or _left(folder, run.state):
             break
     if run.resume and second < 0.5:
         begun(run, folder, resumed=True, seconds=whole * second)
-        if not _left(folder, run.state):  # it was done: begin again
-            for path in folder.glob("*new*"):
-                path.unlink()
-            begun(run, folder)
+    for _ in range(20):
+        if not run.resume or _left(folder, run.state):
+            return
+        _clear(folder)  # killed before its first checkpoint, or done: begin again
+        begun(run, folder)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.glob("*new*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -53,7 +53,8 @@ def ask(
     """Answer one Settings query with a call, and price the answer on an NPU."""
     from mu_ref.presets import preset
 
-    shape = preset("mu-330m" if npu_model is None else npu_model)  # a wrong name must fail before any work
+    # a wrong name must fail before any work
+    shape = preset("mu-330m" if npu_model is None else npu_model)
     given = {"--npu-model": npu_model, "--budget-ms": budget_ms}
     _check_npu(npu, scheme, drafter, execute, given)
     arithmetic = scheme or "float32"

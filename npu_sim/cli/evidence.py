@@ -117,7 +117,7 @@ def show_calibration(
         return
     from npu_sim.evidence.calibrate import calibrate, fitted_npus
 
-    found = calibrate(*calibration_cases(), by=by or "case")
+    found = calibrate(*calibration_cases(), by="case" if by is None else by)
     if out is not None:
         for name, chip in fitted_npus(found, CALIBRATION, date.today()).items():
             write_npu(chip, out / f"{name}.toml")

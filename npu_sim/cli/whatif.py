@@ -159,7 +159,8 @@ def _base(
     if npu is not None:
         data["npu"] = npu
     files = (Path(base), *base_files(data)) if is_file else base_files(data)
-    return _Base(base_scenario(data), fidelity or own or "roofline", files)
+    own = "roofline" if own is None else own
+    return _Base(base_scenario(data), own if fidelity is None else fidelity, files)
 
 
 def show_sensitivity(
@@ -211,7 +212,7 @@ def show_comparison(
     of_a, of_b = (
         _base(name, None, n_input, n_output)
         if name in scenarios
-        else _base(model or "mu-330m", name, n_input, n_output)
+        else _base("mu-330m" if model is None else model, name, n_input, n_output)
         for name in (a, b)
     )
     for name, side in ((a, of_a), (b, of_b)):

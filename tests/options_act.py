@@ -44,7 +44,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "query": "wifi on please", "--drafter": "drafter.safetensors",
         "--beam-width": ("2", _DRAFTS), "--draft-len": ("1", _DRAFTS),
         "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
-        "--tree": ("new.png", _DRAFTS), "--json": "", "--ids": "",
+        "--tree": ("new.png", _DRAFTS), "--json": "", "--ids": "", "--max-new-tokens": "2",
     },
     "mu-ref train-drafter": {
         "name": "tiny", "--out": "new-2.safetensors", "--weights": "nano-w8a16.safetensors",

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mu_ref.border.files import RUNS, check_outputs
-from mu_ref.border.ranges import BATCH, BEAMS, BLOCKS, COUNT, DRAFTED, EPOCHS, RATE, SEED, Range
+from mu_ref.border.ranges import (
+    BATCH,
+    BEAMS,
+    BLOCKS,
+    COUNT,
+    DRAFTED,
+    EPOCHS,
+    NEW_TOKENS,
+    RATE,
+    SEED,
+    Range,
+)
 from mu_ref.border.text import json_text, printable, short
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
@@ -36,21 +47,34 @@ def generate(
     ids: Annotated[
         bool, typer.Option("--ids", help="Read and write token ids, without a tokenizer.")
     ] = False,
+    max_new_tokens: Annotated[
+        int | None, in_range(NEW_TOKENS, help="With --ids: tokens to write, 32 by default.")
+    ] = None,
 ) -> None:
-    """Write the answer to one query, with drafts if asked for, and say how drafting went."""
+    """Write the answer to one query, with drafts if asked for, and say how drafting went.
+
+    With --ids also for the folder of a LLaMA and of the drafter that Apple's code made for it.
+    """
     from mu_ref.redrafter.steps import Statistics
+    from mu_ref.settings.agent import MAX_NEW_TOKENS
 
     if drafter is None:
         options.check_unused("without --drafter", {"--tree": tree})
     if ids:
         options.check_unused("with --ids, since a tree shows words", {"--tree": tree})
+    else:
+        options.check_unused("without --ids", {"--max-new-tokens": max_new_tokens})
     file = None if drafter is None else options.drafter_file(drafter, scheme)
     read = options.files_of_agent(weights, scheme, file).values()
     check_outputs({}, read, pictures={"--tree": tree})
     given = weights, scheme, executor, drafter, beam_width, draft_len
     agent = options.drafting(*given, tokenized=not ids)
     seen = Statistics()
-    (tokens,) = agent.write(agent.remember(_token_ids(query) if ids else query), 1, seen)
+    if ids:
+        most = MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        tokens = agent.write_ids(_token_ids(query), most, seen)
+    else:
+        (tokens,) = agent.write(agent.remember(query), 1, seen)
     kept = [t for t in tokens if t not in agent.model.eos_ids]
     text = " ".join(map(str, kept)) if ids else agent.tokenizer.decode(kept)
     console = options.report_console(tree)

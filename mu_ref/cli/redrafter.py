@@ -24,8 +24,11 @@ from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mu_ref.redrafter.config import DrafterConfig
     from mu_ref.redrafter.steps import Statistics
+    from mu_ref.settings.agent import Agent
 
 __all__ = ["draft_sweep", "generate", "quantize_drafter", "train_drafter"]
 
@@ -87,15 +90,20 @@ def generate(
     for name, value in _rows(seen):
         console.print(f"  {name:<22} {value}", soft_wrap=True)
     if tree is not None:
-        from mu_ref.redrafter.draw import plot_tree, tree_text
-        from mu_ref.settings.drafts import first_tree
+        _show_tree(agent, query, tree, console)
 
-        def named(token: int) -> str:
-            return agent.tokenizer.decode([token]) or "end"
 
-        drafted, beams, kept = first_tree(agent, query)
-        console.print(tree_text(drafted, beams, kept, named), soft_wrap=True)
-        plot_tree(drafted, beams, kept, tree, named, query)
+def _show_tree(agent: "Agent", query: str, tree: Path, console: "Console") -> None:
+    """Print and draw the first tree of drafts."""
+    from mu_ref.redrafter.draw import plot_tree, tree_text
+    from mu_ref.settings.drafts import first_tree
+
+    def named(token: int) -> str:
+        return agent.tokenizer.decode([token]) or "end"
+
+    drafted, beams, kept = first_tree(agent, query)
+    console.print(tree_text(drafted, beams, kept, named), soft_wrap=True)
+    plot_tree(drafted, beams, kept, tree, named, query)
 
 
 def _token_ids(text: str) -> list[int]:

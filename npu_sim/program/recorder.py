@@ -65,8 +65,9 @@ class RecordOps(Ops):
         if not self.model.stacks[stack].embed_norm:
             x = self._beside(x, f"{stack}.embedding_projection")
         if self.description.positions == "table":
-            rows = self.log.weight(f"{stack}.positions.weight", x.shape)
-            inputs = (x.tensor, *[rows] * (1 + self.description.extra_embeddings))
+            name = f"{stack}.positions.weight"  # sines are computed, and no weights
+            rows = [self.log.weight(name, x.shape)] if name in self.log.shapes else []
+            inputs = (x.tensor, *rows * (1 + self.description.extra_embeddings))
             x = self.log.vector("add", "add", x.shape, inputs, f"{stack}.positions", None)
         return x
 

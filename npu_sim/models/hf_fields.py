@@ -12,6 +12,7 @@ from typing import Any
 from mu_ref.border.ranges import FACTOR, HEADS, LAYERS, SIZE, THETA, TOKENS, Range
 from mu_ref.border.text import short
 from npu_sim.errors import WorkloadError
+from npu_sim.models.families import FAMILIES
 
 __all__ = ["HEAD_WIDTH", "check_kinds", "unread_fields"]
 
@@ -19,6 +20,10 @@ HEAD_WIDTH = Range(low=1, high=4096, why="no head is so wide")
 _CAP = Range(low=0, above=True, high=10**6, whole=False, why="no score is so large")
 _IDS = Range(low=-1, high=SIZE.high, why=SIZE.why)  # -1: none, in some old files
 _EXPERTS = Range(low=1, high=2**12, why="no layer has thousands of experts")
+_OF_EXPERTS = frozenset({
+    "num_local_experts", "num_experts", "num_experts_per_tok", "moe_intermediate_size",
+    "decoder_sparse_step", "mlp_only_layers",
+})  # fmt: skip
 _NUMBERS: Mapping[str, Range] = MappingProxyType(
     dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size", "d_model", "d_ff", "dim",
                    "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim", "n_embd", "n_inner",
@@ -140,6 +145,9 @@ def unread_fields(fields: Mapping[str, Any]) -> list[str]:
         Their places, in order.
     """
     known = {*_NUMBERS, *_SWITCHES, *_TEXTS, *_TABLES, *_LISTS}
+    family = FAMILIES.get(fields.get("model_type", ""))
+    if family is None or "num_local_experts" not in family.defaults:
+        known -= _OF_EXPERTS
     return [
         place
         for name, _, place in _fields(fields, "")

@@ -7,6 +7,7 @@ the stack that is asked for. Functions named `*_weights` return shapes that are 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mu_ref.border.ranges import TOKENS
 from mu_ref.border.text import short
 from mu_ref.config import StackConfig
 from npu_sim.errors import WorkloadError
@@ -177,6 +178,7 @@ def bart_scale(f: Fields) -> float:
 def n_patches(f: Fields) -> int:
     """Return how many patches a picture is cut into."""
     count: int = (f["image_size"] // f["patch_size"]) ** 2
+    TOKENS.check("(image_size / patch_size)^2", count, WorkloadError)
     return count
 
 

@@ -26,6 +26,11 @@ from npu_sim.show.tables import phase_table, share_table
 __all__ = ["run", "write_files"]
 
 
+ReadOption = Annotated[
+    int | None,
+    in_range(TOKENS, "--input", help="Tokens read: 64, or a fixed length of the model."),
+]
+
 WrittenOption = Annotated[
     int | None, in_range(TOKENS, "--output", help="Tokens written, 32 by default.")
 ]
@@ -56,7 +61,7 @@ def run(
     model_json: options.ModelJsonOption = None,
     hf_config: options.HfConfigOption = None,
     npu_name: options.NpuOption = NPUS[0],
-    n_input: options.InputOption = 64,
+    n_input: ReadOption = None,
     n_output: WrittenOption = None,
     batch: options.BatchOption = 1,
     context: options.ContextOption = None,
@@ -92,7 +97,7 @@ def run(
     cycles = options.cycle_budgets(phase_budgets or [])
     precision = options.precision_of(weight_bits, activation_bits, kv_bits or 16, head_weight_bits)
     chip, description = npu(npu_name), named_description(model, model_json, hf_config)
-    _check_written(description, n_output, kv_bits)
+    _check_cached(description, kv_bits)
     program = described_program(
         description, n_input, n_output or 32, precision, batch,
         static_context=context, runtime=runtime,
@@ -124,14 +129,12 @@ def _check_shown(outputs: dict[str, Path | None], by: str | None, fidelity: str)
         )
 
 
-def _check_written(description: Description, n_output: int | None, kv_bits: int | None) -> None:
-    """Refuse options about tokens that a model does not write."""
-    for option, value in (("--output", n_output), ("--kv-bits", kv_bits)):
-        if value is not None and description.model.decoder is None:
-            raise WorkloadError(
-                f"{option} must be left out for {description.name}, which reads and writes no "
-                f"tokens, got {value}"
-            )
+def _check_cached(description: Description, kv_bits: int | None) -> None:
+    """Refuse the width of a cache where there is none."""
+    if kv_bits is not None and description.model.decoder is None:
+        raise WorkloadError(
+            f"--kv-bits must be left out for {description.name}, which has no cache, got {kv_bits}"
+        )
 
 
 def _shares(report: Report, by: str | None) -> dict[str, Any]:

@@ -1,29 +1,46 @@
-"""Descriptions from the `config.json` of Hugging Face models: one small function per family.
+"""Descriptions from the `config.json` of Hugging Face models.
 
-Missing fields take the defaults of transformers. Counts of parameters are checked against published
-ones. Not here: what a field means for the cost (`npu_sim/program/`). Chapter:
-`docs/validation.md`.
+`families.py` says what each family is made of and what a missing field means; here its parts are
+put together. Not here: what a field means for the cost (`npu_sim/program/`). Chapter:
+`docs/families.md`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mu_ref.border.ranges import SIZE, TOKENS
+from mu_ref.border.ranges import HEADS, SIZE, TOKENS
 from mu_ref.border.reading import read_json
-from mu_ref.border.text import warn
+from mu_ref.border.text import short, warn
+from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import MuRefError, check_choice
-from mu_ref.readers import t5gemma
 from npu_sim.errors import WorkloadError
+from npu_sim.models.families import FAMILIES, Family
 from npu_sim.models.hf_fields import check_kinds, unread_fields
+from npu_sim.models.parts import Fields
 from npu_sim.models.shorthand import ACTIVATIONS, model_of, stack_of
 from npu_sim.program.description import Description
 
-__all__ = ["FAMILIES", "describe_fields", "read_hf_config"]
+__all__ = ["describe_fields", "read_hf_config"]
 
-Fields = Mapping[str, Any]
-POST_NORM = frozenset({"encoder.final_norm", "decoder.final_norm"})  # it belongs to the last layer
+_STACK = frozenset(field.name for field in fields_of(StackConfig))
+_MODEL = frozenset(field.name for field in fields_of(ModelConfig))
+_OWN = frozenset(field.name for field in fields_of(Description))
+
+# families that are not supported, and what resembles them
+_RELATIVES: Mapping[str, str] = MappingProxyType({
+    "albert": "bert", "bloom": "gpt2", "codegen": "gpt_neox", "cohere": "llama",
+    "cohere2": "llama", "deberta": "bert", "deberta-v2": "bert", "deepseek_v2": "mixtral",
+    "deepseek_v3": "mixtral", "deit": "vit", "dinov2": "vit", "exaone4": "qwen3",
+    "gemma3n": "gemma3", "gemma4": "gemma3", "glm": "llama", "glm4": "llama", "gpt_neo": "gpt2",
+    "gpt_oss": "mixtral", "gptj": "gpt_neox", "lfm2": "llama", "llama4": "mixtral",
+    "longformer": "roberta", "longt5": "t5", "moonshine": "whisper", "mpnet": "roberta",
+    "pegasus": "bart", "qwen2_moe": "qwen3_moe", "qwen3_5": "qwen3", "qwen3_next": "qwen3_moe",
+    "siglip_text_model": "clip_text_model", "switch_transformers": "t5",
+})  # fmt: skip
 
 
 def read_hf_config(path: Path) -> Description:
@@ -33,15 +50,16 @@ def read_hf_config(path: Path) -> Description:
         path: the file, or the folder that holds it.
 
     Returns:
-        The description.
+        The description, named after the folder, or after a file with a name of its own.
 
     Raises:
-        WorkloadError: no such file, not JSON, an unknown family, or a field missing or wrong.
+        WorkloadError: no such file, not JSON, an unknown family, or a field that is wrong.
     """
     file = path / "config.json" if path.is_dir() else path
     fields = read_json(file, "a config.json", WorkloadError)
+    name = file.absolute().parent.name if file.name == "config.json" else file.stem
     try:
-        found = describe_fields(fields, str(file.parent.name or "model"))
+        found = describe_fields(fields, name or "model")
     except WorkloadError as error:
         raise WorkloadError(f"{file}: {error}") from error
     unread = unread_fields(fields)
@@ -54,180 +72,78 @@ def describe_fields(fields: Any, name: str) -> Description:
     """Translate the fields of a `config.json`.
 
     Args:
-        fields: the JSON object.
-        name: of the model, where the file does not say.
+        fields: the JSON object; what it leaves out is as in transformers.
+        name: of the model.
 
     Returns:
         The description.
 
     Raises:
-        WorkloadError: an unknown family, or a field missing or wrong.
+        WorkloadError: an unknown family, or a field that is wrong.
     """
     if not isinstance(fields, dict):
         raise WorkloadError(f"config.json must hold an object, got {type(fields).__name__}")
     check_kinds(fields)
-    check_choice("model_type of config.json", fields.get("model_type"), FAMILIES, WorkloadError)
+    kind = fields.get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise WorkloadError(_refusal(kind))
     try:
-        return FAMILIES[fields["model_type"]](fields, fields.get("_name_or_path") or name)
-    except KeyError as error:
-        raise WorkloadError(f"config.json must have the field {error}; it has not") from error
+        return _described(FAMILIES[kind], fields, name)
     except (MuRefError, TypeError, ArithmeticError, AttributeError, ValueError) as error:
         raise WorkloadError(f"config.json of {name} must be consistent: {error}") from error
 
 
-def _activation(name: str) -> str:
-    check_choice("activation", name, ACTIVATIONS, WorkloadError)
-    return ACTIVATIONS[name]
-
-
-def _llama(f: Fields, name: str, **more: Any) -> Description:
-    """LLaMA, Mistral, and what differs from them by a few fields."""
-    absent, qk_norm = more.pop("absent", frozenset()), more.pop("qk_norm", False)
-    softcap = more.pop("final_softcap", None)
-    decoder = stack_of(
-        f["num_hidden_layers"], f["hidden_size"], f["intermediate_size"], f["num_attention_heads"],
-        n_kv_heads=f.get("num_key_value_heads"), d_head=f.get("head_dim"),
-        **({"norm_kind": "rms", "gated": True, "attention_bias": f.get("attention_bias", False),
-            "mlp_bias": f.get("mlp_bias", False),
-            "activation": _activation(f.get("hidden_act", "silu"))} | more),
-    )  # fmt: skip
-    model = model_of(
-        name, None, decoder, f["vocab_size"], tied_head=f.get("tie_word_embeddings", False),
-        max_len=f.get("max_position_embeddings", 2048), final_softcap=softcap,
-    )  # fmt: skip
-    return Description(model=model, lm_head="last", qk_norm=qk_norm, absent=absent)
-
-
-def _qwen2(f: Fields, name: str) -> Description:
-    # queries, keys and values have a bias, the output projection has none
-    return _llama(f, name, attention_bias=True, absent=frozenset({"self_attention.o.bias"}))
-
-
-def _qwen3(f: Fields, name: str) -> Description:
-    # heads may be wider than d_model / n_heads, so the default is a number and not a quotient
-    return _llama({"head_dim": 128, **f}, name, qk_norm=True)
-
-
-def _gemma2(f: Fields, name: str) -> Description:
-    f = {"tie_word_embeddings": True, "head_dim": 256, **f}
-    return _llama(
-        f, name, norm_kind="rms_plus_one", norm_placement="dual",
-        embed_scale=float(f["hidden_size"]) ** 0.5,
-        activation=_activation(f.get("hidden_activation", "gelu_pytorch_tanh")),
-        attention_softcap=f.get("attn_logit_softcapping", 50.0),
-        final_softcap=f.get("final_logit_softcapping", 30.0),
-    )  # fmt: skip
-
-
-def _gemma3(f: Fields, name: str) -> Description:
-    # the file of a model that sees pictures keeps the fields of its decoder in a table of their own
-    text = f.get("text_config", f)
-    text = {"tie_word_embeddings": True, "head_dim": 256, **text}
-    return _llama(
-        text, name, norm_kind="rms_plus_one", norm_placement="dual", qk_norm=True,
-        embed_scale=float(text["hidden_size"]) ** 0.5,
-        activation=_activation(text.get("hidden_activation", "gelu_pytorch_tanh")),
-    )  # fmt: skip
-
-
-def _bert(f: Fields, name: str) -> Description:
-    """BERT and ELECTRA's discriminator, without pooler or task head."""
-    encoder = stack_of(
-        f["num_hidden_layers"], f["hidden_size"], f["intermediate_size"], f["num_attention_heads"],
-        embed_norm=True, activation=_activation(f.get("hidden_act", "gelu")),
-    )  # fmt: skip
-    max_len = f.get("max_position_embeddings", 512)
-    model = model_of(name, encoder, None, f["vocab_size"], tied_head=True, max_len=max_len)
-    return Description(
-        model=model, lm_head="none", positions="table", absent=POST_NORM,
-        extra_embeddings=f.get("type_vocab_size", 2),
-    )  # fmt: skip
-
-
-def _distilbert(f: Fields, name: str) -> Description:
-    encoder = stack_of(
-        f["n_layers"], f["dim"], f["hidden_dim"], f["n_heads"], embed_norm=True,
-        activation=_activation(f.get("activation", "gelu")),
-    )  # fmt: skip
-    max_len = f.get("max_position_embeddings", 512)
-    model = model_of(name, encoder, None, f["vocab_size"], tied_head=True, max_len=max_len)
-    return Description(model=model, lm_head="none", positions="table", absent=POST_NORM)
-
-
-def _vit(f: Fields, name: str) -> Description:
-    """ViT: patches instead of tokens; the class token is one more position."""
-    encoder = stack_of(
-        f["num_hidden_layers"], f["hidden_size"], f["intermediate_size"], f["num_attention_heads"],
-        activation=_activation(f.get("hidden_act", "gelu")),
-    )  # fmt: skip
-    patch = f.get("patch_size", 16)
-    n_patches = (f.get("image_size", 224) // patch) ** 2
-    features = f.get("num_channels", 3) * patch * patch
-    TOKENS.check("(image_size / patch_size)^2", n_patches, WorkloadError)
-    SIZE.check("num_channels x patch_size^2", features, WorkloadError)
-    # a projection of patches takes the place of the table, so its rows do not matter
-    model = model_of(name, encoder, None, 1, tied_head=True, max_len=n_patches + 1)
-    return Description(
-        model=model, lm_head="none", positions="table", extra_embeddings=1,  # the class token
-        input_features=features,
-    )  # fmt: skip
-
-
-def _two_stacks(f: Fields, **more: Any) -> tuple[Any, Any]:
-    """The stacks of Marian and Whisper, which name their fields as BART does."""
-    activation = _activation(f.get("activation_function", "gelu"))
-    encoder, decoder = (
-        stack_of(f[f"{side}_layers"], f["d_model"], f[f"{side}_ffn_dim"],
-                 f[f"{side}_attention_heads"], activation=activation, **more)
-        for side in ("encoder", "decoder")
-    )  # fmt: skip
-    return encoder, decoder
-
-
-def _marian(f: Fields, name: str) -> Description:
-    encoder, decoder = _two_stacks(f, embed_scale=f["d_model"] ** 0.5)
-    model = model_of(name, encoder, decoder, f["vocab_size"], tied_head=True, head_bias=True,
-                     max_len=f.get("max_position_embeddings", 1024))  # fmt: skip
-    return Description(model=model, lm_head="last", positions="table", absent=POST_NORM)
-
-
-def _whisper(f: Fields, name: str) -> Description:
-    """Whisper: its two convolutions are priced as the second, 3 x d_model features per slot."""
-    encoder, decoder = _two_stacks(f)
-    # a projection of sound takes the place of the encoder's table, so its rows do not matter
-    model = model_of(name, encoder, decoder, f["vocab_size"], tied_head=True,
-                     shared_embedding=False, encoder_vocab_size=1,
-                     max_len=f.get("max_source_positions", 1500))  # fmt: skip
-    return Description(model=model, lm_head="last", positions="table",
-                       absent=frozenset({"attention.k.bias"}),  # keys alone have no bias
-                       input_features=3 * f["d_model"])  # fmt: skip
-
-
-def _t5(f: Fields, name: str) -> Description:
-    # one field says gating and function; "gated-gelu" means the tanh form, whatever its name says
-    form = f.get("feed_forward_proj", "relu")
-    kind = form.removeprefix("gated-")
-    fields = {
-        "d_head": f["d_kv"], "norm_kind": "rms", "attention_bias": False, "mlp_bias": False,
-        "gated": form.startswith("gated-"),
-        "activation": _activation("gelu_new" if form == "gated-gelu" else kind),
-    }  # fmt: skip
-    encoder, decoder = (
-        stack_of(n, f["d_model"], f["d_ff"], f["num_heads"], **fields)
-        for n in (f["num_layers"], f.get("num_decoder_layers") or f["num_layers"])
+def _refusal(kind: Any) -> str:
+    relative = _RELATIVES.get(kind) if isinstance(kind, str) else None
+    if relative is None and isinstance(kind, str):
+        relative = next(iter(get_close_matches(kind, FAMILIES, n=1, cutoff=0.5)), None)
+    like = f"; the nearest to it is {relative}" if relative else ""
+    return (
+        f"model_type of config.json must be one of {', '.join(FAMILIES)}; got {short(kind)}{like}; "
+        "give other models with --model-json"
     )
-    tied = f.get("tie_word_embeddings", True)
-    model = model_of(name, encoder, decoder, f["vocab_size"], tied_head=tied)
-    return Description(model=model, lm_head="last", positions="bias")
 
 
-def _t5gemma(f: Fields, name: str) -> Description:
-    return Description(model=t5gemma.config_of({"_name_or_path": name, **f}), lm_head="last")
+def _described(family: Family, fields: Fields, name: str) -> Description:
+    """Put the parts of a family together."""
+    stacks, own_weights = {}, {}
+    for side in family.sides:
+        f = _fields_of(family, fields, side)
+        parts = {key: part(f) if callable(part) else part for key, part in family.parts.items()
+                 if key != "weights"}  # fmt: skip
+        _check(parts)
+        stack = stack_of(**{key: value for key, value in parts.items() if key in _STACK})
+        stacks[side] = stack
+        for weights in family.parts.get("weights", ()):
+            own_weights |= weights(f, stack)
+    # parts of the whole are those of the last stack, which writes the tokens
+    whole = {"tied_head": True} | {key: value for key, value in parts.items() if key in _MODEL}
+    model = model_of(name, stacks.get("encoder"), stacks.get("decoder"), **whole)
+    own = {key: value for key, value in parts.items() if key in _OWN}
+    return Description(model=model, own_weights=tuple(own_weights.items()), **own)
 
 
-FAMILIES: Mapping[str, Callable[[Fields, str], Description]] = MappingProxyType({
-    "bert": _bert, "distilbert": _distilbert, "electra": _bert, "gemma2": _gemma2,
-    "gemma3": _gemma3, "gemma3_text": _gemma3, "llama": _llama, "marian": _marian,
-    "mistral": _llama, "phi3": _llama, "qwen2": _qwen2, "qwen3": _qwen3, "t5": _t5,
-    "t5gemma": _t5gemma, "vit": _vit, "whisper": _whisper,
-})  # fmt: skip
+def _fields_of(family: Family, fields: Fields, side: str) -> Mapping[str, Any]:
+    """Collect what a file says of a stack, over the defaults; what neither says is null."""
+    table = fields
+    for key in family.tables.get(side, ()):
+        table = table.get(key, {})
+    said = {family.aliases.get(key, key): value for key, value in table.items()}
+    return _OrNull({**family.defaults, **said, "side": side, "model_type": fields["model_type"]})
+
+
+class _OrNull(dict[str, Any]):
+    """Fields, of which a missing one is null."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def _check(parts: dict[str, Any]) -> None:
+    """Check what is computed from several fields, and translate the names of functions."""
+    check_choice("activation", parts["activation"], ACTIVATIONS, WorkloadError)
+    parts["activation"] = ACTIVATIONS[parts["activation"]]
+    ranges = {"max_len": TOKENS, "input_slots": TOKENS, "input_features": SIZE, "n_heads": HEADS}
+    for key, allowed in ranges.items():
+        if parts.get(key) is not None:
+            allowed.check(key, parts[key], WorkloadError)

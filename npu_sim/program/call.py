@@ -93,6 +93,9 @@ def _record_encode(ops: RecordOps, tokens: np.ndarray) -> None:
         return
     ops.log.begin("encode")
     hidden = encode(ops, model, tokens, valid)
+    if "pooler.weight" in ops.log.shapes:  # one more layer on the first position
+        first = ops.take_tokens(hidden, np.zeros((len(tokens), 1), int), "pooler.token")
+        ops.activation(ops.linear(first, "pooler"), "tanh", "pooler.activation")
     if ops.description.lm_head != "none":
         hidden = _scored(ops, hidden, ops.description.lm_head)
         ops.linear(hidden, "head", model.embedding_site("encoder"))

@@ -30,6 +30,10 @@ class Description:
     absent: frozenset[str] = frozenset()  # endings of sites and weights that this family lacks
     extra_embeddings: int = 0  # more rows added to each embedding, for example token types
     input_features: int | None = None  # the encoder reads vectors of this width, not tokens
+    own_weights: tuple[tuple[str, tuple[int, ...]], ...] = ()  # shapes that are not as in ours
+    rotary_share: float = 1.0  # of each head that RoPE turns
+    experts_per_token: int = 0  # where the weights of an MLP are those of several experts
+    input_slots: int | None = None  # positions that are read if nobody says how many, and at most
 
     @property
     def name(self) -> str:
@@ -51,11 +55,7 @@ class Description:
         Returns:
             {"site.weight" or "site.bias": shape}.
         """
-        shapes = {
-            name: shape
-            for name, shape in weight_shapes(self.model).items()
-            if not self.lacks(name) and not self.lacks(name.rpartition(".")[0])
-        }
+        shapes = weight_shapes(self.model)
         for name, stack in self.model.stacks.items():
             if self.positions == "table":
                 rows = self.model.max_len + self.extra_embeddings
@@ -72,7 +72,12 @@ class Description:
             site, d_model = self.model.embedding_site("encoder"), self.model.encoder.d_model
             shapes[f"{site}.weight"] = (d_model, self.input_features)
             shapes[f"{site}.bias"] = (d_model,)
-        return shapes
+        own = dict(self.own_weights)
+        return own | {
+            name: own.get(name, shape)
+            for name, shape in shapes.items()
+            if not self.lacks(name) and not self.lacks(name.rpartition(".")[0])
+        }
 
 
 def describe(model: ModelConfig) -> Description:

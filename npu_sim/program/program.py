@@ -106,6 +106,7 @@ VECTOR_WORK: Mapping[str, VectorWork] = MappingProxyType({
     "gelu": VectorWork(simple_operations=4, special_functions=1),
     "silu": VectorWork(simple_operations=4, special_functions=1),
     "relu": VectorWork(simple_operations=1),
+    "tanh": VectorWork(simple_operations=0, special_functions=1),
 })  # fmt: skip
 
 # These only say how stored numbers are looked at; a compiler turns them into addresses.

@@ -15,6 +15,7 @@ from mu_ref.ops import Ops
 from mu_ref.ops.rotation import Rotation
 from npu_sim.errors import WorkloadError
 from npu_sim.program.description import Description, describe
+from npu_sim.program.experts import route, routed_linear
 from npu_sim.program.log import Recording, Shaped, stored
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Gemm, Tensor
@@ -55,22 +56,36 @@ class RecordOps(Ops):
         stack = "encoder" if self.log.phase == "encode" else "decoder"
         n_features = self.description.input_features
         if n_features is not None and stack == "encoder":
-            features = self.log.activation("features", (*tokens.shape, n_features))
-            x = self.linear(stored(features), site)
+            x = self.linear(self._features((*tokens.shape, n_features)), site)
         else:
             shape = (*tokens.shape, self.log.shapes[f"{site}.weight"][1])
             table = self.log.weight(f"{site}.weight", shape)
             value = self._carry("embed", tokens, site)
             x = self.log.vector("embed", "copy", shape, (table,), site, value)
+        if not self.model.stacks[stack].embed_norm:
+            x = self._beside(x, f"{stack}.embedding_projection")
         if self.description.positions == "table":
-            rows = self.log.weight(f"{stack}.positions.weight", x.shape)
-            inputs = (x.tensor, *[rows] * (1 + self.description.extra_embeddings))
+            name = f"{stack}.positions.weight"  # sines are computed, and no weights
+            rows = [self.log.weight(name, x.shape)] if name in self.log.shapes else []
+            inputs = (x.tensor, *rows * (1 + self.description.extra_embeddings))
             x = self.log.vector("add", "add", x.shape, inputs, f"{stack}.positions", None)
         return x
 
     def linear(self, x: Shaped, site: str, weight_site: str | None = None) -> Shaped:
         """Multiply all tokens of the call by one matrix."""
+        if self.description.lacks(site):  # one attention reads both, with the same weights
+            weight_site = site.replace("cross_attention", "self_attention")
+            if site.endswith((".q", ".o")):
+                shape = (*x.shape[:-1], self.log.shapes[f"{weight_site}.weight"][0])
+                return self.log.view("view", x, shape, site, None)
+        if site == "head":
+            x = self._beside(x, "head_projection")
         weight = self.log.weight(f"{weight_site or site}.weight")
+        if len(weight.shape) == 3:
+            per_token = self.description.experts_per_token
+            if site.endswith(".up"):  # the first matrix of the MLP
+                route(self, self.log, x, per_token, site.removesuffix(".up"))
+            return routed_linear(self.log, x, weight, per_token, site)
         d_out, d_in = weight.shape
         inputs = (x.tensor, weight, *self.log.weights(f"{site}.bias"))
         gemm = Gemm(count=1, m=prod(x.shape[:-1]), n=d_out, k=d_in)
@@ -83,7 +98,9 @@ class RecordOps(Ops):
             return x
         inputs = (x.tensor, *self.log.weights(f"{site}.weight", f"{site}.bias"))
         value = self._carry("norm", x, site, kind, eps)
-        return self.log.vector("norm", kind, x.shape, inputs, site, value)
+        x = self.log.vector("norm", kind, x.shape, inputs, site, value)
+        stack, _, name = site.partition(".")
+        return self._beside(x, f"{stack}.embedding_projection") if name == "embed_norm" else x
 
     # -- operations on activations ---------------------------------------------------------------
 
@@ -98,7 +115,10 @@ class RecordOps(Ops):
         if self.description.positions != "rope":
             return x
         value = self._carry("rope", x, rotation, site)
-        return self.log.vector("rope", "rope", x.shape, (x.tensor,), site, value)
+        turned = self.log.activation(site, x.shape)
+        elements = round(prod(x.shape) * self.description.rotary_share)
+        self.log.record("rope", site, (x.tensor,), turned, elements=elements, work="rope")
+        return Shaped(shape=x.shape, tensor=turned, value=value)
 
     def matmul(self, a: Shaped, b: Shaped, site: str, *, transpose_b: bool = False) -> Shaped:
         """One product per row of the batch and per query head."""
@@ -134,7 +154,9 @@ class RecordOps(Ops):
         if self.description.positions == "bias" and site.endswith("attention.scale"):
             if "cross_attention" in site:
                 return x
-            table = self.log.weight(f"{site.split('.', maxsplit=1)[0]}.positions.weight")
+            own = f"{site.removesuffix('.scale')}.positions.weight"  # a table in each layer
+            shared = f"{site.split('.', maxsplit=1)[0]}.positions.weight"
+            table = self.log.weight(own if own in self.log.shapes else shared)
             return self.log.vector("add", "add", x.shape, (x.tensor, table), site, None)
         value = self._carry("scale", x, factor, site)
         return self.log.vector("scale", "scale", x.shape, (x.tensor,), site, value)
@@ -227,6 +249,20 @@ class RecordOps(Ops):
     def read(self, x: Shaped) -> np.ndarray:
         """Return the inner executor's numbers, or zeros."""
         return np.zeros(x.shape) if self.inner is None else self.inner.read(x.value)
+
+    def _features(self, shape: tuple[int, ...]) -> Shaped:
+        """Return the vectors that the encoder reads: of a file, or of a first convolution."""
+        if "encoder.stem.weight" not in self.log.shapes:
+            return stored(self.log.activation("features", shape))
+        batch, n_slots, _ = shape  # the second convolution takes every other frame
+        width = self.log.shapes["encoder.stem.weight"][1]
+        frames = stored(self.log.activation("features", (batch, 2 * n_slots, width)))
+        x = self.activation(self.linear(frames, "encoder.stem"), "gelu", "encoder.stem.activation")
+        return self.log.view("view", x, shape, "encoder.stem.slots", None)
+
+    def _beside(self, x: Shaped, site: str) -> Shaped:
+        """Multiply by a matrix that only some architectures have."""
+        return self.linear(x, site) if f"{site}.weight" in self.log.shapes else x
 
     def _carry(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """Let the inner executor compute; None without one."""

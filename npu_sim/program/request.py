@@ -9,7 +9,7 @@ from mu_ref.errors import check_choice
 from mu_ref.generate import stream
 from mu_ref.model.cache import Memory
 from npu_sim.errors import WorkloadError, check_at_least, check_at_most
-from npu_sim.program.call import any_tokens, call_program, remember
+from npu_sim.program.call import MAX_CONTEXT, any_tokens, call_program, remember
 from npu_sim.program.description import Description, describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES, Program
@@ -18,6 +18,7 @@ from npu_sim.program.recorder import RecordOps
 __all__ = [
     "check_recordable",
     "described_program",
+    "input_tokens",
     "record_reading",
     "record_request",
     "request_program",
@@ -28,6 +29,8 @@ __all__ = [
 MAX_INPUT_TOKENS = 8192  # of all rows of the batch
 
 MAX_OUTPUT_TOKENS = 2048
+
+DEFAULT_INPUT = 64  # tokens, where nobody says how many
 
 MAX_LAYER_STEPS = 2**15  # layers that steps run: each is some forty operations to price
 
@@ -100,7 +103,7 @@ def record_request(
 
 def described_program(
     description: Description,
-    n_input: int,
+    n_input: int | None,
     n_output: int,
     precision: Precision,
     batch: int = 1,
@@ -112,8 +115,8 @@ def described_program(
 
     Args:
         description: the model.
-        n_input: tokens read.
-        n_output: tokens written; an encoder alone writes none.
+        n_input: tokens read; None: see `input_tokens`.
+        n_output: tokens written; an encoder alone writes none, which counts as 1.
         precision: stored widths.
         batch: rows computed together.
         static_context: slots of a compiled graph, or None.
@@ -126,6 +129,7 @@ def described_program(
         WorkloadError: lengths that contradict each other or the model, or an unknown runtime.
     """
     check_choice("runtime", runtime, RUNTIMES, WorkloadError)
+    n_input = input_tokens(description, n_input, static_context)
     if description.model.decoder is None:
         check_at_least("n_input", n_input, 1)
         n = n_input if static_context is None else static_context
@@ -135,6 +139,35 @@ def described_program(
     else:
         program = request_program(description, n_input, n_output, precision, batch, static_context)
     return replace(program, runtime=runtime)
+
+
+def input_tokens(
+    description: Description, n_input: int | None, static_context: int | None = None
+) -> int:
+    """Say how many tokens (frames, patches) are read.
+
+    Args:
+        description: the model.
+        n_input: what a user asks for, or None.
+        static_context: slots of a compiled graph, or None.
+
+    Returns:
+        `n_input`. By default all that the model has positions for, if its input has a fixed length,
+        or else 64; no more than the static context.
+
+    Raises:
+        WorkloadError: more than the model has positions for.
+    """
+    slots = description.input_slots
+    if n_input is None:
+        if slots is not None and description.model.decoder is not None:
+            return slots  # the context is that of the decoder
+        return min(slots or DEFAULT_INPUT, static_context or MAX_CONTEXT)
+    if slots is not None and n_input > slots:
+        raise WorkloadError(
+            f"n_input must be at most the {slots} positions of {description.name}, got {n_input}"
+        )
+    return n_input
 
 
 def record_reading(
@@ -193,14 +226,18 @@ def _static_request(
     for what, count in (("n_input", n_input), ("n_output", n_output)):
         check_at_least(what, count, 1)
     both = description.model.encoder is not None
-    longest = max(n_input, n_output) if both else n_input + n_output - 1
+    # an input of a fixed length has slots of its own
+    n_memory = 0 if not both else static_context if description.input_slots is None else n_input
+    longest = n_input + n_output - 1
+    if both:
+        longest = n_output if description.input_slots else max(n_input, n_output)
     check_at_least(f"static_context for {longest} tokens", static_context, longest)
     check_at_most("n_output", n_output, MAX_OUTPUT_TOKENS)
     n_layers = description.model.stacks["decoder"].n_layers
     check_at_most("layers x n_output", n_layers * n_output, MAX_LAYER_STEPS)
-    n_memory = static_context if both else 0
-    phase, n_first = ("encode", static_context) if both else ("prefill", n_input)
-    first = call_program(description, phase, n_first, static_context, 0, precision, batch)
+    phase, n_first = ("encode", n_memory) if both else ("prefill", n_input)
+    n_slots = n_memory if both else static_context
+    first = call_program(description, phase, n_first, n_slots, 0, precision, batch)
     step = call_program(description, "decode", 1, static_context, n_memory, precision, batch)
     calls = first.calls + step.calls * (n_output if both else n_output - 1)
     return replace(first, n_input=n_input, n_output=n_output, calls=calls)

@@ -10,7 +10,7 @@ from strategies import model_configs
 
 from mu_ref.presets import preset, tiny
 from npu_sim.errors import WorkloadError
-from npu_sim.models.hf_config import FAMILIES, describe_fields, read_hf_config
+from npu_sim.models.hf_config import describe_fields, read_hf_config
 from npu_sim.models.neutral_json import description_of, read_model
 from npu_sim.program.call import call_program
 from npu_sim.program.description import describe
@@ -67,15 +67,16 @@ def test_the_head_scores_all_positions_the_last_or_none():
 
 
 # Published counts of parameters (Hugging Face model pages), of the model without task heads.
+# Fields that a file leaves out are as in transformers; `test_families.py` tries many more.
 LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32}
 BERT = {"model_type": "bert", "hidden_size": 768, "num_attention_heads": 12,
         "num_hidden_layers": 12, "intermediate_size": 3072, "vocab_size": 30522}  # fmt: skip
 PUBLISHED = {
-    "bert-base": (BERT, 109_482_240 - 768 * 768 - 768),  # without the pooler
-    "electra-base": (BERT | {"model_type": "electra"}, 108_891_648),
+    "bert-base": (BERT, 109_482_240),
+    "electra-base": (BERT | {"model_type": "electra", "embedding_size": 768}, 108_891_648),
     "distilbert-base": ({"model_type": "distilbert", "n_layers": 6, "dim": 768, "n_heads": 12,
                          "hidden_dim": 3072, "vocab_size": 30522}, 66_362_880),
-    "vit-base-patch16": (BERT | {"model_type": "vit"}, 85_798_656),
+    "vit-base-patch16": (BERT | {"model_type": "vit"}, 86_389_248),
     "t5-small": ({"model_type": "t5", "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_heads": 8,
                   "num_layers": 6, "vocab_size": 32128}, 60_506_624),
     "llama-2-7b": (LLAMA | {"num_hidden_layers": 32, "intermediate_size": 11008,
@@ -101,9 +102,6 @@ PUBLISHED = {
                     "intermediate_size": 6912, "num_attention_heads": 4,
                     "num_key_value_heads": 1, "vocab_size": 262144}, 999_885_952),
 }  # fmt: skip
-MARIAN = {"model_type": "marian", "d_model": 512, "encoder_layers": 6, "decoder_layers": 6,
-          "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048, "encoder_attention_heads": 8,
-          "decoder_attention_heads": 8, "vocab_size": 51865}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -112,36 +110,11 @@ def test_parameters_are_as_many_as_published(name):
     assert describe_fields(fields, name).n_parameters == count
 
 
-def test_whisper_differs_from_the_published_count_by_what_is_not_described():
-    # 72,593,920; not described: the first convolution, and that the decoder has 448 positions
-    model = describe_fields(MARIAN | {"model_type": "whisper"}, "whisper-base")
-    first_convolution = 80 * 3 * 512 + 512
-    assert model.n_parameters == 72_593_920 - first_convolution + (1500 - 448) * 512
-
-
 def test_a_t5_may_have_more_layers_on_one_side():
     fields = dict(PUBLISHED["t5-small"][0])
     assert describe_fields(fields, "t5").model.decoder.n_layers == 6
     uneven = describe_fields(fields | {"num_decoder_layers": 2}, "t5").model
     assert (uneven.encoder.n_layers, uneven.decoder.n_layers) == (6, 2)
-
-
-def test_every_family_becomes_a_program():
-    stack = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4,
-             "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 11}  # fmt: skip
-    fields = {"t5gemma": {"encoder": stack, "decoder": stack}}
-    known = {f["model_type"]: f for f, _ in PUBLISHED.values()}
-    known |= {kind: MARIAN | {"model_type": kind} for kind in ("marian", "whisper")}
-    known |= {"gemma3": {"text_config": known["gemma3_text"]}}
-    known |= {"t5gemma": fields["t5gemma"]}
-    for family in FAMILIES:
-        described = describe_fields(known[family] | {"model_type": family}, family)
-        if described.model.encoder is not None:
-            assert call_program(described, "encode", 7, 7, 0, Precision()).total("macs") > 0
-        if described.model.decoder is not None:
-            n_memory = 0 if described.model.encoder is None else 7
-            step = call_program(described, "decode", 1, 9, n_memory, Precision())
-            assert step.total("kv_bytes") > 0
 
 
 NEUTRAL = {"family": "decoder", "n_enc_layers": 0, "n_dec_layers": 2, "d_model": 16, "d_ff": 32,
@@ -214,10 +187,10 @@ def test_a_model_is_found_by_file_and_name(tmp_path):
 def test_a_wrong_hf_config_says_what_is_missing(tmp_path):
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"model_type": "mamba"}))
-    with pytest.raises(WorkloadError, match=r"model_type of config\.json must be one of bert"):
+    with pytest.raises(WorkloadError, match=r"model_type of config\.json must be one of bart"):
         read_hf_config(tmp_path)
-    file.write_text(json.dumps({"model_type": "llama", "hidden_size": 8}))
-    with pytest.raises(WorkloadError, match="must have the field 'num_hidden_layers'"):
+    file.write_text(json.dumps({"model_type": "llama", "hidden_size": 8}))  # 32 heads by default
+    with pytest.raises(WorkloadError, match="d_head must be a whole number from 1"):
         read_hf_config(file)
     with pytest.raises(WorkloadError, match="there is no such file"):
         read_hf_config(tmp_path / "absent.json")

@@ -6,6 +6,7 @@ scale counts no parameter, but is an operation that takes time.
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ def parts(found: Description) -> tuple[dict[str, Any], dict[str, Any], dict[str,
     """Split a description into its own fields, the model's, and those of the decoder or encoder."""
     own = asdict(found)
     fields = json.loads(json.dumps(own.pop("model")))
+    del own["own_weights"]  # `test_families.py` counts them
     return own | {"absent": set(own["absent"])}, fields, fields["decoder"] or fields["encoder"]
 
 
@@ -43,7 +45,8 @@ MODEL = {"head_bias": False, "final_softcap": None, "pad_id": 0, "bos_id": 0, "e
          "encoder_pad_id": None, "mask_cross_pads": True, "more_eos_ids": [],
          "unseeing": "zero"}  # fmt: skip
 OWN = {"positions": "rope", "qk_norm": False, "absent": set(), "extra_embeddings": 0,
-       "input_features": None, "lm_head": "last"}  # fmt: skip
+       "input_features": None, "lm_head": "last", "rotary_share": 1.0, "experts_per_token": 0,
+       "input_slots": None}  # fmt: skip
 POST = {"encoder.final_norm", "decoder.final_norm"}
 
 
@@ -69,58 +72,69 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[s
     "llama": (LLAMA, {}, {"max_len": 2048, "tied_head": False}, WIDE | RMS),
     "mistral": (
         LLAMA | {"tie_word_embeddings": True, "max_position_embeddings": 99, "hidden_act": "relu",
-                 "attention_bias": True, "mlp_bias": True},
+                 "attention_bias": True, "mlp_bias": True},  # which Mistral never has
         {}, {"max_len": 99, "tied_head": True},
-        WIDE | RMS | {"attention_bias": True, "mlp_bias": True, "activation": "relu"},
+        WIDE | RMS | {"activation": "relu", "window": 4096, "windowed_layers": [True, True]},
     ),
-    "qwen2": (LLAMA, {"absent": {"self_attention.o.bias"}}, {"max_len": 2048, "tied_head": False},
-              WIDE | RMS | {"attention_bias": True}),
-    "qwen3": ({k: v for k, v in LLAMA.items() if k != "head_dim"}, {"qk_norm": True},
-              {"max_len": 2048, "tied_head": False}, WIDE | RMS | {"d_head": 128}),
-    "gemma2": (LLAMA, {}, {"max_len": 2048, "tied_head": True, "final_softcap": 30.0},
-               WIDE | GEMMA | {"attention_softcap": 50.0}),
-    "gemma3": ({"text_config": LLAMA | {"hidden_activation": "silu"}}, {"qk_norm": True},
-               {"max_len": 2048, "tied_head": True}, WIDE | GEMMA | {"activation": "silu"}),
-    "gemma3_text": ({k: v for k, v in LLAMA.items() if k != "head_dim"}, {"qk_norm": True},
-                    {"max_len": 2048, "tied_head": True}, WIDE | GEMMA | {"d_head": 256}),
-    "bert": (BERT, {"lm_head": "none", "positions": "table", "absent": POST, "extra_embeddings": 2},
+    "qwen2": (LLAMA, {"absent": {"self_attention.o.bias"}}, {"max_len": 32768, "tied_head": False},
+              WIDE | RMS | {"attention_bias": True, "window": 4096}),
+    "qwen3": ({k: v for k, v in LLAMA.items() if k != "head_dim"}
+              | {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+              {"qk_norm": True}, {"max_len": 32768, "tied_head": False},
+              WIDE | RMS | {"d_head": 128, "window": 7, "windowed_layers": [False, True]}),
+    "gemma2": (LLAMA, {}, {"max_len": 8192, "tied_head": True, "final_softcap": 30.0},
+               WIDE | GEMMA | {"attention_softcap": 50.0, "window": 4096,
+                               "windowed_layers": [True, False]}),
+    "gemma3": ({"text_config": LLAMA | {"hidden_activation": "silu", "sliding_window_pattern": 2}},
+               {"qk_norm": True}, {"max_len": 131072, "tied_head": True},
+               WIDE | GEMMA | {"activation": "silu", "window": 4096,
+                               "windowed_layers": [True, False]}),
+    "gemma3_text": ({k: v for k, v in LLAMA.items() if k != "head_dim"}
+                    | {"layer_types": ["full_attention", "sliding_attention"]}, {"qk_norm": True},
+                    {"max_len": 131072, "tied_head": True},
+                    WIDE | GEMMA | {"d_head": 256, "window": 4096,
+                                    "windowed_layers": [False, True]}),
+    "bert": (BERT, {"lm_head": "none", "positions": "table", "absent": POST, "extra_embeddings": 2,
+                     "input_slots": 512},
              {"max_len": 512, "tied_head": True}, ENCODER | LAYER_NORM | {"embed_norm": True}),
     "electra": (
         BERT | {"type_vocab_size": 5, "max_position_embeddings": 77, "hidden_act": "gelu_new"},
-        {"lm_head": "none", "positions": "table", "absent": POST, "extra_embeddings": 5},
+        {"lm_head": "none", "positions": "table", "absent": POST, "extra_embeddings": 5,
+         "input_slots": 77},
         {"max_len": 77, "tied_head": True},
         ENCODER | LAYER_NORM | {"embed_norm": True, "activation": "gelu_tanh"},
     ),
     "distilbert": (
         {"n_layers": 2, "dim": 16, "hidden_dim": 24, "n_heads": 4, "vocab_size": 50,
          "activation": "relu"},
-        {"lm_head": "none", "positions": "table", "absent": POST},
+        {"lm_head": "none", "positions": "table", "absent": POST, "input_slots": 512},
         {"max_len": 512, "tied_head": True},
         ENCODER | LAYER_NORM | {"embed_norm": True, "activation": "relu"},
     ),
     "vit": (
         BERT | {"hidden_act": "quick_gelu"},
         {"lm_head": "none", "positions": "table", "extra_embeddings": 1,
-         "input_features": 3 * 16 * 16},
+         "input_features": 3 * 16 * 16, "input_slots": 197},
         {"max_len": 14 * 14 + 1, "tied_head": True, "vocab_size": 1, "encoder_vocab_size": 1},
         ENCODER | LAYER_NORM | {"activation": "silu"},
     ),
     "marian": (
-        BART, {"positions": "table", "absent": POST},
-        {"max_len": 1024, "tied_head": True, "head_bias": True},
+        BART | {"scale_embedding": True}, {"positions": "table", "absent": POST},
+        {"max_len": 1024, "tied_head": True},
         ENCODER | LAYER_NORM | {"embed_scale": 4.0},
     ),
     "whisper": (
         BART | {"activation_function": "relu"},
-        {"positions": "table", "absent": {"attention.k.bias"}, "input_features": 3 * 16},
+        {"positions": "table", "absent": {"attention.k.bias"}, "input_features": 3 * 16,
+         "input_slots": 1500},
         {"max_len": 1500, "tied_head": True, "shared_embedding": False, "encoder_vocab_size": 1},
         ENCODER | LAYER_NORM | {"activation": "relu"},
     ),
     "t5": (
         {"d_model": 16, "d_kv": 6, "d_ff": 24, "num_heads": 4, "num_layers": 3,
          "num_decoder_layers": 2, "vocab_size": 50, "feed_forward_proj": "gated-gelu",
-         "tie_word_embeddings": False},
-        {"positions": "bias"}, {"max_len": 512, "tied_head": False},
+         "tie_word_embeddings": False},  # which transformers 5 takes for a scale of the decoder
+        {"positions": "bias"}, {"max_len": 512, "tied_head": True},
         widths(2, 16, 24, 4, 4, 6) | RMS | {"activation": "gelu_tanh"},
     ),
 }  # fmt: skip
@@ -163,12 +177,16 @@ def test_patches_and_channels_of_a_picture() -> None:
     assert (of_model["max_len"], own["input_features"]) == (4 * 4 + 1, 64)
 
 
-def test_a_name_in_the_file_goes_before_the_folder_s(tmp_path) -> None:
-    fields = {"model_type": "llama"} | LLAMA
-    assert describe_fields(fields | {"_name_or_path": "a/b"}, "it").name == "a/b"
+def test_a_model_is_named_after_its_folder_or_file(tmp_path, monkeypatch) -> None:
+    fields = {"model_type": "llama", "_name_or_path": "/home/somebody/checkpoint-300"} | LLAMA
+    assert describe_fields(fields, "it").name == "it"
+    (tmp_path / "small.hub.json").write_text(json.dumps(fields))
+    assert read_hf_config(tmp_path / "small.hub.json").name == "small.hub"
     (tmp_path / "config.json").write_text(json.dumps(fields))
     assert read_hf_config(tmp_path).name == read_hf_config(tmp_path / "config.json").name
     assert read_hf_config(tmp_path).name == tmp_path.name
+    monkeypatch.chdir(tmp_path)
+    assert read_hf_config(Path("config.json")).name == read_hf_config(Path()).name == tmp_path.name
     t5gemma = {"model_type": "t5gemma", "encoder": {}, "decoder": {}}
     assert describe_fields(t5gemma, "it").name == "it"
 

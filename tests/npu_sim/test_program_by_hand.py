@@ -65,6 +65,7 @@ def test_activations_have_no_scales_of_their_own():
 def test_work_of_an_element_by_what_its_formula_says():
     sums_and_products = {
         "none": 0, "copy": 1, "add": 1, "mul": 1, "scale": 1, "compare": 1, "relu": 1,
+        "tanh": 0,  # one function and no more
         "rope": 3,  # a cos - b sin
         "rms": 4, "rms_plus_one": 4,  # square, sum, times 1 / root, times gain
         "layer": 7,  # sum, subtract, those of rms, plus bias
@@ -74,7 +75,7 @@ def test_work_of_an_element_by_what_its_formula_says():
     }  # fmt: skip
     assert {name: w.simple_operations for name, w in VECTOR_WORK.items()} == sums_and_products
     special = {name for name, w in VECTOR_WORK.items() if w.special_functions}
-    assert special == {"softmax", "softcap", "gelu_tanh", "gelu", "silu"}
+    assert special == {"softmax", "softcap", "gelu_tanh", "gelu", "silu", "tanh"}
     assert all(VECTOR_WORK[name].special_functions == 1 for name in special)
 
 

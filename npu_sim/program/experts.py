@@ -1,0 +1,84 @@
+r"""Mixtures of experts: each token passes through k of E MLPs, which a router chooses.
+
+A call reads the weights of those experts alone that some token has chosen. Which they are, nobody
+knows before, so their number is an expectation over tokens that choose alike and on their own:
+
+$$n = E \left(1 - (1 - k / E)^\mathrm{tokens}\right)$$
+
+The products are exact: each token has k rows. Chapter: `docs/04_npu.md`.
+"""
+
+from mu_ref.ops import Ops
+from npu_sim.program.log import Recording, Shaped
+from npu_sim.program.program import Gemm, Tensor
+
+__all__ = ["expected_experts", "route", "routed_linear"]
+
+
+def expected_experts(n_experts: int, per_token: int, n_tokens: int) -> float:
+    """Return how many experts some token of a call is expected to choose.
+
+    Args:
+        n_experts: of a layer (E).
+        per_token: that each token chooses (k).
+        n_tokens: of the call.
+
+    Returns:
+        The expectation: k for one token, nearly E for many.
+    """
+    return n_experts * (1 - (1 - per_token / n_experts) ** n_tokens)
+
+
+def route(ops: Ops, log: Recording, x: Shaped, per_token: int, site: str) -> None:
+    """Record the choice of experts.
+
+    Args:
+        ops: the recorder.
+        log: of the recorder.
+        x: [batch, n_tok, d_model].
+        per_token: experts that each token chooses.
+        site: of the MLP.
+    """
+    scores = ops.linear(x, f"{site}.router")
+    weights = log.vector("softmax", "softmax", scores.shape, (scores.tensor,),
+                         f"{site}.router_softmax", None)  # fmt: skip
+    ops.top_k(weights, per_token, f"{site}.router_top_k")
+
+
+def routed_linear(log: Recording, x: Shaped, weight: Tensor, per_token: int, site: str) -> Shaped:
+    """Record the same matrix of all chosen experts.
+
+    Rows that an expert serves differ by one at most, so there are at most two products: of the
+    experts with fewer rows, and of those with one more. Columns of both add up to the expectation.
+
+    Args:
+        log: of the recorder.
+        x: [batch, n_tok, d_in], or [batch, n_tok * per_token, d_in] inside of the MLP.
+        weight: [n_experts, d_out, d_in].
+        per_token: experts that each token chooses.
+        site: of the matrix.
+
+    Returns:
+        [batch, n_tok * per_token, d_out]; behind the last matrix, of [batch, n_tok, d_out].
+    """
+    n_experts, d_out, d_in = weight.shape
+    last = site.endswith(".down")
+    batch, n_rows, _ = x.shape
+    n_tokens = n_rows // per_token if last else n_rows
+    chosen = batch * n_tokens * per_token  # rows of all experts
+    columns = round(d_out * expected_experts(n_experts, per_token, batch * n_tokens))
+    fewer = max(1, chosen * d_out // columns)
+    more_columns = max(0, chosen * d_out - fewer * columns)
+    shape = (batch, n_tokens * per_token, d_out)
+    for m, n in ((fewer, columns - more_columns), (fewer + 1, more_columns)):
+        if n > 0:
+            part = Tensor(name=weight.name, shape=(n, d_in), bits=weight.bits, role="weight")
+            bias = log.weights(f"{site}.bias")
+            gemm = Gemm(count=1, m=m, n=n, k=d_in)
+            y = log.matrix("linear", shape, (x.tensor, part, *bias), gemm, site, None)
+    if not last:
+        return y
+    site = site.removesuffix("down") + "mixture"
+    mixed = log.vector("mul", "mul", shape, (y.tensor,), f"{site}_weights", None)
+    shape = (batch, n_tokens, d_out)
+    return log.vector("add", "add", shape, (mixed.tensor,), site, None)

@@ -99,7 +99,10 @@ def test_a_program_counts_calls_up_to_the_first_token_and_what_is_appended():
         calls=(Call(phase="encode", ops=()), *[Call(phase="decode", ops=ops)] * 3),
     )  # fmt: skip
     assert program.n_first_calls == 2  # encode, and the step that writes the first of three
-    assert program.stored_kv_bytes == 3 * 6
+    assert program.stored_kv_bytes == 6  # one cache, written three times
+    longer = replace(append, kept_bytes=48)
+    grown = replace(program, calls=(*program.calls, Call(phase="decode", ops=(longer,))))
+    assert grown.stored_kv_bytes == 48  # what an append says of its cache
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from npu_sim.models.find import model_files, named_description
 from npu_sim.program.description import Description
 from npu_sim.program.program import RUNTIMES
 from npu_sim.program.request import described_program
-from npu_sim.report.facts import misfit_json
+from npu_sim.report.facts import misfit_json, model_facts
 from npu_sim.report.fidelity import BUDGET, BUDGET_MS, FIDELITIES, simulate_program
 from npu_sim.report.report import Report, tile_run
 from npu_sim.show.csv_file import write_csv

@@ -12,13 +12,13 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 from npu_sim.program.request import record_request
+from npu_sim.program.rows import ProgramTable, program_table
 from npu_sim.report.fidelity import simulate, simulate_program
 from npu_sim.report.phases import CallReport, phase_reports, roofline_calls, tile_calls
 from npu_sim.report.report import Report
 from npu_sim.report.shares import shares
 from npu_sim.tile.engine_kernel import TIMES
 from npu_sim.tile.plan import Plan
-from npu_sim.tile.rows import ProgramTable, program_table
 from npu_sim.tile.simulate import CallRun, TileRun
 
 # 1 GHz: a microsecond is a thousand cycles, and 100 of them come with each call.

@@ -36,8 +36,8 @@ def explain(
     ] = None,
 ) -> None:
     """Print the arithmetic behind the time of one operation."""
+    from npu_sim.program.rows import program_table
     from npu_sim.show.explain import explain as explain_site
-    from npu_sim.tile.rows import program_table
     from npu_sim.tile.simulate import simulate_tiles
 
     precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)

@@ -12,12 +12,13 @@ from mu_ref.border.text import json_text, printable
 from mu_ref.command_line import BUDGET_MISSED, JsonOption, in_range, plain_console
 from mu_ref.errors import check_choice
 from npu_sim.cli import options
-from npu_sim.errors import WorkloadError
+from npu_sim.errors import CapacityError, UnsupportedError, WorkloadError
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.models.find import model_files, named_description
 from npu_sim.program.description import Description
 from npu_sim.program.program import RUNTIMES
 from npu_sim.program.request import described_program
+from npu_sim.report.facts import misfit_json, model_facts
 from npu_sim.report.fidelity import BUDGET, BUDGET_MS, FIDELITIES, simulate_program
 from npu_sim.report.report import Report, tile_run
 from npu_sim.show.csv_file import write_csv
@@ -102,12 +103,19 @@ def run(
         description, n_input, n_output or 32, precision, batch,
         static_context=context, runtime=runtime,
     )  # fmt: skip
-    report = simulate_program(
-        program, chip, budget_ms, budget_mb=budget_mb, fidelity=fidelity, cycle_budgets=cycles
-    )
+    try:
+        report = simulate_program(
+            program, chip, budget_ms, budget_mb=budget_mb, fidelity=fidelity, cycle_budgets=cycles
+        )
+    except (CapacityError, UnsupportedError) as error:
+        if as_json:  # what can be said without a time, and then the error
+            found = misfit_json(program, chip, fidelity, error)
+            typer.echo(json_text(found | model_facts(description, precision), indent=2))
+        raise
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
-        typer.echo(json_text(report.to_json() | _shares(report, by), indent=2))
+        found = report.to_json() | model_facts(description, precision) | _shares(report, by)
+        typer.echo(json_text(found, indent=2))
     else:
         _show(report, by)
     if strict and not report.budgets_met:

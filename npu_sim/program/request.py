@@ -6,10 +6,15 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import check_choice
-from mu_ref.generate import stream
-from mu_ref.model.cache import Memory
+from mu_ref.model.cache import Cache, Memory
 from npu_sim.errors import WorkloadError, check_at_least, check_at_most
-from npu_sim.program.call import MAX_CONTEXT, any_tokens, call_program, remember
+from npu_sim.program.call import (
+    MAX_CONTEXT,
+    any_tokens,
+    call_program,
+    record_decode,
+    remember,
+)
 from npu_sim.program.description import Description, describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES, Program
@@ -25,7 +30,7 @@ __all__ = [
 ]
 
 
-# A recording keeps the model's masks, input x input, and every operation of every step in memory.
+# A recording keeps every operation of every step in memory.
 MAX_INPUT_TOKENS = 8192  # of all rows of the batch
 
 MAX_OUTPUT_TOKENS = 2048
@@ -71,12 +76,12 @@ def request_program(
         return _static_request(description, n_input, n_output, precision, batch, static_context)
     check_recordable(description.model, n_input, n_output, batch)
     ops = RecordOps(description, precision)
-    memory, prompt = record_reading(ops, batch, n_input)
-    valid = np.ones(prompt.shape, bool)
-    steps = stream(ops, ops.model, memory, prompt, valid, n_output, stop_at_eos=False)
+    memory, tokens = record_reading(ops, batch, n_input)
+    cache = Cache.empty(batch, ops.model.stacks["decoder"].n_layers)
     for step in range(n_output):
         ops.log.begin("prefill" if step == 0 and memory is None else "decode")
-        next(steps)
+        record_decode(ops, tokens, memory, cache, "last")
+        tokens = any_tokens(ops.model, batch, 1)
     return ops.log.program(n_input, n_output, batch)
 
 

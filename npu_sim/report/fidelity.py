@@ -65,7 +65,7 @@ def simulate_program(
     run = None
     if fidelity == "tile":
         # compiled code, which a roofline does without
-        from npu_sim.tile.rows import program_table
+        from npu_sim.program.rows import program_table
         from npu_sim.tile.simulate import simulate_tiles
 
         run = simulate_tiles(program_table(program), npu)

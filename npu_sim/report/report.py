@@ -146,6 +146,7 @@ class Report:
         """Return plain numbers and texts, ready for `json.dumps`."""
         return {
             "simulated": True,
+            "fits": True,
             "fidelity": self.fidelity,
             "model": self.program.model,
             "npu": self.npu.name,

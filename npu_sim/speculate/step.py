@@ -26,9 +26,9 @@ from npu_sim.program.call import call_program
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Op, Program, Tensor
+from npu_sim.program.rows import program_table
 from npu_sim.speculate.acceptance import HOST_US, Acceptance
 from npu_sim.speculate.drafter import draft_program
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
 from npu_sim.units import cycles_from_us, ms_from_cycles
 

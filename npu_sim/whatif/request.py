@@ -98,7 +98,11 @@ def request_columns(scenario: Scenario) -> RequestColumns:
     short = scenario_program(replace(scenario, workload=few, drafter=Drafter()))
     n_grown = w.n_output - N_RECORDED
     # rejected drafts leave the cache again, so with a drafter it grows by the same tokens
-    writes = tuple(op for op in short.calls[-1].ops if op.kind == "append")
+    writes = tuple(
+        replace(op, kept_bytes=(op.kept_bytes or 0) + n_grown * op.output.n_bytes)
+        for op in short.calls[-1].ops
+        if op.kind == "append"
+    )
     later = (Call(phase=short.calls[-1].phase, ops=writes),) * n_grown
     whole = replace(short, n_output=w.n_output, calls=short.calls + later)
     if not scenario.drafter.beam_width:

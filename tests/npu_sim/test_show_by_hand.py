@@ -14,6 +14,7 @@ from rich.table import Table
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
+from npu_sim.program.rows import program_table
 from npu_sim.report.phases import phase_reports, tile_calls
 from npu_sim.report.report import Report
 from npu_sim.show.csv_file import write_csv
@@ -24,7 +25,6 @@ from npu_sim.show.tables import phase_table, share_table
 from npu_sim.show.trace import check_trace, trace_events
 from npu_sim.tile.engine_kernel import TIMES
 from npu_sim.tile.plan import Plan
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import Bench, CallRun, TileRun
 from npu_sim.tile.tasks import ENGINES
 from npu_sim.tile.tiling import vector_cycles

@@ -329,3 +329,45 @@ def test_features_take_the_place_of_the_encoder_s_table_alone():
     assert (heard.ops[0].gemm.m, heard.ops[0].gemm.n, heard.ops[0].gemm.k) == (5, 16, 48)
     (written,) = call_program(sound, "decode", 1, 4, 5, W8A16).calls
     assert [op.kind for op in written.ops[:1]] == ["embed"]
+
+
+# -- prompts in chunks -----------------------------------------------------------------------------
+
+
+def test_a_long_prompt_is_prefilled_in_chunks_against_the_growing_cache():
+    alone = replace(describe(replace(MODEL, encoder=None)))
+    program = request_program(alone, 9000, 3, W8A16)
+    phases = [call.phase for call in program.calls]
+    assert phases == ["prefill"] * 5 + ["decode"] * 2
+    keys = [
+        [op.gemm.n for op in call.ops if op.site == "decoder.0.self_attention.scores"]
+        for call in program.calls
+    ]
+    assert keys == [[2048], [4096], [6144], [8192], [9000], [9001], [9002]]
+    rows = [call.ops[0].output.shape[1] for call in program.calls]
+    assert rows == [2048] * 4 + [808, 1, 1]
+    # each key and value is written once, and the head scores one position per written token
+    assert program.stored_kv_bytes == 9002 * 2 * 2 * 2 * 4 * 2
+    heads = [op.gemm.m for op in program.ops if op.site == "head"]
+    assert heads == [1, 1, 1]
+    assert program.n_first_calls == 5
+
+
+def test_where_all_positions_are_scored_every_chunk_is():
+    every = replace(describe(replace(MODEL, encoder=None)), lm_head="all")
+    program = request_program(every, 8193, 1, W8A16)
+    assert [op.gemm.m for op in program.ops if op.site == "head"] == [2048] * 4 + [1]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batch", "message"),
+    [
+        ((131_072, 1), 1, "n_input \\+ n_output must be at most 131072"),
+        ((2, 1), 8193, "which leaves tokens for a chunk must be"),
+        ((9000, 3000), 1, "n_output must be at most 2048"),
+        ((100_000, 1), 4096, "which leaves tokens for a chunk must be"),
+    ],
+)
+def test_prompts_that_chunks_cannot_record_are_refused(lengths, batch, message):
+    with pytest.raises(WorkloadError, match=message):
+        request_program(describe(replace(MODEL, encoder=None)), *lengths, W8A16, batch)

@@ -260,10 +260,10 @@ def test_sums_of_a_run():
     assert run.engine_cycles == {"dma": 4 * 60, "matrix": 4 * 80, "vector": 4 * 160}
     assert run.peak_sram_bytes == 120 + 80 + 10 + 7 + 5
     busy = dict(report(tiles=run).summary_rows())["engines busy"]
-    assert busy == "dma 0 %, matrix 0 %, vector 0 %"  # of 1.3 million cycles
+    assert busy == "dma 0 % (writes 0 %), matrix 0 %, vector 0 %"  # of 1.3 million cycles
     few = report(tiles=run, phases=(replace(report().phases[0], limit_cycles={"memory": 1_600}),))
     busy = dict(few.summary_rows())["engines busy"]
-    assert busy == "dma 15 %, matrix 20 %, vector 40 %"
+    assert busy == "dma 15 % (writes 2 %), matrix 20 %, vector 40 %"
 
 
 def test_shares_of_layers_kinds_and_sites():
@@ -272,8 +272,8 @@ def test_shares_of_layers_kinds_and_sites():
 
     calls = ("(calls)", 400_000, 0, 0)
     assert rows("layer") == [
-        calls, ("decoder.1", 3 * 300, 3 * 32, 3 * 56), ("encoder", 200, 0, 16),
-        ("encoder.0", 100, 32, 40),
+        ("encoder.0", 100, 32, 40), ("encoder", 200, 0, 16),
+        ("decoder.1", 3 * 300, 3 * 32, 3 * 56), calls,
     ]  # fmt: skip
     assert rows("kind") == [
         calls, ("append", 3 * 200, 0, 3 * 16), ("linear", 4 * 100, 4 * 32, 4 * 40),
@@ -282,11 +282,21 @@ def test_shares_of_layers_kinds_and_sites():
     assert [row[0] for row in rows("site")] == ["(calls)", *(SITES[i] for i in (3, 2, 1, 0))]
 
 
-def test_equal_shares_stand_in_the_order_of_their_names():
+def test_equal_shares_stand_in_the_order_of_their_names_and_layers_in_their_own():
     run = tile_run()
     table = replace(run.calls[0].table, ops=(norm("b.1.x", "encode"), norm("a.1.x", "encode")))
     times = run.calls[0].times.copy()
     times["begin"], times["end"] = [0, 100], [100, 200]
     call = replace(run.calls[0], table=table, times=times, cycles=200)
-    found = shares(replace(run, calls=(call,)), "layer")
-    assert [share.name for share in found] == ["(calls)", "a.1", "b.1"]
+    run = replace(run, calls=(call,))
+    assert [share.name for share in shares(run, "site")] == ["(calls)", "a.1.x", "b.1.x"]
+    assert [share.name for share in shares(run, "layer")] == ["b.1", "a.1", "(calls)"]
+
+
+def test_the_speed_of_a_batch_is_that_of_a_row_and_of_all_together():
+    alone, eight = report(), report()
+    eight = replace(eight, program=replace(eight.program, batch=8))
+    speed = alone.decode_tok_per_s
+    assert dict(alone.summary_rows())["decode"] == f"{speed:.1f} tok/s"
+    said = f"{speed:.1f} tok/s per row, {8 * speed:.1f} tok/s together"
+    assert dict(eight.summary_rows())["decode"] == said

@@ -17,7 +17,7 @@ from npu_sim.models.find import read_description
 from npu_sim.program.precision import Precision
 from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.speculate.drafter import Drafter
-from npu_sim.whatif.scenario import Scenario, Workload
+from npu_sim.whatif.scenario import Scenario, Workload, with_set
 
 __all__ = [
     "BASE_KEYS", "DEFAULT_NPU", "MODEL_KEYS", "base_files", "base_scenario", "check_drafter",
@@ -27,7 +27,7 @@ __all__ = [
 
 DEFAULT_NPU = "hexagon-x-elite"
 MODEL_KEYS = ("model", "model_json", "hf_config")
-BASE_KEYS = (*MODEL_KEYS, "npu", "workload", "precision", "drafter")
+BASE_KEYS = (*MODEL_KEYS, "npu", "workload", "precision", "drafter", "set")
 
 
 def base_scenario(data: Mapping[str, Any], *, varied: Iterable[str] = ()) -> Scenario:
@@ -39,7 +39,8 @@ def base_scenario(data: Mapping[str, Any], *, varied: Iterable[str] = ()) -> Sce
         ('hexagon-x-elite', 128, 32)
 
     Args:
-        data: see the module; model, npu, workload, precision, drafter.
+        data: model, npu, workload, precision, drafter, and in `set` any field by its path, as a
+            person writes it: {"npu.dma.bytes_per_s": "100 GB/s"}.
         varied: paths that will be changed.
 
     Returns:
@@ -55,13 +56,23 @@ def base_scenario(data: Mapping[str, Any], *, varied: Iterable[str] = ()) -> Sce
         raise SweepError(f"npu must be a text, got {short(chip)}")
     parts: dict[str, Any] = {}
     for name, kind in (("workload", Workload), ("precision", Precision), ("drafter", Drafter)):
-        table = table_of(data, name)
+        table = _today(table_of(data, name))
         known = [field.name for field in fields(kind)]
         for key in table:
             check_choice(f"key of [{name}]", key, known, SweepError)
         parts[name] = kind(**table)
-    check_drafter(table_of(data, "drafter"), parts["drafter"].beam_width, varied)
-    return Scenario(description=read_description(data), npu=npu(chip), **parts)
+    base = Scenario(description=read_description(data), npu=npu(chip), **parts)
+    changes = table_of(data, "set")
+    if changes:
+        base = with_set(base, changes)
+    drafting = [name.removeprefix("drafter.") for name in changes if name.startswith("drafter.")]
+    check_drafter([*table_of(data, "drafter"), *drafting], base.drafter.beam_width, varied)
+    return base
+
+
+def _today(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of a table by their names of today."""
+    return {"context" if key == "static_context" else key: value for key, value in table.items()}
 
 
 def check_drafter(fields_given: Iterable[str], beam_width: int, varied: Iterable[str]) -> None:

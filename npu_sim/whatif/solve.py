@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mu_ref.border.ranges import Range
 from npu_sim.errors import SweepError
+from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.whatif.metrics import evaluate_base, evaluate_changed
 from npu_sim.whatif.scenario import Scenario, full_path
 
@@ -31,7 +32,7 @@ class Answer:
 
 
 def solve(
-    scenario: Scenario, name: str, metric: str, target: float, fidelity: str = "roofline"
+    scenario: Scenario, name: str, metric: str, target: float, fidelity: str = FIDELITIES[0]
 ) -> Answer:
     """Search the value of one field that reaches a target.
 

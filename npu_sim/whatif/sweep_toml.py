@@ -142,8 +142,10 @@ def spec_from(text: str) -> SweepSpec:
     if repeated or len({a.path for a in grid}) < len(grid):
         twice = ", ".join(sorted(repeated)) or "a field and its alias"
         raise SweepError(f"each field must be varied once, got {twice} twice")
+    named = [name for axis in (*grid, *drawn) if axis.path == "npu" for name in axis.values]
+    chips = [Path(name) for name in named if name.endswith(".toml")]
     spec = SweepSpec(base=base, fidelity=fidelity, grid=grid, random=drawn, n_draws=n_draws,
-                     seed=seed, text=text, files=base_files(told))  # fmt: skip
+                     seed=seed, text=text, files=(*base_files(told), *chips))  # fmt: skip
     if spec.n_points > MAX_POINTS:
         raise SweepError(f"a sweep must have at most {MAX_POINTS:,} points, got {spec.n_points:,}")
     return spec

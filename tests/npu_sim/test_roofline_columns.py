@@ -156,6 +156,6 @@ def test_three_recordings_tell_every_input_length(config, n_output, lengths, bat
 def test_lengths_change_more_than_sizes_with_a_static_context_or_a_drafter():
     base = scenario(preset("tiny"), n_output=9)
     assert columns_by_length(base) is not None
-    static = replace(base, workload=replace(base.workload, static_context=64))
+    static = replace(base, workload=replace(base.workload, context=64))
     assert columns_by_length(static) is None
     assert columns_by_length(replace(base, drafter=Drafter(beam_width=2))) is None

@@ -21,7 +21,7 @@ from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import PARTS, FieldValue, Npu, build_npu
 from npu_sim.hardware.units import convert_unit, npu_value
 
-__all__ = ["NPUS", "npu", "npu_to_toml", "read_npu", "read_preset", "write_npu"]
+__all__ = ["NPUS", "npu", "npu_to_toml", "quoted", "read_npu", "read_preset", "write_npu"]
 
 
 NPUS: tuple[str, ...] = (
@@ -66,7 +66,7 @@ def write_npu(chip: Npu, path: Path) -> None:
 
 def npu_to_toml(chip: Npu) -> str:
     """Return an NPU as the text of a TOML file."""
-    lines = [f"name = {_quoted(chip.name)}", f"title = {_quoted(chip.title)}"]
+    lines = [f"name = {quoted(chip.name)}", f"title = {quoted(chip.title)}"]
     section = ""
     in_order = sorted(chip.values().items(), key=lambda item: "." in item[0])
     for path, value in in_order:
@@ -74,7 +74,7 @@ def npu_to_toml(chip: Npu) -> str:
         if part != section:
             section = part
             lines += ["", f"[{part}]"]
-        source = _quoted(chip.sources[path])
+        source = quoted(chip.sources[path])
         lines.append(f"{name} = {{ value = {_literal(value)}, source = {source} }}")
     return "\n".join(lines) + "\n"
 
@@ -83,11 +83,11 @@ def _literal(value: FieldValue) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _quoted(value)
+        return quoted(value)
     return f"{value:_}" if isinstance(value, int) else repr(value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A basic string of TOML; what no reader or terminal takes as it is, as an escape."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'

@@ -17,6 +17,8 @@ import numpy as np
 
 from mu_ref.border.ranges import Range
 from mu_ref.border.text import short
+from mu_ref.errors import located
+from mu_ref.overrides import plain_value
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import npu
 from npu_sim.hardware.units import convert_unit
@@ -115,12 +117,20 @@ def _values(key: str, path: str, values: list[Any], base: Scenario) -> tuple[Any
         kind, fits = "a text", lambda value: isinstance(value, str)
     else:
         kind, fits = "a finite number of at most 64 bits", _is_number
-    meant = [field_value(path, value, base) for value in values]
+    meant = [_meant(key, path, value, base) for value in values]
     for value, given in zip(meant, values, strict=True):
         none = value is None and given is not None and path in _or_none(base)
         if not none and not fits(value):
             raise SweepError(f"each value of {key} must be {kind}, got {short(given)}")
     return tuple(meant)
+
+
+def _meant(key: str, path: str, value: Any, base: Scenario) -> Any:
+    """A listed value as what it means; a number is no text unless it has a unit."""
+    if isinstance(value, str) and isinstance(plain_value(value), bool | int | float):
+        return value
+    with located(f"{key}: "):
+        return field_value(path, value, base)
 
 
 def _or_none(base: Scenario) -> set[str]:

@@ -24,7 +24,7 @@ from npu_sim.program.program import RUNTIMES
 from npu_sim.report.fidelity import BUDGET, BUDGET_MS
 from npu_sim.speculate.drafter import Drafter
 
-__all__ = ["ALIASES", "Scenario", "Workload", "field_value", "full_path", "with_set"]
+__all__ = ["ALIASES", "BATCH", "Scenario", "Workload", "field_value", "full_path", "with_set"]
 
 
 ALIASES: Mapping[str, str] = MappingProxyType({

@@ -12,7 +12,7 @@ from mu_ref.border.reading import read_toml
 from mu_ref.border.text import short
 from mu_ref.errors import check_choice
 from npu_sim.errors import SweepError
-from npu_sim.hardware.presets import npu
+from npu_sim.hardware.presets import npu, quoted
 from npu_sim.models.find import read_description
 from npu_sim.program.precision import Precision
 from npu_sim.report.fidelity import FIDELITIES
@@ -21,7 +21,7 @@ from npu_sim.whatif.scenario import Scenario, Workload, with_set
 
 __all__ = [
     "BASE_KEYS", "DEFAULT_NPU", "MODEL_KEYS", "base_files", "base_scenario", "check_drafter",
-    "read_tables", "table_of",
+    "read_tables", "table_of", "to_toml",
 ]  # fmt: skip
 
 
@@ -138,3 +138,26 @@ def table_of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(table, dict):
         raise SweepError(f"{name} must be a table, got {short(table)}")
     return table
+
+
+def to_toml(data: Mapping[str, Any]) -> str:
+    """Write what was read from TOML as TOML again.
+
+    >>> from npu_sim.whatif.scenario_toml import to_toml
+    >>> print(to_toml({"model": "tiny", "vary": {"n_input": [4, 8]}}), end="")
+    "model" = "tiny"
+    "vary" = {"n_input" = [4, 8]}
+    """
+    return "".join(f"{quoted(key)} = {_literal(value)}\n" for key, value in data.items())
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{quoted(k)} = {_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return repr(value)

@@ -51,7 +51,7 @@ def sensitivity(
 
         >>> import npu_sim
         >>> mu = npu_sim.base_scenario({"model": "mu-330m"})
-        >>> _, swings = npu_sim.sensitivity(mu, "decode_tok_per_s")
+        >>> _, swings = npu_sim.sensitivity(mu, "decode_tok_per_s", fidelity="roofline")
         >>> [swing.path for swing in swings[:2]]  # what decoding waits for
         ['precision.weight_bits', 'npu.dma.bytes_per_s']
 

@@ -38,7 +38,7 @@ def solve(
 
         >>> import npu_sim
         >>> mu = npu_sim.base_scenario({"model": "mu-330m"})
-        >>> answer = npu_sim.solve(mu, "dma_bandwidth", "decode_tok_per_s", 400)
+        >>> answer = npu_sim.solve(mu, "dma_bandwidth", "decode_tok_per_s", 400, "roofline")
         >>> answer.needed > answer.now
         True
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from at_roofline import evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from npu_strategies import configs, lengths, precisions
@@ -19,7 +20,7 @@ from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.columns import price, program_columns
 from npu_sim.speculate.drafter import Drafter
 from npu_sim.whatif.input_lengths import columns_by_length
-from npu_sim.whatif.metrics import METRICS, evaluate
+from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.request import request_columns, scenario_program
 from npu_sim.whatif.scenario import Scenario, Workload
 

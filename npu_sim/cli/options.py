@@ -16,6 +16,7 @@ from npu_sim.hardware.units import with_unit
 __all__ = ["PlotOption", "cycle_budgets", "print_rows", "wide_console"]
 
 
+OF_FIELD = ("low_value", "high_value", "A", "B")  # columns that hold values of a field
 MOST_DIGITS = 18  # of cycles, which are counted in 64 bits
 
 PlotOption = Annotated[
@@ -65,12 +66,13 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     for name in rows[0] if rows else ():
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
-        table.add_row(*(_shown(value, str(row.get("field", ""))) for value in row.values()))
+        path = str(row.get("field", ""))
+        table.add_row(*(_shown(v, path if name in OF_FIELD else "") for name, v in row.items()))
     console.print(table)
 
 
 def _shown(value: Any, path: str) -> str:
     """A cell; a value of an NPU with its unit."""
-    if path.startswith("npu.") and not isinstance(value, str):
+    if path.startswith("npu.") and not isinstance(value, str | None):
         return with_unit(path.removeprefix("npu."), value)
     return f"{value:,.4g}" if isinstance(value, float) else printable(str(value))

@@ -37,7 +37,7 @@ AcceptanceOption = Annotated[
     Path | None,
     typer.Option(
         help="Recorded steps, JSON lines with n_accepted and nodes; or one line with "
-        "probabilities of 0, 1, ... accepted tokens."
+        "probabilities of 0, 1, 2 and so on accepted tokens."
     ),
 ]
 

@@ -55,7 +55,10 @@ def write(
         int | None, in_range(SEED, help="Of the inputs of layers, 0 by default.")
     ] = None,
 ) -> None:
-    """Write golden files: every number of a run, for a port to compare with."""
+    """Write golden files: every number of a run, for a port to compare with.
+
+    Example: mu-ref golden write golden --query "wifi on" --depth layers
+    """
     from mu_ref.golden import write as golden
 
     check_choice("--depth", depth, golden.DEPTHS)
@@ -139,7 +142,10 @@ def check(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a port with golden files: what differs first, and which operation that is."""
+    """Compare a port with golden files: what differs first, and which operation that is.
+
+    Example: mu-ref golden check golden port --names names.toml
+    """
     from mu_ref.golden.check import compare, read_names, read_port
     from mu_ref.golden.folder import read_golden
 

@@ -57,6 +57,8 @@ def generate(
     """Write the answer to one query, with drafts if asked for, and say how drafting went.
 
     With --ids also for the folder of a LLaMA and of the drafter that Apple's code made for it.
+
+    Example: mu-ref generate "wifi on" --drafter shipped --beam-width 4
     """
     from mu_ref.redrafter.steps import Statistics
     from mu_ref.settings.agent import MAX_NEW_TOKENS
@@ -129,9 +131,13 @@ def _rows(seen: "Statistics") -> list[tuple[str, str]]:
 
 def train_drafter(
     name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")] = "mu-nano",
-    out: Annotated[Path, typer.Option(help="Drafter file to write.")] = (
-        RUNS / "mu-nano-drafter.safetensors"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Drafter file to write, in the folder runs by default.",
+            show_default=False,
+        ),
+    ] = RUNS / "mu-nano-drafter.safetensors",
     weights: options.WeightsOption = None,
     queries: Annotated[
         list[Path] | None,
@@ -156,7 +162,10 @@ def train_drafter(
     resume: options.ResumeOption = False,
     checkpoint_steps: Annotated[int, in_range(COUNT, help=options.INTERVAL)] = 50,
 ) -> None:
-    """Train a drafter on what the model itself writes; the model stays as it is."""
+    """Train a drafter on what the model itself writes; the model stays as it is.
+
+    Example: mu-ref train-drafter mu-nano --epochs 3 --out drafter.safetensors
+    """
     from mu_ref.redrafter.train import DrafterTraining
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
     from mu_ref.settings.train import training_queries
@@ -222,7 +231,10 @@ def quantize_drafter(
     examples: Annotated[int, in_range(COUNT, help="Calibration queries.")] = 128,
     draft_len: Annotated[int, in_range(DRAFTED, help="Drafted tokens to watch.")] = 6,
 ) -> None:
-    """Turn a float drafter into integers, for an integer model."""
+    """Turn a float drafter into integers, for an integer model.
+
+    Example: mu-ref quantize-drafter drafter.safetensors --scheme w8a16
+    """
     from mu_ref.executors import shipped_drafter, shipped_weights
     from mu_ref.integers.store import load_integers
     from mu_ref.redrafter.store import save_integer_drafter
@@ -268,7 +280,10 @@ def draft_sweep(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure tokens per step and speed-up over plain decoding, side by side."""
+    """Measure tokens per step and speed-up over plain decoding, side by side.
+
+    Example: mu-ref draft-sweep queries.jsonl --beam-width 1 --beam-width 4 --limit 50
+    """
     from mu_ref.redrafter.beams import Search
     from mu_ref.settings.draft_sweep import fastest_line, sweep, sweep_table
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries

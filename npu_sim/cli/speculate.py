@@ -11,10 +11,8 @@ from mu_ref.border.ranges import BEAMS, BLOCKS, DRAFTED, SHARE, SIZE, TOKENS, Ra
 from mu_ref.border.text import json_text, printable, short
 from mu_ref.command_line import JsonOption, in_range, plain_console
 from mu_ref.config import ModelConfig
-from mu_ref.presets import preset
-from npu_sim.cli import options
+from npu_sim.cli.question import Asked, ModelArgument, asks, question
 from npu_sim.errors import WorkloadError
-from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.speculate.acceptance import HOST_US, Acceptance, Steps, acceptance_of
 from npu_sim.speculate.measured import Measured, read_drafts, shipped_drafts
 
@@ -61,9 +59,9 @@ ExitOption = Annotated[
 ]
 
 
+@asks("n_output", "batch", "context", "runtime")
 def speculate(
-    model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
-    npu_name: options.NpuOption = NPUS[0],
+    model: ModelArgument = None,
     beam_widths: Annotated[str, typer.Option("--beam-width", help="W, or several: 1,2,4.")] = "4",
     draft_lens: Annotated[str, typer.Option("--draft-len", help="Drafted tokens: 3,5.")] = "3",
     accept_rate: RateOption = None,
@@ -72,28 +70,32 @@ def speculate(
     exit_dim: ExitOption = None,
     n_blocks: Annotated[int, in_range(BLOCKS, "--blocks", help="Residual blocks.")] = 2,
     rnn: Annotated[bool, typer.Option("--rnn/--no-rnn", help="Recurrent cell, or a sum.")] = True,
-    n_input: Annotated[
-        int | None, in_range(TOKENS, "--input", help="Tokens that the encoder read, 64 by default.")
-    ] = None,
     n_context: Annotated[int, in_range(TOKENS, "--context", help="Tokens in the cache.")] = 16,
     host_us: Annotated[
         float, in_range(HOST_US, "--host-us", help="One round trip to the host.")
     ] = 500.0,
-    weight_bits: options.WeightBitsOption = 8,
-    activation_bits: options.ActivationBitsOption = 16,
-    kv_bits: options.KvBitsOption = 16,
-    head_weight_bits: options.HeadBitsOption = None,
+    *,
+    asked: Asked,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate drafting, verifying and keeping, in one graph call and with the host between."""
+    """Simulate drafting, verifying and keeping: what a step of drafts would bring.
+
+    All in one graph call, and with the host between.
+
+    Example: npu-sim speculate mu-330m --beam-width 1,2,4 --accept-rate 0.8
+    """
     from npu_sim.speculate.step import check_trees
     from npu_sim.speculate.step import speculate as simulate_steps
 
-    config, chip = preset(model), npu(npu_name)
-    drafter = _drafter(config, exit_dim, n_blocks, rnn)
-    if n_input is not None and config.encoder is None:
-        raise WorkloadError(f"--input must be left out for {model}, which has no encoder")
-    precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
+    what = question(model, asked, only="tile", why="a step of drafts overlaps")
+    description, chip, precision = (
+        what.scenario.description, what.scenario.npu, what.scenario.precision
+    )  # fmt: skip
+    drafter = _drafter(description.model, exit_dim, n_blocks, rnn)
+    if asked.n_input is not None and description.model.encoder is None:
+        raise WorkloadError(
+            f"--input must be left out for {description.name}, which has no encoder"
+        )
     read = _read(acceptance, accept_rate)
     _check_acceptance(read, accept_rate, nodes_saved, given=acceptance is not None)
     priced = []
@@ -107,16 +109,16 @@ def speculate(
     found = []
     for width, length, nodes, accepted in priced:
         cost = simulate_steps(
-            config, drafter, width, length, accepted, chip, precision,
-            n_input=n_input or 64, n_context=n_context, host_us=host_us,
+            description, drafter, width, length, accepted, chip, precision,
+            n_input=what.scenario.workload.n_input, n_context=n_context, host_us=host_us,
         )  # fmt: skip
         found.append({"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json())
     if as_json:
-        about = {"simulated": True, "model": model, "npu": npu_name, "acceptance": _source(read)}
+        about = {"simulated": True, **what.notes(), "acceptance": _source(read)}
         typer.echo(json_text(about | {"steps": found}))
         return
-    title = f"{model} on {npu_name}, drafter of {drafter.n_parameters / 1e6:.1f} M parameters"
-    _print(f"{title}, {precision.label()}", _source(read), found)
+    title = f"{description.name} on {chip.name}, drafter of {drafter.n_parameters / 1e6:.1f} M"
+    _print(f"{title} parameters, {precision.label()}", _source(read), found)
 
 
 def _drafter(

@@ -13,8 +13,8 @@ from npu_sim.errors import WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.precision import precision_name
 from npu_sim.program.program import VECTOR_WORK, Op
+from npu_sim.program.rows import LINEAR
 from npu_sim.tile.bottleneck import row_limits
-from npu_sim.tile.rows import LINEAR
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks
 from npu_sim.tile.tasks import ENGINES, PARTS, Engine, Part
 from npu_sim.units import MILLION, ceil_div, format_exact, ms_from_cycles

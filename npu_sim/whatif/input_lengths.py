@@ -14,7 +14,13 @@ from npu_sim.errors import check_at_most
 from npu_sim.program.program import Program
 from npu_sim.program.request import MAX_INPUT_TOKENS
 from npu_sim.roofline.columns import ProgramColumns, call_rows
-from npu_sim.whatif.request import N_RECORDED, RequestColumns, is_exact, request_columns
+from npu_sim.whatif.request import (
+    N_RECORDED,
+    RequestColumns,
+    is_exact,
+    later_tokens,
+    request_columns,
+)
 from npu_sim.whatif.scenario import Scenario
 
 __all__ = ["ColumnsByLength", "columns_by_length"]
@@ -74,7 +80,7 @@ def columns_by_length(scenario: Scenario) -> ColumnsByLength | None:
         The request at any length, or None where lengths change more than sizes: static contexts,
         drafters, NTK, odd widths in 4 bits.
     """
-    n_grown = scenario.workload.n_output - N_RECORDED  # steps that follow from the recorded ones
+    n_grown = later_tokens(scenario) + 1 - N_RECORDED  # steps that follow from the recorded ones
     if not is_exact(scenario) or scenario.drafter.beam_width or n_grown < 1:
         return None
     widths, stacks = scenario.precision, scenario.description.model.stacks.values()

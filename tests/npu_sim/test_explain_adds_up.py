@@ -11,8 +11,8 @@ from mu_ref.presets import preset
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
+from npu_sim.program.rows import program_table
 from npu_sim.show.explain import explain
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
 
 PREFIX = {"T": 10**12, "G": 10**9, "M": 10**6, "": 1}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from at_roofline import evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from npu_strategies import configs, lengths, precisions
@@ -19,7 +20,7 @@ from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.columns import price, program_columns
 from npu_sim.speculate.drafter import Drafter
 from npu_sim.whatif.input_lengths import columns_by_length
-from npu_sim.whatif.metrics import METRICS, evaluate
+from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.request import request_columns, scenario_program
 from npu_sim.whatif.scenario import Scenario, Workload
 
@@ -156,6 +157,6 @@ def test_three_recordings_tell_every_input_length(config, n_output, lengths, bat
 def test_lengths_change_more_than_sizes_with_a_static_context_or_a_drafter():
     base = scenario(preset("tiny"), n_output=9)
     assert columns_by_length(base) is not None
-    static = replace(base, workload=replace(base.workload, static_context=64))
+    static = replace(base, workload=replace(base.workload, context=64))
     assert columns_by_length(static) is None
     assert columns_by_length(replace(base, drafter=Drafter(beam_width=2))) is None

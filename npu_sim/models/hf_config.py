@@ -20,7 +20,7 @@ from mu_ref.errors import MuRefError, check_choice
 from npu_sim.errors import WorkloadError
 from npu_sim.models.families import FAMILIES, Family
 from npu_sim.models.hf_fields import check_kinds, unread_fields
-from npu_sim.models.parts import Fields
+from npu_sim.models.parts import Fields, Shapes
 from npu_sim.models.shorthand import ACTIVATIONS, model_of, stack_of
 from npu_sim.program.description import Description
 
@@ -106,7 +106,8 @@ def _refusal(kind: Any) -> str:
 
 def _described(family: Family, fields: Fields, name: str) -> Description:
     """Put the parts of a family together."""
-    stacks, own_weights = {}, {}
+    stacks: dict[str, StackConfig] = {}
+    own_weights: Shapes = {}
     for side in family.sides:
         f = _fields_of(family, fields, side)
         parts = {key: part(f) if callable(part) else part for key, part in family.parts.items()

@@ -63,7 +63,8 @@ def test_a_file_that_says_little_means_the_defaults_of_its_family() -> None:
     """
     fields = {"model_type": "gemma3", "text_config": {
         "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
-        "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024}}  # fmt: skip
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024}}  # fmt: skip
     found = describe_fields(fields, "gemma-3-4b-it")
     stack = found.model.stacks["decoder"]
     assert (stack.n_heads, stack.n_kv_heads, stack.d_head) == (8, 4, 256)

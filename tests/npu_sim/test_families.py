@@ -159,14 +159,16 @@ def test_a_pooler_reads_one_token_of_each_text() -> None:
 @pytest.mark.parametrize(
     ("kind", "nearest"),
     [("gemma3n", "gemma3"), ("deepseek_v2", "mixtral"), ("deberta-v2", "bert"), ("longt5", "t5"),
-     ("qwen3_5", "qwen3"), ("bloom", "gpt2"), ("camembert", "bert"), ("olmo4", "olmo"), ("qwen2_moe", "qwen3_moe")],
+     ("qwen3_5", "qwen3"), ("bloom", "gpt2"), ("camembert", "bert"), ("olmo4", "olmo"),
+     ("qwen2_moe", "qwen3_moe")],
 )  # fmt: skip
 def test_a_family_that_is_not_supported_is_refused_with_its_nearest_relative(kind, nearest) -> None:
     with pytest.raises(WorkloadError) as caught:
         describe_fields({"model_type": kind}, "m")
     message = str(caught.value)
     assert f"got {kind!r}; the nearest to it is {nearest}" in message
-    assert "--model-json" in message and "\n" not in message
+    assert "--model-json" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("kind", [None, 3, "", "zzz", ["llama"], {"a": 1}])
@@ -191,6 +193,15 @@ def places(fields: dict) -> list[tuple[str, ...]]:
             for rest in ([()] + (places(v) if isinstance(v, dict) else []))]  # fmt: skip
 
 
+def refusal(fields: dict) -> str:
+    """What is said of the fields; empty if they can be."""
+    try:
+        assert describe_fields(fields, "m").n_parameters > 0
+    except WorkloadError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_field_that_cannot_be_is_refused_in_one_line(kind: str) -> None:
     """Each field of a family, replaced by each of the odd values: 16 of them, drawn anew."""
@@ -199,9 +210,6 @@ def test_a_field_that_cannot_be_is_refused_in_one_line(kind: str) -> None:
     chosen = random.Random(kind)
     for place in chosen.sample(places(fields), 16):
         value = chosen.choice(ODD)
-        try:
-            found = describe_fields(replaced(fields, place, value), "m")
-        except WorkloadError as error:
-            assert "\n" not in str(error) and len(str(error)) < 1000, (place, value)
-        else:
-            assert found.n_parameters > 0, (place, value)
+        message = refusal(replaced(fields, place, value))
+        assert "\n" not in message, (place, value)
+        assert len(message) < 1000, (place, value)

@@ -16,6 +16,7 @@ from npu_sim.errors import WorkloadError
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.models.find import model_files, named_description
 from npu_sim.program.description import Description
+from npu_sim.program.experts import expected_experts
 from npu_sim.program.program import RUNTIMES
 from npu_sim.program.request import described_program
 from npu_sim.report.fidelity import BUDGET, BUDGET_MS, FIDELITIES, simulate_program
@@ -107,9 +108,15 @@ def run(
     )
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
-        typer.echo(json_text(report.to_json() | _shares(report, by), indent=2))
+        whole = report.to_json() | _experts(description, batch) | _shares(report, by)
+        typer.echo(json_text(whole, indent=2))
     else:
         _show(report, by)
+        for found in _experts(description, batch).values():
+            typer.echo(
+                f"{'experts':<20} {found['expected_per_step']:.2f} of {found['stored']} are "
+                f"expected to be read in a decode step, {found['per_token']} for each token"
+            )
     if strict and not report.budgets_met:
         raise typer.Exit(BUDGET_MISSED)
 
@@ -135,6 +142,15 @@ def _check_cached(description: Description, kv_bits: int | None) -> None:
         raise WorkloadError(
             f"--kv-bits must be left out for {description.name}, which has no cache, got {kv_bits}"
         )
+
+
+def _experts(description: Description, batch: int) -> dict[str, Any]:
+    """Say how many experts a decode step is expected to read, where there are some."""
+    stored, per_token = description.n_experts, description.experts_per_token
+    if not stored:
+        return {}
+    expected = expected_experts(stored, per_token, batch)
+    return {"experts": {"stored": stored, "per_token": per_token, "expected_per_step": expected}}
 
 
 def _shares(report: Report, by: str | None) -> dict[str, Any]:

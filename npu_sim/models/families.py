@@ -15,7 +15,7 @@ from npu_sim.models.parts import Of
 
 __all__ = ["FAMILIES", "Family"]
 
-Parts = Mapping[str, Any]
+Parts = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from mu_ref.errors import MuRefError, check_choice
 from npu_sim.errors import WorkloadError
 from npu_sim.models.families import FAMILIES, Family
 from npu_sim.models.hf_fields import check_kinds, unread_fields
-from npu_sim.models.parts import Fields
+from npu_sim.models.parts import Fields, Shapes
 from npu_sim.models.shorthand import ACTIVATIONS, model_of, stack_of
 from npu_sim.program.description import Description
 
@@ -30,16 +30,14 @@ _STACK = frozenset(field.name for field in fields_of(StackConfig))
 _MODEL = frozenset(field.name for field in fields_of(ModelConfig))
 _OWN = frozenset(field.name for field in fields_of(Description))
 
-# families that are not supported, and what resembles them
+# families that are not supported, and what resembles them where no part of the name says it
 _RELATIVES: Mapping[str, str] = MappingProxyType({
-    "albert": "bert", "bloom": "gpt2", "codegen": "gpt_neox", "cohere": "llama",
-    "cohere2": "llama", "deberta": "bert", "deberta-v2": "bert", "deepseek_v2": "mixtral",
-    "deepseek_v3": "mixtral", "deit": "vit", "dinov2": "vit", "exaone4": "qwen3",
-    "gemma3n": "gemma3", "gemma4": "gemma3", "glm": "llama", "glm4": "llama", "gpt_neo": "gpt2",
-    "gpt_oss": "mixtral", "gptj": "gpt_neox", "lfm2": "llama", "llama4": "mixtral",
-    "longformer": "roberta", "longt5": "t5", "moonshine": "whisper", "mpnet": "roberta",
-    "pegasus": "bart", "qwen2_moe": "qwen3_moe", "qwen3_5": "qwen3", "qwen3_next": "qwen3_moe",
-    "siglip_text_model": "clip_text_model", "switch_transformers": "t5",
+    "bloom": "gpt2", "codegen": "gpt_neox", "cohere": "llama", "cohere2": "llama",
+    "deepseek_v2": "mixtral", "deepseek_v3": "mixtral", "deit": "vit", "dinov2": "vit",
+    "glm": "llama", "glm4": "llama", "gpt_neo": "gpt2", "gpt_oss": "mixtral", "gptj": "gpt_neox",
+    "lfm2": "llama", "llama4": "mixtral", "longformer": "roberta", "moonshine": "whisper",
+    "mpnet": "roberta", "pegasus": "bart", "qwen2_moe": "qwen3_moe", "qwen3_next": "qwen3_moe",
+    "siglip_text_model": "clip_text_model", "starcoder2": "phi", "switch_transformers": "t5",
 })  # fmt: skip
 
 
@@ -94,10 +92,12 @@ def describe_fields(fields: Any, name: str) -> Description:
 
 
 def _refusal(kind: Any) -> str:
-    relative = _RELATIVES.get(kind) if isinstance(kind, str) else None
-    if relative is None and isinstance(kind, str):
-        relative = next(iter(get_close_matches(kind, FAMILIES, n=1, cutoff=0.5)), None)
-    like = f"; the nearest to it is {relative}" if relative else ""
+    like = ""
+    if isinstance(kind, str):
+        known = [_RELATIVES[kind]] if kind in _RELATIVES else []
+        within = sorted((name for name in FAMILIES if name in kind), key=len, reverse=True)
+        near = [*known, *within, *get_close_matches(kind, FAMILIES, 1, 0.75)]
+        like = f"; the nearest to it is {near[0]}" if near else ""
     return (
         f"model_type of config.json must be one of {', '.join(FAMILIES)}; got {short(kind)}{like}; "
         "give other models with --model-json"
@@ -106,7 +106,8 @@ def _refusal(kind: Any) -> str:
 
 def _described(family: Family, fields: Fields, name: str) -> Description:
     """Put the parts of a family together."""
-    stacks, own_weights = {}, {}
+    stacks: dict[str, StackConfig] = {}
+    own_weights: Shapes = {}
     for side in family.sides:
         f = _fields_of(family, fields, side)
         parts = {key: part(f) if callable(part) else part for key, part in family.parts.items()

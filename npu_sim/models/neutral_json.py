@@ -1,7 +1,8 @@
 """Descriptions from a neutral JSON file: {"name": {"family": ..., "n_enc_layers": ...}, ...}.
 
 The format of the measured cases' models. It says widths and counts, not what kind of norm or
-positions a family has; those are the usual ones of its family (`_FAMILIES`).
+positions a family has; those are the usual ones of its family (`_FAMILIES`). An encoder may be
+wider or narrower than its decoder, which `d_memory` says.
 Chapter: `docs/validation.md`.
 """
 
@@ -28,6 +29,7 @@ _COUNTS: Mapping[str, Range] = MappingProxyType({
     "n_heads": ranges.HEADS, "n_kv_heads": ranges.HEADS, "d_head": HEAD_WIDTH,
     "vocab_size": Range(low=0, high=SIZE.high, why=SIZE.why),
 })  # fmt: skip
+_OPTIONAL = {"d_memory": SIZE}  # width of the encoder's output, which the decoder reads
 _REMARKS = ("name", "source", "note", "notes", "comment")  # allowed, not read
 _FIELDS = ("family", *_COUNTS, "gated", "tied", "lm_head")
 # family: (positions, stack fields that JSON does not give)
@@ -97,14 +99,18 @@ def description_of(name: str, fields: Any) -> Description:
     """
     if not isinstance(fields, dict):
         raise WorkloadError(f"model {name} must be a JSON object, got {type(fields).__name__}")
-    missing, unknown = set(_FIELDS) - set(fields), set(fields) - {*_FIELDS, *_REMARKS}
+    missing, unknown = set(_FIELDS) - set(fields), set(fields) - {*_FIELDS, *_OPTIONAL, *_REMARKS}
     if missing or unknown:
         raise WorkloadError(
-            f"model {name} must have exactly the fields {', '.join(_FIELDS)}; "
+            f"model {name} must have the fields {', '.join(_FIELDS)}, and may have "
+            f"{', '.join(_OPTIONAL)}; "
             f"missing {sorted(missing)}, unknown {sorted(unknown)[:9]}"
         )
     for key, allowed in _COUNTS.items():
         allowed.check(f"{key} of {name}", fields[key], WorkloadError)
+    for key, allowed in _OPTIONAL.items():
+        if key in fields:
+            allowed.check(f"{key} of {name}", fields[key], WorkloadError)
     for key in ("gated", "tied"):
         if not isinstance(fields[key], bool):  # 1 equals True, and is none
             got = short(fields[key])
@@ -117,13 +123,22 @@ def description_of(name: str, fields: Any) -> Description:
 def _described(name: str, fields: Mapping[str, Any]) -> Description:
     positions, more = _FAMILIES[fields["family"]]
     widths = {"n_kv_heads": fields["n_kv_heads"], "d_head": fields["d_head"]}
+    d_model = fields["d_model"]
+    d_memory = fields.get("d_memory", d_model)
+    if d_memory != d_model and fields["family"] != "encoder-decoder":
+        raise WorkloadError(
+            f"d_memory of {name} must be left out where no decoder reads an encoder, got {d_memory}"
+        )
     try:
         encoder, decoder = (
-            stack_of(n, fields["d_model"], fields["d_ff"], fields["n_heads"], **widths,
+            stack_of(n, width, fields["d_ff"], fields["n_heads"], **widths,
                      gated=fields["gated"], **more) if n else None
-            for n in (fields["n_enc_layers"], fields["n_dec_layers"])
+            for n, width in ((fields["n_enc_layers"], d_memory), (fields["n_dec_layers"], d_model))
         )  # fmt: skip
-        model = model_of(name, encoder, decoder, fields["vocab_size"], tied_head=fields["tied"])
+        model = model_of(
+            name, encoder, decoder, fields["vocab_size"], tied_head=fields["tied"],
+            shared_embedding=d_memory == d_model,
+        )  # fmt: skip
     except MuRefError as error:
         raise WorkloadError(f"model {name}: {error}") from error
     if ("encoder" in fields["family"]) != (encoder is not None) or (

@@ -45,7 +45,7 @@ class Of(str):
         return f[self.format(side=f["side"])]
 
 
-def windowed(rule: Callable[[Fields, int], bool]) -> Callable[[Fields], tuple[bool, ...]]:
+def windowed(rule: Callable[[Fields, int], Any]) -> Callable[[Fields], tuple[bool, ...]]:
     """Say which layers have a window: as `layer_types` says, or else as the rule of the family.
 
     Args:
@@ -103,7 +103,7 @@ def narrow_weights(f: Fields, stack: StackConfig) -> Shapes:
     if narrow == stack.d_model:
         return {}
     side, project = f["side"], f"{f['side']}.embedding_projection"
-    shapes = {"embedding.weight": (f["vocab_size"], narrow),
+    shapes: Shapes = {"embedding.weight": (f["vocab_size"], narrow),
               f"{project}.weight": (stack.d_model, narrow)}  # fmt: skip
     if side == "decoder":  # positions and norms are those of the stack
         return shapes | {"head_projection.weight": (narrow, stack.d_model)}
@@ -127,7 +127,7 @@ def bucket_weights(f: Fields, stack: StackConfig) -> Shapes:
     sites = [f["side"]]
     if f["model_type"] == "umt5":
         sites = [f"{f['side']}.{i}.self_attention" for i in range(stack.n_layers)]
-    shape = (f["relative_attention_num_buckets"], stack.n_heads)
+    shape: tuple[int, ...] = (f["relative_attention_num_buckets"], stack.n_heads)
     return {f"{site}.positions.weight": shape for site in sites}
 
 

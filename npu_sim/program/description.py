@@ -45,6 +45,11 @@ class Description:
         """Parameters, each once."""
         return sum(prod(shape) for shape in self.weight_shapes().values())
 
+    @property
+    def n_experts(self) -> int:
+        """Experts that a layer stores; 0 without a mixture."""
+        return max((shape[0] for _, shape in self.own_weights if len(shape) == 3), default=0)
+
     def lacks(self, name: str) -> bool:
         """Say whether the architecture has no such site or weight."""
         return any(name.endswith(ending) for ending in self.absent)

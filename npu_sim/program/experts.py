@@ -5,12 +5,13 @@ knows before, so their number is an expectation over tokens that choose alike an
 
 $$n = E \left(1 - (1 - k / E)^\mathrm{tokens}\right)$$
 
-The products are exact: each token has k rows. Chapter: `docs/04_npu.md`.
+Chapter: `docs/families.md`.
 """
 
 from mu_ref.ops import Ops
 from npu_sim.program.log import Recording, Shaped
 from npu_sim.program.program import Gemm, Tensor
+from npu_sim.units import ceil_div
 
 __all__ = ["expected_experts", "route", "routed_linear"]
 
@@ -46,10 +47,10 @@ def route(ops: Ops, log: Recording, x: Shaped, per_token: int, site: str) -> Non
 
 
 def routed_linear(log: Recording, x: Shaped, weight: Tensor, per_token: int, site: str) -> Shaped:
-    """Record the same matrix of all chosen experts.
+    """Record the same matrix of all chosen experts, side by side.
 
-    Rows that an expert serves differ by one at most, so there are at most two products: of the
-    experts with fewer rows, and of those with one more. Columns of both add up to the expectation.
+    Each serves as many rows as a token and expert have on average, rounded up: a graph has room for
+    whole rows. So one token more never costs less.
 
     Args:
         log: of the recorder.
@@ -67,15 +68,12 @@ def routed_linear(log: Recording, x: Shaped, weight: Tensor, per_token: int, sit
     n_tokens = n_rows // per_token if last else n_rows
     chosen = batch * n_tokens * per_token  # rows of all experts
     columns = round(d_out * expected_experts(n_experts, per_token, batch * n_tokens))
-    fewer = max(1, chosen * d_out // columns)
-    more_columns = max(0, chosen * d_out - fewer * columns)
+    rows = ceil_div(chosen * d_out, columns)
+    part = Tensor(name=weight.name, shape=(columns, d_in), bits=weight.bits, role="weight")
+    inputs = (x.tensor, part, *log.weights(f"{site}.bias"))
     shape = (batch, n_tokens * per_token, d_out)
-    for m, n in ((fewer, columns - more_columns), (fewer + 1, more_columns)):
-        if n > 0:
-            part = Tensor(name=weight.name, shape=(n, d_in), bits=weight.bits, role="weight")
-            bias = log.weights(f"{site}.bias")
-            gemm = Gemm(count=1, m=m, n=n, k=d_in)
-            y = log.matrix("linear", shape, (x.tensor, part, *bias), gemm, site, None)
+    gemm = Gemm(count=1, m=rows, n=columns, k=d_in)
+    y = log.matrix("linear", shape, inputs, gemm, site, None)
     if not last:
         return y
     site = site.removesuffix("down") + "mixture"

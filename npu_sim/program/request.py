@@ -264,9 +264,9 @@ def _static_request(
     both = description.model.encoder is not None
     # an input of a fixed length has slots of its own
     n_memory = 0 if not both else static_context if description.input_slots is None else n_input
-    longest = n_input + n_output - 1
-    if both:
-        longest = n_output if description.input_slots else max(n_input, n_output)
+    longest = max(n_input, n_output) if both else n_input + n_output - 1
+    if both and description.input_slots is not None:
+        longest = n_output
     check_at_least(f"static_context for {longest} tokens", static_context, longest)
     check_at_most("n_output", n_output, MAX_OUTPUT_TOKENS)
     n_layers = description.model.stacks["decoder"].n_layers

@@ -132,6 +132,17 @@ def test_by_adds_the_shares_to_the_json(npu_sim):
     assert sum(share["cycles"] for share in data["shares"]) == data["cycles"]
 
 
+def test_a_mixture_says_how_many_experts_a_step_is_expected_to_read(npu_sim):
+    fields = LLAMA | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2,
+                      "num_key_value_heads": 2}  # fmt: skip
+    Path("mix.json").write_text(json.dumps(fields))
+    arguments = ["run", "--hf-config", "mix.json", "--fidelity", "roofline", "--input", "4",
+                 "--output", "2", "--batch", "2"]  # fmt: skip
+    found = json.loads(npu_sim(*arguments, "--json")[1])["experts"]
+    assert found == {"stored": 4, "per_token": 2, "expected_per_step": 3.0}
+    assert "3.00 of 4 are expected to be read in a decode step" in npu_sim(*arguments)[1]
+
+
 def test_a_width_of_the_cache_is_refused_where_there_is_none(npu_sim):
     Path("config.json").write_text(json.dumps(BERT))
     arguments = ["run", "--hf-config", "config.json", "--fidelity", "roofline", "--input", "4"]

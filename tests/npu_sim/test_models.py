@@ -138,6 +138,23 @@ def test_an_encoder_call_keeps_the_keys_and_values_of_cross_attention():
     assert program.total("macs") == 2 * layer + 2 * 5 * 2 * 16 * 8
 
 
+def test_an_encoder_may_be_as_wide_as_d_memory_says():
+    fields = NEUTRAL | {"family": "encoder-decoder", "n_enc_layers": 2, "gated": False}
+    both = description_of("m", fields | {"d_memory": 24})
+    layer = 5 * (2 * 24 * 16 + 2 * 24 * 8 + 2 * 24 * 32) + 2 * 4 * 5 * 5 * 4
+    program = call_program(both, "encode", 5, 5, 0, Precision())
+    # keys and values of the decoder's two layers read 24 numbers each
+    assert program.total("macs") == 2 * layer + 2 * 5 * 2 * 24 * 8
+    steps = [call_program(m, "decode", 1, 3, 5, Precision()).total("macs")
+             for m in (both, description_of("m", fields))]  # fmt: skip
+    assert steps[0] == steps[1]  # a step reads what is cached
+    assert description_of("m", fields | {"d_memory": 16}) == description_of("m", fields)
+    with pytest.raises(WorkloadError, match="d_memory of m must be left out where no decoder"):
+        description_of("m", NEUTRAL | {"d_memory": 24})
+    with pytest.raises(WorkloadError, match="d_memory of m must be a whole number from 1"):
+        description_of("m", fields | {"d_memory": None})
+
+
 def test_rope_is_recorded_only_where_the_family_has_it():
     mu = call_program(describe(preset("tiny")), "encode", 4, 4, 0, Precision())
     bert = call_program(describe_fields(BERT, "bert"), "encode", 4, 4, 0, Precision())

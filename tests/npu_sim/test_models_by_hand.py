@@ -76,7 +76,8 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[s
         {}, {"max_len": 99, "tied_head": True},
         WIDE | RMS | {"activation": "relu", "window": 4096, "windowed_layers": [True, True]},
     ),
-    "qwen2": (LLAMA, {"absent": {"self_attention.o.bias"}}, {"max_len": 32768, "tied_head": False},
+    "qwen2": (LLAMA | {"max_window_layers": 0}, {"absent": {"self_attention.o.bias"}},
+              {"max_len": 32768, "tied_head": False},
               WIDE | RMS | {"attention_bias": True, "window": 4096}),
     "qwen3": ({k: v for k, v in LLAMA.items() if k != "head_dim"}
               | {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},

@@ -60,3 +60,16 @@ def test_more_never_costs_less(model, name, fidelity, lengths, context, axis, ti
     assert after[0] >= before[0], "time"
     assert after[1] >= before[1], "traffic"
     assert after[2] >= before[2], "stored"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(models()), st.sampled_from(NPUS),
+    st.tuples(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3)),
+    st.one_of(st.none(), st.integers(64, 4_096)),
+)  # fmt: skip
+def test_tiles_are_never_below_the_roofline(model, name, lengths, context):
+    bound = cost(model, (*lengths, context), npu(name), "roofline")
+    found = cost(model, (*lengths, context), npu(name), "tile")
+    assert found[0] >= bound[0], "time"
+    assert found[1] >= bound[1], "traffic"

@@ -132,7 +132,8 @@ def is_exact(scenario: Scenario) -> bool:
 
 
 def _request(program: Program, columns: ProgramColumns, n_later: int) -> RequestColumns:
-    stored = program.stored_weight_bytes + program.stored_kv_bytes
+    weights, cache = program.stored_weight_bytes, program.stored_kv_bytes
+    columns = replace(columns, weight_bytes=weights, kv_bytes=cache)
     return RequestColumns(
-        program=program, columns=columns, n_later_tokens=n_later, stored_bytes=stored
+        program=program, columns=columns, n_later_tokens=n_later, stored_bytes=weights + cache
     )

@@ -116,7 +116,10 @@ def test_a_phase_waits_for_what_takes_most():
 
 def test_a_call_of_the_roofline_by_hand():
     """Equal products, and keys and values written beside them, under an LLM runtime."""
-    chip = CHIP.with_changes({"geniex_overhead_us": 3.0, "geniex_position_us": 2.0})
+    chip = CHIP.with_changes(
+        {"geniex_overhead_us": 3.0, "geniex_position_us": 2.0, "dma.runs_ahead": False,
+         "sram.keeps_between_calls": False}
+    )  # fmt: skip
     table = Tensor(name="embedding.weight", shape=(5, 4), bits=8, role="weight")
     embed = Op(site="e", kind="embed", phase="decode", inputs=(table,), output=activation(5, 4))
     products = linear("a", "decode"), linear("b", "decode")
@@ -134,6 +137,24 @@ def test_a_call_of_the_roofline_by_hand():
         16 + 16,
         0,
     )
+
+
+def test_a_call_of_the_roofline_hides_what_the_dma_reads_ahead():
+    """The same products twice: their weights come while operations start, or the other way."""
+    call = Call(phase="decode", ops=(linear("a", "decode"), linear("b", "decode")))
+    program = replace(PROGRAM, calls=(call, call), stored_weight_bytes=10**9)
+    (found, _) = roofline_calls(program, CHIP)
+    # two starts of 1,000 cycles and a cycle each hide 4 + 4 cycles of reading
+    assert dict(found.limit_cycles) == {
+        "compute": 2, "vector": 0, "memory": 0, "overhead": 2_000 + 100_000,
+    }  # fmt: skip
+    (found, _) = roofline_calls(program, CHIP.with_value("dma.bytes_per_s", 10**7))
+    # 64 B at 100 cycles a byte; the starts are hidden in it
+    assert found.cycles == 64 * 100 + 100_000
+    assert found.limit_cycles["memory"] == 64 * 100 - 2_000
+    # with few weights in a chip that keeps them, the second call reads none
+    first, second = roofline_calls(replace(program, stored_weight_bytes=64), CHIP)
+    assert (first.weight_bytes, second.weight_bytes) == (64, 0)
 
 
 def test_activations_that_do_not_fit_are_what_is_left_of_the_traffic():

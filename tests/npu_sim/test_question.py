@@ -12,7 +12,7 @@ from npu_sim.hardware.units import npu_value, with_unit
 from npu_sim.whatif.metrics import METRICS, evaluate, scenario_report
 from npu_sim.whatif.scenario_toml import base_scenario
 from npu_sim.whatif.sweep import run_sweep, sweep
-from npu_sim.whatif.sweep_toml import read_spec, spec_from
+from npu_sim.whatif.varied.sweep_toml import read_spec, spec_from
 
 SHORT = ("--input", "5", "--output", "3")
 BERT = {

@@ -37,7 +37,7 @@ ALIASES: Mapping[str, str] = MappingProxyType({
     "runtime": "workload.runtime", "weight_bits": "precision.weight_bits",
     "activation_bits": "precision.activation_bits", "kv_bits": "precision.kv_bits",
     "head_weight_bits": "precision.head_weight_bits",
-    "workload.static_context": "workload.context",  # its name until version 0.10
+    "workload.static_context": "workload.context",  # its name until version 0.3
 })  # fmt: skip
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
     "mu_ref": (
         ("errors", "version", "border", "memory", "compiled", "command_line"),
-        ("config", "overrides", "presets", "weights", "tokenizer"),
+        ("config", "presets", "weights", "tokenizer"),
         ("kernels",),
         ("integers",),
         ("ops",),

@@ -50,10 +50,7 @@ def ask(
     draft_len: options.LengthOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer one Settings query with a call, and price the answer on an NPU.
-
-    Example: mu-ref ask "turn bluetooth off" --npu hexagon-x-elite
-    """
+    """Answer one Settings query with a call, and price the answer on an NPU."""
     from mu_ref.presets import preset
 
     # a wrong name must fail before any work

@@ -55,10 +55,7 @@ def write(
         int | None, in_range(SEED, help="Of the inputs of layers, 0 by default.")
     ] = None,
 ) -> None:
-    """Write golden files: every number of a run, for a port to compare with.
-
-    Example: mu-ref golden write golden --query "wifi on" --depth layers
-    """
+    """Write golden files: every number of a run, for a port to compare with."""
     from mu_ref.golden import write as golden
 
     check_choice("--depth", depth, golden.DEPTHS)

@@ -21,7 +21,8 @@ def info(
 
     Example: mu-ref info mu-330m --set decoder.n_layers=6
     """
-    from mu_ref.overrides import assignments, with_model_fields
+    from mu_ref.border.overrides import assignments
+    from mu_ref.config import with_model_fields
     from mu_ref.presets import field_origins, preset
     from mu_ref.weights import count_parameters
 

@@ -93,8 +93,6 @@ def quantize(
     Files are written at the end, when every query could be run: an error leaves none. A verdict
     against the integers is no error. It is judged by 32 queries that were not calibrated on, or
     by those of --check.
-
-    Example: mu-ref quantize mu-nano --scheme w8a16 --worst 10
     """
     given = {
         "--calibration": calibration, "--examples": examples, "--observer": observer,

@@ -129,15 +129,14 @@ def _rows(seen: "Statistics") -> list[tuple[str, str]]:
     ]
 
 
+OutOption = Annotated[
+    Path, typer.Option(help="Drafter to write, in the folder runs by default.", show_default=False)
+]
+
+
 def train_drafter(
     name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")] = "mu-nano",
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Drafter file to write, in the folder runs by default.",
-            show_default=False,
-        ),
-    ] = RUNS / "mu-nano-drafter.safetensors",
+    out: OutOption = RUNS / "mu-nano-drafter.safetensors",
     weights: options.WeightsOption = None,
     queries: Annotated[
         list[Path] | None,
@@ -162,10 +161,7 @@ def train_drafter(
     resume: options.ResumeOption = False,
     checkpoint_steps: Annotated[int, in_range(COUNT, help=options.INTERVAL)] = 50,
 ) -> None:
-    """Train a drafter on what the model itself writes; the model stays as it is.
-
-    Example: mu-ref train-drafter mu-nano --epochs 3 --out drafter.safetensors
-    """
+    """Train a drafter on what the model itself writes; the model stays as it is."""
     from mu_ref.redrafter.train import DrafterTraining
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
     from mu_ref.settings.train import training_queries

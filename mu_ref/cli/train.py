@@ -59,7 +59,8 @@ def train(
 
 def _changed(config: "TrainConfig", texts: list[str]) -> "tuple[TrainConfig, dict[str, str]]":
     """Set fields of the run, "clip_norm" or "train.clip_norm"; return those of the model too."""
-    from mu_ref.overrides import assignments, kind_of_field, model_fields
+    from mu_ref.border.overrides import assignments, kind_of_field
+    from mu_ref.config import model_fields
     from mu_ref.presets import preset
 
     of_run, of_model = {}, {}

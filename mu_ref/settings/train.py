@@ -7,9 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from mu_ref.config import ModelConfig
+from mu_ref.config import ModelConfig, with_model_fields
 from mu_ref.errors import InputError
-from mu_ref.overrides import with_model_fields
 from mu_ref.presets import preset
 from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.queries.labelled import read_queries

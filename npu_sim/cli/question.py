@@ -13,10 +13,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from mu_ref.border.overrides import assignments
 from mu_ref.border.ranges import TOKENS
 from mu_ref.command_line import in_range
 from mu_ref.errors import check_choice
-from mu_ref.overrides import assignments
 from npu_sim.errors import WorkloadError
 from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.whatif.scenario import BATCH, Scenario

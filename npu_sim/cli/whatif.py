@@ -28,7 +28,7 @@ from npu_sim.whatif.scenario_toml import MODEL_KEYS
 from npu_sim.whatif.sensitivity import MOVED, sensitivity
 from npu_sim.whatif.solve import TARGET, Answer, solve
 from npu_sim.whatif.sweep import CHUNK, dask_executor, local_executor, run_sweep
-from npu_sim.whatif.sweep_toml import read_spec
+from npu_sim.whatif.varied.sweep_toml import read_spec
 
 __all__ = ["show_comparison", "show_sensitivity", "show_solution", "sweep"]
 

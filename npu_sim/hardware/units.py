@@ -9,9 +9,9 @@ from math import isclose
 from types import MappingProxyType
 from typing import Any
 
+from mu_ref.border.overrides import NUMBER, kind_of_field, plain_value
 from mu_ref.border.ranges import Range
 from mu_ref.border.text import short
-from mu_ref.overrides import NUMBER, kind_of_field, plain_value
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import SWITCHES, FieldValue
 from npu_sim.hardware.ranges import range_of

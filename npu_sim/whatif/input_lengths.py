@@ -82,11 +82,13 @@ def columns_by_length(scenario: Scenario) -> ColumnsByLength | None:
 
     Returns:
         The request at any length, or None where lengths change more than sizes: static contexts,
-        drafters, NTK, odd widths in 4 bits.
+        drafters, NTK, windows, experts, odd widths in 4 bits.
     """
     n_grown = later_tokens(scenario) + 1 - N_RECORDED  # steps that follow from the recorded ones
     if not is_exact(scenario) or scenario.drafter.beam_width or n_grown < 1:
         return None
+    if scenario.description.experts_per_token:
+        return None  # more tokens reach more experts, and no polynomial says how many
     widths, stacks = scenario.precision, scenario.description.model.stacks.values()
     if 4 in (widths.weight_bits, widths.head_bits) and any(s.d_model % 2 for s in stacks):
         return None  # half bytes are rounded up, which no polynomial does

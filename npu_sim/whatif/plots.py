@@ -15,7 +15,7 @@ from npu_sim.whatif.metrics import evaluate_changed
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.sensitivity import Swing
 from npu_sim.whatif.solve import Answer
-from npu_sim.whatif.sweep_toml import SweepSpec
+from npu_sim.whatif.varied.sweep_toml import SweepSpec
 
 __all__ = ["check_sweep_plot", "plot_comparison", "plot_solution", "plot_sweep", "plot_tornado"]
 

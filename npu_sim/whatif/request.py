@@ -125,9 +125,10 @@ def later_tokens(scenario: Scenario) -> int:
 
 
 def is_exact(scenario: Scenario) -> bool:
-    """Whether each step differs from the one before by one token alone."""
+    """Whether each step differs from the one before by one token alone: no window forgets any."""
     return scenario.workload.context is None and not any(
-        stack.rope_ntk_factor > 1 for stack in scenario.description.model.stacks.values()
+        stack.rope_ntk_factor > 1 or any(stack.windowed_layers)
+        for stack in scenario.description.model.stacks.values()
     )
 
 

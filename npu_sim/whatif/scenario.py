@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Self
 
+from mu_ref.border.overrides import kind_of_field
 from mu_ref.border.ranges import TOKENS, Range, check_fields, check_kinds
+from mu_ref.config import model_fields, with_model_fields
 from mu_ref.errors import MuRefError, check_choice
-from mu_ref.overrides import kind_of_field, model_fields, with_model_fields
 from npu_sim.errors import NpuSimError, WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
@@ -36,7 +37,7 @@ ALIASES: Mapping[str, str] = MappingProxyType({
     "runtime": "workload.runtime", "weight_bits": "precision.weight_bits",
     "activation_bits": "precision.activation_bits", "kv_bits": "precision.kv_bits",
     "head_weight_bits": "precision.head_weight_bits",
-    "workload.static_context": "workload.context",  # its name until version 0.10
+    "workload.static_context": "workload.context",  # its name until version 0.3
 })  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from npu_sim.program.precision import Precision
 from npu_sim.whatif.scenario import Workload
 from npu_sim.whatif.scenario_toml import base_scenario, read_tables
 from npu_sim.whatif.sweep import sweep
-from npu_sim.whatif.sweep_toml import spec_from
+from npu_sim.whatif.varied.sweep_toml import spec_from
 
 SHIPPED = files("npu_sim").joinpath("data", "hexagon")
 CASES = Path(str(SHIPPED.joinpath("hexagon_calibration.csv")))

@@ -37,7 +37,6 @@ from mu_ref.border.reading import parse_toml, read_text
 from mu_ref.errors import check_choice
 from npu_sim.errors import NpuSimError, SweepError
 from npu_sim.report.fidelity import FIDELITIES
-from npu_sim.whatif.axes import Axis, read_axis
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.scenario_toml import (
     BASE_KEYS,
@@ -47,6 +46,7 @@ from npu_sim.whatif.scenario_toml import (
     table_of,
     to_toml,
 )
+from npu_sim.whatif.varied.axes import Axis, read_axis
 
 __all__ = ["SweepSpec", "read_spec", "spec_from"]
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.overrides import plain_value
 from mu_ref.border.ranges import Range
 from mu_ref.border.text import short
 from mu_ref.errors import located
-from mu_ref.overrides import plain_value
 from npu_sim.errors import SweepError
 from npu_sim.hardware.presets import npu
 from npu_sim.hardware.units import convert_unit

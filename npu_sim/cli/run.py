@@ -71,6 +71,7 @@ def run(
     cycles = options.cycle_budgets(phase_budgets or [])
     scenario = what.scenario
     program, workload = scenario_program(scenario), scenario.workload
+    facts = model_facts(scenario.description, scenario.precision, workload.batch)
     try:
         report = simulate_program(
             program, scenario.npu, workload.budget_ms if budget_ms is None else budget_ms,
@@ -79,16 +80,19 @@ def run(
     except (CapacityError, UnsupportedError) as error:
         if as_json:  # what can be said without a time, and then the error
             found = misfit_json(program, scenario.npu, what.fidelity, error)
-            facts = model_facts(scenario.description, scenario.precision)
             typer.echo(json_text(found | what.notes() | facts, indent=2))
         raise
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
-        facts = model_facts(scenario.description, scenario.precision)
         data = report.to_json() | what.notes() | facts | _shares(report, by)
         typer.echo(json_text(data, indent=2))
     else:
         _show(report, by, what.title)
+        if "experts" in facts:
+            typer.echo(
+                "{:<20} {expected_per_step:.2f} of {stored} are expected to be read in a "
+                "decode step, {per_token} for each token".format("experts", **facts["experts"])
+            )
     if strict and not report.budgets_met:
         raise typer.Exit(BUDGET_MISSED)
 

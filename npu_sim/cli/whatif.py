@@ -53,6 +53,18 @@ def sweep(
     ] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
     plot: PlotOption = None,
+    x: Annotated[
+        str | None, typer.Option("--x", help="Varied field along the picture's axis.")
+    ] = None,
+    y: Annotated[
+        str | None, typer.Option("--y", help="Metric to draw; latency_ms by default.")
+    ] = None,
+    colour: Annotated[
+        str | None, typer.Option("--colour", help="Varied field with a line for each value.")
+    ] = None,
+    panels: Annotated[
+        str | None, typer.Option("--panels", help="Varied field with a panel for each value.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
     *,
     asked: Asked,
@@ -70,10 +82,14 @@ def sweep(
             "--processes must not come with --dask, whose workers have their own; leave one out"
         )
     read = read_spec(spec, partial(merged, asked=asked, from_file=True))
+    drawn = {"--x": x, "--y": y, "--colour": colour, "--panels": panels}
+    alone = [option for option, value in drawn.items() if value is not None and plot is None]
+    if alone:
+        raise SweepError(f"{alone[0]} must come with --plot, whose picture it is about")
     if plot is not None:
         from npu_sim.whatif.plots import check_sweep_plot
 
-        check_sweep_plot(read, out)
+        look = check_sweep_plot(read, out, x, colour, panels, "latency_ms" if y is None else y)
     check_outputs({}, pictures={"--plot": plot})
     check_sweep_outputs(read, out, plot)
     executor: AbstractContextManager[Any] = nullcontext()
@@ -93,9 +109,9 @@ def sweep(
     # a table that goes to stdout stays a table
     typer.echo(summary, err=not out.is_file())
     if plot is not None:
-        from npu_sim.whatif.plots import plot_sweep
+        from npu_sim.whatif.plots import picture_title, plot_sweep
 
-        plot_sweep(out, read.paths, plot)
+        plot_sweep(out, look, plot, picture_title(read.base, read.fidelity))
 
 
 @contextmanager
@@ -141,9 +157,11 @@ def show_sensitivity(
     check_outputs({}, what.files, pictures={"--plot": plot})
     value, swings = sensitivity(what.scenario, metric, share, fidelity=what.fidelity)
     if plot is not None:
-        from npu_sim.whatif.plots import plot_tornado
+        from npu_sim.whatif.plots import picture_title, plot_tornado
 
-        plot_tornado(value, swings, metric, plot)
+        plot_tornado(
+            value, swings, metric, plot, picture_title(what.scenario, what.fidelity)
+        )
     rows = [
         {"field": s.path, "low_value": s.low_value, "low": s.low, "high_value": s.high_value,
          "high": s.high} for s in swings
@@ -189,9 +207,10 @@ def show_comparison(
     check_outputs({}, (*of_a.files, *of_b.files), pictures={"--plot": plot})
     found = compare(of_a.scenario, of_b.scenario, of_a.fidelity)
     if plot is not None:
-        from npu_sim.whatif.plots import plot_comparison
+        from npu_sim.whatif.plots import picture_title, plot_comparison
 
-        plot_comparison(found, (a, b), plot)
+        titles = [picture_title(side.scenario, side.fidelity) for side in (of_a, of_b)]
+        plot_comparison(found, (a, b), plot, "\n".join(dict.fromkeys(titles)))
     if as_json:
         sides = {"a": of_a.notes(), "b": of_b.notes()}
         typer.echo(json_text({"simulated": True, **sides, **found.to_json()}))
@@ -281,9 +300,13 @@ def show_solution(
     check_outputs({}, what.files, pictures={"--plot": plot})
     answer = solve(what.scenario, vary, metric, target, what.fidelity)
     if plot is not None:
-        from npu_sim.whatif.plots import plot_solution
+        from npu_sim.whatif.plots import picture_title, plot_solution
 
+<<<<<<< HEAD
         plot_solution(what.scenario, answer, plot, what.fidelity)
+=======
+        plot_solution(scenario, answer, plot, fidelity, picture_title(scenario, fidelity))
+>>>>>>> j-show
     if as_json:
         found = {name: getattr(answer, name) for name in type(answer).__slots__}
         typer.echo(json_text({"simulated": True, **what.notes(), **found}))

@@ -10,23 +10,26 @@ from npu_sim.errors import NpuSimError
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.call import call_program
 from npu_sim.program.description import Description
+from npu_sim.program.experts import expected_experts
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 
 __all__ = ["misfit_json", "model_facts"]
 
 
-def model_facts(description: Description, precision: Precision) -> dict[str, Any]:
+def model_facts(description: Description, precision: Precision, batch: int = 1) -> dict[str, Any]:
     """Count a model, and what one token of it costs.
 
     Args:
         description: the model.
         precision: stored widths.
+        batch: rows of a decode step, which may choose several experts.
 
     Returns:
         `n_parameters`, each once; `macs_per_token`, products with weights that one written token
         takes (one token read, of an encoder alone), so without attention's scores and mixes;
-        `weight_bytes_per_token`, packed and without scales, that the same token reads.
+        `weight_bytes_per_token`, packed and without scales, that the same token reads; of a
+        mixture of experts `experts`: how many are `stored`, `per_token`, and `expected_per_step`.
     """
     stacks = description.model.stacks
     if "decoder" in stacks:
@@ -39,7 +42,16 @@ def model_facts(description: Description, precision: Precision) -> dict[str, Any
             op.macs for op in token.ops if any(t.role == "weight" for t in op.inputs)
         ),
         "weight_bytes_per_token": token.total("weight_bytes"),
+        **_experts(description, batch),
     }
+
+
+def _experts(description: Description, batch: int) -> dict[str, Any]:
+    stored, per_token = description.n_experts, description.experts_per_token
+    if not stored:
+        return {}
+    expected = expected_experts(stored, per_token, batch)
+    return {"experts": {"stored": stored, "per_token": per_token, "expected_per_step": expected}}
 
 
 def misfit_json(program: Program, npu: Npu, fidelity: str, why: NpuSimError) -> dict[str, Any]:

@@ -159,9 +159,7 @@ def show_sensitivity(
     if plot is not None:
         from npu_sim.whatif.plots import picture_title, plot_tornado
 
-        plot_tornado(
-            value, swings, metric, plot, picture_title(what.scenario, what.fidelity)
-        )
+        plot_tornado(value, swings, metric, plot, picture_title(what.scenario, what.fidelity))
     rows = [
         {"field": s.path, "low_value": s.low_value, "low": s.low, "high_value": s.high_value,
          "high": s.high} for s in swings
@@ -302,11 +300,8 @@ def show_solution(
     if plot is not None:
         from npu_sim.whatif.plots import picture_title, plot_solution
 
-<<<<<<< HEAD
-        plot_solution(what.scenario, answer, plot, what.fidelity)
-=======
-        plot_solution(scenario, answer, plot, fidelity, picture_title(scenario, fidelity))
->>>>>>> j-show
+        title = picture_title(what.scenario, what.fidelity)
+        plot_solution(what.scenario, answer, plot, what.fidelity, title)
     if as_json:
         found = {name: getattr(answer, name) for name in type(answer).__slots__}
         typer.echo(json_text({"simulated": True, **what.notes(), **found}))

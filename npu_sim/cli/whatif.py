@@ -1,7 +1,7 @@
 """`npu-sim` commands for what-ifs: sweep, sensitivity, compare, solve."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -77,10 +77,7 @@ def sweep(
 
     Example: npu-sim sweep spec.toml --out sweep.csv --plot sweep.png
     """
-    if processes is not None and dask is not None:
-        raise SweepError(
-            "--processes must not come with --dask, whose workers have their own; leave one out"
-        )
+    pooled = _pool(processes, dask)
     read = read_spec(spec, partial(merged, asked=asked, from_file=True))
     drawn = {"--x": x, "--y": y, "--colour": colour, "--panels": panels}
     alone = [option for option, value in drawn.items() if value is not None and plot is None]
@@ -92,12 +89,7 @@ def sweep(
         look = check_sweep_plot(read, out, x, colour, panels, "latency_ms" if y is None else y)
     check_outputs({}, pictures={"--plot": plot})
     check_sweep_outputs(read, out, plot)
-    executor: AbstractContextManager[Any] = nullcontext()
-    if dask is not None:
-        executor = dask_executor(dask)
-    elif processes != 1:
-        executor = local_executor(processes or None)
-    with _progress(read.n_points, quiet=quiet) as progress, executor as pool:
+    with _progress(read.n_points, quiet=quiet) as progress, pooled() as pool:
         n_points = run_sweep(read, out, pool, progress, checkpoint_points)
     summary = f"{n_points} points in {printable(str(out))}, simulated ({read.fidelity})"
     if as_json:
@@ -112,6 +104,17 @@ def sweep(
         from npu_sim.whatif.plots import picture_title, plot_sweep
 
         plot_sweep(out, look, plot, picture_title(read.base, read.fidelity))
+
+
+def _pool(processes: int | None, dask: str | None) -> Callable[[], AbstractContextManager[Any]]:
+    """Return how to open what computes points."""
+    if processes is not None and dask is not None:
+        raise SweepError(
+            "--processes must not come with --dask, whose workers have their own; leave one out"
+        )
+    if dask is not None:
+        return partial(dask_executor, dask)
+    return nullcontext if processes == 1 else partial(local_executor, processes or None)
 
 
 @contextmanager

@@ -23,12 +23,12 @@ from npu_sim.show.figure import (
     save,
     show_unit,
 )  # fmt: skip
-from npu_sim.whatif.axes import Axis
 from npu_sim.whatif.compare import Comparison
 from npu_sim.whatif.metrics import METRICS, evaluate_changed
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.sensitivity import Swing
 from npu_sim.whatif.solve import Answer
+from npu_sim.whatif.varied.axes import Axis
 from npu_sim.whatif.varied.sweep_toml import SweepSpec
 
 __all__ = [

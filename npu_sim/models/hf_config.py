@@ -18,7 +18,8 @@ from mu_ref.border.text import short, warn
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import MuRefError, check_choice
 from npu_sim.errors import WorkloadError
-from npu_sim.models.families import FAMILIES, Family
+from npu_sim.models.families import FAMILIES
+from npu_sim.models.family import Family
 from npu_sim.models.hf_fields import check_kinds, unread_fields
 from npu_sim.models.parts import Fields, Shapes
 from npu_sim.models.shorthand import ACTIVATIONS, model_of, stack_of
@@ -32,12 +33,12 @@ _OWN = frozenset(field.name for field in fields_of(Description))
 
 # families that are not supported, and what resembles them where no part of the name says it
 _RELATIVES: Mapping[str, str] = MappingProxyType({
-    "bloom": "gpt2", "codegen": "gpt_neox", "cohere": "llama", "cohere2": "llama",
+    "bloom": "gpt2", "codegen": "gpt_neox", "cohere2": "llama",
     "deepseek_v2": "mixtral", "deepseek_v3": "mixtral", "deit": "vit", "dinov2": "vit",
-    "glm": "llama", "glm4": "llama", "gpt_neo": "gpt2", "gpt_oss": "mixtral", "gptj": "gpt_neox",
-    "lfm2": "llama", "llama4": "mixtral", "longformer": "roberta", "moonshine": "whisper",
+    "glm": "llama", "glm4": "llama", "gpt_neo": "gpt2", "gptj": "gpt_neox",
+    "lfm2": "llama", "llama4": "mixtral", "longformer": "roberta",
     "mpnet": "roberta", "pegasus": "bart", "qwen2_moe": "qwen3_moe", "qwen3_next": "qwen3_moe",
-    "siglip_text_model": "clip_text_model", "starcoder2": "phi", "switch_transformers": "t5",
+    "siglip_text_model": "clip_text_model", "switch_transformers": "t5",
 })  # fmt: skip
 
 

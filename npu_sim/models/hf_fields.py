@@ -30,11 +30,15 @@ _NUMBERS: Mapping[str, Range] = MappingProxyType(
                    "ffn_dim", "ffn_hidden_size", "word_embed_proj_dim", "embedding_size",
                    "moe_intermediate_size", "decoder_vocab_size", "pooler_output_size"), SIZE)
     | dict.fromkeys(("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers",
-                     "num_layers", "num_decoder_layers", "n_layer", "sliding_window_pattern",
-                     "global_attn_every_n_layers", "decoder_sparse_step"), LAYERS)
+                     "num_layers", "num_decoder_layers", "n_layer",
+                     "encoder_num_hidden_layers", "decoder_num_hidden_layers",
+                     "sliding_window_pattern", "global_attn_every_n_layers", "decoder_sparse_step"),
+                    LAYERS)
     | dict.fromkeys(("num_attention_heads", "n_heads", "encoder_attention_heads", "n_head",
                      "decoder_attention_heads", "num_heads", "num_key_value_heads",
-                     "num_kv_heads"), HEADS)
+                     "num_kv_heads",
+                     "encoder_num_attention_heads", "decoder_num_attention_heads",
+                     "encoder_num_key_value_heads", "decoder_num_key_value_heads"), HEADS)
     | dict.fromkeys(("max_position_embeddings", "max_source_positions", "max_target_positions",
                      "n_positions", "local_attention"), TOKENS)
     | dict.fromkeys(("num_local_experts", "num_experts", "num_experts_per_tok"), _EXPERTS)
@@ -60,17 +64,18 @@ _MAY_BE_NULL = frozenset({
     "head_dim", "num_key_value_heads", "num_decoder_layers", "attn_logit_softcapping",
     "final_logit_softcapping", "sliding_window", "n_inner", "ffn_hidden_size", "num_kv_heads",
     "word_embed_proj_dim", "moe_intermediate_size", "decoder_vocab_size", "pooler_output_size",
-    "num_ln_in_parallel_attn",
+    "num_ln_in_parallel_attn", "encoder_num_key_value_heads", "decoder_num_key_value_heads",
 })  # fmt: skip
 _SWITCHES = frozenset({
     "tie_word_embeddings", "attention_bias", "mlp_bias", "bias", "alibi", "multi_query",
     "new_decoder_architecture", "parallel_attn", "use_sliding_window", "use_qkv_bias",
     "qk_layernorm", "use_parallel_residual", "enable_bias", "do_layer_norm_before", "norm_bias",
     "lm_head_bias", "scale_embedding", "share_encoder_decoder_embeddings",
+    "use_bias", "use_qk_norm",
 })  # fmt: skip
 _TEXTS = frozenset({
     "hidden_act", "hidden_activation", "activation", "activation_function", "feed_forward_proj",
-    "model_type",
+    "model_type", "encoder_hidden_act", "decoder_hidden_act",
 })  # fmt: skip
 _OBJECTS = frozenset({"rope_parameters", "rope_scaling"})
 _LISTS = {
@@ -94,7 +99,8 @@ _NO_COST = re.compile(
     r"|pooler_.*|bad_words_ids|num_hidden_layers|.*_epsilon|.*_pdrop|use_bidirectional_attention"
     r"|scale_decoder_outputs|classifier_.*|use_weighted_layer_sum|clip_qkv|reorder_.*|scale_attn_.*"
     r"|.*_multiplier|logits_scaling|router_.*|no_rope_.*|rotary_pct|projection_dim|decoder_bias"
-    r"|deterministic_.*|sparse_pred.*|norm_topk_prob|input_jitter_noise|eos_coef|vision_.*"
+    r"|deterministic_.*|sparse_pred.*|norm_topk_prob|input_jitter_noise|vision_.*|swiglu_.*|logit_scale"
+    r"|pad_head_dim_to_multiple_of|layer_norm_elementwise_affine"
 )
 
 

@@ -91,6 +91,18 @@ def expert_weights(f: Fields, stack: StackConfig) -> Shapes:
     return shapes
 
 
+def expert_biases(f: Fields, stack: StackConfig) -> Shapes:
+    """Biases of all experts and of the routers."""
+    shapes = expert_weights(f, stack)
+    return {name.removesuffix("weight") + "bias": shape[:-1] for name, shape in shapes.items()}
+
+
+def sink_weights(f: Fields, stack: StackConfig) -> Shapes:
+    """One more score for each head, of a key that says nothing."""
+    sites = [f"decoder.{i}.self_attention" for i in range(stack.n_layers)]
+    return {f"{site}.sinks.weight": (stack.n_heads,) for site in sites}
+
+
 def pooler_weights(f: Fields, stack: StackConfig) -> Shapes:
     """One more layer, on the first position alone."""
     width = f.get("pooler_output_size") or stack.d_model
@@ -120,6 +132,16 @@ def stem_weights(f: Fields, stack: StackConfig) -> Shapes:
         return {"decoder.positions.weight": (f["max_target_positions"], stack.d_model)}
     return {"encoder.stem.weight": (stack.d_model, 3 * f["num_mel_bins"]),
             "encoder.stem.bias": (stack.d_model,)}  # fmt: skip
+
+
+def sound_weights(f: Fields, stack: StackConfig) -> Shapes:
+    """Moonshine: two convolutions before the last, the first not priced, and a norm."""
+    d = stack.d_model
+    if f["side"] == "decoder":
+        return {}
+    return {"encoder.first_stem.weight": (d, 127), "encoder.stem.weight": (2 * d, 7 * d),
+            "encoder.stem.bias": (2 * d,), "encoder.stem_norm.weight": (d,),
+            "encoder.stem_norm.bias": (d,)}  # fmt: skip
 
 
 def bucket_weights(f: Fields, stack: StackConfig) -> Shapes:

@@ -70,7 +70,8 @@ def routed_linear(log: Recording, x: Shaped, weight: Tensor, per_token: int, sit
     columns = round(d_out * expected_experts(n_experts, per_token, batch * n_tokens))
     rows = ceil_div(chosen * d_out, columns)
     part = Tensor(name=weight.name, shape=(columns, d_in), bits=weight.bits, role="weight")
-    inputs = (x.tensor, part, *log.weights(f"{site}.bias"))
+    biases = [log.weight(f"{site}.bias", (columns,))] if f"{site}.bias" in log.shapes else []
+    inputs = (x.tensor, part, *biases)
     shape = (batch, n_tokens * per_token, d_out)
     gemm = Gemm(count=1, m=rows, n=columns, k=d_in)
     y = log.matrix("linear", shape, inputs, gemm, site, None)

@@ -42,13 +42,10 @@ def test_a_token_passes_as_many_macs_as_in_transformers(name: str) -> None:
 
 
 def test_every_family_was_counted_from_its_defaults_alone() -> None:
-    # transformers 5.24 cannot build a Ministral from its own defaults
     empty = {line["sparse"]["model_type"] for line in COUNTED.values() if len(line["sparse"]) == 1}
-    given = {line["sparse"]["model_type"] for line in COUNTED.values()}
-    assert (set(FAMILIES) - empty, set(FAMILIES) - given) == (
-        {"ministral", "clip_text_model", "mbart", "modernbert", "olmo3", "phimoe", "xlm-roberta"},
-        set(),
-    )
+    # transformers 5.24 cannot build a Ministral from its own defaults
+    assert set(FAMILIES) - empty == {"ministral"}
+    assert "ministral-8b" in COUNTED
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -83,6 +80,8 @@ def test_both_forms_of_a_family_record_the_same_calls(kind: str) -> None:
         ("t5gemma-s-s", 4096, [i % 2 == 0 for i in range(8)]),
         ("t5gemma2-270m", 512, [i % 6 != 5 for i in range(18)]),
         ("modernbert-base", 64, [i % 3 != 0 for i in range(22)]),  # to each side
+        ("gpt-oss-20b", 128, [i % 2 == 0 for i in range(24)]),
+        ("starcoder2-3b", 4096, [True] * 30),
     ],
 )
 @pytest.mark.parametrize("form", FORMS)
@@ -111,7 +110,7 @@ def test_a_step_reads_the_experts_that_some_row_is_expected_to_choose() -> None:
         n_bytes, macs = routed(batch, n_tokens)
         assert n_bytes == pytest.approx(8 * (1 - 0.75**rows) * one, rel=1e-4)
         experts = 8 * (1 - 0.75**rows)
-        assert macs == pytest.approx(ceil(rows * 2 / experts) * experts * one, rel=1e-4)
+        assert macs == pytest.approx(ceil(rows * 2 / experts - 1e-6) * experts * one, rel=1e-4)
     assert expected_experts(8, 2, 1) == pytest.approx(2)
     assert expected_experts(8, 2, 1000) == pytest.approx(8)
 
@@ -161,8 +160,8 @@ def test_a_pooler_reads_one_token_of_each_text() -> None:
 @pytest.mark.parametrize(
     ("kind", "nearest"),
     [("gemma3n", "gemma3"), ("deepseek_v2", "mixtral"), ("deberta-v2", "bert"), ("longt5", "t5"),
-     ("qwen3_5", "qwen3"), ("bloom", "gpt2"), ("camembert", "bert"), ("olmo4", "olmo"),
-     ("qwen2_moe", "qwen3_moe")],
+     ("qwen3_5", "qwen3"), ("bloom", "gpt2"), ("gptj", "gpt_neox"), ("camembert", "bert"),
+     ("olmo4", "olmo"), ("qwen2_moe", "qwen3_moe")],
 )  # fmt: skip
 def test_a_family_that_is_not_supported_is_refused_with_its_nearest_relative(kind, nearest) -> None:
     with pytest.raises(WorkloadError) as caught:

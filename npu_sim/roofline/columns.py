@@ -99,12 +99,10 @@ def program_rows(program: Program) -> list[list[Work]]:
     A call that repeats another, weights known and all, has the very same list.
     """
     known: set[str] = set()  # weights that an earlier call has read whole
-    seen: dict[int, int] = {}  # by identity of a call, how often it came
     rows_of: dict[tuple[int, int], list[Work]] = {}
     found = []
     for call in program.calls:
-        key = id(call), min(seen.get(id(call), 0), 1)  # the second time all is known
-        seen[id(call)] = seen.get(id(call), 0) + 1
+        key = id(call), len(known)  # what is known only grows
         if key not in rows_of:
             rows_of[key] = call_rows(call, known)
             known |= {

@@ -279,37 +279,46 @@ def by_heads(op, a, b, out):
     n_keys, other = (row.k, row.n) if by_keys else (row.n, row.k)
     right = max(b, 0 if plan.cache_pinned else row.kv)
     some, key_bytes, height = key_piece(row, right, max(a, out) // (heads * m), plan, chip)
-    bundle = height * bundled(heads * ceil_div(n_keys, some) * ceil_div(m, height))
+    together = some * bundled(heads * ceil_div(n_keys, some))
+    bundle = height * bundled(heads * ceil_div(n_keys, together) * ceil_div(m, height))
+    rate = chip.attention_rates[row.precision]
     for head in range(heads):
-        for key_0 in range(0, n_keys, some):
-            key_1 = min(key_0 + some, n_keys)
+        for key_0 in range(0, n_keys, together):
+            key_1 = min(key_0 + together, n_keys)
             keys = key_1 - key_0
+            pieces = ceil_div(keys, some)
+            last = keys - (pieces - 1) * some
             n_bytes = key_bytes * keys
             load = ready = product = -1
             if b > 0:
-                load = read(op, Part.ACTIVATION, n_bytes, Ring.WEIGHTS, n_bytes, row.b_from, 1)
+                ring = Ring.WEIGHTS
+                load = read(op, Part.ACTIVATION, n_bytes, ring, n_bytes, row.b_from, pieces)
                 ready = load
             elif right > 0:
-                load, ready = load_cache(op, n_bytes, 1)
-            read_keys, written_keys = (keys, n_keys) if by_keys else (n_keys, keys)
+                load, ready = load_cache(op, n_bytes, pieces)
+            read_keys = keys if by_keys else pieces * n_keys
+            written_keys = n_keys if by_keys else keys
             for row_0 in range(0, m, bundle):
                 row_1 = min(row_0 + bundle, m)
                 x, blocks = -1, ceil_div(row_1 - row_0, height)
                 if a > 0:
                     n_bytes = a * (row_1 - row_0) // (heads * m) * read_keys // n_keys
-                    ring = Ring.ACTIVATIONS
-                    x = read(op, Part.ACTIVATION, n_bytes, ring, n_bytes, row.a_from, blocks)
-                n, k = (other, keys) if by_keys else (keys, other)
+                    ring, n_moved = Ring.ACTIVATIONS, blocks * pieces
+                    x = read(op, Part.ACTIVATION, n_bytes, ring, n_bytes, row.a_from, n_moved)
+                n, k = (other, some) if by_keys else (some, other)
+                n_last, k_last = (other, last) if by_keys else (last, other)
                 here = row_0 == 0 and (b > 0 or right == 0)
                 laid_out = row.laid_out * keys // (heads * n_keys) if here else 0
                 more = layout_cycles(laid_out, chip.cached_per_s, chip)
-                product = multiply(op, row_1 - row_0, height, n, k, more, x, ready)
+                more += (pieces - 1) * block_cycles(row_1 - row_0, height, n, k, rate, chip)
+                product = multiply(op, row_1 - row_0, height, n_last, k_last, more, x, ready)
                 place(op, product, row_0, row_1, key_0, key_1, 0, 0)
                 op.tasks[product].head = head
                 if x >= 0:
                     op.tasks[x].last_user = product
                 if out > 0 and (not by_keys or key_1 == n_keys):
                     n_bytes = out * (row_1 - row_0) // (heads * m) * written_keys // n_keys
-                    write(op, product, n_bytes, blocks, ceil_div(n_bytes, blocks))
+                    n_moved = blocks * (1 if by_keys else pieces)
+                    write(op, product, n_bytes, n_moved, ceil_div(n_bytes, n_moved))
             if load >= 0:
                 op.tasks[load].last_user = product

@@ -22,7 +22,7 @@ __all__ = [
     "vector_cycles", "weight_piece",
 ]  # fmt: skip
 
-MOST_PIECES = 512  # of an operation: more are bundled
+MOST_PIECES = 256  # of an operation: more are bundled
 
 # blocks of whole tiles, or a systolic array: what stays in its cells
 Flow = IntEnum("Flow", "BLOCKS OS WS IS", start=0)

@@ -117,7 +117,9 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     },
     "npu-sim sweep": {
         "spec": "scenario.toml", "--out": "new-2.csv", "--dask": "nobody", "--plot": "new.png",
-        "--quiet": "", "--checkpoint-points": "0",
+        "--x": ("weight_bits", "--plot new.png"), "--y": ("dram_bytes", "--plot new.png"),
+        "--colour": ("bytes_per_s", "--plot new.png"),
+        "--panels": ("weight_bits", "--plot new.png"), "--quiet": "", "--checkpoint-points": "0",
     },
     "npu-sim sensitivity": {
         "base": "scenario.toml", "--npu": "teaching-npu", "--input": "9", "--output": "5",

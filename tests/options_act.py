@@ -124,7 +124,9 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     "npu-sim sweep": {
         **_ASKED, **_MODELS, "spec": "scenario.toml", "--out": "new-2.csv", "--dask": "nobody",
         "--plot": "new.png", "--quiet": "", "--checkpoint-points": "0", "--npu": "h100",
-        "--fidelity": "tile",
+        "--x": ("weight_bits", "--plot new.png"), "--y": ("dram_bytes", "--plot new.png"),
+        "--colour": ("bytes_per_s", "--plot new.png"),
+        "--panels": ("weight_bits", "--plot new.png"), "--fidelity": "tile",
     },
     "npu-sim sensitivity": {
         **_ASKED, **_MODELS, "base": "scenario.toml", "--metric": "ttft_ms", "--share": "0.3",

@@ -139,7 +139,7 @@ def plot_sweep(table: Path, look: Look, out: Path, title: str = "") -> None:
     if not rows:
         raise SweepError(f"{table} must have a point that could be simulated, all have reasons")
     cells = list(dict.fromkeys(tuple(row[path] for path in look.panels) for row in rows))
-    columns = min(3, len(cells))
+    columns = 2 if len(cells) == 4 else min(3, len(cells))
     n_rows = -(-len(cells) // columns)
     drawing, made = figure(
         7.0 if columns == 1 else 4.2 * columns, 4.4 if n_rows == 1 else 3.2 * n_rows + 0.6,
@@ -164,14 +164,17 @@ def plot_sweep(table: Path, look: Look, out: Path, title: str = "") -> None:
                 panel.plot(
                     *zip(*points, strict=True), marker=".", color=colour, label=label, **style
                 )
-        _frame(panel, look, [float(row[look.x]) for row in rows])
+        _frame(panel, look, [float(row[look.x]) for row in rows], 4 if columns > 1 else 8)
         said = "\n".join(
             mathless(f"{_short(path)} = {_valued(path, value)}")
             for path, value in zip(look.panels, cell, strict=True)
         )
         panel.set_title(said, fontsize=8, loc="left")
+    panels[0].set_ylim(bottom=0)  # all share it
     for panel in panels[len(cells) :]:
         panel.set_visible(False)
+    for panel in panels[max(0, len(cells) - columns) : len(cells)]:
+        panel.tick_params(labelbottom=True)  # also where nothing is below
     drawing.supxlabel(look.x, fontsize=10)
     drawing.supylabel(f"{look.metric}, simulated", fontsize=10)
     drawing.suptitle(title, fontsize=10)
@@ -192,23 +195,26 @@ def _legend(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
     return list(found.values()), list(found)
 
 
-def _frame(panel: Any, look: Look, values: Sequence[float]) -> None:
+def _frame(panel: Any, look: Look, values: Sequence[float], most: int) -> None:
     """Scale and ticks: units, and the varied values themselves where they are few."""
+    from matplotlib.ticker import MaxNLocator
+
     low, high = min(values), max(values)
     if low > 0 and high >= 10 * low:
         panel.set_xscale("log")
     ticks = sorted(set(values))
     wide = panel.get_xscale() == "log"
     gaps = np.diff(np.log(ticks) if wide else ticks)
-    if 1 < len(ticks) <= 6 and gaps.min() > 0.08 * gaps.sum():
+    if 1 < len(ticks) <= most and gaps.min() > gaps.sum() / most / 1.5:
         panel.set_xticks(ticks)
         panel.set_xticks([], minor=True)
+    elif not wide:
+        panel.xaxis.set_major_locator(MaxNLocator(most))
     show_unit(panel.xaxis, look.x)
     show_unit(panel.yaxis, look.metric)
-    if wide and len(ticks) > 6:
+    if wide:
         panel.xaxis.set_minor_formatter("")
     panel.tick_params(labelsize=8)
-    panel.set_ylim(bottom=0)
 
 
 def _short(path: str) -> str:

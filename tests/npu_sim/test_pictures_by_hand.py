@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from npu_sim.whatif.varied.sweep_toml import spec_from
 
 from npu_sim.errors import SweepError
 from npu_sim.whatif import plots
 from npu_sim.whatif.compare import Comparison
 from npu_sim.whatif.sensitivity import Swing
 from npu_sim.whatif.solve import Answer
-from npu_sim.whatif.sweep_toml import spec_from
 
 
 @pytest.fixture

@@ -107,16 +107,11 @@ def run(
         program, chip, budget_ms, budget_mb=budget_mb, fidelity=fidelity, cycle_budgets=cycles
     )
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
+    experts = _experts(description, batch)
     if as_json:
-        whole = report.to_json() | _experts(description, batch) | _shares(report, by)
-        typer.echo(json_text(whole, indent=2))
+        typer.echo(json_text(report.to_json() | experts | _shares(report, by), indent=2))
     else:
-        _show(report, by)
-        for found in _experts(description, batch).values():
-            typer.echo(
-                f"{'experts':<20} {found['expected_per_step']:.2f} of {found['stored']} are "
-                f"expected to be read in a decode step, {found['per_token']} for each token"
-            )
+        _show(report, by, experts)
     if strict and not report.budgets_met:
         raise typer.Exit(BUDGET_MISSED)
 
@@ -162,7 +157,7 @@ def _shares(report: Report, by: str | None) -> dict[str, Any]:
     return {"by": by, "shares": [asdict(share) for share in found]}
 
 
-def _show(report: Report, by: str | None) -> None:
+def _show(report: Report, by: str | None, experts: dict[str, Any]) -> None:
     program = report.program
     divided = None if by is None else share_table(report, by)
     console = plain_console()
@@ -176,6 +171,12 @@ def _show(report: Report, by: str | None) -> None:
     console.print()
     for name, value in report.summary_rows():
         console.print(f"{name:<20} {value}", soft_wrap=True)
+    for found in experts.values():
+        console.print(
+            f"{'experts':<20} {found['expected_per_step']:.2f} of {found['stored']} are expected "
+            f"to be read in a decode step, {found['per_token']} for each token",
+            soft_wrap=True,
+        )
     if divided is not None:
         console.print()
         console.print(divided)

@@ -17,9 +17,17 @@ from mu_ref.border.ranges import Range
 from mu_ref.border.text import printable
 from mu_ref.errors import MuRefError
 
-__all__ = ["BUDGET_MISSED", "DIFFERENCE", "JsonOption", "in_range", "plain_console", "run_app"]
+__all__ = [
+    "BUDGET_MISSED", "DIFFERENCE", "JsonOption", "SetOption", "in_range", "plain_console",
+    "run_app",
+]  # fmt: skip
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Another value of any field; repeatable."),
+]
 
 DIFFERENCE, MISTAKE, BUDGET_MISSED, INTERRUPTED = 1, 2, 3, 130
 
@@ -36,7 +44,8 @@ def in_range(allowed: Range, *names: str, help: str = "", **more: Any) -> Any:
     Returns:
         What stands in `Annotated[int, ...]` or `Annotated[float, ...]`.
     """
-    text = f"{help.rstrip('.')}; {allowed}." if help else f"{allowed}."
+    rule = str(allowed).replace(f"{2**63 - 1:,}", "2^63 - 1")  # longer than a column of help
+    text = f"{help.rstrip('.')}; {rule}." if help else f"{rule}."
     return typer.Option(*names, help=text, callback=_checker(allowed), **more)
 
 

@@ -8,9 +8,11 @@ weight file. Chapter: `docs/01_mu.md`.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
+from mu_ref.border.overrides import kind_of_field
 from mu_ref.border.ranges import (
     MODEL_RANGES,
     STACK_RANGES,
@@ -20,10 +22,11 @@ from mu_ref.border.ranges import (
     token_range,
 )  # fmt: skip
 from mu_ref.border.reading import exact_fields, parse_json
-from mu_ref.errors import ConfigError, located
+from mu_ref.errors import ConfigError, InputError, MuRefError, check_choice, located
 
-__all__ = ["INT4_GROUP", "ModelConfig", "StackConfig"]
+__all__ = ["INT4_GROUP", "ModelConfig", "StackConfig", "model_fields", "with_model_fields"]
 
+NOT_SET = ("name", "encoder", "decoder", "windowed_layers")  # by `with_model_fields`
 INT4_GROUP = 128  # inputs whose 4-bit weights share a scale
 
 
@@ -272,3 +275,65 @@ def _stack_of(data: object, where: str) -> StackConfig:
         stack["windowed_layers"] = tuple(stack["windowed_layers"])
     with located(f"{where}."):
         return StackConfig(**stack)
+
+
+def model_fields(model: ModelConfig) -> dict[str, Any]:
+    """Return {path: value} of every field of a model that can be set.
+
+    >>> import mu_ref
+    >>> from mu_ref.config import model_fields
+    >>> model_fields(mu_ref.preset("mu-nano"))["decoder.activation"]
+    'gelu_tanh'
+    """
+    found = {
+        f"{stack_name}.{field.name}": getattr(stack, field.name)
+        for stack_name, stack in model.stacks.items()
+        for field in fields(stack)
+        if field.name not in NOT_SET
+    }
+    own = {field.name: getattr(model, field.name) for field in fields(model)}
+    return found | {name: value for name, value in own.items() if name not in NOT_SET}
+
+
+def with_model_fields(
+    model: ModelConfig, changes: Mapping[str, Any], error: type[MuRefError] = InputError
+) -> ModelConfig:
+    """Return a model with some fields changed, together.
+
+        >>> import mu_ref
+        >>> from mu_ref.config import with_model_fields
+        >>> with_model_fields(mu_ref.preset("mu-nano"), {"decoder.n_layers": 2}).decoder.n_layers
+        2
+
+    Args:
+        model: the configuration.
+        changes: {path: value}; paths are those of `model_fields`, texts are read.
+        error: class to raise for a path that there is not.
+
+    Returns:
+        The changed configuration. A window that no layer had is then every layer's.
+
+    Raises:
+        MuRefError: no such field, a value that is not allowed, or fields that do not fit together.
+    """
+    now = model_fields(model)
+    stacks: dict[str, dict[str, Any]] = {name: {} for name in model.stacks}
+    own: dict[str, Any] = {}
+    for path, given in changes.items():
+        check_choice("field of a model", path, now, error)
+        part, _, name = path.rpartition(".")
+        (stacks[part] if part else own)[name] = kind_of_field(given, now[path])
+    if "vocab_size" in own and model.shared_embedding:
+        own.setdefault("encoder_vocab_size", own["vocab_size"])
+    own |= {name: _stack(model.stacks[name], more) for name, more in stacks.items() if more}
+    return replace(model, **own)
+
+
+def _stack(stack: StackConfig, changes: dict[str, Any]) -> StackConfig:
+    """Windows follow: which layers have one is said once for each layer."""
+    windowed, n_layers = stack.windowed_layers, changes.get("n_layers", stack.n_layers)
+    if isinstance(n_layers, int) and 0 < n_layers <= 2**16 and n_layers != len(windowed):
+        windowed = (windowed * n_layers)[:n_layers]
+    if "window" in changes and (changes["window"] is None or not any(windowed)):
+        windowed = (changes["window"] is not None,) * len(windowed)
+    return replace(stack, **changes, windowed_layers=windowed)

@@ -17,10 +17,12 @@ __all__ = [
     "WeightsError",
     "check_choice",
     "located",
+    "nearest",
 ]
 
 
 T = TypeVar("T")
+MANY = 24  # choices that no line holds
 
 
 class MuRefError(ValueError):
@@ -70,12 +72,35 @@ def check_choice(
         `value`, unchanged.
 
     Raises:
-        MuRefError: (or the subclass `error`) `value` is not among the choices; lists them.
+        MuRefError: (or the subclass `error`) `value` is not among the choices; lists them, and
+            names the nearest.
     """
     known = list(choices)
     if value not in known:
-        raise error(f"{what} must be one of {', '.join(map(str, known))}; got {value!r}")
+        near = nearest(value, known)
+        listed = ", ".join(map(str, known if len(known) <= MANY else near or known))
+        if len(known) > MANY and near:
+            raise error(f"{what} must be one that there is, got {value!r}; the nearest: {listed}")
+        hint = f"; perhaps {near[0]}" if near else ""
+        raise error(f"{what} must be one of {listed}; got {value!r}{hint}")
     return value
+
+
+def nearest(value: object, known: Iterable[object]) -> list[str]:
+    """Return names that a slip may have been meant for, the nearest first.
+
+    >>> from mu_ref.errors import nearest
+    >>> nearest("dma.byte_per_s", ["dma.bytes_per_s", "clock_hz"])
+    ['dma.bytes_per_s']
+    """
+    if not isinstance(value, str) or not value or len(value) > 200:
+        return []
+    from difflib import get_close_matches  # a cold import that good input does without
+
+    names = [name for name in known if isinstance(name, str)]
+    last = value.rpartition(".")[2]
+    ends = [name for name in names if name.rpartition(".")[2] == last and "." in name]
+    return list(dict.fromkeys([*get_close_matches(value, names, 3), *ends]))[:4]
 
 
 @contextmanager

@@ -85,8 +85,8 @@ def load_model(
             project's checkpoint, in floats; the shipped mu-nano of the scheme by default.
         scheme: one of `SCHEMES`; must be that of the file.
         executor: one of `EXECUTORS`: NumPy, or compiled kernels that give the same answers.
-        drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`; must be of
-            the scheme too, in floats for w4a16.
+        drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`, of the
+            scheme too, in floats for w4a16; or the folder of one that Apple's code has saved.
 
     Returns:
         The model, ready to run.
@@ -153,6 +153,10 @@ def _float_drafter(path: Path | None, model: ModelConfig) -> "tuple[DrafterConfi
     """Read a float drafter, if one is given."""
     if path is None:
         return None, {}
+    if path.is_dir():
+        from mu_ref.readers.apple_redrafter import read_apple_folder
+
+        return read_apple_folder(path, model)
     from mu_ref.redrafter.store import load_drafter
 
     return load_drafter(path, model)

@@ -4,6 +4,8 @@ KiB and MiB count in 1,024s and are used for memories on the chip; MB and GB/s c
 Cycles are integers of one clock; seconds appear only in reports.
 """
 
+from decimal import Decimal
+
 __all__ = [
     "GB",
     "GIB",
@@ -16,6 +18,7 @@ __all__ = [
     "element_bytes",
     "format_bytes",
     "format_count",
+    "format_exact",
     "format_ms",
     "ms_from_cycles",
 ]
@@ -101,6 +104,23 @@ def format_count(count: float) -> str:
         Three significant digits and the prefix.
     """
     return _with_prefix(count).rstrip()
+
+
+def format_exact(amount: float, unit: str = "") -> str:
+    """Write a number with a decimal prefix and all of its digits: 58_860_000_000 is "58.86 G".
+
+    Args:
+        amount: at least 0.
+        unit: behind the prefix.
+
+    Returns:
+        What stands for the very same number; thousands have commas where there is no prefix.
+    """
+    exact = Decimal(str(amount))
+    for prefix, power in (("T", 12), ("G", 9), ("M", 6)):
+        if amount >= 10**power:
+            return f"{exact.scaleb(-power).normalize():f} {prefix}{unit}"
+    return f"{amount:,} {unit.strip()}".strip()
 
 
 def format_ms(duration_ms: float) -> str:

@@ -30,6 +30,12 @@ _WIDTHS = {"--weight-bits": "16", "--activation-bits": "8", "--kv-bits": "8",
            "--head-weight-bits": "16"}  # fmt: skip
 _PLOT = {"--plot": "new.png"}
 _JSON = {"--json": ""}
+_ASKED = {
+    "--npu": "teaching-npu", "--input": "9", "--output": "5", "--batch": "2", "--context": "32",
+    "--runtime": "geniex", **_WIDTHS, "--fidelity": "roofline",
+    "--set": "npu.clock_hz=100 MHz", **_JSON,
+}  # fmt: skip
+_MODELS = {"--model-json": "models.json#small", "--hf-config": "hf"}
 
 CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     "mu-ref quantize": {
@@ -44,7 +50,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "query": "wifi on please", "--drafter": "drafter.safetensors",
         "--beam-width": ("2", _DRAFTS), "--draft-len": ("1", _DRAFTS),
         "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
-        "--tree": ("new.png", _DRAFTS), "--json": "", "--ids": "",
+        "--tree": ("new.png", _DRAFTS), "--json": "", "--ids": "", "--max-new-tokens": "2",
     },
     "mu-ref train-drafter": {
         "name": "tiny", "--out": "new-2.safetensors", "--weights": "nano-w8a16.safetensors",
@@ -70,7 +76,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16", "--executor": "nobody",
         "--drafter": "nano.safetensors", "--beam-width": "2", "--draft-len": "3", "--json": "",
     },
-    "mu-ref info": {"name": "mu-nano", **_JSON},
+    "mu-ref info": {"name": "mu-nano", "--set": "decoder.n_layers=1", **_JSON},
     "mu-ref forward": {
         "folder": "t5gemma", "--inputs": "missing.npz", "--out": "new-2.npz", "--dtype": "float64",
         "--max-new-tokens": "2", "--prompt": "",
@@ -79,6 +85,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "name": "tiny", "--out": "new-2.safetensors", "--queries": "queries.jsonl",
         "--epochs": "2", "--batch-size": "1", "--rate": "0.1", "--seed": "5",
         "--start": "nano.safetensors", "--resume": "", "--checkpoint-steps": "0",
+        "--set": "clip_norm=0.001",
     },
     "mu-ref warm-up": {},
     "mu-ref golden write": {
@@ -100,37 +107,37 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--worst": "0", **_JSON,
     },
     "npu-sim explain": {
-        "model": "mu-nano", "--site": "decoder.0.mlp.down", "--npu": "teaching-npu",
-        "--input": ("9", "--site=encoder.1.mlp.up"), "--output": "3", "--batch": "2", **_WIDTHS,
-        "--call": "1", "--json": "",
+        **_ASKED, **_MODELS, "model": "mu-nano", "--site": "decoder.0.mlp.down",
+        "--input": ("9", "--site=encoder.1.mlp.up"), "--call": "1",
     },
     "npu-sim check-trace": {"file": "models.json"},
     "npu-sim speculate": {
-        "model": "mu-nano", "--npu": "teaching-npu", "--beam-width": "2", "--draft-len": "2",
+        **_ASKED, **_MODELS, "model": "mu-nano", "--beam-width": "2", "--draft-len": "2",
         "--accept-rate": "0.2", "--acceptance": "acceptance.jsonl", "--nodes-saved": "0.5",
         "--exit-dim": "8", "--blocks": "1", "--rnn": "--no-rnn", "--input": "20",
-        "--context": "40", "--host-us": "5", **_WIDTHS, **_JSON,
+        "--context": "40", "--host-us": "5",
     },
     "npu-sim systolic": {
         "--m": "5", "--n": "5", "--k": "5", "--rows": "3", "--cols": "3", "--dataflow": "ws",
         "--fidelity": "cycle", "--csv": "products.csv", "--out": "new.csv", **_JSON,
     },
     "npu-sim sweep": {
-        "spec": "scenario.toml", "--out": "new-2.csv", "--dask": "nobody", "--plot": "new.png",
-        "--quiet": "", "--checkpoint-points": "0",
+        **_ASKED, **_MODELS, "spec": "scenario.toml", "--out": "new-2.csv", "--dask": "nobody",
+        "--plot": "new.png", "--quiet": "", "--checkpoint-points": "0", "--npu": "h100",
+        "--x": ("weight_bits", "--plot new.png"), "--y": ("dram_bytes", "--plot new.png"),
+        "--colour": ("bytes_per_s", "--plot new.png"),
+        "--panels": ("weight_bits", "--plot new.png"), "--fidelity": "tile",
     },
     "npu-sim sensitivity": {
-        "base": "scenario.toml", "--npu": "teaching-npu", "--input": "9", "--output": "5",
-        "--metric": "ttft_ms", "--share": "0.3", "--fidelity": "tile", **_PLOT, **_JSON,
+        **_ASKED, **_MODELS, "base": "scenario.toml", "--metric": "ttft_ms", "--share": "0.3",
+        **_PLOT,
     },
     "npu-sim compare": {
-        "a": "npu.toml", "b": "h100", "--model": "mu-nano", "--input": "9", "--output": "5",
-        **_PLOT, **_JSON,
+        **_ASKED, **_MODELS, "a": "npu.toml", "b": "h100", "--model": "mu-nano", **_PLOT,
     },
     "npu-sim solve": {
-        "base": "scenario.toml", "--vary": "clock", "--target-tok-s": "5", "--target-ttft-ms": "5",
-        "--target-latency-ms": "0.5", "--npu": "teaching-npu", "--input": "9", "--output": "5",
-        "--fidelity": "tile", **_PLOT, **_JSON,
+        **_ASKED, **_MODELS, "base": "scenario.toml", "--vary": "clock", "--target-tok-s": "5",
+        "--target-ttft-ms": "5", "--target-latency-ms": "0.5", **_PLOT,
     },
     "npu-sim validate": {
         "cases": "products.csv", "--models": "hf/config.json", "--npu": "teaching-npu",
@@ -141,16 +148,14 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     },
     "npu-sim headline": {},  # half a minute: see test_headline.py
     "npu-sim run": {
-        "model": "mu-nano", "--model-json": "models.json#small", "--hf-config": "hf",
-        "--npu": "teaching-npu", "--input": "9", "--output": "5", "--batch": "2",
-        "--context": "32", "--runtime": "geniex", **_WIDTHS, "--fidelity": "roofline",
-        "--budget-ms": "0.001", "--budget-mb": "0.001", "--phase-budget": "decode=5",
-        "--strict": ("", "--budget-ms 0.001"), "--trace": "new.json", "--gantt": "new.png",
-        "--csv": "new.csv", "--plot-roofline": "new.png", "--plot-breakdown": "new.png",
-        "--by": "layer", **_JSON,
+        **_ASKED, **_MODELS, "model": "mu-nano", "--budget-ms": "0.001", "--budget-mb": "0.001",
+        "--phase-budget": "decode=5", "--strict": ("", "--budget-ms 0.001"),
+        "--trace": "new.json", "--gantt": "new.png", "--csv": "new.csv",
+        "--plot-roofline": "new.png", "--plot-breakdown": "new.png", "--by": "layer",
     },
     "npu-sim hardware list": _JSON,
     "npu-sim hardware show": {"name": "h100", "--json": "", "--toml": ""},
+    "npu-sim hardware compare": {"a": "h100", "b": "npu.toml", **_JSON},
 }  # fmt: skip
 
 assert set(CHANGES) == set(BASES)

@@ -190,6 +190,8 @@ def _is_of(kind: Any, value: Any) -> bool:
         return isinstance(value, str) and value in get_args(kind)
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_is_of(get_args(kind)[0], v) for v in value)
+    if get_origin(kind) is frozenset:
+        return isinstance(value, frozenset)
     if kind in (int, float):
         number = Integral if kind is int else Real
         return isinstance(value, number) and not isinstance(value, bool)

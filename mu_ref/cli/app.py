@@ -28,23 +28,30 @@ app = typer.Typer(
 )
 
 
+# of functions whose options leave no line for an example
+LONG = {"write": "Example: mu-ref golden write golden --query 'wifi on' --depth layers"}
+
+
 def _group(name: str, about: str, **commands: Callable[..., None]) -> None:
     """Add commands of two words, such as `golden write`."""
     group = typer.Typer(help=about, no_args_is_help=True)
     for command, function in commands.items():
-        group.command(command)(function)
+        group.command(command, epilog=LONG.get(command))(function)
     app.add_typer(group, name=name)
 
 
 _group("settings", "The Settings agent.", eval=settings_eval)
 _group("golden", "Golden files, the oracle of ports.", write=golden.write, check=golden.check)
 _group("export", "Models for other engines.", onnx=export.onnx)
-app.command()(quantize)
+app.command(epilog="Example: mu-ref quantize mu-nano --scheme w8a16 --worst 10")(quantize)
 app.command()(generate)
-app.command("train-drafter")(train_drafter)
+app.command(
+    "train-drafter",
+    epilog="Example: mu-ref train-drafter mu-nano --epochs 3 --out drafter.safetensors",
+)(train_drafter)
 app.command("quantize-drafter")(quantize_drafter)
 app.command("draft-sweep")(draft_sweep)
-app.command()(ask)
+app.command(epilog="Example: mu-ref ask 'turn bluetooth off' --npu hexagon-x-elite")(ask)
 app.command()(info)
 app.command()(forward)
 app.command()(train)

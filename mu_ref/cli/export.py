@@ -20,7 +20,10 @@ def onnx(
     scheme: Annotated[str, typer.Option(help="float32, w8a16 or w8a8.")] = "float32",
     drafter: options.DrafterOption = None,
 ) -> None:
-    """Write encoder.onnx, decoder.onnx and, with --drafter, drafter.onnx."""
+    """Write encoder.onnx, decoder.onnx and, with --drafter, drafter.onnx.
+
+    Example: mu-ref export onnx graphs --scheme w8a16
+    """
     from mu_ref.golden.onnx import ONNX_SCHEMES, export_onnx
 
     check_choice("--scheme", scheme, ONNX_SCHEMES)

@@ -26,7 +26,10 @@ def forward(
         bool, typer.Option("--prompt", help="Let greedy tokens go on from decoder_input_ids.")
     ] = False,
 ) -> None:
-    """Run another project's checkpoint (Mu's public code, T5Gemma) on given token ids."""
+    """Run another project's checkpoint (Mu's public code, T5Gemma) on given token ids.
+
+    Example: mu-ref forward checkpoint --inputs ids.npz --out out.npz
+    """
     import numpy as np
 
     from mu_ref.golden.forward import forward_file

@@ -139,7 +139,10 @@ def check(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a port with golden files: what differs first, and which operation that is."""
+    """Compare a port with golden files: what differs first, and which operation that is.
+
+    Example: mu-ref golden check golden port --names names.toml
+    """
     from mu_ref.golden.check import compare, read_names, read_port
     from mu_ref.golden.folder import read_golden
 

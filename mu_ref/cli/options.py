@@ -85,12 +85,14 @@ def files_of_agent(
 
     if weights is None and scheme != "w4a16":
         weights = shipped_weights(scheme)
-    files = {"--weights": weights, "--drafter": drafter}
-    if weights is not None and weights.is_dir():  # another project's checkpoint
-        del files["--weights"]
-        from mu_ref.readers import files_of
+    files: dict[str, Path | None] = {}
+    for option, given in (("--weights", weights), ("--drafter", drafter)):
+        if given is not None and given.is_dir():  # another project's checkpoint
+            from mu_ref.readers import files_of
 
-        files |= {path.name: path for path in files_of(weights)}
+            files |= {f"{option} {path.name}": path for path in files_of(given)}
+        else:
+            files[option] = given
     package = DATA.parents[1]
     places = (DATA / "tokenizer.json", DATA / "catalog.json", package / "presets.toml",
               package / "integers" / "tables.json")  # fmt: skip

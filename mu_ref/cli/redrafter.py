@@ -6,15 +6,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mu_ref.border.files import RUNS, check_outputs
-from mu_ref.border.ranges import BATCH, BEAMS, BLOCKS, COUNT, DRAFTED, EPOCHS, RATE, SEED, Range
+from mu_ref.border.ranges import (
+    BATCH,
+    BEAMS,
+    BLOCKS,
+    COUNT,
+    DRAFTED,
+    EPOCHS,
+    NEW_TOKENS,
+    RATE,
+    SEED,
+    Range,
+)
 from mu_ref.border.text import json_text, printable, short
 from mu_ref.cli import options
 from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mu_ref.redrafter.config import DrafterConfig
     from mu_ref.redrafter.steps import Statistics
+    from mu_ref.settings.agent import Agent
 
 __all__ = ["draft_sweep", "generate", "quantize_drafter", "train_drafter"]
 
@@ -36,21 +50,36 @@ def generate(
     ids: Annotated[
         bool, typer.Option("--ids", help="Read and write token ids, without a tokenizer.")
     ] = False,
+    max_new_tokens: Annotated[
+        int | None, in_range(NEW_TOKENS, help="With --ids: tokens to write, 32 by default.")
+    ] = None,
 ) -> None:
-    """Write the answer to one query, with drafts if asked for, and say how drafting went."""
+    """Write the answer to one query, with drafts if asked for, and say how drafting went.
+
+    With --ids also for the folder of a LLaMA and of the drafter that Apple's code made for it.
+
+    Example: mu-ref generate "wifi on" --drafter shipped --beam-width 4
+    """
     from mu_ref.redrafter.steps import Statistics
+    from mu_ref.settings.agent import MAX_NEW_TOKENS
 
     if drafter is None:
         options.check_unused("without --drafter", {"--tree": tree})
     if ids:
         options.check_unused("with --ids, since a tree shows words", {"--tree": tree})
+    else:
+        options.check_unused("without --ids", {"--max-new-tokens": max_new_tokens})
     file = None if drafter is None else options.drafter_file(drafter, scheme)
     read = options.files_of_agent(weights, scheme, file).values()
     check_outputs({}, read, pictures={"--tree": tree})
     given = weights, scheme, executor, drafter, beam_width, draft_len
     agent = options.drafting(*given, tokenized=not ids)
     seen = Statistics()
-    (tokens,) = agent.write(agent.remember(_token_ids(query) if ids else query), 1, seen)
+    if ids:
+        most = MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        tokens = agent.write_ids(_token_ids(query), most, seen)
+    else:
+        (tokens,) = agent.write(agent.remember(query), 1, seen)
     kept = [t for t in tokens if t not in agent.model.eos_ids]
     text = " ".join(map(str, kept)) if ids else agent.tokenizer.decode(kept)
     console = options.report_console(tree)
@@ -63,15 +92,20 @@ def generate(
     for name, value in _rows(seen):
         console.print(f"  {name:<22} {value}", soft_wrap=True)
     if tree is not None:
-        from mu_ref.redrafter.draw import plot_tree, tree_text
-        from mu_ref.settings.drafts import first_tree
+        _show_tree(agent, query, tree, console)
 
-        def named(token: int) -> str:
-            return agent.tokenizer.decode([token]) or "end"
 
-        drafted, beams, kept = first_tree(agent, query)
-        console.print(tree_text(drafted, beams, kept, named), soft_wrap=True)
-        plot_tree(drafted, beams, kept, tree, named, query)
+def _show_tree(agent: "Agent", query: str, tree: Path, console: "Console") -> None:
+    """Print and draw the first tree of drafts."""
+    from mu_ref.redrafter.draw import plot_tree, tree_text
+    from mu_ref.settings.drafts import first_tree
+
+    def named(token: int) -> str:
+        return agent.tokenizer.decode([token]) or "end"
+
+    drafted, beams, kept = first_tree(agent, query)
+    console.print(tree_text(drafted, beams, kept, named), soft_wrap=True)
+    plot_tree(drafted, beams, kept, tree, named, query)
 
 
 def _token_ids(text: str) -> list[int]:
@@ -95,11 +129,14 @@ def _rows(seen: "Statistics") -> list[tuple[str, str]]:
     ]
 
 
+OutOption = Annotated[
+    Path, typer.Option(help="Drafter to write, in the folder runs by default.", show_default=False)
+]
+
+
 def train_drafter(
     name: Annotated[str, typer.Argument(metavar="PRESET", help="Preset name.")] = "mu-nano",
-    out: Annotated[Path, typer.Option(help="Drafter file to write.")] = (
-        RUNS / "mu-nano-drafter.safetensors"
-    ),
+    out: OutOption = RUNS / "mu-nano-drafter.safetensors",
     weights: options.WeightsOption = None,
     queries: Annotated[
         list[Path] | None,
@@ -190,7 +227,10 @@ def quantize_drafter(
     examples: Annotated[int, in_range(COUNT, help="Calibration queries.")] = 128,
     draft_len: Annotated[int, in_range(DRAFTED, help="Drafted tokens to watch.")] = 6,
 ) -> None:
-    """Turn a float drafter into integers, for an integer model."""
+    """Turn a float drafter into integers, for an integer model.
+
+    Example: mu-ref quantize-drafter drafter.safetensors --scheme w8a16
+    """
     from mu_ref.executors import shipped_drafter, shipped_weights
     from mu_ref.integers.store import load_integers
     from mu_ref.redrafter.store import save_integer_drafter
@@ -236,7 +276,10 @@ def draft_sweep(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure tokens per step and speed-up over plain decoding, side by side."""
+    """Measure tokens per step and speed-up over plain decoding, side by side.
+
+    Example: mu-ref draft-sweep queries.jsonl --beam-width 1 --beam-width 4 --limit 50
+    """
     from mu_ref.redrafter.beams import Search
     from mu_ref.settings.draft_sweep import fastest_line, sweep, sweep_table
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries

@@ -1,7 +1,8 @@
 """`mu-ref train`, `warm-up` and `settings eval`: make a model, and score it."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,8 +10,11 @@ from mu_ref.border.files import RUNS
 from mu_ref.border.ranges import BATCH, COUNT, EPOCHS, RATE, SEED
 from mu_ref.border.text import json_text, printable
 from mu_ref.cli import options
-from mu_ref.command_line import JsonOption, in_range, plain_console
-from mu_ref.errors import InputError
+from mu_ref.command_line import JsonOption, SetOption, in_range, plain_console
+from mu_ref.errors import InputError, check_choice
+
+if TYPE_CHECKING:
+    from mu_ref.training.trainer import TrainConfig
 
 __all__ = ["settings_eval", "train", "warm_up"]
 
@@ -32,8 +36,12 @@ def train(
     ] = None,
     resume: options.ResumeOption = False,
     checkpoint_steps: Annotated[int, in_range(COUNT, help=options.INTERVAL)] = 200,
+    changes: SetOption = None,
 ) -> None:
-    """Train a model on labelled Settings queries; interrupt it and --resume as you like."""
+    """Train a model on labelled Settings queries; interrupt it and --resume as you like.
+
+    Example: mu-ref train mu-nano --epochs 2 --out nano.safetensors --set clip_norm=0.5
+    """
     from mu_ref.settings.train import train_agent
     from mu_ref.training.trainer import TrainConfig
 
@@ -41,12 +49,39 @@ def train(
         epochs=epochs, batch_size=batch_size, peak_rate=rate, seed=seed,
         checkpoint_steps=checkpoint_steps,
     )  # fmt: skip
+    config, of_model = _changed(config, changes or [])
     console = options.report_console(out)
-    train_agent(name, queries, config, out, start=start, resume=resume, console=console)
+    train_agent(
+        name, queries, config, out,
+        start=start, resume=resume, console=console, model_changes=of_model,
+    )  # fmt: skip
+
+
+def _changed(config: "TrainConfig", texts: list[str]) -> "tuple[TrainConfig, dict[str, str]]":
+    """Set fields of the run, "clip_norm" or "train.clip_norm"; return those of the model too."""
+    from mu_ref.border.overrides import assignments, kind_of_field
+    from mu_ref.config import model_fields
+    from mu_ref.presets import preset
+
+    of_run, of_model = {}, {}
+    known = asdict(config)
+    for path, text in assignments(texts).items():
+        name = path.removeprefix("train.")
+        if name in known:
+            of_run[name] = kind_of_field(text, known[name])
+        else:
+            of_model[path.removeprefix("model.")] = text
+    fields = [*known, *model_fields(preset("mu-nano"))]
+    for name in of_model:
+        check_choice("field of --set", name, fields, InputError)
+    return replace(config, **of_run), of_model
 
 
 def warm_up() -> None:
-    """Compile the kernels of the fast executors ahead of their first use."""
+    """Compile the kernels of the fast executors ahead of their first use.
+
+    Example: mu-ref warm-up
+    """
     from mu_ref.executors import compile_once
 
     for kind in ("float", "integer"):
@@ -64,7 +99,10 @@ def settings_eval(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the agent on labelled queries."""
+    """Score the agent on labelled queries.
+
+    Example: mu-ref settings eval queries.jsonl --executor fast
+    """
     from mu_ref.settings.agent import answer_all, load_agent, score
     from mu_ref.settings.queries.labelled import read_queries
 

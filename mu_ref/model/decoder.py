@@ -100,6 +100,8 @@ def place(
     valid: np.ndarray,
     cache: Cache,
     placement: Placement | None = None,
+    *,
+    masked: bool = True,
 ) -> Placed:
     r"""Give new tokens their slots in the cache, their positions, and what they may read.
 
@@ -114,6 +116,7 @@ def place(
         valid: [batch, n_new] bool, False at padding.
         cache: earlier tokens; its slots grow by n_new.
         placement: for tokens that do not simply follow the cached ones.
+        masked: False leaves the masks empty, for an executor that counts and looks at none.
 
     Returns:
         What `run_layers` computes: the new tokens, or all of them.
@@ -130,7 +133,10 @@ def place(
     theta = rope_theta(stack, lengths)  # [batch]
     if cache.theta is None or np.any(theta != cache.theta):  # no cached key fits: compute all again
         n_cached = 0
-    masks, levels = _masks(model, positions, n_cached, valid, placement)
+    masks: Masks = dict.fromkeys(stack.windows, np.zeros((0, 1, 0, 0), bool))
+    levels: Masks = {}
+    if masked:
+        masks, levels = _masks(model, positions, n_cached, valid, placement)
     if levels and n_cached:  # it reads tokens that read all as well, and then there were fewer
         n_cached = 0
         masks, levels = _masks(model, positions, n_cached, valid, placement)

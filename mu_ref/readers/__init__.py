@@ -1,19 +1,20 @@
 """Readers of other projects' checkpoints: a folder with `config.json` and `model.safetensors`.
 
-Imports configurations and weights. `folder.py` reads the files. Two families, `microsoft_mu.py` and
-`t5gemma.py`: the maps from their names and fields to ours live there and nowhere else. What is
-read, and what is refused: `docs/checkpoints.md`.
+Imports configurations and weights. `folder.py` reads the files. Three families, `microsoft_mu.py`,
+`t5gemma.py` and `llama.py`: the maps from their names and fields to ours live there and nowhere
+else. What is read, and what is refused: `docs/checkpoints.md`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from mu_ref.border.text import short
 from mu_ref.config import ModelConfig
 from mu_ref.errors import ConfigError, WeightsError
-from mu_ref.readers import microsoft_mu, t5gemma
+from mu_ref.readers import llama, microsoft_mu, t5gemma
 from mu_ref.readers.fields import Fields, warn_of_unknown
 from mu_ref.readers.folder import files_of, read_fields, read_tensors
 from mu_ref.readers.ids import FIELDS
@@ -43,15 +44,15 @@ def read_checkpoint(folder: Path) -> tuple[ModelConfig, Weights]:
     """
     fields, generation = read_fields(folder)
     model = config_from_fields(fields, str(folder / "config.json"), generation)
-    tensors = read_tensors(folder)
-    rename = microsoft_mu.name_of if "n_encoder_layer" in fields else t5gemma.name_of
-    return model, _renamed(tensors, model, rename, str(folder))
+    family = _family(fields)
+    assert family is not None  # else the configuration was refused
+    return model, _renamed(read_tensors(folder), model, family.name_of, str(folder))
 
 
 def config_from_fields(
     fields: Fields, where: str = "config.json", generation: Fields | None = None
 ) -> ModelConfig:
-    """Translate the fields of a `config.json`, whichever of the two families it is.
+    """Translate the fields of a `config.json`, whichever of the three families it is.
 
     Args:
         fields: of the file; those that nothing here reads are named in a warning.
@@ -64,23 +65,32 @@ def config_from_fields(
     Raises:
         ConfigError: the family is unknown, or a field asks for what we do not have.
     """
-    kind = fields.get("model_type")
     _refuse_others(fields, where)
     if generation is not None:
         warn_of_unknown(generation, {*FIELDS, *_NOTES}, "generation_config.json: ")
+    family = _family(fields)
+    if family is None:
+        raise ConfigError(
+            f"{where} must be of microsoft/encoder-decoder-slm (it has n_encoder_layer), of "
+            "T5Gemma (model_type t5gemma) or of LLaMA (llama); got model_type "
+            f"{short(fields.get('model_type'))}"
+        )
     try:
-        if "n_encoder_layer" in fields:
-            return microsoft_mu.config_of(fields, generation, f"{where}: ")
-        if kind == "t5gemma" or (kind is None and {"encoder", "decoder"} <= set(fields)):
-            return t5gemma.config_of(fields, generation, f"{where}: ")
+        return family.config_of(fields, generation, f"{where}: ")
     except ConfigError as error:
         if str(error).startswith(where):
             raise
         raise ConfigError(f"{where}: {error}") from error  # the fields contradict each other
-    raise ConfigError(
-        f"{where} must be of microsoft/encoder-decoder-slm (it has n_encoder_layer) or of "
-        f"T5Gemma (model_type t5gemma); got model_type {short(kind)}"
-    )
+
+
+def _family(fields: Fields) -> ModuleType | None:
+    """Return the module that knows a family's names and fields; None if none does."""
+    if "n_encoder_layer" in fields:
+        return microsoft_mu
+    kind = fields.get("model_type")
+    if kind == "t5gemma" or (kind is None and {"encoder", "decoder"} <= set(fields)):
+        return t5gemma
+    return llama if kind == "llama" else None
 
 
 def _refuse_others(fields: Fields, where: str) -> None:

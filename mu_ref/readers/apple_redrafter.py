@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from mu_ref.border.arrays import check_finite, check_floats
 from mu_ref.border.text import short
-from mu_ref.errors import WeightsError, located
+from mu_ref.config import ModelConfig
+from mu_ref.errors import ConfigError, WeightsError, located
+from mu_ref.readers.folder import read_fields, read_tensors
 from mu_ref.redrafter.config import DrafterConfig, drafter_shapes
 from mu_ref.weights import Weights, check_names
 
-__all__ = ["apple_name_of", "read_apple_drafter"]
+__all__ = ["apple_name_of", "read_apple_drafter", "read_apple_folder"]
 
 _FIXED = {
     "input_proj.weight": "drafter.input_proj.weight",
@@ -80,3 +83,34 @@ def read_apple_drafter(tensors: Mapping[str, np.ndarray]) -> tuple[DrafterConfig
         )
     check_names(what, drafter_shapes(drafter), {name: w.shape for name, w in weights.items()})
     return drafter, weights
+
+
+def read_apple_folder(folder: Path, model: ModelConfig) -> tuple[DrafterConfig, Weights]:
+    """Read a drafter that Apple's code has saved, for one model.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`, or its parts with an index.
+        model: the drafter must fit it.
+
+    Returns:
+        The configuration, and float32 weights under our names.
+
+    Raises:
+        WeightsError: see `read_apple_drafter` and `readers.folder.read_tensors`.
+        ConfigError: `config.json` contradicts the weights, or the drafter is of another width or
+            vocabulary than the model.
+    """
+    fields, _ = read_fields(folder)
+    with located(f"{folder}: "):
+        drafter, weights = read_apple_drafter(read_tensors(folder))
+    found = {
+        "hidden_size": drafter.d_model, "vocab_size": drafter.vocab_size,
+        "exit_dim": drafter.d_exit, "num_draft_layers": drafter.n_blocks, "rnn": drafter.rnn,
+    }  # fmt: skip
+    for name, value in found.items():
+        said = fields.get(name, value)
+        if said != value:
+            raise ConfigError(f"{folder / 'config.json'}: {name} must be that of the weights, "
+                              f"{value}, got {short(said)}")  # fmt: skip
+    drafter.check_fits(model)
+    return drafter, {name: tensor.astype(np.float32) for name, tensor in weights.items()}

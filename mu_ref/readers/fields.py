@@ -7,9 +7,31 @@ from mu_ref.border.ranges import Range
 from mu_ref.border.text import short, warn
 from mu_ref.errors import ConfigError
 
-__all__ = ["Fields", "check_flag", "check_numbers", "check_text", "warn_of_unknown"]
+__all__ = [
+    "ACTIVATIONS",
+    "NOTES",
+    "Fields",
+    "check_flag",
+    "check_numbers",
+    "check_text",
+    "warn_of_unknown",
+]
 
 Fields = Mapping[str, Any]
+
+# What every configuration of Hugging Face may say, and what changes nothing without training.
+NOTES = frozenset(
+    ("_name_or_path", "architectures", "attention_dropout", "chunk_size_feed_forward",
+     "classifier_dropout_rate", "dropout_rate", "dtype", "id2label", "initializer_range",
+     "is_decoder", "is_encoder_decoder", "label2id", "model_type", "output_attentions",
+     "output_hidden_states", "problem_type", "return_dict", "tie_word_embeddings", "torch_dtype",
+     "transformers_version", "use_cache")
+)  # fmt: skip
+
+ACTIVATIONS = {
+    "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu", "silu": "silu",
+    "swish": "silu", "relu": "relu",
+}  # fmt: skip
 
 
 def check_numbers(

@@ -14,6 +14,8 @@ from mu_ref.border.text import short
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import ConfigError, check_choice
 from mu_ref.readers.fields import (
+    ACTIVATIONS,
+    NOTES,
     Fields,
     check_flag,
     check_numbers,
@@ -58,22 +60,10 @@ _RANGES = {
 _OPTIONAL = ("head_dim", "sliding_window", "final_logit_softcapping", "attn_logit_softcapping",
              "cross_attention_hidden_size")  # fmt: skip
 TIED = "tie_word_embeddings"
-# What every configuration of Hugging Face may say, and what changes nothing without training.
-_NOTES = frozenset(
-    ("_name_or_path", "architectures", "attention_dropout", "chunk_size_feed_forward",
-     "classifier_dropout_rate", "dropout_rate", "dtype", "id2label", "initializer_range",
-     "is_decoder", "is_encoder_decoder", "label2id", "model_type", "output_attentions",
-     "output_hidden_states", "problem_type", "return_dict", "tie_word_embeddings", "torch_dtype",
-     "transformers_version", "use_cache")
-)  # fmt: skip
-_OF_STACK = {*_DEFAULTS, *_NOTES, *FIELDS, "cross_attention_hidden_size", "rope_scaling",
+_OF_STACK = {*_DEFAULTS, *NOTES, *FIELDS, "cross_attention_hidden_size", "rope_scaling",
              "rope_theta", "partial_rotary_factor"}  # fmt: skip
 # Of the whole: those that its stacks have too are theirs.
-_OF_WHOLE = {*_NOTES, *FIELDS, "encoder", "decoder", "vocab_size"}
-_ACTIVATIONS = {
-    "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu": "gelu", "silu": "silu",
-    "swish": "silu", "relu": "relu",
-}  # fmt: skip
+_OF_WHOLE = {*NOTES, *FIELDS, "encoder", "decoder", "vocab_size"}
 
 
 def _layer_kinds(f: Fields, where: str) -> list[str]:
@@ -95,7 +85,7 @@ def _stack(f: Fields, where: str, *, inclusive: bool) -> StackConfig:
     check_numbers({"cross_attention_hidden_size": None, **f}, _RANGES, where, _OPTIONAL)
     n_layers, kinds = f["num_hidden_layers"], _layer_kinds(f, where)
     name = f"{where}hidden_activation"
-    activation = check_choice(name, f["hidden_activation"], list(_ACTIVATIONS), ConfigError)
+    activation = check_choice(name, f["hidden_activation"], list(ACTIVATIONS), ConfigError)
     theta, factor = rope_of(f, where)
     return StackConfig(
         n_layers=n_layers,
@@ -118,7 +108,7 @@ def _stack(f: Fields, where: str, *, inclusive: bool) -> StackConfig:
         norm_eps=f["rms_norm_eps"],
         embed_norm=False,
         embed_scale=f["hidden_size"] ** 0.5,
-        activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
+        activation=ACTIVATIONS[activation],  # type: ignore[arg-type]
         gated=True,
         rope_theta=theta,
         rope_origin="start",

@@ -51,6 +51,9 @@ def read_inputs(path: Path, model: ModelConfig, also: Collection[str] = ()) -> I
         InputError: an array is missing, unknown, not of integers, of another shape, or out of
             range.
     """
+    if model.encoder is None:
+        raise InputError(f"a model that reads {IDS[0]} must have an encoder, {model.name} has "
+                         "none; `mu-ref generate --ids` runs a decoder alone")  # fmt: skip
     arrays = read_npz(path)
     unknown = sorted(set(arrays) - {*READ, *also})
     if unknown:

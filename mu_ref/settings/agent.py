@@ -113,14 +113,17 @@ class Agent:
 
     def remember(self, query: str | Sequence[int]) -> Memory:
         """Read one query, as a text or as its token ids: what the decoder needs of it."""
-        tokens = self.source_tokens(query) if isinstance(query, str) else query
+        source = self._source(self.source_tokens(query) if isinstance(query, str) else query)
+        return mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
+
+    def _source(self, tokens: Sequence[int]) -> np.ndarray:
         source = np.array([tokens])
         check_tokens("a query", source, self.model.encoder_vocab_size)
         if source.shape[1] > self.model.max_len:
             raise InputError(
                 f"a query must be at most {self.model.max_len} tokens long, got {source.shape[1]}"
             )
-        return mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
+        return source
 
     def write(
         self, memory: Memory, n_rows: int, statistics: "Statistics | None" = None
@@ -135,7 +138,38 @@ class Agent:
         Returns:
             The tokens of each row, eos included.
         """
-        given = (memory, *mu.start(self.model, n_rows), MAX_NEW_TOKENS)
+        return self._decoded((memory, *mu.start(self.model, n_rows), MAX_NEW_TOKENS), statistics)
+
+    def write_ids(
+        self, tokens: Sequence[int], max_new_tokens: int, statistics: "Statistics | None" = None
+    ) -> list[int]:
+        """Go on from token ids, greedily: those of an encoder, or a prompt of a decoder alone.
+
+        Args:
+            tokens: what is read.
+            max_new_tokens: at most.
+            statistics: of drafting, to count along.
+
+        Returns:
+            The tokens that were written, the end token included.
+
+        Raises:
+            InputError: an id is out of range, or there are more than the model was made for.
+        """
+        if self.model.encoder is None:
+            memory, prompt = None, self._source(tokens)
+            valid = np.ones(prompt.shape, bool)
+        else:
+            memory, (prompt, valid) = self.remember(tokens), mu.start(self.model, 1)
+        return self._decoded((memory, prompt, valid, max_new_tokens), statistics)[0]
+
+    def _decoded(
+        self,
+        given: tuple[Memory | None, np.ndarray, np.ndarray, int],
+        statistics: "Statistics | None",
+    ) -> list[list[int]]:
+        """Decode from (memory, prompt, which of it is read, at most so many tokens)."""
+        n_rows = len(given[1])
         texts: list[list[int]] = [[] for _ in range(n_rows)]
         if self.drafter is None or self.search is None:
             ended = np.zeros(n_rows, bool)
@@ -211,10 +245,11 @@ def load_agent(
             scheme by default.
         scheme: one of `SCHEMES`; must be that of the file.
         executor: one of `EXECUTORS`: NumPy, or compiled kernels that give the same answers.
-        drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`; must be of
-            the scheme too, in floats for w4a16.
+        drafter: a file written by `mu-ref train-drafter` or `mu-ref quantize-drafter`, of the
+            scheme too, in floats for w4a16; or the folder of one that Apple's code has saved.
         search: how the drafter drafts; without one it is loaded and not used.
-        tokenized: False for a model with another tokenizer, which reads and writes token ids only.
+        tokenized: False for a model with another tokenizer, or a decoder alone, which reads and
+            writes token ids only.
 
     Returns:
         The agent.
@@ -226,8 +261,9 @@ def load_agent(
     loaded = load_model(weights, scheme, executor, drafter)
     model = loaded.model
     tokenizer = Tokenizer.load()
-    whole = model.encoder is not None and model.decoder is not None
-    if not whole or (tokenized and model.vocab_size != tokenizer.vocab_size):
+    reads = model.encoder is not None or not tokenized
+    fits = model.vocab_size == tokenizer.vocab_size or not tokenized
+    if model.decoder is None or not reads or not fits:
         raise InputError(
             f"{weights} must be an encoder-decoder with the {tokenizer.vocab_size} tokens of the "
             f"shipped tokenizer, got {model.name} with {model.vocab_size}; `mu-ref generate --ids` "

@@ -1,12 +1,13 @@
 """Train the Settings agent: data in, weight file out, with a display of the way there."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from mu_ref.config import ModelConfig
+from mu_ref.config import ModelConfig, with_model_fields
 from mu_ref.errors import InputError
 from mu_ref.presets import preset
 from mu_ref.settings.catalog import DATA, load_catalog
@@ -42,6 +43,7 @@ def train_agent(
     start: Path | None = None,
     resume: bool,
     console: Console,
+    model_changes: Mapping[str, Any] | None = None,
 ) -> None:
     """Train a preset and write its weights in float16.
 
@@ -55,6 +57,7 @@ def train_agent(
         start: weight file to start from; random weights without.
         resume: continue from the newest checkpoint that is whole.
         console: where progress is shown.
+        model_changes: {path: value} of fields of the preset that are changed.
 
     Raises:
         InputError: the preset does not fit the tokenizer, or there is (not) a checkpoint; an output
@@ -67,7 +70,7 @@ def train_agent(
     inputs = files | {name: DATA / name for name in MADE_OF}
     checkpoint = plan_run(out, [*inputs.values(), start], resume=resume)
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
-    model = _preset_for(tokenizer, name)
+    model = _preset_for(tokenizer, name, model_changes or {})
     items = [item for file in files.values() for item in read_queries(file)]
     data = epoch_data(items, load_catalog(), tokenizer)
     trainer = Trainer(model, config, data, {**inputs, "--start": start})
@@ -102,8 +105,8 @@ def _notes(
     return notes | ({"start": json.dumps(before)} if before else {})
 
 
-def _preset_for(tokenizer: Tokenizer, name: str) -> ModelConfig:
-    model = preset(name)
+def _preset_for(tokenizer: Tokenizer, name: str, changes: Mapping[str, Any]) -> ModelConfig:
+    model = with_model_fields(preset(name), changes)
     if model.encoder is None or model.vocab_size != tokenizer.vocab_size:
         raise InputError(
             f"the preset must be an encoder-decoder with the tokenizer's {tokenizer.vocab_size} "

@@ -13,7 +13,7 @@ import typer
 from mu_ref.command_line import run_app
 from npu_sim.cli.evidence import show_calibration, show_headline, show_validation
 from npu_sim.cli.explain import check_trace_file, explain
-from npu_sim.cli.hardware import list_hardware, show_hardware
+from npu_sim.cli.hardware import compare_hardware, list_hardware, show_hardware
 from npu_sim.cli.run import run
 from npu_sim.cli.speculate import speculate
 from npu_sim.cli.systolic import systolic
@@ -30,6 +30,7 @@ app = typer.Typer(
 hardware_app = typer.Typer(help="The NPUs and where their numbers come from.", no_args_is_help=True)
 hardware_app.command("list")(list_hardware)
 hardware_app.command("show")(show_hardware)
+hardware_app.command("compare")(compare_hardware)
 app.add_typer(hardware_app, name="hardware")
 app.command()(explain)
 app.command("check-trace")(check_trace_file)

@@ -39,7 +39,10 @@ def show_validation(
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict measured graph calls (tile fidelity) and show the errors."""
+    """Predict measured graph calls (tile fidelity) and show the errors.
+
+    Example: npu-sim validate cases.csv --models models.json
+    """
     from npu_sim.evidence.validate import validate, write_rows
 
     read = read_cases(cases)
@@ -101,7 +104,10 @@ def show_calibration(
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit what vendors do not publish to measured latencies, and show what the fit is worth."""
+    """Fit what vendors do not publish to measured latencies, and show what the fit is worth.
+
+    Example: npu-sim calibrate hexagon --plot fit.png
+    """
     check_choice("what", what, ("hexagon", *GEMM_NPUS), SweepError)
     if by is not None:
         check_choice("--by", by, ("case", "model"), SweepError)
@@ -179,7 +185,10 @@ def show_headline(
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set simulated beside published figures of Mu and ReDrafter; none of them is in a fit."""
+    """Set simulated beside published figures of Mu and ReDrafter; none of them is in a fit.
+
+    Example: npu-sim headline --tokens 4=2.7
+    """
     from npu_sim.evidence.headline import MEASURED_TOKENS, headline
     from npu_sim.evidence.headline_table import print_headline
 

@@ -6,51 +6,57 @@ from typing import Annotated
 import typer
 
 from mu_ref.border.ranges import TOKENS, Range
-from mu_ref.border.text import printable
-from mu_ref.command_line import in_range
-from mu_ref.presets import preset
-from npu_sim.cli import options
+from mu_ref.border.text import json_text, printable
+from mu_ref.command_line import JsonOption, in_range
+from npu_sim.cli.question import Asked, ModelArgument, asks, question
 from npu_sim.errors import WorkloadError
-from npu_sim.hardware.presets import NPUS, npu
-from npu_sim.program.request import record_request
+from npu_sim.whatif.metrics import scenario_report
 
 __all__ = ["check_trace_file", "explain"]
 
 CALLS = Range(low=0, high=TOKENS.high, why="a request writes no more tokens")
 
 
+@asks()
 def explain(
-    model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
+    model: ModelArgument = None,
+    *,
     site: Annotated[str, typer.Option(help="Operation, for example decoder.3.mlp.up.")],
-    npu_name: options.NpuOption = NPUS[0],
-    n_input: options.InputOption = 64,
-    n_output: options.OutputOption = 32,
-    batch: options.BatchOption = 1,
-    weight_bits: options.WeightBitsOption = 8,
-    activation_bits: options.ActivationBitsOption = 16,
-    kv_bits: options.KvBitsOption = 16,
-    head_weight_bits: options.HeadBitsOption = None,
     call: Annotated[
         int | None,
         in_range(CALLS, "--call", help="Graph call, from 0; by default the last that has the site"),
     ] = None,
+    asked: Asked,
+    as_json: JsonOption = False,
 ) -> None:
-    """Print the arithmetic behind the time of one operation."""
-    from npu_sim.show.explain import explain as explain_site
-    from npu_sim.tile.rows import program_table
-    from npu_sim.tile.simulate import simulate_tiles
+    """Print the arithmetic behind the time of one operation.
 
-    precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
-    program = record_request(preset(model), n_input, n_output, precision, batch)
-    run = simulate_tiles(program_table(program), npu(npu_name))
-    for line in explain_site(run, site, call):
-        typer.echo(printable(line))
+    Example: npu-sim explain mu-330m --site decoder.3.mlp.up --npu h100
+    """
+    from npu_sim.report.report import tile_run
+    from npu_sim.show.explain import explain as explain_site
+
+    what = question(model, asked, only="tile", why="a roofline has no tasks to explain")
+    report = scenario_report(what.scenario, what.fidelity)
+    lines = [
+        printable(line) for line in explain_site(tile_run(report, "an explanation"), site, call)
+    ]
+    if as_json:
+        typer.echo(json_text({"simulated": True, **what.notes(), "site": site, "lines": lines}))
+        return
+    for line in lines:
+        typer.echo(line)
 
 
 def check_trace_file(
     file: Annotated[Path, typer.Argument(help="Chrome trace JSON, from `run --trace`.")],
 ) -> None:
-    """Hold a trace to the rules of trace viewers: nesting, order, one thread per engine."""
+    """Hold a trace to the rules of trace viewers.
+
+    They are: nesting, order, one thread per engine.
+
+    Example: npu-sim check-trace trace.json
+    """
     from npu_sim.show.trace import check_trace, read_trace
 
     events = read_trace(file)

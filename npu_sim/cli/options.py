@@ -1,7 +1,6 @@
 """Options that several commands of `npu-sim` share, and how their texts are read."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,85 +8,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mu_ref.border.ranges import TOKENS
 from mu_ref.border.text import printable, short
-from mu_ref.command_line import in_range, plain_console
+from mu_ref.command_line import plain_console
 from npu_sim.errors import WorkloadError
-from npu_sim.program.precision import Precision
+from npu_sim.hardware.units import with_unit
 
-__all__ = [
-    "ActivationBitsOption",
-    "BatchOption",
-    "ContextOption",
-    "HeadBitsOption",
-    "HfConfigOption",
-    "InputOption",
-    "KvBitsOption",
-    "ModelJsonOption",
-    "NpuOption",
-    "OutputOption",
-    "PlotOption",
-    "RuntimeOption",
-    "WeightBitsOption",
-    "cycle_budgets",
-    "npu_files",
-    "precision_of",
-    "print_rows",
-    "wide_console",
-]
+__all__ = ["PlotOption", "cycle_budgets", "print_rows", "wide_console"]
 
 
+OF_FIELD = ("low_value", "high_value", "A", "B")  # columns that hold values of a field
 MOST_DIGITS = 18  # of cycles, which are counted in 64 bits
 
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", help="Also draw a picture: .png, .svg or .pdf.")
 ]
-
-NpuOption = Annotated[
-    str, typer.Option("--npu", help="NPU of `npu-sim hardware list`, or FILE.toml.")
-]
-
-WeightBitsOption = Annotated[int, typer.Option(help="Width of weights: 4, 8 or 16.")]
-
-ActivationBitsOption = Annotated[int, typer.Option(help="Width of activations: 8 or 16.")]
-
-KvBitsOption = Annotated[int, typer.Option(help="Width of cached keys and values.")]
-
-ModelJsonOption = Annotated[
-    str | None, typer.Option(help="FILE#name: a model of a neutral JSON file.")
-]
-
-HfConfigOption = Annotated[
-    str | None, typer.Option(help="config.json of a Hugging Face model, or its folder.")
-]
-
-ContextOption = Annotated[
-    int | None,
-    in_range(TOKENS, "--context", help="Slots that every call processes; exact by default."),
-]
-
-RuntimeOption = Annotated[str, typer.Option(help="Who calls the graphs: native or geniex.")]
-
-InputOption = Annotated[int, in_range(TOKENS, "--input", help="Tokens read.")]
-
-OutputOption = Annotated[int, in_range(TOKENS, "--output", help="Tokens written.")]
-
-BatchOption = Annotated[int, in_range(TOKENS, "--batch", help="Requests computed together.")]
-
-HeadBitsOption = Annotated[
-    int | None,
-    typer.Option(help="Width of the vocabulary projection; as the weights, at least 8."),
-]
-
-
-def precision_of(
-    weight_bits: int, activation_bits: int, kv_bits: int, head_weight_bits: int | None
-) -> Precision:
-    """Return the widths that the options of a command say."""
-    return Precision(
-        weight_bits=weight_bits, activation_bits=activation_bits, kv_bits=kv_bits,
-        head_weight_bits=head_weight_bits,
-    )  # fmt: skip
 
 
 def cycle_budgets(texts: list[str]) -> dict[str, int]:
@@ -116,11 +50,6 @@ def cycle_budgets(texts: list[str]) -> dict[str, int]:
     return budgets
 
 
-def npu_files(name: str) -> list[Path]:
-    """Return the file that an NPU is read from: none for a preset."""
-    return [Path(name)] if name.endswith(".toml") else []
-
-
 def wide_console() -> Console:
     """Return a console that does not cut tables to 80 columns where nobody looks at a screen."""
     console = plain_console()
@@ -134,11 +63,16 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     console = wide_console()
     console.print(printable(title), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    show: Callable[[Any], str] = lambda v: (  # noqa: E731
-        f"{v:,.4g}" if isinstance(v, float) else printable(str(v))
-    )
     for name in rows[0] if rows else ():
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
-        table.add_row(*(show(value) for value in row.values()))
+        path = str(row.get("field", ""))
+        table.add_row(*(_shown(v, path if name in OF_FIELD else "") for name, v in row.items()))
     console.print(table)
+
+
+def _shown(value: Any, path: str) -> str:
+    """A cell; a value of an NPU with its unit."""
+    if path.startswith("npu.") and not isinstance(value, str | None):
+        return with_unit(path.removeprefix("npu."), value)
+    return f"{value:,.4g}" if isinstance(value, float) else printable(str(value))

@@ -7,41 +7,25 @@ from typing import Annotated, Any
 import typer
 
 from mu_ref.border.files import check_outputs
-from mu_ref.border.ranges import TOKENS
 from mu_ref.border.text import json_text, printable
 from mu_ref.command_line import BUDGET_MISSED, JsonOption, in_range, plain_console
 from mu_ref.errors import check_choice
 from npu_sim.cli import options
-from npu_sim.errors import WorkloadError
-from npu_sim.hardware.presets import NPUS, npu
-from npu_sim.models.find import model_files, named_description
-from npu_sim.program.description import Description
-from npu_sim.program.experts import expected_experts
-from npu_sim.program.program import RUNTIMES
-from npu_sim.program.request import described_program
-from npu_sim.report.fidelity import BUDGET, BUDGET_MS, FIDELITIES, simulate_program
+from npu_sim.cli.question import Asked, ModelArgument, asks, question
+from npu_sim.errors import CapacityError, UnsupportedError, WorkloadError
+from npu_sim.report.facts import misfit_json, model_facts
+from npu_sim.report.fidelity import BUDGET, FIDELITIES, simulate_program
 from npu_sim.report.report import Report, tile_run
 from npu_sim.show.csv_file import write_csv
 from npu_sim.show.tables import phase_table, share_table
+from npu_sim.whatif.request import scenario_program
 
 __all__ = ["run", "write_files"]
 
 
-ReadOption = Annotated[
-    int | None,
-    in_range(TOKENS, "--input", help="Tokens read: 64, or a fixed length of the model."),
-]
-
-WrittenOption = Annotated[
-    int | None, in_range(TOKENS, "--output", help="Tokens written, 32 by default.")
-]
-
-CachedBitsOption = Annotated[
-    int | None, typer.Option(help="Width of cached keys and values, 16 by default.")
-]
-
 BudgetMsOption = Annotated[
-    float, in_range(BUDGET, "--budget-ms", help="Latency budget of the request.")
+    float | None,
+    in_range(BUDGET, "--budget-ms", help="Latency budget of the request, 500 by default."),
 ]
 
 BudgetMbOption = Annotated[
@@ -55,26 +39,10 @@ PhaseBudgetOption = Annotated[
 ]
 
 
+@asks()
 def run(
-    model: Annotated[
-        str | None, typer.Argument(help="Model preset, for example mu-330m; or one of the next.")
-    ] = None,
-    model_json: options.ModelJsonOption = None,
-    hf_config: options.HfConfigOption = None,
-    npu_name: options.NpuOption = NPUS[0],
-    n_input: ReadOption = None,
-    n_output: WrittenOption = None,
-    batch: options.BatchOption = 1,
-    context: options.ContextOption = None,
-    runtime: options.RuntimeOption = RUNTIMES[0],
-    weight_bits: options.WeightBitsOption = 8,
-    activation_bits: options.ActivationBitsOption = 16,
-    kv_bits: CachedBitsOption = None,
-    head_weight_bits: options.HeadBitsOption = None,
-    fidelity: Annotated[
-        str, typer.Option(help="tile (engines wait for each other) or roofline (a bound).")
-    ] = "tile",
-    budget_ms: BudgetMsOption = BUDGET_MS,
+    model: ModelArgument = None,
+    budget_ms: BudgetMsOption = None,
     budget_mb: BudgetMbOption = None,
     phase_budgets: PhaseBudgetOption = None,
     strict: Annotated[bool, typer.Option(help="Exit with 3 if a budget is missed.")] = False,
@@ -86,32 +54,45 @@ def run(
     by: Annotated[
         str | None, typer.Option(help="Also list the time of each layer, kind or site.")
     ] = None,
+    *,
+    asked: Asked,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate one request of a model on an NPU."""
+    """Simulate one request of a model on an NPU.
+
+    Example: npu-sim run mu-330m --input 128 --set npu.dma.bytes_per_s="100 GB/s"
+    """
     tables = {"--trace": trace, "--csv": csv}
     pictures = {"--gantt": gantt, "--plot-roofline": plot_roofline,
                 "--plot-breakdown": plot_breakdown}  # fmt: skip
-    read = [*options.npu_files(npu_name), *model_files(model_json, hf_config)]
-    check_outputs(tables, read, pictures=pictures, prints_json=as_json)
-    _check_shown(tables | pictures, by, fidelity)
+    what = question(model, asked)
+    check_outputs(tables, what.files, pictures=pictures, prints_json=as_json)
+    _check_shown(tables | pictures, by, what.fidelity)
     cycles = options.cycle_budgets(phase_budgets or [])
-    precision = options.precision_of(weight_bits, activation_bits, kv_bits or 16, head_weight_bits)
-    chip, description = npu(npu_name), named_description(model, model_json, hf_config)
-    _check_cached(description, kv_bits)
-    program = described_program(
-        description, n_input, n_output or 32, precision, batch,
-        static_context=context, runtime=runtime,
-    )  # fmt: skip
-    report = simulate_program(
-        program, chip, budget_ms, budget_mb=budget_mb, fidelity=fidelity, cycle_budgets=cycles
-    )
+    scenario = what.scenario
+    program, workload = scenario_program(scenario), scenario.workload
+    facts = model_facts(scenario.description, scenario.precision, workload.batch)
+    try:
+        report = simulate_program(
+            program, scenario.npu, workload.budget_ms if budget_ms is None else budget_ms,
+            budget_mb=budget_mb, fidelity=what.fidelity, cycle_budgets=cycles,
+        )  # fmt: skip
+    except (CapacityError, UnsupportedError) as error:
+        if as_json:  # what can be said without a time, and then the error
+            found = misfit_json(program, scenario.npu, what.fidelity, error)
+            typer.echo(json_text(found | what.notes() | facts, indent=2))
+        raise
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
-    experts = _experts(description, batch)
     if as_json:
-        typer.echo(json_text(report.to_json() | experts | _shares(report, by), indent=2))
+        data = report.to_json() | what.notes() | facts | _shares(report, by)
+        typer.echo(json_text(data, indent=2))
     else:
-        _show(report, by, experts)
+        _show(report, by, what.title)
+        if "experts" in facts:
+            typer.echo(
+                "{:<20} {expected_per_step:.2f} of {stored} are expected to be read in a "
+                "decode step, {per_token} for each token".format("experts", **facts["experts"])
+            )
     if strict and not report.budgets_met:
         raise typer.Exit(BUDGET_MISSED)
 
@@ -131,23 +112,6 @@ def _check_shown(outputs: dict[str, Path | None], by: str | None, fidelity: str)
         )
 
 
-def _check_cached(description: Description, kv_bits: int | None) -> None:
-    """Refuse the width of a cache where there is none."""
-    if kv_bits is not None and description.model.decoder is None:
-        raise WorkloadError(
-            f"--kv-bits must be left out for {description.name}, which has no cache, got {kv_bits}"
-        )
-
-
-def _experts(description: Description, batch: int) -> dict[str, Any]:
-    """Say how many experts a decode step is expected to read, where there are some."""
-    stored, per_token = description.n_experts, description.experts_per_token
-    if not stored:
-        return {}
-    expected = expected_experts(stored, per_token, batch)
-    return {"experts": {"stored": stored, "per_token": per_token, "expected_per_step": expected}}
-
-
 def _shares(report: Report, by: str | None) -> dict[str, Any]:
     if by is None:
         return {}
@@ -157,26 +121,17 @@ def _shares(report: Report, by: str | None) -> dict[str, Any]:
     return {"by": by, "shares": [asdict(share) for share in found]}
 
 
-def _show(report: Report, by: str | None, experts: dict[str, Any]) -> None:
-    program = report.program
+def _show(report: Report, by: str | None, title: str) -> None:
     divided = None if by is None else share_table(report, by)
     console = plain_console()
     console.print(
-        f"{printable(program.model)} on {printable(report.npu.name)}: {program.n_input} tokens in, "
-        f"{program.n_output} out, {program.precision.label()}; every time is simulated "
-        f"({report.fidelity})\n",
+        f"{printable(title)}; every time is simulated ({report.fidelity})\n",
         soft_wrap=True,
     )
     console.print(phase_table(report))
     console.print()
     for name, value in report.summary_rows():
         console.print(f"{name:<20} {value}", soft_wrap=True)
-    for found in experts.values():
-        console.print(
-            f"{'experts':<20} {found['expected_per_step']:.2f} of {found['stored']} are expected "
-            f"to be read in a decode step, {found['per_token']} for each token",
-            soft_wrap=True,
-        )
     if divided is not None:
         console.print()
         console.print(divided)

@@ -1,6 +1,5 @@
 """`npu-sim speculate`: what drafting would bring on an NPU, for some beams and lengths."""
 
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +11,10 @@ from mu_ref.border.ranges import BEAMS, BLOCKS, DRAFTED, SHARE, SIZE, TOKENS, Ra
 from mu_ref.border.text import json_text, printable, short
 from mu_ref.command_line import JsonOption, in_range, plain_console
 from mu_ref.config import ModelConfig
-from mu_ref.presets import preset
-from npu_sim.cli import options
+from npu_sim.cli.question import Asked, ModelArgument, asks, question
 from npu_sim.errors import WorkloadError
-from npu_sim.hardware.presets import NPUS, npu
-from npu_sim.speculate.acceptance import HOST_US, Acceptance, Steps, acceptance_of, read_steps
+from npu_sim.speculate.acceptance import HOST_US, Acceptance, Steps, acceptance_of
+from npu_sim.speculate.measured import Measured, read_drafts, shipped_drafts
 
 if TYPE_CHECKING:
     from mu_ref.redrafter.config import DrafterConfig
@@ -26,20 +24,27 @@ __all__ = ["speculate"]
 MOST_PAIRS, MOST_DRAFTED, MOST_DIGITS = 64, 8192, 9  # together less than a minute
 SAVED = Range(low=0, high=0.999999, whole=False, why="what is verified has nodes")
 
+ONE_FOR_ALL = (
+    "warning: one acceptance stands for all beam widths, but wider beams keep more tokens; leave "
+    "out --accept-rate for what was measured, or give --acceptance what mu-ref draft-sweep --json "
+    "prints"
+)
+
 RateOption = Annotated[
     float | None,
     in_range(
         SHARE,
         "--accept-rate",
-        help="Each drafted token's chance, if those before it are accepted; 0.7 by default.",
+        help="Each drafted token's chance, if those before it are accepted, for all widths; by "
+        "default as measured of mu-nano's drafter, by width.",
     ),
 ]
 
 AcceptanceOption = Annotated[
     Path | None,
     typer.Option(
-        help="Recorded steps, JSON lines with n_accepted and nodes; or one line with "
-        "probabilities of 0, 1, ... accepted tokens."
+        help="What `mu-ref draft-sweep --json` prints; or recorded steps, JSON lines with "
+        "n_accepted and nodes; or one line with probabilities of 0, 1, ... accepted tokens."
     ),
 ]
 
@@ -54,9 +59,9 @@ ExitOption = Annotated[
 ]
 
 
+@asks("n_output", "batch", "context", "runtime")
 def speculate(
-    model: Annotated[str, typer.Argument(help="Model preset, for example mu-330m.")],
-    npu_name: options.NpuOption = NPUS[0],
+    model: ModelArgument = None,
     beam_widths: Annotated[str, typer.Option("--beam-width", help="W, or several: 1,2,4.")] = "4",
     draft_lens: Annotated[str, typer.Option("--draft-len", help="Drafted tokens: 3,5.")] = "3",
     accept_rate: RateOption = None,
@@ -65,47 +70,55 @@ def speculate(
     exit_dim: ExitOption = None,
     n_blocks: Annotated[int, in_range(BLOCKS, "--blocks", help="Residual blocks.")] = 2,
     rnn: Annotated[bool, typer.Option("--rnn/--no-rnn", help="Recurrent cell, or a sum.")] = True,
-    n_input: Annotated[
-        int | None, in_range(TOKENS, "--input", help="Tokens that the encoder read, 64 by default.")
-    ] = None,
     n_context: Annotated[int, in_range(TOKENS, "--context", help="Tokens in the cache.")] = 16,
     host_us: Annotated[
         float, in_range(HOST_US, "--host-us", help="One round trip to the host.")
     ] = 500.0,
-    weight_bits: options.WeightBitsOption = 8,
-    activation_bits: options.ActivationBitsOption = 16,
-    kv_bits: options.KvBitsOption = 16,
-    head_weight_bits: options.HeadBitsOption = None,
+    *,
+    asked: Asked,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate drafting, verifying and keeping, in one graph call and with the host between."""
+    """Simulate drafting, verifying and keeping: what a step of drafts would bring.
+
+    All in one graph call, and with the host between.
+
+    Example: npu-sim speculate mu-330m --beam-width 1,2,4 --accept-rate 0.8
+    """
     from npu_sim.speculate.step import check_trees
     from npu_sim.speculate.step import speculate as simulate_steps
 
-    config, chip = preset(model), npu(npu_name)
-    drafter = _drafter(config, exit_dim, n_blocks, rnn)
-    if n_input is not None and config.encoder is None:
-        raise WorkloadError(f"--input must be left out for {model}, which has no encoder")
-    precision = options.precision_of(weight_bits, activation_bits, kv_bits, head_weight_bits)
-    read = None if acceptance is None else read_steps(acceptance)
-    _check_acceptance(read, accept_rate, nodes_saved)
+    what = question(model, asked, only="tile", why="a step of drafts overlaps")
+    description, chip, precision = (
+        what.scenario.description, what.scenario.npu, what.scenario.precision
+    )  # fmt: skip
+    drafter = _drafter(description.model, exit_dim, n_blocks, rnn)
+    if asked.n_input is not None and description.model.encoder is None:
+        raise WorkloadError(
+            f"--input must be left out for {description.name}, which has no encoder"
+        )
+    read = _read(acceptance, accept_rate)
+    _check_acceptance(read, accept_rate, nodes_saved, given=acceptance is not None)
     priced = []
-    for width, length, nodes in _trees(beam_widths, draft_lens, nodes_saved or 0.0):
-        accepted = _accepted(read, accept_rate, length, nodes)
+    for width, length in _pairs(beam_widths, draft_lens):
+        nodes = _nodes(read, width, length, nodes_saved)
+        accepted = _accepted(read, accept_rate, width, length, nodes)
         check_trees(accepted, width, length)
         priced.append((width, length, nodes, accepted))
+    if not isinstance(read, Measured) and len({width for width, *_ in priced}) > 1:
+        typer.echo(ONE_FOR_ALL, err=True)
     found = []
     for width, length, nodes, accepted in priced:
         cost = simulate_steps(
-            config, drafter, width, length, accepted, chip, precision,
-            n_input=n_input or 64, n_context=n_context, host_us=host_us,
+            description, drafter, width, length, accepted, chip, precision,
+            n_input=what.scenario.workload.n_input, n_context=n_context, host_us=host_us,
         )  # fmt: skip
         found.append({"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json())
     if as_json:
-        typer.echo(json_text({"simulated": True, "model": model, "npu": npu_name, "steps": found}))
+        about = {"simulated": True, **what.notes(), "acceptance": _source(read)}
+        typer.echo(json_text(about | {"steps": found}))
         return
-    title = f"{model} on {npu_name}, drafter of {drafter.n_parameters / 1e6:.1f} M parameters"
-    _print(f"{title}, {precision.label()}", found)
+    title = f"{description.name} on {chip.name}, drafter of {drafter.n_parameters / 1e6:.1f} M"
+    _print(f"{title} parameters, {precision.label()}", _source(read), found)
 
 
 def _drafter(
@@ -124,10 +137,8 @@ def _drafter(
     )  # fmt: skip
 
 
-def _trees(
-    beam_widths: str, draft_lens: str, nodes_saved: float
-) -> Iterator[tuple[int, int, int]]:  # fmt: skip
-    """Yield each width and length with the nodes that are left where beams share prefixes."""
+def _pairs(beam_widths: str, draft_lens: str) -> list[tuple[int, int]]:
+    """Return each width with each length."""
     widths = _numbers("--beam-width", beam_widths, BEAMS)
     lengths = _numbers("--draft-len", draft_lens, DRAFTED)
     if sum(widths) * sum(lengths) > MOST_DRAFTED or len(widths) * len(lengths) > MOST_PAIRS:
@@ -136,37 +147,68 @@ def _trees(
             f"{MOST_DRAFTED:,} drafted tokens together, got {len(widths) * len(lengths):,} pairs "
             f"of {sum(widths) * sum(lengths):,}; ask for some of them"
         )
-    for width, length in product(widths, lengths):
-        # a single path cannot share anything with itself
-        yield width, length, max(1 + length, 1 + round(width * length * (1 - nodes_saved)))
+    return list(product(widths, lengths))
+
+
+def _read(acceptance: Path | None, accept_rate: float | None) -> Steps | Measured | None:
+    """What a file says, else what was measured; nothing where one rate stands for all widths."""
+    if acceptance is not None:
+        return read_drafts(acceptance)
+    return shipped_drafts() if accept_rate is None else None
 
 
 def _check_acceptance(
-    read: Steps | None, accept_rate: float | None, nodes_saved: float | None
+    read: Steps | Measured | None,
+    accept_rate: float | None,
+    nodes_saved: float | None,
+    *,
+    given: bool,
 ) -> None:
     """Refuse options whose part a file of acceptance plays."""
-    if read is None:
+    if not given:
         return
     if accept_rate is not None:
         raise WorkloadError("--acceptance must stand without --accept-rate; the file has its own")
-    if nodes_saved is not None and isinstance(read[0], tuple):
+    if nodes_saved is not None and (
+        isinstance(read, Measured) or (read and isinstance(read[0], tuple))
+    ):
         raise WorkloadError(
             "--nodes-saved must be left out with recorded steps; the file has their nodes"
         )
 
 
+def _nodes(
+    read: Steps | Measured | None, width: int, length: int, nodes_saved: float | None
+) -> int:
+    """Nodes that are left where beams share prefixes."""
+    if isinstance(read, Measured) and nodes_saved is None:
+        return read.nodes(width, length)
+    # a single path cannot share anything with itself
+    return max(1 + length, 1 + round(width * length * (1 - (nodes_saved or 0.0))))
+
+
 def _accepted(
-    read: Steps | None, accept_rate: float | None, draft_len: int, nodes: int
-) -> Acceptance:  # fmt: skip
+    read: Steps | Measured | None, accept_rate: float | None, width: int, length: int, nodes: int
+) -> Acceptance:
+    if isinstance(read, Measured):
+        return read.acceptance(width, length, nodes)
     if read is not None:
         return acceptance_of(read, nodes)
-    return Acceptance.chain(0.7 if accept_rate is None else accept_rate, draft_len, nodes)
+    assert accept_rate is not None
+    return Acceptance.chain(accept_rate, length, nodes)
 
 
-def _print(title: str, found: list[dict[str, float]]) -> None:
+def _source(read: Steps | Measured | None) -> str:
+    if isinstance(read, Measured):
+        return f"measured by beam width: {read.source}"
+    return "given, the same for every beam width"
+
+
+def _print(title: str, source: str, found: list[dict[str, float]]) -> None:
     console = plain_console()
     console.print(
-        f"{printable(title)}; milliseconds, simulated (tile); acceptance is given.\n"
+        f"{printable(title)}; milliseconds, simulated (tile).\n"
+        f"acceptance: {printable(source)}.\n"
         "gain: one graph call per step against plain decoding; on host: draft and verify are two "
         "calls and the host packs and accepts; pays at: tokens per step where the gain is 1\n",
         soft_wrap=True,

@@ -51,6 +51,8 @@ def systolic(
 
     With --csv IN.csv --out OUT.csv do so for every row of a file with the columns array_rows,
     array_cols, dataflow, M, N, K. Exits with 1 where the file reports other numbers.
+
+    Example: npu-sim systolic --m 64 --n 64 --k 64 --rows 32 --cols 32 --dataflow ws
     """
     check_choice("fidelity", fidelity, METHODS, WorkloadError)
     if seed is not None and fidelity != "cycle":

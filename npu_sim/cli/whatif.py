@@ -1,69 +1,44 @@
 """`npu-sim` commands for what-ifs: sweep, sensitivity, compare, solve."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
 from mu_ref.border.files import check_outputs
-from mu_ref.border.ranges import TOKENS, Range
+from mu_ref.border.ranges import Range
 from mu_ref.border.reading import read_toml
 from mu_ref.border.text import json_text, printable
 from mu_ref.command_line import JsonOption, in_range
 from npu_sim.cli.options import PlotOption, print_rows
+from npu_sim.cli.question import Asked, ModelArgument, Question, asks, merged, question
 from npu_sim.errors import SweepError
-from npu_sim.whatif.compare import compare
+from npu_sim.hardware.units import with_unit
+from npu_sim.whatif.compare import Comparison, compare
+from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.resume.outputs import check_sweep_outputs
-from npu_sim.whatif.scenario import Scenario
-from npu_sim.whatif.scenario_toml import (
-    DEFAULT_NPU,
-    MODEL_KEYS,
-    base_files,
-    base_scenario,
-    read_tables,
-    table_of,
-)
+from npu_sim.whatif.scenario_toml import MODEL_KEYS
 from npu_sim.whatif.sensitivity import MOVED, sensitivity
-from npu_sim.whatif.solve import TARGET, solve
+from npu_sim.whatif.solve import TARGET, Answer, solve
 from npu_sim.whatif.sweep import CHUNK, dask_executor, local_executor, run_sweep
-from npu_sim.whatif.sweep_toml import read_spec
+from npu_sim.whatif.varied.sweep_toml import read_spec
 
 __all__ = ["show_comparison", "show_sensitivity", "show_solution", "sweep"]
 
 
-BaseArgument = Annotated[
-    str, typer.Argument(help="Model preset, or a TOML file of a scenario.", metavar="MODEL|FILE")
-]
-
-NpuOption = Annotated[
-    str | None,
-    typer.Option("--npu", help=f"NPU, or FILE.toml; the file's own, or {DEFAULT_NPU}."),
-]
-
-InputOption = Annotated[
-    int | None, in_range(TOKENS, "--input", help="Tokens read; the file's own, or 64")
-]
-
-OutputOption = Annotated[
-    int | None, in_range(TOKENS, "--output", help="Tokens written; the file's own, or 32")
-]
-
-FidelityOption = Annotated[
-    str | None, typer.Option(help="roofline or tile; the file's own, or roofline.")
-]
-
-MetricOption = Annotated[
-    str, typer.Option(help="ttft_ms, tpot_ms, decode_tok_per_s, latency_ms or dram_bytes.")
-]
+MetricOption = Annotated[str, typer.Option(help=f"{', '.join(METRICS[:-1])} or {METRICS[-1]}.")]
 
 PROCESSES = Range(low=0, high=1024, why="more than there are processors bring nothing")
 
 
+@asks()
 def sweep(
     spec: Annotated[Path, typer.Argument(help="TOML file, see docs/whatif.md.")],
     out: Annotated[Path, typer.Option(help="CSV to write; a JSON file goes beside it.")] = Path(
@@ -78,36 +53,68 @@ def sweep(
     ] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
     plot: PlotOption = None,
+    x: Annotated[
+        str | None, typer.Option("--x", help="Varied field along the picture's axis.")
+    ] = None,
+    y: Annotated[
+        str | None, typer.Option("--y", help="Metric to draw; latency_ms by default.")
+    ] = None,
+    colour: Annotated[
+        str | None, typer.Option("--colour", help="Varied field with a line for each value.")
+    ] = None,
+    panels: Annotated[
+        str | None, typer.Option("--panels", help="Varied field with a panel for each value.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    *,
+    asked: Asked,
+    as_json: JsonOption = False,
 ) -> None:
-    """Simulate every point of a sweep; stopped half-way, the same command goes on."""
+    """Simulate every point of a sweep; stopped half-way, the same command goes on.
+
+    Alone of all commands it is a roofline unless the file or --fidelity says tile: a point then
+    takes a thousand times as long.
+
+    Example: npu-sim sweep spec.toml --out sweep.csv --plot sweep.png
+    """
+    pooled = _pool(processes, dask)
+    read = read_spec(spec, partial(merged, asked=asked, from_file=True))
+    drawn = {"--x": x, "--y": y, "--colour": colour, "--panels": panels}
+    alone = [option for option, value in drawn.items() if value is not None and plot is None]
+    if alone:
+        raise SweepError(f"{alone[0]} must come with --plot, whose picture it is about")
+    if plot is not None:
+        from npu_sim.whatif.plots import check_sweep_plot
+
+        look = check_sweep_plot(read, out, x, colour, panels, "latency_ms" if y is None else y)
+    check_outputs({}, pictures={"--plot": plot})
+    check_sweep_outputs(read, out, plot)
+    with _progress(read.n_points, quiet=quiet) as progress, pooled() as pool:
+        n_points = run_sweep(read, out, pool, progress, checkpoint_points)
+    summary = f"{n_points} points in {printable(str(out))}, simulated ({read.fidelity})"
+    if as_json:
+        summary = json_text(
+            {"simulated": True, "fidelity": read.fidelity, "model": read.base.description.name,
+             "npu": read.base.npu.name, "n_points": n_points, "varied": list(read.paths),
+             "metrics": list(METRICS), "out": str(out)}
+        )  # fmt: skip
+    # a table that goes to stdout stays a table
+    typer.echo(summary, err=not out.is_file())
+    if plot is not None:
+        from npu_sim.whatif.plots import picture_title, plot_sweep
+
+        plot_sweep(out, look, plot, picture_title(read.base, read.fidelity))
+
+
+def _pool(processes: int | None, dask: str | None) -> Callable[[], AbstractContextManager[Any]]:
+    """Return how to open what computes points."""
     if processes is not None and dask is not None:
         raise SweepError(
             "--processes must not come with --dask, whose workers have their own; leave one out"
         )
-    read = read_spec(spec)
-    if plot is not None:
-        from npu_sim.whatif.plots import check_sweep_plot
-
-        check_sweep_plot(read, out)
-    check_outputs({}, pictures={"--plot": plot})
-    check_sweep_outputs(read, out, plot)
-    executor: AbstractContextManager[Any] = nullcontext()
     if dask is not None:
-        executor = dask_executor(dask)
-    elif processes != 1:
-        executor = local_executor(processes or None)
-    with _progress(read.n_points, quiet=quiet) as progress, executor as pool:
-        n_points = run_sweep(read, out, pool, progress, checkpoint_points)
-    # a table that goes to stdout stays a table
-    typer.echo(
-        f"{n_points} points in {printable(str(out))}, simulated ({read.fidelity})",
-        err=not out.is_file(),
-    )
-    if plot is not None:
-        from npu_sim.whatif.plots import plot_sweep
-
-        plot_sweep(out, read.paths, plot)
+        return partial(dask_executor, dask)
+    return nullcontext if processes == 1 else partial(local_executor, processes or None)
 
 
 @contextmanager
@@ -135,103 +142,105 @@ def _progress(n_points: int, *, quiet: bool) -> Iterator[Any]:
             bar.stop()
 
 
-class _Base(NamedTuple):
-    """What a command starts from."""
-
-    scenario: Scenario
-    fidelity: str
-    files: tuple[Path, ...]  # that were read
-
-
-def _base(
-    base: str, npu: str | None, n_input: int | None, n_output: int | None,
-    fidelity: str | None = None,
-) -> _Base:  # fmt: skip
-    """Read a preset or a scenario; an option that is given stands before what the file says."""
-    is_file = base.endswith(".toml")
-    data: dict[str, Any] = read_tables(Path(base)) if is_file else {"model": base}
-    own = data.pop("fidelity", None)
-    if is_file:
-        base_scenario(data)  # a file is understood whole, also what an option takes the place of
-    given = {"n_input": n_input, "n_output": n_output}
-    workload = {name: value for name, value in given.items() if value is not None}
-    data["workload"] = {**table_of(data, "workload"), **workload}
-    if npu is not None:
-        data["npu"] = npu
-    files = (Path(base), *base_files(data)) if is_file else base_files(data)
-    own = "roofline" if own is None else own
-    return _Base(base_scenario(data), own if fidelity is None else fidelity, files)
-
-
+@asks()
 def show_sensitivity(
-    base: BaseArgument = "mu-330m",
-    npu: NpuOption = None,
-    n_input: InputOption = None,
-    n_output: OutputOption = None,
+    base: ModelArgument = None,
     metric: MetricOption = "latency_ms",
     share: Annotated[float, in_range(MOVED, help="How far each field moves, 0.2 is 20 %")] = 0.2,
-    fidelity: FidelityOption = None,
     plot: PlotOption = None,
+    *,
+    asked: Asked,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which field moves a metric most (a tornado)."""
-    scenario, fidelity, files = _base(base, npu, n_input, n_output, fidelity)
-    check_outputs({}, files, pictures={"--plot": plot})
-    value, swings = sensitivity(scenario, metric, share, fidelity=fidelity)
-    if plot is not None:
-        from npu_sim.whatif.plots import plot_tornado
+    """Show which field moves a metric most (a tornado).
 
-        plot_tornado(value, swings, metric, plot)
+    Example: npu-sim sensitivity mu-330m --metric decode_tok_per_s --share 0.1
+    """
+    what = question(_model(base, asked), asked)
+    check_outputs({}, what.files, pictures={"--plot": plot})
+    value, swings = sensitivity(what.scenario, metric, share, fidelity=what.fidelity)
+    if plot is not None:
+        from npu_sim.whatif.plots import picture_title, plot_tornado
+
+        plot_tornado(value, swings, metric, plot, picture_title(what.scenario, what.fidelity))
     rows = [
         {"field": s.path, "low_value": s.low_value, "low": s.low, "high_value": s.high_value,
          "high": s.high} for s in swings
     ]  # fmt: skip
     if as_json:
-        typer.echo(json_text({"simulated": True, "metric": metric, "base": value, "rows": rows}))
+        known = {"simulated": True, **what.notes(), "metric": metric, "base": value}
+        typer.echo(json_text(known | {"rows": rows}))
         return
-    print_rows(f"{metric} = {value:.4g}, simulated ({fidelity})", rows)
+    typer.echo(printable(what.title))
+    print_rows(f"{metric} = {value:.4g}, simulated ({what.fidelity})", rows)
 
 
+@asks()
 def show_comparison(
     a: Annotated[str, typer.Argument(help="NPU, FILE.toml of an NPU, or of a scenario.")],
     b: Annotated[str, typer.Argument(help="The same.")],
     model: Annotated[
         str | None, typer.Option(help="Model preset, where A or B is an NPU; else mu-330m.")
     ] = None,
-    n_input: InputOption = None,
-    n_output: OutputOption = None,
     plot: PlotOption = None,
+    *,
+    asked: Asked,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two NPUs or scenarios: what changed, and what it costs per phase and cause."""
-    scenarios = [name for name in (a, b) if _is_scenario(name)]
-    if model is not None and len(scenarios) == 2:
-        raise SweepError(
-            "--model must come with an NPU as A or B, got two scenarios, which name their models"
-        )
+    """Compare two NPUs or scenarios: what differs, and what it costs.
+
+    Costs are milliseconds per phase and cause. Other options hold for both.
+
+    Example: npu-sim compare hexagon-x-elite h100 --model mu-330m --batch 8
+    """
+    _check_sides((a, b), model, asked)
     of_a, of_b = (
-        _base(name, None, n_input, n_output)
-        if name in scenarios
-        else _base("mu-330m" if model is None else model, name, n_input, n_output)
+        question(name, asked)
+        if _is_scenario(name)
+        else question(_model(model, asked), replace(asked, npu=name))
         for name in (a, b)
     )
-    for name, side in ((a, of_a), (b, of_b)):
-        if side.fidelity != "roofline":
-            raise SweepError(
-                f"fidelity of {name} must be roofline, whose causes are compared, got "
-                f"{side.fidelity}; leave it out"
-            )
+    if of_a.fidelity != of_b.fidelity:
+        raise SweepError(
+            f"fidelity of A and of B must be the same, got {of_a.fidelity} and {of_b.fidelity}; "
+            "give --fidelity"
+        )
     check_outputs({}, (*of_a.files, *of_b.files), pictures={"--plot": plot})
-    found = compare(of_a.scenario, of_b.scenario)
+    found = compare(of_a.scenario, of_b.scenario, of_a.fidelity)
     if plot is not None:
-        from npu_sim.whatif.plots import plot_comparison
+        from npu_sim.whatif.plots import picture_title, plot_comparison
 
-        plot_comparison(found, (a, b), plot)
+        titles = [picture_title(side.scenario, side.fidelity) for side in (of_a, of_b)]
+        plot_comparison(found, (a, b), plot, "\n".join(dict.fromkeys(titles)))
     if as_json:
-        typer.echo(json_text(found.to_json()))
+        sides = {"a": of_a.notes(), "b": of_b.notes()}
+        typer.echo(json_text({"simulated": True, **sides, **found.to_json()}))
         return
+    _print_comparison(of_a, of_b, found)
+
+
+def _check_sides(names: tuple[str, str], model: str | None, asked: Asked) -> None:
+    """Refuse an option that names a second time what A or B names."""
+    scenarios = [name for name in names if _is_scenario(name)]
+    models = {"--model": model, "--model-json": asked.model_json, "--hf-config": asked.hf_config}
+    for option in (name for name, value in models.items() if value is not None):
+        if len(scenarios) == 2:
+            raise SweepError(
+                f"{option} must come with an NPU as A or B, got two scenarios, which name their "
+                "models"
+            )
+    if asked.npu is not None and len(scenarios) < 2:
+        raise SweepError(
+            f"--npu must come with two scenarios, got {asked.npu} beside an NPU as A or B; leave "
+            "it out"
+        )
+
+
+def _print_comparison(of_a: Question, of_b: Question, found: Comparison) -> None:
+    typer.echo(printable(f"A = {of_a.title}"))
+    typer.echo(printable(f"B = {of_b.title}"))
     fields = [{"field": path, "A": x, "B": y} for path, (x, y) in found.fields.items()]
-    print_rows(f"A = {a}, B = {b}: fields that differ", fields)
+    print_rows("fields that differ", fields)
     costs = [
         {"phase": phase, "cause": cause, "A ms": x, "B ms": y, "B - A ms": y - x}
         for (phase, cause), (x, y) in found.costs.items()
@@ -242,7 +251,14 @@ def show_comparison(
          "B - A ms": total[1] - total[0]}
     )  # fmt: skip
     typer.echo()
-    print_rows("simulated milliseconds (roofline)", costs)
+    print_rows(f"simulated milliseconds ({of_a.fidelity})", costs)
+
+
+def _model(base: str | None, asked: Asked) -> str | None:
+    """The model where none is named."""
+    if base is None and asked.model_json is None and asked.hf_config is None:
+        return "mu-330m"
+    return base
 
 
 def _is_scenario(name: str) -> bool:
@@ -253,20 +269,22 @@ def _is_scenario(name: str) -> bool:
     return not found.keys().isdisjoint(MODEL_KEYS)
 
 
+@asks()
 def show_solution(
-    base: BaseArgument = "mu-330m",
+    base: ModelArgument = None,
     vary: Annotated[str, typer.Option(help="Field, for example dma_bandwidth.")] = "dma_bandwidth",
     target_tok_s: Annotated[float | None, in_range(TARGET, help="Decode speed to reach")] = None,
     target_ttft_ms: Annotated[float | None, in_range(TARGET, help="First token within")] = None,
     target_latency_ms: Annotated[float | None, in_range(TARGET, help="Request within")] = None,
-    npu: NpuOption = None,
-    n_input: InputOption = None,
-    n_output: OutputOption = None,
-    fidelity: FidelityOption = None,
     plot: PlotOption = None,
+    *,
+    asked: Asked,
     as_json: JsonOption = False,
 ) -> None:
-    """Search the value of one field that reaches a target: what would it take?"""
+    """Search the value of one field that reaches a target: what would it take?
+
+    Example: npu-sim solve mu-330m --vary dma_bandwidth --target-tok-s 500
+    """
     targets = {
         "decode_tok_per_s": target_tok_s,
         "ttft_ms": target_ttft_ms,
@@ -279,24 +297,29 @@ def show_solution(
             f"got {len(given)}"
         )
     metric, target = next(iter(given.items()))
-    scenario, fidelity, files = _base(base, npu, n_input, n_output, fidelity)
-    check_outputs({}, files, pictures={"--plot": plot})
-    answer = solve(scenario, vary, metric, target, fidelity)
+    what = question(_model(base, asked), asked)
+    check_outputs({}, what.files, pictures={"--plot": plot})
+    answer = solve(what.scenario, vary, metric, target, what.fidelity)
     if plot is not None:
-        from npu_sim.whatif.plots import plot_solution
+        from npu_sim.whatif.plots import picture_title, plot_solution
 
-        plot_solution(scenario, answer, plot, fidelity)
+        title = picture_title(what.scenario, what.fidelity)
+        plot_solution(what.scenario, answer, plot, what.fidelity, title)
     if as_json:
         found = {name: getattr(answer, name) for name in type(answer).__slots__}
-        typer.echo(json_text({"simulated": True, **found}))
+        typer.echo(json_text({"simulated": True, **what.notes(), **found}))
         return
-    now = f"{answer.path} = {answer.now:,.6g} gives {answer.now_metric:.4g} {metric}"
+    typer.echo(printable(what.title))
+    typer.echo(f"{_answered(answer)} (simulated, {what.fidelity})")
+
+
+def _answered(answer: Answer) -> str:
+    """The answer of a search in one line."""
+    part, _, path = answer.path.partition(".")
+    shown = partial(with_unit, path) if part == "npu" else "{:,.6g}".format
+    now = f"{answer.path} = {shown(answer.now)} gives {answer.now_metric:.4g} {answer.metric}"
     if answer.needed is None:
-        reason = f"no value of {answer.path} gives {target:g}: at most {answer.best_metric:.4g}"
-        typer.echo(f"{now}; {reason}; the limit is in {answer.limit} (simulated, {fidelity})")
-    else:
-        factor = answer.needed / answer.now
-        typer.echo(
-            f"{now}; {target:g} needs {answer.needed:,.6g}, {factor:.3g} times as much "
-            f"(simulated, {fidelity})"
-        )
+        reason = f"no value of {answer.path} gives {answer.target:g}"
+        return f"{now}; {reason}: at most {answer.best_metric:.4g}; the limit is in {answer.limit}"
+    factor = answer.needed / answer.now
+    return f"{now}; {answer.target:g} needs {shown(answer.needed)}, {factor:.3g} times as much"

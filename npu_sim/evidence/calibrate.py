@@ -18,7 +18,7 @@ from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
 from npu_sim.program.description import Description
-from npu_sim.tile.rows import ProgramTable, program_table
+from npu_sim.program.rows import ProgramTable, program_table
 from npu_sim.tile.simulate import simulate_tiles
 
 __all__ = ["CONSTANTS", "Calibration", "calibrate", "changed_values", "fitted_npus"]

@@ -13,8 +13,8 @@ from npu_sim.program.call import call_program
 from npu_sim.program.description import Description, describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Op
+from npu_sim.program.rows import program_table
 from npu_sim.tile.bottleneck import row_limits
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import CallRun, simulate_tiles
 from npu_sim.units import ms_from_cycles
 

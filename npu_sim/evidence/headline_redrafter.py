@@ -106,7 +106,7 @@ def speedup(
         Speed-up of decoding, milliseconds of a plain step and of a drafting one.
     """
     plain, drafted = (
-        evaluate(_scenario(description, chip, d, precision=precision))["tpot_ms"]
+        evaluate(_scenario(description, chip, d, precision=precision), "roofline")["tpot_ms"]
         for d in (Drafter(), drafter)
     )
     return plain / drafted, plain, drafted * drafter.tokens_per_step
@@ -174,7 +174,8 @@ def table3() -> list[Cell]:
                 packed_share=1.0 if width == 1 else 0.75 if width < 5 else 0.5,
             )  # fmt: skip
             try:
-                simulated = evaluate(_scenario(vicuna_7b, chip, drafter, batch))["decode_tok_per_s"]
+                scenario = _scenario(vicuna_7b, chip, drafter, batch)
+                simulated = evaluate(scenario, "roofline")["decode_tok_per_s"]
             except CapacityError:
                 simulated = None
             cells.append(

@@ -11,11 +11,11 @@ from npu_sim.evidence.calibrate import Calibration
 from npu_sim.evidence.cases import Case
 from npu_sim.evidence.gemm import GemmFit
 from npu_sim.evidence.validate import Validation
-from npu_sim.show.figure import BLUE, GREY, ORANGE, figure, save
+from npu_sim.show.figure import BLUE, GREEN, GREY, ORANGE, figure, save
 
 __all__ = ["plot_calibration", "plot_gemms", "plot_headline", "plot_validation"]
 
-COLOURS = {"encode": BLUE, "prefill": ORANGE, "decode": "#2f855a"}
+COLOURS = {"encode": BLUE, "prefill": ORANGE, "decode": GREEN}
 
 
 def plot_validation(found: Validation, path: Path) -> None:
@@ -104,7 +104,7 @@ def plot_headline(found: Any, path: Path) -> None:
             axis.plot(lengths, values, style, color=BLUE, marker="o",
                       label=f"simulated, exact lengths, head on {head} position(s)")  # fmt: skip
         static = [getattr(row, f"{name}_static") for row in found.twins]
-        axis.plot(lengths, static, ":", color="#2f855a", marker="s",
+        axis.plot(lengths, static, ":", color=GREEN, marker="s",
                   label="simulated, graphs padded to 2,048 slots")  # fmt: skip
         axis.axhline(published, color=ORANGE, label=f"published: {published:.3g}")
         axis.set(xlabel="input tokens", ylabel=title, xscale="log")

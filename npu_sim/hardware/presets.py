@@ -3,44 +3,31 @@
     [dma]
     bytes_per_s = { value = 46, unit = "GB/s", source = "third party: DDR to VTCM 37-55 GB/s" }
 
-A bare number is allowed where somebody plays with what-ifs; its source is then `assumed`.
+A bare number, or a text with a unit such as "46 GB/s", is allowed where somebody plays with
+what-ifs; its source is then `assumed`. A file that begins with `like = "hexagon-x-elite"` gives
+only what differs from that preset.
 """
 
-from collections.abc import Mapping
+from dataclasses import fields
 from importlib.resources import files
-from math import isclose
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mu_ref.border.files import write_text
-from mu_ref.border.ranges import Range
 from mu_ref.border.reading import parse_toml, read_text
 from mu_ref.border.text import short
-from mu_ref.errors import check_choice
+from mu_ref.errors import check_choice, located, nearest
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import PARTS, FieldValue, Npu, build_npu
-from npu_sim.units import GB, GIB, KIB, MB, MIB
+from npu_sim.hardware.units import convert_unit, npu_value
 
-__all__ = ["NPUS", "convert_unit", "npu", "npu_to_toml", "read_npu", "read_preset", "write_npu"]
+__all__ = ["NPUS", "npu", "npu_to_toml", "quoted", "read_npu", "read_preset", "write_npu"]
 
 
 NPUS: tuple[str, ...] = (
     "hexagon-x-elite", "hexagon-x2-elite", "intel-npu4", "amd-xdna2", "ethos-u85", "a100", "h100",
     "m1-max", "m2-ultra", "tpu-v6e", "teaching-npu",
 )  # fmt: skip
-
-UNITS: Mapping[str, Mapping[str, float]] = MappingProxyType({
-    "_hz": {"Hz": 1, "kHz": 1000, "MHz": MB, "GHz": GB},
-    "bytes_per_s": {"B/s": 1, "kB/s": 1000, "MB/s": MB, "GB/s": GB, "TB/s": 1000 * GB},
-    "_bytes": {"B": 1, "kB": 1000, "MB": MB, "GB": GB, "KiB": KIB, "MiB": MIB, "GiB": GIB},
-    "_cycles": {"cycles": 1},
-    "_us": {"us": 1, "ms": 1000, "s": MB},
-    "_pj": {"pJ": 1, "nJ": 1000},
-    "_watts": {"W": 1, "mW": 1e-3},
-})  # fmt: skip
-
-AMOUNT = Range(low=-1e18, high=1e18, whole=False, why="no unit is so small")  # before conversion
 
 ASSUMED = "assumed: no source given"
 
@@ -79,7 +66,7 @@ def write_npu(chip: Npu, path: Path) -> None:
 
 def npu_to_toml(chip: Npu) -> str:
     """Return an NPU as the text of a TOML file."""
-    lines = [f"name = {_quoted(chip.name)}", f"title = {_quoted(chip.title)}"]
+    lines = [f"name = {quoted(chip.name)}", f"title = {quoted(chip.title)}"]
     section = ""
     in_order = sorted(chip.values().items(), key=lambda item: "." in item[0])
     for path, value in in_order:
@@ -87,7 +74,7 @@ def npu_to_toml(chip: Npu) -> str:
         if part != section:
             section = part
             lines += ["", f"[{part}]"]
-        source = _quoted(chip.sources[path])
+        source = quoted(chip.sources[path])
         lines.append(f"{name} = {{ value = {_literal(value)}, source = {source} }}")
     return "\n".join(lines) + "\n"
 
@@ -96,11 +83,11 @@ def _literal(value: FieldValue) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _quoted(value)
+        return quoted(value)
     return f"{value:_}" if isinstance(value, int) else repr(value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A basic string of TOML; what no reader or terminal takes as it is, as an escape."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
@@ -108,30 +95,45 @@ def _quoted(text: str) -> str:
 
 def _parse(text: str, where: str) -> Npu:
     data = parse_toml(text, where, "a TOML file of an NPU", HardwareError)
-    name, title = (_text(data.pop(key, None), key, where) for key in ("name", "title"))
+    base = None
+    if "like" in data:
+        with located(f"{where}: "):
+            base = read_preset(check_choice("like", data.pop("like"), NPUS, HardwareError))
+        data = {"name": Path(where).stem, "title": f"like {base.name}, changed"} | data
     entries: dict[str, Any] = {}
     for key, value in data.items():
         if key in PARTS and isinstance(value, dict):
             entries |= {f"{key}.{inner}": entry for inner, entry in value.items()}
-        else:  # a quoted key may hold a dot, and is no path
+        elif key not in ("name", "title"):  # a quoted key may hold a dot, and is no path
             entries[repr(key) if "." in key else key] = value
+    _check_paths(entries, data, where, whole=base is None)
+    name, title = (_text(data[key], key, where) for key in ("name", "title"))
+    pairs = {path: _entry(path, entry, where) for path, entry in entries.items()}
+    values = {path: value for path, (value, _) in pairs.items()}
+    sources = {path: source for path, (_, source) in pairs.items()}
+    with located(f"{where}: "):
+        if base is not None:
+            values, sources = {**base.values(), **values}, {**base.sources, **sources}
+        chip: Npu = build_npu(name, title, {path: values[path] for path in _paths()}, sources)
+    return chip
+
+
+def _check_paths(entries: dict[str, Any], data: dict[str, Any], where: str, *, whole: bool) -> None:
+    """Refuse keys that no NPU has, and those that a file which is like no other must have."""
     expected = _paths()
     unknown = [path[:60] for path in entries if path not in expected]
-    missing = [path for path in expected if path not in entries]
     if unknown:
+        near = nearest(unknown[0], expected)
+        hint = f"perhaps {near[0]}" if near else "`npu-sim hardware show teaching-npu` lists them"
         raise HardwareError(
-            f"{where}: every key must be a hardware field, got {unknown[0]}; "
-            f"`npu-sim hardware show teaching-npu` lists them"
+            f"{where}: every key must be a hardware field, got {unknown[0]}; {hint}"
         )
-    if missing:
-        raise HardwareError(f"{where} must give {missing[0]}; {len(missing)} missing in all")
-    pairs = {path: _entry(path, entries[path], where) for path in expected}
-    try:
-        values = {path: value for path, (value, _) in pairs.items()}
-        chip: Npu = build_npu(name, title, values, {at: s for at, (_, s) in pairs.items()})
-    except HardwareError as error:
-        raise HardwareError(f"{where}: {error}") from error
-    return chip
+    missing = [key for key in ("name", "title", *expected) if key not in (entries | data)]
+    if whole and missing:
+        raise HardwareError(
+            f"{where} must give {missing[0]}; {len(missing)} missing in all, which the line "
+            f'like = "{NPUS[0]}" takes from a preset'
+        )
 
 
 def _text(value: Any, key: str, where: str) -> str:
@@ -142,8 +144,6 @@ def _text(value: Any, key: str, where: str) -> str:
 
 def _paths() -> list[str]:
     """Every path of an NPU, in order."""
-    from dataclasses import fields
-
     paths = []
     for top in fields(Npu):
         if top.name in PARTS:
@@ -156,7 +156,7 @@ def _paths() -> list[str]:
 def _entry(path: str, entry: Any, where: str) -> tuple[FieldValue, str]:
     """Turn one entry into a value in the unit of its name, and its source."""
     if not isinstance(entry, dict):
-        return entry, ASSUMED
+        return npu_value(path, entry, where), ASSUMED
     unknown = set(entry) - {"value", "unit", "source"}
     if "value" not in entry or unknown:
         raise HardwareError(
@@ -168,37 +168,8 @@ def _entry(path: str, entry: Any, where: str) -> tuple[FieldValue, str]:
         raise HardwareError(f"{where}: the source of {path} must be a text, got {short(source)}")
     value = entry["value"]
     if "unit" in entry:
-        value = convert_unit(path, value, entry["unit"], where)
-    return value, source
-
-
-def convert_unit(path: str, value: Any, unit: Any, where: str) -> FieldValue:
-    """Convert a number to the unit at the end of its path.
-
-    Args:
-        path: for example "dma.bytes_per_s".
-        value: the number.
-        unit: for example "GB/s".
-        where: the file or key, for messages.
-
-    Returns:
-        The number in bytes per second, or whatever the path says.
-
-    Raises:
-        HardwareError: not a number, or a unit that does not fit the path.
-    """
-    known = next((units for end, units in UNITS.items() if path.endswith(end)), {})
-    if not isinstance(unit, str) or unit not in known:
-        allowed = ", ".join(known) or "none: it is a plain number"
-        raise HardwareError(
-            f"{where}: the unit of {path} must be one of {allowed}; got {short(unit)}"
-        )
-    AMOUNT.check(f"{where}: {path}", value, HardwareError)
-    converted = value * known[unit]
-    # 1.07 GHz are 1_070_000_000.0000001 Hz in binary64, and mean a whole number
-    near = isclose(converted, round(converted), rel_tol=1e-12)
-    whole = near and not path.endswith(("_us", "_pj", "_watts"))
-    return round(converted) if whole else converted
+        return convert_unit(path, value, entry["unit"], where), source
+    return npu_value(path, value, where), source
 
 
 def npu(name: str) -> Npu:

@@ -10,10 +10,12 @@ import numpy as np
 from mu_ref.config import ModelConfig
 from mu_ref.errors import check_choice
 from mu_ref.model import mu
+from mu_ref.model.attention import project_memory
 from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory
-from mu_ref.model.decoder import decode
-from mu_ref.model.encoder import encode
+from mu_ref.model.decoder import place, run_layers
+from mu_ref.model.encoder import run_encoder
 from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
+from mu_ref.ops.rotation import Rotation
 from npu_sim.errors import WorkloadError, check_at_least, check_at_most
 from npu_sim.program.description import Description
 from npu_sim.program.log import Shaped, stored
@@ -24,8 +26,7 @@ from npu_sim.program.recorder import RecordOps
 __all__ = ["PHASES", "any_tokens", "call_program", "record_decode", "remember"]
 
 
-# A recording keeps the masks of attention in memory.
-MAX_CONTEXT, MAX_SCORES = 2**17, 2**27
+MAX_CONTEXT = 2**17  # no graph is compiled for more, and all sums stay below 2^63
 
 PHASES = ("encode", "prefill", "decode", "verify")
 
@@ -64,7 +65,7 @@ def call_program(
         check_at_least(what, count, 0)
     longest = max(n_context, n_tokens, n_memory)
     check_at_most("n_tokens, n_context and n_memory", longest, MAX_CONTEXT)
-    check_at_most("batch x n_tokens x n_context", batch * n_tokens * longest, MAX_SCORES)
+    check_at_most("batch x n_tokens", batch * n_tokens, MAX_CONTEXT)
     ops = RecordOps(description, precision)
     tokens = any_tokens(ops.model, batch, n_tokens)
     if phase == "encode":
@@ -85,14 +86,14 @@ def any_tokens(model: ModelConfig, batch: int, n_tokens: int) -> np.ndarray:
 
 def _record_encode(ops: RecordOps, tokens: np.ndarray) -> None:
     """Record the encoder, and what the decoder keeps of it or the head makes of it."""
-    model, valid = ops.model, np.ones(tokens.shape, bool)
+    model = ops.model
     if model.encoder is None:
         raise WorkloadError(f"phase encode must have an encoder, {model.name} has none")
     if model.decoder is not None:
-        remember(ops, tokens, valid)
+        remember(ops, tokens, np.ones(tokens.shape, bool))
         return
     ops.log.begin("encode")
-    hidden = encode(ops, model, tokens, valid)
+    hidden = _encode(ops, tokens)
     if "pooler.weight" in ops.log.shapes:  # one more layer on the first position
         first = ops.take_tokens(hidden, np.zeros((len(tokens), 1), int), "pooler.token")
         ops.activation(ops.linear(first, "pooler"), "tanh", "pooler.activation")
@@ -113,12 +114,28 @@ def remember(ops: RecordOps, tokens: np.ndarray, valid: np.ndarray) -> Memory:
         The memory.
     """
     ops.log.begin("encode")
-    memory = mu.remember(ops, ops.model, tokens, valid)
+    if ops.inner is not None:
+        memory = mu.remember(ops, ops.model, tokens, valid)
+    else:
+        hidden, stack = _encode(ops, tokens), ops.model.stacks["decoder"]
+        sites = [f"decoder.{layer}.cross_attention" for layer in range(stack.n_layers)]
+        mask = valid[:, None, None, :]
+        memory = Memory(hidden, [project_memory(ops, stack, hidden, mask, at) for at in sites])
     for layer, kept in enumerate(memory.layers):
         site = f"decoder.{layer}.cross_attention"
         for name in ("k", "v"):
             setattr(kept, name, ops.append(None, getattr(kept, name), f"{site}.{name}_cache"))
     return memory
+
+
+def _encode(ops: RecordOps, tokens: np.ndarray) -> Shaped:
+    """Do what `encoder.encode` does, without the masks: they grow with the square of the tokens."""
+    stack, valid = ops.model.stacks["encoder"], np.ones(tokens.shape, bool)
+    theta = rope_theta(stack, rope_lengths(stack, valid))
+    turn = Rotation(positions_of(stack, valid), theta, stack.d_head, stack.rope_factor)
+    masks = dict.fromkeys(stack.windows, np.zeros((0, 1, 0, 0), bool))
+    hidden: Shaped = run_encoder(ops, ops.model, tokens, turn, masks)
+    return hidden
 
 
 def record_decode(
@@ -131,7 +148,7 @@ def record_decode(
     """Record new tokens behind the cached ones, and the choice of those that follow them.
 
     Args:
-        ops: the recorder, in a call that has begun.
+        ops: the recorder, in a call that has begun; without values, masks are left out.
         tokens: [batch, n_tokens] int.
         memory: of the encoder, or None.
         cache: grows by the new tokens.
@@ -141,7 +158,9 @@ def record_decode(
         Hidden states [batch, n, d_model] of the scored positions.
     """
     scored = lm_head or ops.description.lm_head
-    hidden = decode(ops, ops.model, tokens, np.ones(tokens.shape, bool), memory, cache)
+    valid = np.ones(tokens.shape, bool)
+    placed = place(ops.model, tokens, valid, cache, masked=ops.inner is not None)
+    hidden: Shaped = run_layers(ops, ops.model, placed, memory, cache)
     if scored == "none":
         return hidden
     hidden = _scored(ops, hidden, scored)

@@ -128,6 +128,7 @@ class Recording:
     def record(
         self, kind: str, site: str, inputs: tuple[Tensor, ...], output: Tensor,
         *, gemm: Gemm | None = None, elements: int = 0, work: str = "none",
+        kept_bytes: int | None = None,
     ) -> None:  # fmt: skip
         """Write down one operation of the current call."""
         if not self._calls:
@@ -136,7 +137,7 @@ class Recording:
         ops.append(
             Op(
                 site=site, kind=kind, phase=phase, inputs=inputs, output=output, gemm=gemm,
-                vector_elements=elements, vector_work=work,
+                vector_elements=elements, vector_work=work, kept_bytes=kept_bytes,
             )
         )  # fmt: skip
 

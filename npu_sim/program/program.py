@@ -129,6 +129,7 @@ class Op:
     gemm: Gemm | None = None
     vector_elements: int = 0
     vector_work: str = "none"  # key of VECTOR_WORK
+    kept_bytes: int | None = None  # of the cache behind an append; all that is read, if not said
 
     @property
     def is_layout(self) -> bool:
@@ -211,8 +212,17 @@ class Program:
 
     @property
     def stored_kv_bytes(self) -> int:
-        """Bytes written to the KV cache over the whole request."""
-        return sum(op.output.n_bytes for op in self.ops if op.kind == "append")
+        """Bytes of DRAM that the KV caches need: their slots, padded ones too, at their most."""
+        kept: dict[str, int] = {}  # by cache, as its appends say
+        seen: dict[str, int] = {}  # by cache, the most that an operation reads or writes
+        calls = {id(call): call for call in self.calls}.values()  # a request may repeat one call
+        for op in (op for call in calls for op in call.ops if op.kind in ("append", "matmul")):
+            if op.kept_bytes is not None:
+                kept[op.output.name] = max(op.kept_bytes, kept.get(op.output.name, 0))
+            for t in (*op.inputs, op.output):
+                if t.role == "kv":
+                    seen[t.name] = max(t.n_bytes, seen.get(t.name, 0))
+        return sum((seen | kept).values())
 
     def total(self, quantity: str, phase: str | None = None) -> int:
         """Sum one quantity over the operations.

@@ -194,17 +194,37 @@ class RecordOps(Ops):
         return self.log.view("share_heads", x, shape, site, value)
 
     def append(self, past: Shaped | None, new: Shaped, site: str) -> Shaped:
-        """Write the new keys (or values) behind the cached ones, which do not move."""
+        """Write the new keys (or values) behind the cached ones, which do not move.
+
+        What follows reads the slots that one of the new tokens sees. With a window these are the
+        last ones before the first new token and the new ones, and a window of slots stays.
+        """
         n_past = 0 if past is None else past.shape[2]
         batch, heads, n_new, d_head = new.shape
-        bits = self.log.precision.kv_bits
+        bits, window = self.log.precision.kv_bits, self._window(site)
+        if window is not None:
+            n_past = min(n_past, window - 1)
         written = Tensor(name=site, shape=new.shape, bits=bits, role="kv")
-        n = prod(new.shape)
-        self.log.record("append", site, (new.tensor,), written, elements=n, work="copy")
-        shape = (batch, heads, n_past + n_new, d_head)
+        read, kept = (
+            Tensor(name=site, shape=(batch, heads, n_slots, d_head), bits=bits, role="kv")
+            for n_slots in (n_past + n_new, min(n_past + n_new, window or n_past + n_new))
+        )
+        self.log.record(
+            "append", site, (new.tensor,), written,
+            elements=prod(new.shape), work="copy", kept_bytes=kept.n_bytes,
+        )  # fmt: skip
         value = self._carry("append", past, new, site)
-        whole = Tensor(name=site, shape=shape, bits=bits, role="kv")
-        return Shaped(shape=shape, tensor=whole, value=value)
+        return Shaped(shape=read.shape, tensor=read, value=value)
+
+    def _window(self, site: str) -> int | None:
+        """Return how many tokens a decoder layer sees; None if all.
+
+        An inner executor keeps all slots, as `mu_ref` does, and masks those that are not seen.
+        """
+        match site.split("."):
+            case ["decoder", layer, "self_attention", _] if self.inner is None:
+                return self.model.stacks["decoder"].layer_window(int(layer))
+        return None
 
     def take_tokens(self, x: Shaped, index: np.ndarray, site: str) -> Shaped:
         """Copy the chosen tokens; of a single token, a view."""

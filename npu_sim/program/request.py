@@ -6,14 +6,20 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import check_choice
-from mu_ref.generate import stream
-from mu_ref.model.cache import Memory
+from mu_ref.model.cache import Cache, Memory
 from npu_sim.errors import WorkloadError, check_at_least, check_at_most
-from npu_sim.program.call import MAX_CONTEXT, any_tokens, call_program, remember
+from npu_sim.program.call import (
+    MAX_CONTEXT,
+    any_tokens,
+    call_program,
+    record_decode,
+    remember,
+)
 from npu_sim.program.description import Description, describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES, Program
 from npu_sim.program.recorder import RecordOps
+from npu_sim.units import ceil_div
 
 __all__ = [
     "check_recordable",
@@ -25,8 +31,11 @@ __all__ = [
 ]
 
 
-# A recording keeps the model's masks, input x input, and every operation of every step in memory.
+# A recording keeps every operation of every step in memory.
 MAX_INPUT_TOKENS = 8192  # of all rows of the batch
+
+# A decoder-only model reads a longer prompt piece by piece, as serving runtimes do.
+CHUNK_TOKENS = 2048  # of each row
 
 MAX_OUTPUT_TOKENS = 2048
 
@@ -49,7 +58,8 @@ def request_program(
 
     An encoder-decoder encodes once, with the keys and values of cross-attention, then takes
     `n_output` decode steps, the first from the start token. A decoder-only model prefills the
-    input, which gives the first token, and takes `n_output - 1` decode steps.
+    input, which gives the first token, and takes `n_output - 1` decode steps; more than
+    `MAX_INPUT_TOKENS` are prefilled in chunks, one call each.
 
     Args:
         description: the model; it must have a decoder.
@@ -69,14 +79,16 @@ def request_program(
     """
     if static_context is not None:
         return _static_request(description, n_input, n_output, precision, batch, static_context)
+    if description.model.encoder is None and batch * n_input > MAX_INPUT_TOKENS:
+        return _chunked_request(description, n_input, n_output, precision, batch)
     check_recordable(description.model, n_input, n_output, batch)
     ops = RecordOps(description, precision)
-    memory, prompt = record_reading(ops, batch, n_input)
-    valid = np.ones(prompt.shape, bool)
-    steps = stream(ops, ops.model, memory, prompt, valid, n_output, stop_at_eos=False)
+    memory, tokens = record_reading(ops, batch, n_input)
+    cache = Cache.empty(batch, ops.model.stacks["decoder"].n_layers)
     for step in range(n_output):
         ops.log.begin("prefill" if step == 0 and memory is None else "decode")
-        next(steps)
+        record_decode(ops, tokens, memory, cache, "last")
+        tokens = any_tokens(ops.model, batch, 1)
     return ops.log.program(n_input, n_output, batch)
 
 
@@ -212,6 +224,30 @@ def check_recordable(model: ModelConfig, n_input: int, n_output: int, batch: int
         )
     check_at_most("batch x n_output", batch * n_output, MAX_ROW_TOKENS)
     check_at_most("layers x n_output", model.decoder.n_layers * n_output, MAX_LAYER_STEPS)
+
+
+def _chunked_request(
+    description: Description, n_input: int, n_output: int, precision: Precision, batch: int
+) -> Program:
+    """Record a request whose prompt is read in chunks, each against the cache of those before."""
+    most = min(CHUNK_TOKENS, MAX_INPUT_TOKENS // batch)
+    check_at_least("batch x n_input, which leaves tokens for a chunk", most, 1)
+    check_recordable(description.model, min(n_input, most), n_output, batch)
+    check_at_most("n_input + n_output", n_input + n_output, MAX_CONTEXT)
+    n_layers = description.model.stacks["decoder"].n_layers
+    n_calls = n_output + ceil_div(n_input, most)
+    check_at_most("layers x (chunks + n_output)", n_layers * n_calls, MAX_LAYER_STEPS)
+    ops, cache = RecordOps(description, precision), Cache.empty(batch, n_layers)
+    every = description.lm_head == "all"
+    for start in range(0, n_input, most):
+        ops.log.begin("prefill")
+        tokens = any_tokens(ops.model, batch, min(most, n_input - start))
+        last = start + most >= n_input
+        record_decode(ops, tokens, None, cache, None if last or every else "none")
+    for _ in range(n_output - 1):
+        ops.log.begin("decode")
+        record_decode(ops, any_tokens(ops.model, batch, 1), None, cache)
+    return ops.log.program(n_input, n_output, batch)
 
 
 def _static_request(

@@ -6,12 +6,18 @@ $$E = \sum_p \mathrm{macs}_p e_p + o \, e_o + b_\mathrm{sram} e_s +
 Most of these prices are assumed; use them to compare, not to predict a battery.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
 
 from npu_sim.hardware.chip import Npu
+from npu_sim.program.precision import PRECISIONS
 from npu_sim.program.program import VECTOR_WORK, Op
+from npu_sim.roofline.columns import Priced, ProgramColumns
+from npu_sim.roofline.formula import Work
 
-__all__ = ["energy_joules", "mac_pj"]
+__all__ = ["column_joules", "energy_joules", "mac_pj"]
 
 PICO = 1e-12
 
@@ -52,3 +58,36 @@ def mac_pj(weight_bits: int, activation_bits: int, npu: Npu) -> float:
         npu.energy.per_mac_8x8_pj, npu.energy.per_mac_8x16_pj, npu.energy.per_mac_16x16_pj,
     )  # fmt: skip
     return prices[wide]
+
+
+def column_joules(
+    columns: ProgramColumns, priced: Priced, values: Mapping[str, Any], activation_bits: int
+) -> np.ndarray:
+    """Return the energy of a program as columns on many NPUs; that of `energy_joules`.
+
+    Args:
+        columns: the program.
+        priced: its times and traffic, [N].
+        values: {path of `Npu.values`: a number, or [N] numbers}.
+        activation_bits: width of activations, which decides what a wide product is.
+
+    Returns:
+        Joules, [N].
+    """
+    work = Work(*(columns.rows * columns.counts[:, None]).T)  # sums of all that runs
+    each = Work(*columns.rows.T)
+    wide = "16x16" if activation_bits > 8 else "8x16"
+    kinds = {"w4a8": "8x8", "w4a16": "8x16", "w8a8": "8x8", "w8a16": "8x16", "w16a16": wide}
+    picojoules = priced.dram_bytes * values["energy.per_dram_byte_pj"]
+    for at, name in enumerate(PRECISIONS):
+        macs = float(work.macs[each.precision == at].sum())
+        picojoules = picojoules + macs * values[f"energy.per_mac_{kinds[name]}_pj"]
+    simple = float((work.elements * each.simple_operations).sum())
+    special = float((work.elements * each.special_functions).sum())
+    steps = simple + special * values["vector.special_function_cycles"]
+    sram_bytes = float((work.weight_bytes + work.kv_bytes + work.activation_bytes).sum())
+    picojoules = picojoules + steps * values["energy.per_vector_operation_pj"]
+    picojoules = picojoules + sram_bytes * values["energy.per_sram_byte_pj"]
+    waiting = values["energy.idle_watts"] * priced.latency_cycles / values["clock_hz"]
+    found: np.ndarray = picojoules * PICO + waiting
+    return found

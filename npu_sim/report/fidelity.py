@@ -1,6 +1,7 @@
 """Simulate a program on a chip at the fidelity that is asked for. Chapter: `docs/04_npu.md`."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mu_ref.border.ranges import Range
 from mu_ref.config import ModelConfig
@@ -16,6 +17,9 @@ from npu_sim.program.program import Program
 from npu_sim.program.request import record_request
 from npu_sim.report.phases import phase_reports, roofline_calls, tile_calls
 from npu_sim.report.report import Report
+
+if TYPE_CHECKING:
+    from npu_sim.program.rows import ProgramTable
 
 __all__ = ["BUDGET", "BUDGET_MS", "CYCLES", "FIDELITIES", "simulate", "simulate_program"]
 
@@ -36,6 +40,7 @@ def simulate_program(
     fidelity: str = "tile",
     budget_mb: float | None = None,
     cycle_budgets: Mapping[str, int] | None = None,
+    table: "ProgramTable | None" = None,
 ) -> Report:
     """Price a recorded request on an NPU.
 
@@ -46,6 +51,7 @@ def simulate_program(
         fidelity: one of `FIDELITIES`.
         budget_mb: bytes of weights and cache that the request must keep, in 10^6.
         cycle_budgets: {phase: cycles} that phases must keep.
+        table: of the program, if there is one already; for `tile` fidelity.
 
     Returns:
         The report.
@@ -65,10 +71,10 @@ def simulate_program(
     run = None
     if fidelity == "tile":
         # compiled code, which a roofline does without
-        from npu_sim.tile.rows import program_table
+        from npu_sim.program.rows import program_table
         from npu_sim.tile.simulate import simulate_tiles
 
-        run = simulate_tiles(program_table(program), npu)
+        run = simulate_tiles(table or program_table(program), npu)
         calls = tile_calls(run)
     else:
         check_supported(program, npu)

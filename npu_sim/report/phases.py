@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.program import Call, Program
 from npu_sim.report.energy import energy_joules
-from npu_sim.roofline.columns import call_rows
-from npu_sim.roofline.formula import LIMITS, Limit, roofline
+from npu_sim.roofline.columns import program_rows
+from npu_sim.roofline.formula import (
+    LIMITS,
+    Limit,
+    NpuValues,
+    OpCost,
+    Work,
+    call_cycles,
+    kept_values,
+    roofline,
+)
 from npu_sim.units import ms_from_cycles
 
 if TYPE_CHECKING:
@@ -53,26 +62,45 @@ def roofline_calls(program: Program, npu: Npu) -> list[CallReport]:
     Returns:
         Each call, in order; an operation counts as what its busiest engine does.
     """
-    return [_roofline_call(call, program.runtime, npu) for call in program.calls]
+    values = kept_values(npu.values(), program.stored_weight_bytes, program.stored_kv_bytes)
+    rows = program_rows(program)
+    return [
+        _roofline_call(call, some, program.runtime, npu, values)
+        for call, some in zip(program.calls, rows, strict=True)
+    ]
 
 
-def _roofline_call(call: Call, runtime: str, npu: Npu) -> CallReport:
+def _roofline_call(
+    call: Call, rows: Sequence[Work], runtime: str, npu: Npu, values: NpuValues
+) -> CallReport:
     limit_cycles: dict[Limit, int] = dict.fromkeys(LIMITS, 0)
-    limit_cycles["overhead"] = npu.call_overhead_cycles(runtime, call.n_positions)
-    weight_bytes = kv_bytes = moved_bytes = 0
-    values = npu.values()
+    weight_bytes = kv_bytes = moved_bytes = serial = memory = busy = 0
     # layers repeat each other, so that few operations of a call differ
-    for work, count in Counter(call_rows(call)).items():
+    for work, count in Counter(rows).items():
         cost = roofline(work, values)
-        limit_cycles[cost.engine] += count * cost.engine_cycles
+        engine = _computing(cost) if npu.dma.runs_ahead else cost.engine
         limit_cycles["overhead"] += count * cost.overhead_cycles
-        weight_bytes += count * work.weight_bytes
-        kv_bytes += count * work.kv_bytes
+        limit_cycles[engine] += count * getattr(cost, f"{engine}_cycles")
+        weight_bytes += count * (work.weight_bytes - work.known_bytes * values["kept.weights"])
+        kv_bytes += count * work.kv_bytes * (1 - values["kept.cache"])
         moved_bytes += count * cost.dram_bytes
+        serial += count * cost.cycles
+        memory += count * cost.memory_cycles
+        busy += count * cost.busy_cycles
+    if npu.dma.runs_ahead and memory > busy:  # whatever computes waits for it
+        starts = limit_cycles["overhead"]
+        limit_cycles |= {"compute": 0, "vector": 0, "memory": memory - starts}
+    assert sum(limit_cycles.values()) == call_cycles(serial, memory, busy, values)
+    limit_cycles["overhead"] += npu.call_overhead_cycles(runtime, call.n_positions)
     return CallReport(
         call=call, limit_cycles=limit_cycles, weight_bytes=weight_bytes, kv_bytes=kv_bytes,
         activation_bytes=moved_bytes - weight_bytes - kv_bytes,
     )  # fmt: skip
+
+
+def _computing(cost: OpCost) -> Limit:
+    """Which of the computing engines is busier."""
+    return "compute" if cost.compute_cycles >= cost.vector_cycles else "vector"
 
 
 def tile_calls(run: "TileRun") -> list[CallReport]:

@@ -123,7 +123,7 @@ class Report:
         rows = [("time to first token", format_ms(self.ttft_ms))]
         if self.tpot_ms is not None and self.decode_tok_per_s is not None:
             rows.append(("time per token", format_ms(self.tpot_ms)))
-            rows.append(("decode", f"{self.decode_tok_per_s:.1f} tok/s"))
+            rows.append(("decode", self._speed(self.decode_tok_per_s)))
         return [
             *rows,
             ("latency", format_ms(self.latency_ms)),
@@ -135,17 +135,32 @@ class Report:
             *((f"{name} budget", b.line()) for name, b in self.phase_budgets.items()),
         ]
 
+    def _speed(self, tok_per_s: float) -> str:
+        if self.program.batch == 1:
+            return f"{tok_per_s:.1f} tok/s"
+        together = tok_per_s * self.program.batch
+        return f"{tok_per_s:.1f} tok/s per row, {together:.1f} tok/s together"
+
     def _busy_row(self) -> list[tuple[str, str]]:
         if self.tiles is None:
             return []
-        busy = self.tiles.engine_cycles
-        shares = (f"{name} {100 * n / self.latency_cycles:.0f} %" for name, n in busy.items())
-        return [("engines busy", ", ".join(shares))]
+        from npu_sim.tile.tasks import Engine  # compiled code, which a roofline does without
+
+        busy = {name: self._share(n) for name, n in self.tiles.engine_cycles.items()}
+        writes = sum(
+            call.times["busy_cycles"][:, Engine.DMA_OUT].sum() for call in self.tiles.calls
+        )
+        busy["dma"] += f" (writes {self._share(int(writes))})"
+        return [("engines busy", ", ".join(f"{name} {share}" for name, share in busy.items()))]
+
+    def _share(self, cycles: int) -> str:
+        return f"{100 * cycles / self.latency_cycles:.0f} %"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and texts, ready for `json.dumps`."""
         return {
             "simulated": True,
+            "fits": True,
             "fidelity": self.fidelity,
             "model": self.program.model,
             "npu": self.npu.name,

@@ -42,7 +42,7 @@ def shares(run: TileRun, by: str) -> list[Share]:
         by: one of `DIVISIONS`.
 
     Returns:
-        Shares, the longest first; their cycles add up to the request.
+        Shares, the longest first, layers as they come; their cycles add up to the request.
     """
     found: dict[str, np.ndarray] = {}
     for call in run.calls:
@@ -55,7 +55,9 @@ def shares(run: TileRun, by: str) -> list[Share]:
             name = DIVISIONS[by](op)
             found[name] = found[name] + values if name in found else values
     found["(calls)"] = np.array([sum(call.overhead_cycles for call in run.calls), 0, 0])
-    ranked = sorted(found.items(), key=lambda item: (-item[1][0], item[0]))
+    ranked = list(found.items())
+    if by != "layer":
+        ranked.sort(key=lambda item: (-item[1][0], item[0]))
     return [
         Share(name=name, cycles=int(cycles), macs=int(macs), dram_bytes=int(dram_bytes))
         for name, (cycles, macs, dram_bytes) in ranked

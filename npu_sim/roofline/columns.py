@@ -6,27 +6,39 @@ and over arrays of NPU numbers. Not here: tiles, energies. Chapter: `docs/whatif
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from npu_sim.hardware.chip import call_overhead_us
 from npu_sim.program.program import Call, Program
-from npu_sim.roofline.formula import Amount, NpuValues, Work, roofline, work_of
+from npu_sim.roofline.formula import (
+    Amount,
+    NpuValues,
+    Work,
+    call_cycles,
+    kept_values,
+    roofline,
+    work_of,
+)
 
-__all__ = ["Priced", "ProgramColumns", "call_rows", "price", "program_columns"]
+__all__ = ["Priced", "ProgramColumns", "call_rows", "price", "program_columns", "program_rows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramColumns:
-    """The operations of a request, equal ones once, and its graph calls."""
+    """The operations of a request, equal ones once, and its graph calls, equal ones once."""
 
-    rows: np.ndarray  # [n_rows, 10] float64, a column for each field of `Work`
-    counts: np.ndarray  # [n_rows] how often each runs
-    first: np.ndarray  # [n_rows] how often each runs before the first token is written
+    rows: np.ndarray  # [n_rows, 11] float64, a column for each field of `Work`
+    row_of: np.ndarray  # [n_entries] int, rows of the first kind of calls, then of the second, ...
+    counts: np.ndarray  # [n_entries] how often that row runs in one such call
+    starts: np.ndarray  # [n_kinds] int, first entry of each kind
     positions: np.ndarray  # [n_kinds] positions that a call computes
-    calls: np.ndarray  # [n_kinds] how many calls compute so many
+    calls: np.ndarray  # [n_kinds] how many calls are of the kind
     first_calls: np.ndarray  # [n_kinds] how many of them before the first token is written
+    weight_bytes: int  # stored
+    kv_bytes: int  # stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,35 +61,63 @@ def program_columns(program: Program, n_grown: int = 0) -> ProgramColumns:
     Returns:
         The columns; exact where contexts grow by one token per step.
     """
-    counted: Counter[Work] = Counter()
-    first: Counter[Work] = Counter()
-    rows_of: dict[int, list[Work]] = {}  # by identity: a request may repeat one call
-    for index, call in enumerate(program.calls):
-        if id(call) not in rows_of:
-            rows_of[id(call)] = call_rows(call)
-        counted.update(rows_of[id(call)])
-        if index < program.n_first_calls:
-            first.update(rows_of[id(call)])
+    kinds: dict[int, list[Work]] = {}  # by identity of their rows: a request may repeat a call
+    calls: Counter[int] = Counter()
+    first: Counter[int] = Counter()
+    positions: dict[int, int] = {}
+    rows_of = program_rows(program)
+    for index, (call, rows) in enumerate(zip(program.calls, rows_of, strict=True)):
+        kinds[id(rows)], positions[id(rows)] = rows, call.n_positions
+        calls[id(rows)] += 1
+        first[id(rows)] += index < program.n_first_calls
     if n_grown:
-        before, last = (np.array(rows_of[id(call)], float) for call in program.calls[-2:])
+        before, last = (np.array(rows, float) for rows in rows_of[-2:])
         for step in range(1, n_grown + 1):
-            counted.update(map(Work._make, (last + step * (last - before)).tolist()))
-    positions = [call.n_positions for call in program.calls]
-    of_call = Counter([*positions, *positions[-1:] * n_grown])
-    first_of = Counter(positions[: program.n_first_calls])
+            grown = list(map(Work._make, (last + step * (last - before)).tolist()))
+            kinds[id(grown)], positions[id(grown)] = grown, program.calls[-1].n_positions
+            calls[id(grown)] = 1
+    number: dict[Work, int] = {}
+    entries = [
+        Counter(number.setdefault(row, len(number)) for row in rows) for rows in kinds.values()
+    ]
     return ProgramColumns(
-        rows=np.array(list(counted), dtype=float),
-        counts=np.array(list(counted.values()), dtype=float),
-        first=np.array([first[row] for row in counted], dtype=float),
-        positions=np.array(list(of_call), dtype=float),
-        calls=np.array(list(of_call.values()), dtype=float),
-        first_calls=np.array([first_of[n] for n in of_call], dtype=float),
+        rows=np.array(list(number), dtype=float),
+        row_of=np.array([row for some in entries for row in some], dtype=int),
+        counts=np.array([n for some in entries for n in some.values()], dtype=float),
+        starts=np.cumsum([0, *map(len, entries)])[:-1],
+        positions=np.array([positions[kind] for kind in kinds], dtype=float),
+        calls=np.array([calls[kind] for kind in kinds], dtype=float),
+        first_calls=np.array([first[kind] for kind in kinds], dtype=float),
+        weight_bytes=program.stored_weight_bytes,
+        kv_bytes=program.stored_kv_bytes,
     )
 
 
-def call_rows(call: Call) -> list[Work]:
+def program_rows(program: Program) -> list[list[Work]]:
+    """Write the operations of each call as rows, in order; layout operations have none.
+
+    A call that repeats another, weights known and all, has the very same list.
+    """
+    known: set[str] = set()  # weights that an earlier call has read whole
+    rows_of: dict[tuple[int, int], list[Work]] = {}
+    found = []
+    for call in program.calls:
+        key = id(call), len(known)  # what is known only grows
+        if key not in rows_of:
+            rows_of[key] = call_rows(call, known)
+            known |= {
+                t.name
+                for op in call.ops
+                for t in op.inputs
+                if t.role == "weight" and op.kind != "embed"
+            }
+        found.append(rows_of[key])
+    return found
+
+
+def call_rows(call: Call, known: Collection[str] = ()) -> list[Work]:
     """Write the operations of a call as rows, in order; layout operations have none."""
-    return [work_of(op) for op in call.ops if not op.is_layout]
+    return [work_of(op, known) for op in call.ops if not op.is_layout]
 
 
 def price(columns: ProgramColumns, values: NpuValues, runtime: str = "native") -> Priced:
@@ -92,13 +132,27 @@ def price(columns: ProgramColumns, values: NpuValues, runtime: str = "native") -
         The times.
     """
     values = {path: _column(v) for path, v in values.items() if not isinstance(v, str)}
+    values = kept_values(values, columns.weight_bytes, columns.kv_bytes)
     cost = roofline(Work(*columns.rows.T), values)  # [1 or N, n_rows]
+
+    def of_calls(amount: np.ndarray) -> np.ndarray:
+        """Sum over the operations of each kind of calls: [1 or N, n_kinds]."""
+        whole = np.broadcast_to(amount, np.broadcast_shapes(amount.shape, (1, len(columns.rows))))
+        sums: np.ndarray = np.add.reduceat(
+            whole[:, columns.row_of] * columns.counts, columns.starts, axis=1
+        )
+        return sums
+
+    cycles = call_cycles(
+        of_calls(cost.cycles), of_calls(cost.memory_cycles), of_calls(cost.busy_cycles), values
+    )
     call_us = call_overhead_us(values, runtime, columns.positions)  # [1 or N, n_kinds]
-    overhead = np.round(call_us * values["clock_hz"] / 1e6)
+    cycles = cycles + np.round(call_us * values["clock_hz"] / 1e6)
+    moved = of_calls(cost.dram_bytes) @ columns.calls
     return Priced(
-        ttft_cycles=cost.cycles @ columns.first + overhead @ columns.first_calls,
-        latency_cycles=cost.cycles @ columns.counts + overhead @ columns.calls,
-        dram_bytes=np.broadcast_to(cost.dram_bytes, cost.cycles.shape) @ columns.counts,
+        ttft_cycles=cycles @ columns.first_calls,
+        latency_cycles=cycles @ columns.calls,
+        dram_bytes=np.broadcast_to(moved, (len(cycles),)),
     )
 
 

@@ -8,20 +8,21 @@ stated once, for numbers and for NumPy columns alike: `op_cost` prices one opera
 4.5.
 
 Assumes:
-    Weights are read from DRAM in every graph call, once per operation, also where all of them
-    would fit SRAM: a call of another program may have replaced them.
+    Weights are read from DRAM in every graph call, once per operation. On a chip that keeps SRAM
+    between calls, weights or caches that fit it are not read again.
     Activations stay in SRAM if inputs and outputs of the operation fit it together, or if the
     compiler fuses operations so that they always do; otherwise all of them move through DRAM.
     Weights and cached keys pass through SRAM without taking its room.
-    Cached keys and values live in DRAM; attention reads all of them once, whatever the window or
-    the mask; each kv head is read once for all query heads that share it.
+    Cached keys and values live in DRAM; attention reads once all slots that one of its queries
+    sees, whatever the mask; each kv head is read once for all query heads that share it.
     The matrix engine reaches the same rate for every shape, one-row products included.
-    Within an operation the three engines overlap perfectly; between operations they do not.
+    Within an operation the three engines overlap perfectly; between operations they do not, but
+    that a DMA which runs ahead reads what later operations of the call need.
     A layout operation costs nothing. All others cost one overhead, also tiny ones.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -39,8 +40,10 @@ __all__ = [
     "NpuValues",
     "OpCost",
     "Work",
+    "call_cycles",
     "compute_cycles",
     "dram_bytes",
+    "kept_values",
     "memory_cycles",
     "op_cost",
     "roofline",
@@ -72,6 +75,7 @@ class Work(NamedTuple):
     weight_bytes: Amount  # read
     kv_bytes: Amount  # cached keys and values, read or written
     activation_bytes: Amount  # read and written
+    known_bytes: Amount = 0  # of the weights, those that an earlier call has read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +92,11 @@ class OpCost:
     def engine_cycles(self) -> Amount:
         """Cycles of the busiest engine."""
         return _larger(_larger(self.compute_cycles, self.vector_cycles), self.memory_cycles)
+
+    @property
+    def busy_cycles(self) -> Amount:
+        """Cycles without memory: what computes longest, and the overhead."""
+        return _larger(self.compute_cycles, self.vector_cycles) + self.overhead_cycles
 
     @property
     def cycles(self) -> Amount:
@@ -125,8 +134,8 @@ def op_cost(op: Op, npu: Npu) -> OpCost:
     return NOTHING if op.is_layout else roofline(work_of(op), npu.values())
 
 
-def work_of(op: Op) -> Work:
-    """Count what an operation asks of any NPU."""
+def work_of(op: Op, known: Collection[str] = ()) -> Work:
+    """Count what an operation asks of any NPU, given the weights that earlier calls have read."""
     work = VECTOR_WORK[op.vector_work]
     # elements are worked on at the width of the widest activation
     widest = max(t.bits for t in (*op.inputs, op.output) if t.role != "weight")
@@ -141,6 +150,7 @@ def work_of(op: Op) -> Work:
         weight_bytes=op.weight_bytes,
         kv_bytes=op.kv_bytes,
         activation_bytes=op.activation_bytes,
+        known_bytes=sum(t.n_bytes for t in op.inputs if t.role == "weight" and t.name in known),
     )
 
 
@@ -165,6 +175,47 @@ def roofline(work: Work, values: NpuValues) -> OpCost:
         overhead_cycles=values["per_op_overhead_cycles"],
         dram_bytes=moved_bytes,
     )
+
+
+def call_cycles(serial: Amount, memory: Amount, busy: Amount, values: NpuValues) -> Amount:
+    r"""Count the cycles of all operations of a call together.
+
+    $$t_\mathrm{call} = \max(\sum t_\mathrm{memory}, \sum (\max(t_\mathrm{compute},
+      t_\mathrm{vector}) + t_\mathrm{overhead}))$$                                      (4.8)
+
+    where the DMA runs ahead; else the sum of (4.1).
+
+    Args:
+        serial: sum of `OpCost.cycles`.
+        memory: sum of `OpCost.memory_cycles`.
+        busy: sum of `OpCost.busy_cycles`.
+        values: uses dma.runs_ahead.
+
+    Returns:
+        Cycles: no order of the operations' pieces takes fewer.
+    """
+    ahead = _larger(memory, busy)
+    return serial + (ahead - serial) * (values["dma.runs_ahead"] != 0)
+
+
+def kept_values(values: NpuValues, weight_bytes: Amount, kv_bytes: Amount) -> dict[str, Amount]:
+    """Add to an NPU whether the weights, and the caches, of a request may stay in its SRAM.
+
+    Args:
+        values: uses sram.keeps_between_calls and its capacity.
+        weight_bytes: stored.
+        kv_bytes: stored.
+
+    Returns:
+        The values, and "kept.weights" and "kept.cache": 1 if they may.
+    """
+    keeps = values["sram.keeps_between_calls"] != 0
+    room = values["sram.capacity_bytes"]
+    return {
+        **values,
+        "kept.weights": 1 * (keeps & (weight_bytes < room)),
+        "kept.cache": 1 * (keeps & (kv_bytes < room)),
+    }
 
 
 def compute_cycles(work: Work, values: NpuValues) -> Amount:
@@ -221,17 +272,19 @@ def dram_bytes(work: Work, values: NpuValues) -> Amount:
 
     Args:
         work: its bytes.
-        values: uses sram.capacity_bytes and sram.fuses_operations.
+        values: uses sram.capacity_bytes and sram.fuses_operations, and of `kept_values` what
+            stays in SRAM between calls; nothing without them.
 
     Returns:
         Bytes.
 
     Assumes:
-        See the module: weights and cache always move, activations only if they do not fit.
+        See the module: weights and cache move unless they stay, activations if they do not fit.
     """
     leaves = work.activation_bytes > values["sram.capacity_bytes"]
     spilled = work.activation_bytes * (leaves & (values["sram.fuses_operations"] == 0))
-    return work.weight_bytes + work.kv_bytes + spilled
+    weights = work.weight_bytes - work.known_bytes * values.get("kept.weights", 0)
+    return weights + work.kv_bytes * (1 - values.get("kept.cache", 0)) + spilled
 
 
 def memory_cycles(moved_bytes: Amount, values: NpuValues) -> Amount:

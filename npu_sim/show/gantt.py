@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npu_sim.hardware.chip import Npu
-from npu_sim.show.figure import in_title, save
+from npu_sim.show.figure import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    PALE,
+    PURPLE,
+    RED,
+    SAND,
+    SKY,
+    YELLOW,
+    in_title,
+    save,
+    show_unit,
+)  # fmt: skip
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
 from npu_sim.tile.tasks import ENGINES, PARTS
 
@@ -17,9 +31,8 @@ __all__ = ["draw_gantt"]
 
 
 COLOURS = {
-    "start": "#8a8a8a", "weights": "#2f6db3", "cache": "#49a078", "activation": "#c8963e",
-    "beside": "#7fa8d6", "product": "#b5413a", "unpack": "#8d5fa8", "elements": "#d98b5f",
-    "write": "#3f7f7f", "give way": "#d9d9d9",
+    "start": GREY, "weights": BLUE, "cache": GREEN, "activation": YELLOW, "beside": SKY,
+    "product": RED, "unpack": PURPLE, "elements": SAND, "write": DARK, "give way": PALE,
 }  # fmt: skip
 
 
@@ -41,7 +54,7 @@ def draw_gantt(run: TileRun, path: Path, call_number: int | None = None) -> None
     model, phase = run.table.program.model, call.table.call.phase
     _engines(whole, tasks, run.npu, 0, call.cycles)
     where = f"{in_title(model)} on {in_title(run.npu.name)}"
-    whole.set_title(f"{where}, one {phase} call (simulated)", loc="left")
+    whole.set_title(f"{where}, one {phase} call, simulated (tile)", loc="left")
     _engines(zoom, tasks, run.npu, begin, end)
     zoom.set_title(f"{layer} of the same call", loc="left")
     _memory(memory, call, tasks, run, begin, end)
@@ -82,7 +95,7 @@ def _engines(axes: "Axes", tasks: np.ndarray, npu: Npu, begin: int, end: int) ->
     axes.set_yticks(range(len(ENGINES)), [name.replace("_", " ") for name in ENGINES])
     axes.invert_yaxis()
     axes.set_xlim(0, (end - begin) * us)
-    axes.set_xlabel("us")
+    show_unit(axes.xaxis, "time_us")
 
 
 def _memory(
@@ -92,13 +105,14 @@ def _memory(
     points = sram_bytes(call, tasks)
     at = np.array([(t - begin) * us for t, _ in points])
     used = np.array([(n + sum(run.pins)) / 2**20 for _, n in points])
-    axes.fill_between(at, used, step="post", color="#9db8d9")
+    axes.fill_between(at, used, step="post", color=SKY)
     limit = run.npu.sram.capacity_bytes / 2**20
     axes.axhline(limit, color="black", linewidth=0.8, linestyle="--")
     axes.set_xlim(0, (end - begin) * us)
     axes.set_ylim(0, 1.1 * limit)
     axes.set_ylabel("SRAM, MiB")
-    axes.set_xlabel("us")
+    axes.set_title("SRAM in use, and its capacity (dashed)", loc="left")
+    show_unit(axes.xaxis, "time_us")
 
 
 def _legend(figure: Any, tasks: np.ndarray) -> None:

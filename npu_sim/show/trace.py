@@ -20,7 +20,7 @@ from mu_ref.border.reading import read_json
 from mu_ref.border.text import short
 from npu_sim.errors import WorkloadError
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
-from npu_sim.tile.tasks import ENGINES, PARTS, Engine
+from npu_sim.tile.tasks import ENGINES, PARTS, Engine, Part
 
 __all__ = ["check_trace", "read_trace", "trace_events", "write_trace"]
 
@@ -116,11 +116,12 @@ def _task_events(call: CallRun, run: TileRun, begin: int, us: float) -> Iterator
             "args": {"bytes": used + sum(run.pins)},
         }  # fmt: skip
     rate = run.npu.memory_bytes_per_s / 1e9
-    for at, busy in _switches(tasks):
-        yield {
-            "ph": "C", "pid": PID, "name": "DRAM reads", "ts": (begin + at) * us,
-            "args": {"GB/s": rate if busy else 0},
-        }  # fmt: skip
+    for name, engine in (("DRAM reads", Engine.DMA_IN), ("DRAM writes", Engine.DMA_OUT)):
+        for at, busy in _switches(tasks, engine):
+            yield {
+                "ph": "C", "pid": PID, "name": name, "ts": (begin + at) * us,
+                "args": {"GB/s": rate if busy else 0},
+            }  # fmt: skip
 
 
 def _event(
@@ -133,11 +134,13 @@ def _event(
     }  # fmt: skip
 
 
-def _switches(tasks: np.ndarray) -> list[tuple[int, bool]]:
-    """When the DMA starts and stops reading."""
-    reads = tasks[(tasks["engine"] == Engine.DMA_IN) & (tasks["end"] > tasks["start"])]
+def _switches(tasks: np.ndarray, engine: Engine) -> list[tuple[int, bool]]:
+    """When the DMA starts and stops moving bytes one way; a port that gives way moves none."""
+    moves = (tasks["engine"] == engine) & (tasks["part"] != Part.GIVE_WAY)
+    moves &= tasks["end"] > tasks["start"]
+    times = zip(tasks["start"][moves].tolist(), tasks["end"][moves].tolist(), strict=True)
     switches: list[tuple[int, bool]] = []
-    for start, end in zip(reads["start"].tolist(), reads["end"].tolist(), strict=True):
+    for start, end in times:
         if switches and switches[-1][0] == start:
             switches.pop()
         else:

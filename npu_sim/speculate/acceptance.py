@@ -1,15 +1,16 @@
 """How many drafted tokens survive: recorded, or of a distribution. An input of `step.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mu_ref.border.ranges import BEAMS, DRAFTED, SHARE, Range
 from mu_ref.border.reading import read_json_lines
 from mu_ref.border.text import short
 from npu_sim.errors import WorkloadError
 
-__all__ = ["HOST_US", "Acceptance", "acceptance_of", "read_acceptance", "read_steps"]
+__all__ = ["HOST_US", "Acceptance", "acceptance_of", "read_acceptance", "read_steps", "step_lines"]
 
 
 MOST_NODES = 1 + BEAMS.high * DRAFTED.high
@@ -120,11 +121,12 @@ def acceptance_of(steps: Steps, nodes: int) -> Acceptance:
     return Acceptance.distributed(steps, nodes)
 
 
-def read_steps(path: Path) -> Steps:
+def read_steps(path: Path, lines: Iterator[tuple[str, Any]] | None = None) -> Steps:
     """Read a file of recorded steps or of a distribution.
 
     Args:
         path: JSON lines: {"n_accepted": 2, "nodes": 9} per step, or one {"probabilities": [...]}.
+        lines: of the file, where it is being read already.
 
     Returns:
         At least one step, or probabilities that sum to 1.
@@ -133,8 +135,7 @@ def read_steps(path: Path) -> Steps:
         WorkloadError: no such fields, others beside them, or values out of range; names the line.
     """
     steps: list[tuple[int, int]] = []
-    what = "JSON of a step or of probabilities"
-    lines = read_json_lines(path, what, WorkloadError)
+    lines = step_lines(path) if lines is None else lines
     for where, item in lines:
         keys = set(item) if isinstance(item, dict) else set()
         if keys == {"probabilities"} and not steps:
@@ -155,6 +156,11 @@ def read_steps(path: Path) -> Steps:
     if not steps:
         raise WorkloadError(f"{path} must hold at least 1 step or probabilities, got none")
     return steps
+
+
+def step_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield (where, value) of each line of a file of steps."""
+    yield from read_json_lines(path, "JSON of a step or of probabilities", WorkloadError)
 
 
 def _probabilities(where: str, values: object) -> list[float]:

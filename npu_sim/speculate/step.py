@@ -23,12 +23,12 @@ from mu_ref.redrafter.config import DrafterConfig
 from npu_sim.errors import WorkloadError, check_at_least
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.call import call_program
-from npu_sim.program.description import describe
+from npu_sim.program.description import Description, describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Op, Program, Tensor
+from npu_sim.program.rows import program_table
 from npu_sim.speculate.acceptance import HOST_US, Acceptance
 from npu_sim.speculate.drafter import draft_program
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
 from npu_sim.units import cycles_from_us, ms_from_cycles
 
@@ -74,7 +74,7 @@ class StepCost:
 
 
 def speculate(
-    model: ModelConfig,
+    model: ModelConfig | Description,
     drafter: DrafterConfig,
     beam_width: int,
     draft_len: int,
@@ -86,10 +86,10 @@ def speculate(
     n_context: int = 16,
     host_us: float = 500.0,
 ) -> StepCost:
-    """Price a step of a model that `mu_ref` can run.
+    """Price a step of a model.
 
     Args:
-        model: the configuration.
+        model: its configuration or description.
         drafter: fits the model.
         beam_width: W.
         draft_len: drafted tokens per beam.
@@ -111,7 +111,9 @@ def speculate(
         check_at_least(what, count, 1)
     HOST_US.check("host_us", host_us, WorkloadError)
     check_trees(acceptance, beam_width, draft_len)
-    description, n_memory = describe(model), 0 if model.encoder is None else n_input
+    description = model if isinstance(model, Description) else describe(model)
+    config = description.model
+    n_memory = 0 if config.encoder is None else n_input
 
     def passed(phase: str, n_rows: int) -> Program:
         slots = (n_context + n_rows, n_memory)
@@ -119,7 +121,7 @@ def speculate(
 
     draft = draft_program(description, drafter, beam_width, draft_len, precision)
     verify = {n_nodes: passed("verify", n_nodes) for n_nodes in set(acceptance.nodes)}
-    stack = model.stacks["decoder"]
+    stack = config.stacks["decoder"]
     token_bits = 2 * stack.n_layers * stack.n_kv_heads * stack.d_head * precision.kv_bits
     return _step_cost(
         passed("decode", 1), draft, verify, token_bits // 8, acceptance, npu, host_us

@@ -8,7 +8,10 @@ from collections.abc import Generator, Iterator
 
 from npu_sim.tile.tasks import Engine, Loaded, Operation, Part, Ring, Task, cut
 from npu_sim.tile.tiling import (
+    block_cycles,
+    bundled,
     cached_piece_cycles,
+    ceil_div,
     key_piece,
     layout_cycles,
     matrix_cycles,
@@ -32,15 +35,17 @@ def matmul(op: Operation) -> Iterator[Task]:
     if not cached:  # computed here: laid out by the matrix engine itself
         rest += layout_cycles(row.laid_out, chip.cached_per_s, chip)
     all_keys = row.b_heads * (row.k if row.keys_are_k else row.n)
-    for piece in cut(cached, plan.piece_bytes) or [range(0)]:
+    bundle = bundled(ceil_div(cached, plan.piece_bytes))
+    for piece in cut(cached, max(bundle, 1) * plan.piece_bytes) or [range(0)]:
         last = piece.stop == cached
         load = ready = None
         if cached:
-            load, ready = yield from load_cache(op, len(piece))
+            n_pieces = ceil_div(len(piece), plan.piece_bytes)
+            load, ready = yield from load_cache(op, len(piece), n_pieces)
         # a piece of the cache computes its share: whole pieces the same, the last what is left
         cycles = rest
         if not last:
-            cycles = min(rest, cached_piece_cycles(row, plan.piece_bytes, rate, chip))
+            cycles = min(rest, bundle * cached_piece_cycles(row, plan.piece_bytes, rate, chip))
         rest -= cycles
         product = op.compute(Engine.MATRIX, Part.PRODUCT, cycles, ready)
         # a piece of bytes holds keys of one head after another: they count on from head to head
@@ -52,11 +57,15 @@ def matmul(op: Operation) -> Iterator[Task]:
         yield product
 
 
-def load_cache(op: Operation, n_bytes: int) -> Generator[Task, None, Loaded]:
+def load_cache(
+    op: Operation, n_bytes: int, n_pieces: int = 1
+) -> Generator[Task, None, Loaded]:  # fmt: skip
     """Read keys or values, lay them out on the way, and unpack them if they have 4 bits."""
     row, chip = op.row, op.chip
     unpacked = 2 * n_bytes if row.unpack else 0  # the same at 8 bits
-    load = op.read(Part.CACHE, n_bytes, Ring.WEIGHTS, n_bytes + unpacked, row.kv_after)
+    load = op.read(
+        Part.CACHE, n_bytes, Ring.WEIGHTS, n_bytes + unpacked, row.kv_after, n_pieces
+    )  # fmt: skip
     laid_out = row.laid_out * n_bytes // max(1, row.kv)
     load.cycles += layout_cycles(laid_out, chip.cached_per_s, chip)
     return (yield from op.unpacked(load, 2 * n_bytes))
@@ -70,35 +79,50 @@ def by_heads(op: Operation, a: int, b: int, out: int) -> Iterator[Task]:
     n_keys, other = (row.k, row.n) if by_keys else (row.n, row.k)
     right = max(b, 0 if plan.cache_pinned else row.kv)
     some, key_bytes, height = key_piece(row, right, max(a, out) // (heads * m), plan, chip)
+    # keys are bundled, and rows where there are still many pieces
+    together = some * bundled(heads * ceil_div(n_keys, some))
+    bundle = height * bundled(heads * ceil_div(n_keys, together) * ceil_div(m, height))
+    rate = chip.attention_rates[row.precision]
     for head in range(heads):
-        for keys in cut(n_keys, some):
+        for keys in cut(n_keys, together):
+            pieces = ceil_div(len(keys), some)
+            last = len(keys) - (pieces - 1) * some  # keys of its last piece
             n_bytes = key_bytes * len(keys)
             load = ready = product = None
             if b:  # computed in this call, so it waits until it is written
-                load = op.read(Part.ACTIVATION, n_bytes, Ring.WEIGHTS, written_op=row.b_from)
+                load = op.read(
+                    Part.ACTIVATION, n_bytes, Ring.WEIGHTS, None, row.b_from, pieces
+                )  # fmt: skip
                 ready = load
                 yield load
             elif right:
-                load, ready = yield from load_cache(op, n_bytes)
+                load, ready = yield from load_cache(op, n_bytes, pieces)
             # keys that are summed over cut the rows that are read, others those that are written
-            read_keys, written_keys = (len(keys), n_keys) if by_keys else (n_keys, len(keys))
-            for rows in cut(m, height):
-                x = None
+            read_keys = len(keys) if by_keys else pieces * n_keys
+            written_keys = n_keys if by_keys else len(keys)
+            for rows in cut(m, bundle):
+                x, blocks = None, ceil_div(len(rows), height)
                 if a:
                     n_bytes = a * len(rows) // (heads * m) * read_keys // n_keys
-                    x = op.read(Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, written_op=row.a_from)
+                    x = op.read(
+                        Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, None, row.a_from,
+                        blocks * pieces,
+                    )  # fmt: skip
                     yield x
-                n, k = (other, len(keys)) if by_keys else (len(keys), other)
+                (n, k), (n_last, k_last) = (
+                    (other, size) if by_keys else (size, other) for size in (some, last)
+                )
                 here = rows.start == 0 and (b or not right)  # not read from the cache
                 laid_out = row.laid_out * len(keys) // (heads * n_keys) if here else 0
                 more = layout_cycles(laid_out, chip.cached_per_s, chip)
-                product = op.multiply(len(rows), n, k, more, x, ready)
+                more += (pieces - 1) * block_cycles(len(rows), height, n, k, rate, chip)
+                product = op.multiply(len(rows), height, n_last, k_last, more, x, ready)
                 product.head, product.rows, product.columns = head, rows, keys
                 yield product
                 if x:
                     x.last_user = product
                 if out and (not by_keys or keys.stop == n_keys):
                     n_bytes = out * len(rows) // (heads * m) * written_keys // n_keys
-                    yield from op.write(product, n_bytes)
+                    yield from op.write(product, n_bytes, blocks * (1 if by_keys else pieces))
             if load:
                 load.last_user = product

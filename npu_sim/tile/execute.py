@@ -22,7 +22,7 @@ from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 from npu_sim.program.recorder import RecordOps
-from npu_sim.tile.rows import program_table
+from npu_sim.program.rows import program_table
 from npu_sim.tile.simulate import TileRun, call_tasks, simulate_tiles
 from npu_sim.tile.tasks import Engine
 

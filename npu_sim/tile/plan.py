@@ -19,7 +19,7 @@ import numpy as np
 
 from npu_sim.errors import CapacityError
 from npu_sim.hardware.chip import Npu
-from npu_sim.tile.rows import VECTOR, CallTable, ProgramTable
+from npu_sim.program.rows import VECTOR, CallTable, ProgramTable
 from npu_sim.units import format_bytes
 
 __all__ = ["PIECES_LEAST", "Pins", "Plan", "check_sram", "least_dma_cycles", "pin_choices", "plans"]

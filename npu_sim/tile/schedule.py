@@ -14,12 +14,13 @@ Assumes:
 from collections.abc import Generator, Iterator
 
 from npu_sim.hardware.chip import Npu
+from npu_sim.program.rows import LINEAR, MATMUL, CallTable, Row
 from npu_sim.tile.attention import matmul
 from npu_sim.tile.plan import Plan
-from npu_sim.tile.rows import LINEAR, MATMUL, CallTable, Row
 from npu_sim.tile.tasks import Engine, Loaded, Operation, Part, Ring, Task, cut
 from npu_sim.tile.tiling import (
     block_rows,
+    bundled,
     ceil_div,
     chip_numbers,
     layout_cycles,
@@ -68,13 +69,17 @@ def linear(op: Operation) -> Iterator[Task]:
     height = block_rows(m, x_bytes, ceil_div(out_bytes * n_columns, d_out), plan, chip)
     # rows outside: one panel per block of rows; a single block needs no panels either
     n_panel = len(pieces) if plan.rows_outer or height == m else plan.panel
+    bundle = height * bundled(ceil_div(m, height) * len(pieces))
     for panel in cut(len(pieces), n_panel):
         loaded: dict[int, Loaded] = {}  # pieces of this panel, which stay for all blocks of rows
-        for rows in cut(m, height):
+        for rows in cut(m, bundle):
             x = product = None
+            blocks = ceil_div(len(rows), height)
             if x_bytes:
                 n_bytes = x_bytes * len(rows) // m
-                x = op.read(Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, written_op=row.a_from)
+                x = op.read(
+                    Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, None, row.a_from, blocks
+                )  # fmt: skip
                 yield x
             for piece in panel:
                 columns, sums = pieces[piece]
@@ -84,14 +89,15 @@ def linear(op: Operation) -> Iterator[Task]:
                 whole = sums.stop == d_in  # before, these are partial sums
                 results = len(rows) * len(columns) if whole and row.laid_out else 0
                 more = layout_cycles(results, chip.outputs_per_s, chip)
-                product = op.multiply(len(rows), len(columns), len(sums), more, x, ready)
+                size = len(rows), height, len(columns), len(sums)
+                product = op.multiply(*size, more, x, ready)
                 product.rows, product.columns, product.sums = rows, columns, sums
                 yield product
                 if plan.rows_outer or rows.stop == m:
                     weights.last_user = product
                 if whole and out_bytes:
                     n_bytes = out_bytes * len(rows) // m * len(columns) // d_out
-                    yield from op.write(product, n_bytes)
+                    yield from op.write(product, n_bytes, blocks)
             if x:
                 x.last_user = product
 
@@ -127,26 +133,30 @@ def elements(op: Operation) -> Iterator[Task]:
     # Pieces are cut from what has most bytes; all else that streams is cut in proportion. Work
     # with nothing to stream is one piece.
     rest, total = op.work_cycles, max(a + b, out_bytes, streamed)
-    for at in range(0, max(total, 1), plan.piece_bytes):
-        last = at + plan.piece_bytes >= total
-        some = min(plan.piece_bytes, total - at)
+    bundle = max(bundled(ceil_div(total, plan.piece_bytes)), 1)
+    for at in range(0, max(total, 1), bundle * plan.piece_bytes):
+        last = at + bundle * plan.piece_bytes >= total
+        some = min(bundle * plan.piece_bytes, total - at)
+        pieces = max(ceil_div(some, plan.piece_bytes), 1)
         table_rows, x = gains, None
         if streamed:
             n_bytes = share_of(streamed, at, some, total)
             held = 0 if plan.weights_pinned else n_bytes
-            table_rows = op.read(Part.BESIDE, n_bytes, Ring.WEIGHTS, held)
+            table_rows = op.read(Part.BESIDE, n_bytes, Ring.WEIGHTS, held, -1, pieces)
             yield table_rows
         if a + b:
             n_bytes = share_of(a + b, at, some, total)
-            x = op.read(Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, written_op=made_by)
+            x = op.read(Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, None, made_by, pieces)
             yield x
-        cycles = rest if last else min(rest, op.work_cycles * plan.piece_bytes // total)
+        share = bundle * (op.work_cycles * plan.piece_bytes // max(total, 1))
+        cycles = rest if last else min(rest, share)
         rest -= cycles
         done = op.compute(Engine.VECTOR, Part.ELEMENTS, cycles, table_rows, x)
         for load in done.needs:
             load.last_user = done
         yield done
         if out_bytes:
-            yield from op.write(done, share_of(out_bytes, at, some, total))
+            yield from op.write(done, share_of(out_bytes, at, some, total), pieces)
     if row.kv_written and not plan.cache_pinned:
-        yield from op.write(done, row.kv_written, min(row.kv_written, plan.piece_bytes))
+        held = min(row.kv_written, plan.piece_bytes)
+        yield from op.write(done, row.kv_written, held=held)

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npu_sim.program.rows import LINEAR, MATMUL
 from npu_sim.tile.compiled import kernel
 from npu_sim.tile.plan import Plan
-from npu_sim.tile.rows import LINEAR, MATMUL
 from npu_sim.tile.tasks import Engine, Part, Ring
 from npu_sim.tile.tiling import (
     Chip,
+    block_cycles,
     block_rows,
+    bundled,
     cached_piece_cycles,
     ceil_div,
     key_piece,
@@ -87,12 +89,13 @@ def place(op, at, row_0, row_1, col_0, col_1, sum_0, sum_1):
 
 
 @kernel
-def read(op, part, n_bytes, ring, held_bytes, written_op):
-    """Read from DRAM into a ring."""
+def read(op, part, n_bytes, ring, held_bytes, written_op, n_pieces):
+    """Read pieces from DRAM into a ring."""
     start = -1 if op.chip.runs_ahead else op.start
-    at = add(op, Engine.DMA_IN, part, transfer_cycles(n_bytes, op.chip), n_bytes, start, -1)
+    cycles = transfer_cycles(n_bytes, op.chip, n_pieces)
+    at = add(op, Engine.DMA_IN, part, cycles, n_bytes, start, -1)
     task = op.tasks[at]
-    task.written_op, task.ring, task.held_bytes = written_op, ring, held_bytes
+    task.written_op, task.ring, task.held_bytes = written_op, ring, ceil_div(held_bytes, n_pieces)
     return at
 
 
@@ -106,17 +109,17 @@ def unpacked(op, load, n_elements):
 
 
 @kernel
-def multiply(op, m, n, k, more, x, ready):
-    """Multiply [m k] by [k n]; `more` cycles lay something out."""
+def multiply(op, m, height, n, k, more, x, ready):
+    """Multiply [m k] by [k n] in blocks of rows; `more` cycles lay something out."""
     rates = op.chip.attention_rates if op.row.form == MATMUL else op.chip.weight_rates
-    cycles = matrix_cycles(1, m, n, k, rates[op.row.precision], op.chip) + more
+    cycles = block_cycles(m, height, n, k, rates[op.row.precision], op.chip) + more
     return add(op, Engine.MATRIX, Part.PRODUCT, cycles, 0, x, ready)
 
 
 @kernel
-def write(op, made_by, n_bytes, held_bytes):
+def write(op, made_by, n_bytes, n_pieces, held_bytes):
     """Write what a task has made to DRAM; the port for reads gives way as long."""
-    cycles = transfer_cycles(n_bytes, op.chip)
+    cycles = transfer_cycles(n_bytes, op.chip, n_pieces)
     at = add(op, Engine.DMA_OUT, Part.WRITE, cycles, n_bytes, made_by, -1)
     task = op.tasks[made_by]
     task.ring, task.held_bytes, task.last_user = Ring.RESULTS, held_bytes, at
@@ -134,14 +137,17 @@ def linear(op):
     n_pieces = ceil_div(d_out, columns) * n_deep
     height = block_rows(m, x_bytes, ceil_div(out_bytes * columns, d_out), plan, chip)
     panel = n_pieces if plan.rows_outer or height == m else min(plan.panel, n_pieces)
+    bundle = height * bundled(ceil_div(m, height) * n_pieces)
     weights, ready = np.full(panel, -1), np.full(panel, -1)
     for first in range(0, n_pieces, panel):
-        for row_0 in range(0, m, height):
-            row_1 = min(row_0 + height, m)
+        for row_0 in range(0, m, bundle):
+            row_1 = min(row_0 + bundle, m)
             x = product = -1
+            blocks = ceil_div(row_1 - row_0, height)
             if x_bytes > 0:
                 n_bytes = x_bytes * (row_1 - row_0) // m
-                x = read(op, Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, n_bytes, row.a_from)
+                ring = Ring.ACTIVATIONS
+                x = read(op, Part.ACTIVATION, n_bytes, ring, n_bytes, row.a_from, blocks)
             for piece in range(first, min(first + panel, n_pieces)):
                 at = piece - first
                 col_0, sum_0 = piece // n_deep * columns, piece % n_deep * depth
@@ -152,14 +158,14 @@ def linear(op):
                 results = (row_1 - row_0) * (col_1 - col_0) if whole else 0
                 more = layout_cycles(results, chip.outputs_per_s, chip)
                 product = multiply(
-                    op, row_1 - row_0, col_1 - col_0, sum_1 - sum_0, more, x, ready[at]
+                    op, row_1 - row_0, height, col_1 - col_0, sum_1 - sum_0, more, x, ready[at]
                 )
                 place(op, product, row_0, row_1, col_0, col_1, sum_0, sum_1)
                 if plan.rows_outer or row_1 == m:
                     op.tasks[weights[at]].last_user = product
                 if out_bytes > 0 and sum_1 == d_in:
                     n_bytes = out_bytes * (row_1 - row_0) // m * (col_1 - col_0) // d_out
-                    write(op, product, n_bytes, n_bytes)
+                    write(op, product, n_bytes, blocks, ceil_div(n_bytes, blocks))
             if x >= 0:
                 op.tasks[x].last_user = product
 
@@ -175,7 +181,7 @@ def load_weights(op, col_0, col_1, sum_0, sum_1):
     if plan.weights_pinned and row.known == 1:
         n_bytes = 0
     held = (0 if plan.weights_pinned else n_bytes) + (n_elements if row.unpack > 0 else 0)
-    load = read(op, Part.WEIGHTS, n_bytes, Ring.WEIGHTS, held, -1)
+    load = read(op, Part.WEIGHTS, n_bytes, Ring.WEIGHTS, held, -1, 1)
     place(op, load, 0, row.m, col_0, col_1, sum_0, sum_1)
     return load, unpacked(op, load, n_elements)
 
@@ -191,20 +197,23 @@ def elements(op):
     gains = done = -1
     if beside > 0 and streamed == 0:
         held = 0 if plan.weights_pinned else beside
-        gains = read(op, Part.BESIDE, beside, Ring.WEIGHTS, held, -1)
+        gains = read(op, Part.BESIDE, beside, Ring.WEIGHTS, held, -1, 1)
     rest, total = op.work_cycles, max(a + b, out_bytes, streamed)
-    for at in range(0, max(total, 1), plan.piece_bytes):
-        last = at + plan.piece_bytes >= total
-        some = min(plan.piece_bytes, total - at)
+    bundle = max(bundled(ceil_div(total, plan.piece_bytes)), 1)
+    for at in range(0, max(total, 1), bundle * plan.piece_bytes):
+        last = at + bundle * plan.piece_bytes >= total
+        some = min(bundle * plan.piece_bytes, total - at)
+        pieces = max(ceil_div(some, plan.piece_bytes), 1)
         table_rows, x = gains, -1
         if streamed > 0:
             n_bytes = share_of(streamed, at, some, total)
             held = 0 if plan.weights_pinned else n_bytes
-            table_rows = read(op, Part.BESIDE, n_bytes, Ring.WEIGHTS, held, -1)
+            table_rows = read(op, Part.BESIDE, n_bytes, Ring.WEIGHTS, held, -1, pieces)
         if a + b > 0:
             n_bytes = share_of(a + b, at, some, total)
-            x = read(op, Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, n_bytes, made_by)
-        cycles = rest if last else min(rest, op.work_cycles * plan.piece_bytes // total)
+            x = read(op, Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, n_bytes, made_by, pieces)
+        share = bundle * (op.work_cycles * plan.piece_bytes // max(total, 1))
+        cycles = rest if last else min(rest, share)
         rest -= cycles
         done = add(op, Engine.VECTOR, Part.ELEMENTS, cycles, 0, table_rows, x)
         for load in (table_rows, x):
@@ -212,9 +221,9 @@ def elements(op):
                 op.tasks[load].last_user = done
         if out_bytes > 0:
             n_bytes = share_of(out_bytes, at, some, total)
-            write(op, done, n_bytes, n_bytes)
+            write(op, done, n_bytes, pieces, ceil_div(n_bytes, pieces))
     if row.kv_written > 0 and not plan.cache_pinned:
-        write(op, done, row.kv_written, min(row.kv_written, plan.piece_bytes))
+        write(op, done, row.kv_written, 1, min(row.kv_written, plan.piece_bytes))
 
 
 @kernel
@@ -232,13 +241,14 @@ def matmul(op):
     if cached == 0:
         rest += layout_cycles(row.laid_out, chip.cached_per_s, chip)
     all_keys = row.b_heads * (row.k if row.keys_are_k == 1 else row.n)
-    share = cached_piece_cycles(row, plan.piece_bytes, rate, chip) if cached > 0 else 0
-    for at in range(0, max(cached, 1), plan.piece_bytes):
-        n_bytes = min(plan.piece_bytes, cached - at)
-        last = at + plan.piece_bytes >= cached
+    bundle = max(bundled(ceil_div(cached, plan.piece_bytes)), 1)
+    share = bundle * cached_piece_cycles(row, plan.piece_bytes, rate, chip) if cached > 0 else 0
+    for at in range(0, max(cached, 1), bundle * plan.piece_bytes):
+        n_bytes = min(bundle * plan.piece_bytes, cached - at)
+        last = at + bundle * plan.piece_bytes >= cached
         load = ready = -1
         if cached > 0:
-            load, ready = load_cache(op, n_bytes)
+            load, ready = load_cache(op, n_bytes, ceil_div(n_bytes, plan.piece_bytes))
         cycles = rest if last else min(rest, share)
         rest -= cycles
         product = add(op, Engine.MATRIX, Part.PRODUCT, cycles, 0, ready, -1)
@@ -250,11 +260,11 @@ def matmul(op):
 
 
 @kernel
-def load_cache(op, n_bytes):
+def load_cache(op, n_bytes, n_pieces):
     """Read keys or values; return the task that holds them and the one to wait for."""
     row, chip = op.row, op.chip
     held = n_bytes + (2 * n_bytes if row.unpack > 0 else 0)
-    load = read(op, Part.CACHE, n_bytes, Ring.WEIGHTS, held, row.kv_after)
+    load = read(op, Part.CACHE, n_bytes, Ring.WEIGHTS, held, row.kv_after, n_pieces)
     laid_out = row.laid_out * n_bytes // max(1, row.kv)
     op.tasks[load].cycles += layout_cycles(laid_out, chip.cached_per_s, chip)
     return load, unpacked(op, load, 2 * n_bytes)
@@ -269,35 +279,46 @@ def by_heads(op, a, b, out):
     n_keys, other = (row.k, row.n) if by_keys else (row.n, row.k)
     right = max(b, 0 if plan.cache_pinned else row.kv)
     some, key_bytes, height = key_piece(row, right, max(a, out) // (heads * m), plan, chip)
+    together = some * bundled(heads * ceil_div(n_keys, some))
+    bundle = height * bundled(heads * ceil_div(n_keys, together) * ceil_div(m, height))
+    rate = chip.attention_rates[row.precision]
     for head in range(heads):
-        for key_0 in range(0, n_keys, some):
-            key_1 = min(key_0 + some, n_keys)
+        for key_0 in range(0, n_keys, together):
+            key_1 = min(key_0 + together, n_keys)
             keys = key_1 - key_0
+            pieces = ceil_div(keys, some)
+            last = keys - (pieces - 1) * some
             n_bytes = key_bytes * keys
             load = ready = product = -1
             if b > 0:
-                load = read(op, Part.ACTIVATION, n_bytes, Ring.WEIGHTS, n_bytes, row.b_from)
+                ring = Ring.WEIGHTS
+                load = read(op, Part.ACTIVATION, n_bytes, ring, n_bytes, row.b_from, pieces)
                 ready = load
             elif right > 0:
-                load, ready = load_cache(op, n_bytes)
-            read_keys, written_keys = (keys, n_keys) if by_keys else (n_keys, keys)
-            for row_0 in range(0, m, height):
-                row_1 = min(row_0 + height, m)
-                x = -1
+                load, ready = load_cache(op, n_bytes, pieces)
+            read_keys = keys if by_keys else pieces * n_keys
+            written_keys = n_keys if by_keys else keys
+            for row_0 in range(0, m, bundle):
+                row_1 = min(row_0 + bundle, m)
+                x, blocks = -1, ceil_div(row_1 - row_0, height)
                 if a > 0:
                     n_bytes = a * (row_1 - row_0) // (heads * m) * read_keys // n_keys
-                    x = read(op, Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, n_bytes, row.a_from)
-                n, k = (other, keys) if by_keys else (keys, other)
+                    ring, n_moved = Ring.ACTIVATIONS, blocks * pieces
+                    x = read(op, Part.ACTIVATION, n_bytes, ring, n_bytes, row.a_from, n_moved)
+                n, k = (other, some) if by_keys else (some, other)
+                n_last, k_last = (other, last) if by_keys else (last, other)
                 here = row_0 == 0 and (b > 0 or right == 0)
                 laid_out = row.laid_out * keys // (heads * n_keys) if here else 0
                 more = layout_cycles(laid_out, chip.cached_per_s, chip)
-                product = multiply(op, row_1 - row_0, n, k, more, x, ready)
+                more += (pieces - 1) * block_cycles(row_1 - row_0, height, n, k, rate, chip)
+                product = multiply(op, row_1 - row_0, height, n_last, k_last, more, x, ready)
                 place(op, product, row_0, row_1, key_0, key_1, 0, 0)
                 op.tasks[product].head = head
                 if x >= 0:
                     op.tasks[x].last_user = product
                 if out > 0 and (not by_keys or key_1 == n_keys):
                     n_bytes = out * (row_1 - row_0) // (heads * m) * written_keys // n_keys
-                    write(op, product, n_bytes, n_bytes)
+                    n_moved = blocks * (1 if by_keys else pieces)
+                    write(op, product, n_bytes, n_moved, ceil_div(n_bytes, n_moved))
             if load >= 0:
                 op.tasks[load].last_user = product

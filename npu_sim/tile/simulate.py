@@ -12,9 +12,9 @@ import numpy as np
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.fits import check_capacity, check_pace, check_supported
+from npu_sim.program.rows import CallTable, ProgramTable
 from npu_sim.tile.engine_kernel import TIMES, find_room, run
 from npu_sim.tile.plan import Pins, Plan, check_sram, least_dma_cycles, pin_choices, plans
-from npu_sim.tile.rows import CallTable, ProgramTable
 from npu_sim.tile.schedule_kernel import schedule
 from npu_sim.tile.tasks import TASK, Engine
 from npu_sim.tile.tiling import chip_numbers, vector_cycles
@@ -23,7 +23,7 @@ __all__ = ["CallRun", "TileRun", "call_tasks", "simulate_tiles", "sram_bytes"]
 
 FIRST_TASKS = 1 << 14
 MOST_TASKS = 1 << 28  # over all calls and plans: about half a minute
-MOST_TASKS_AT_ONCE = 1 << 24  # of one plan: three gigabytes
+MOST_TASKS_AT_ONCE = 1 << 21  # of one plan: a third of a gigabyte
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +93,11 @@ def simulate_tiles(table: ProgramTable, npu: Npu) -> TileRun:
     stuck: CallTable | None = None
     for pins in pin_choices(table, npu):
         runs = []
+        done: dict[int, CallRun | None] = {}  # by identity of a call that repeats
         for call in table.calls:
-            found = bench.fastest(call, pins)
+            if id(call) not in done:
+                done[id(call)] = bench.fastest(call, pins)
+            found = done[id(call)]
             if found is None:
                 stuck = stuck or call
                 break
@@ -128,19 +131,29 @@ class Bench:
         self.n_tasks = 0  # of all plans so far
 
     def fastest(self, call: CallTable, pins: Pins) -> CallRun | None:
-        """Try all plans of a call; the first of the fastest wins."""
+        """Try all plans of a call; the first of the fastest wins.
+
+        A plan of too many tasks is left out: it is an error only where no other works.
+        """
         best: CallRun | None = None
+        too_many: HardwareError | None = None
         work = vector_cycles(call.rows, self.npu)
         for plan in plans(call, self.npu, pins):
             # a plan that must be slower is not even written
             if best and least_dma_cycles(call, plan, self.npu) >= best.cycles:
                 continue
-            tasks = self.scheduled(call, work, plan)
+            try:
+                tasks = self.scheduled(call, work, plan)
+            except HardwareError as error:
+                too_many = error
+                continue
             if tasks is None:
                 continue
             cycles, times = self.time(tasks, call)
             if best is None or cycles < best.cycles:
                 best = CallRun(table=call, plan=plan, cycles=cycles, overhead_cycles=0, times=times)
+        if best is None and too_many is not None:
+            raise too_many
         return best
 
     def scheduled(self, call: CallTable, work: np.ndarray, plan: Plan) -> np.ndarray | None:

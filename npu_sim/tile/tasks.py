@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npu_sim.program.rows import MATMUL, Row
 from npu_sim.tile.plan import Plan
-from npu_sim.tile.rows import MATMUL, Row
-from npu_sim.tile.tiling import Chip, ceil_div, matrix_cycles, transfer_cycles
+from npu_sim.tile.tiling import Chip, block_cycles, ceil_div, transfer_cycles
 
 __all__ = ["ENGINES", "PARTS", "TASK", "Engine", "Loaded", "Operation", "Part", "Ring", "Task"]
 
@@ -86,13 +86,15 @@ class Operation(NamedTuple):
     chip: Chip
 
     def read(
-        self, part: Part, n_bytes: int, ring: Ring, held: int | None = None, written_op: int = -1
-    ) -> Task:
-        """Read from DRAM into a ring, which then holds just these bytes or what is given."""
+        self, part: Part, n_bytes: int, ring: Ring, held: int | None = None, written_op: int = -1,
+        n_pieces: int = 1,
+    ) -> Task:  # fmt: skip
+        """Read pieces from DRAM into a ring, which holds one of them, or what is given for all."""
+        cycles = transfer_cycles(n_bytes, self.chip, n_pieces)
         return Task(
-            self.number, Engine.DMA_IN, part, transfer_cycles(n_bytes, self.chip), n_bytes,
-            needs=() if self.chip.runs_ahead else (self.start,),
-            written_op=written_op, ring=ring, held_bytes=n_bytes if held is None else held,
+            self.number, Engine.DMA_IN, part, cycles, n_bytes,
+            needs=() if self.chip.runs_ahead else (self.start,), written_op=written_op, ring=ring,
+            held_bytes=ceil_div(n_bytes if held is None else held, n_pieces),
         )  # fmt: skip
 
     def compute(self, engine: Engine, part: Part, cycles: int, *needs: Task | None) -> Task:
@@ -110,18 +112,22 @@ class Operation(NamedTuple):
         yield unpack
         return load, unpack
 
-    def multiply(self, m: int, n: int, k: int, more: int, *needs: Task | None) -> Task:
-        """Multiply [m k] by [k n]; `more` cycles lay something out."""
+    def multiply(
+        self, m: int, height: int, n: int, k: int, more: int, *needs: Task | None
+    ) -> Task:  # fmt: skip
+        """Multiply [m k] by [k n] in blocks of rows; `more` cycles lay something out."""
         chip, attention = self.chip, self.row.form == MATMUL
         rates = chip.attention_rates if attention else chip.weight_rates
-        cycles = matrix_cycles(1, m, n, k, rates[self.row.precision], chip) + more
+        cycles = block_cycles(m, height, n, k, rates[self.row.precision], chip) + more
         return self.compute(Engine.MATRIX, Part.PRODUCT, cycles, *needs)
 
-    def write(self, made_by: Task, n_bytes: int, held: int | None = None) -> Iterator[Task]:
+    def write(
+        self, made_by: Task, n_bytes: int, n_pieces: int = 1, held: int | None = None
+    ) -> Iterator[Task]:  # fmt: skip
         """Write what a task has made to DRAM; the port for reads gives way as long."""
-        cycles = transfer_cycles(n_bytes, self.chip)
+        cycles = transfer_cycles(n_bytes, self.chip, n_pieces)
         write = Task(self.number, Engine.DMA_OUT, Part.WRITE, cycles, n_bytes, needs=(made_by,))
         made_by.ring, made_by.last_user = Ring.RESULTS, write
-        made_by.held_bytes = n_bytes if held is None else held
+        made_by.held_bytes = ceil_div(n_bytes, n_pieces) if held is None else held
         yield write
         yield Task(self.number, Engine.DMA_IN, Part.GIVE_WAY, cycles)

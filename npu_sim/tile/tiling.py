@@ -16,10 +16,13 @@ from npu_sim.tile.compiled import kernel
 from npu_sim.units import MILLION
 
 __all__ = [
-    "Chip", "block_rows", "cached_piece_cycles", "ceil_div", "chip_numbers", "key_piece",
-    "layout_cycles", "mac_slots", "matrix_cycles", "share_of", "spilled", "transfer_cycles",
+    "Chip", "block_cycles", "block_rows", "bundled", "cached_piece_cycles", "ceil_div",
+    "chip_numbers", "key_piece", "layout_cycles", "mac_slots", "matrix_cycles", "share_of",
+    "spilled", "transfer_cycles",
     "vector_cycles", "weight_piece",
 ]  # fmt: skip
+
+MOST_PIECES = 256  # of an operation: more are bundled
 
 # blocks of whole tiles, or a systolic array: what stays in its cells
 Flow = IntEnum("Flow", "BLOCKS OS WS IS", start=0)
@@ -121,6 +124,14 @@ def matrix_cycles(count, m, n, k, rate, chip):
 
 
 @kernel
+def block_cycles(m, height, n, k, rate, chip):
+    """Cycles of m rows in blocks of so many, the last with what is left."""
+    rest = m % height
+    cycles = m // height * matrix_cycles(1, height, n, k, rate, chip)
+    return cycles + (matrix_cycles(1, rest, n, k, rate, chip) if rest > 0 else 0)
+
+
+@kernel
 def layout_cycles(n_elements, per_s, chip):
     r"""Cycles to lay out e elements as the matrix engine reads them: results, keys, values.
 
@@ -145,8 +156,18 @@ def cycles_at(amount, per_s, clock_hz):
 
 
 @kernel
-def transfer_cycles(n_bytes, chip):
-    r"""Cycles of one DMA transfer of b bytes; none for no bytes.
+def bundled(n_pieces):
+    """Pieces that one task stands for, so that no operation has many more than MOST_PIECES.
+
+    A bundle takes the cycles of its pieces, set-ups included, and the memory of one: they follow
+    each other through it. Only what waits for a bundle waits longer, for 1 / MOST_PIECES of all.
+    """
+    return ceil_div(n_pieces, MOST_PIECES)
+
+
+@kernel
+def transfer_cycles(n_bytes, chip, n_pieces=1):
+    r"""Cycles of one DMA transfer of b bytes, or of a bundle; none for no bytes.
 
     $$t_\mathrm{dma} = t_\mathrm{setup} +
       \lceil b f_\mathrm{clock} / \mathrm{bandwidth} \rceil$$                          (7.3)
@@ -154,7 +175,7 @@ def transfer_cycles(n_bytes, chip):
     return (
         0
         if n_bytes == 0
-        else chip.setup_cycles + cycles_at(n_bytes, chip.bytes_per_s, chip.clock_hz)
+        else n_pieces * chip.setup_cycles + cycles_at(n_bytes, chip.bytes_per_s, chip.clock_hz)
     )
 
 

@@ -1,16 +1,16 @@
 """Two scenarios side by side: which fields differ, and what each cause costs in each phase.
 
-Causes are those of the roofline: compute, vector, memory, overhead. Chapter: `docs/whatif.md`.
+Causes are compute, vector, memory and overhead, at either fidelity. Chapter: `docs/whatif.md`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from npu_sim.report.fidelity import simulate_program
+from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.units import ms_from_cycles
-from npu_sim.whatif.request import scenario_program
+from npu_sim.whatif.metrics import scenario_report
 from npu_sim.whatif.scenario import Scenario
 
 __all__ = ["Comparison", "compare"]
@@ -46,7 +46,7 @@ class Comparison:
         }
 
 
-def compare(a: Scenario, b: Scenario) -> Comparison:
+def compare(a: Scenario, b: Scenario, fidelity: str = FIDELITIES[0]) -> Comparison:
     """Compare two scenarios: which fields differ, and what each cause costs in each phase.
 
         >>> import npu_sim
@@ -58,6 +58,7 @@ def compare(a: Scenario, b: Scenario) -> Comparison:
     Args:
         a: the first.
         b: the second.
+        fidelity: one of `FIDELITIES`.
 
     Returns:
         Fields that differ, and the cost of each cause in each phase; together the costs are the
@@ -73,14 +74,14 @@ def compare(a: Scenario, b: Scenario) -> Comparison:
     }
     if a.description.name != b.description.name:
         fields = {"model": (a.description.name, b.description.name), **fields}
-    costs_a, costs_b = _costs(a), _costs(b)
+    costs_a, costs_b = _costs(a, fidelity), _costs(b, fidelity)
     keys = dict.fromkeys([*costs_a, *costs_b])
     costs = {key: (costs_a.get(key, 0.0), costs_b.get(key, 0.0)) for key in keys}
     return Comparison(fields=fields, costs=costs)
 
 
-def _costs(scenario: Scenario) -> Costs:
-    report = simulate_program(scenario_program(scenario), scenario.npu, fidelity="roofline")
+def _costs(scenario: Scenario, fidelity: str) -> Costs:
+    report = scenario_report(scenario, fidelity)
     return {
         (phase.phase, cause): ms_from_cycles(phase.limit_cycles[cause], scenario.npu.clock_hz)
         for phase in report.phases

@@ -13,8 +13,14 @@ import numpy as np
 from npu_sim.errors import check_at_most
 from npu_sim.program.program import Program
 from npu_sim.program.request import MAX_INPUT_TOKENS
-from npu_sim.roofline.columns import ProgramColumns, call_rows
-from npu_sim.whatif.request import N_RECORDED, RequestColumns, is_exact, request_columns
+from npu_sim.roofline.columns import ProgramColumns, program_rows
+from npu_sim.whatif.request import (
+    N_RECORDED,
+    RequestColumns,
+    is_exact,
+    later_tokens,
+    request_columns,
+)
 from npu_sim.whatif.scenario import Scenario
 
 __all__ = ["ColumnsByLength", "columns_by_length"]
@@ -29,9 +35,10 @@ class ColumnsByLength:
 
     base: Scenario
     recorded: tuple[RequestColumns, ...]  # at the lengths RECORDED
-    rows: np.ndarray  # [3, n_rows, 10] differences of order 0, 1, 2
-    counts: np.ndarray  # [n_rows]
-    first: np.ndarray  # [n_rows]
+    rows: np.ndarray  # [3, n_rows, 11] differences of order 0, 1, 2
+    row_of: np.ndarray  # [n_entries], as in `ProgramColumns`
+    counts: np.ndarray  # [n_entries]
+    starts: np.ndarray  # [n_kinds]
     stored: np.ndarray  # [3] bytes in DRAM, as differences
 
     def at(self, n_input: int) -> RequestColumns:
@@ -52,15 +59,18 @@ class ColumnsByLength:
         check_at_most("batch x n_input", workload.batch * n_input, MAX_INPUT_TOKENS)
         shortest = self.recorded[0]
         positions = [np.array(request.columns.positions) for request in self.recorded]
+        stored_bytes = round(float(_newton(self.stored, n_input)))
         columns = ProgramColumns(
             rows=_newton(self.rows, n_input),
+            row_of=self.row_of,
             counts=self.counts,
-            first=self.first,
+            starts=self.starts,
             positions=_newton(_differences(positions), n_input),
             calls=shortest.columns.calls,
             first_calls=shortest.columns.first_calls,
+            weight_bytes=shortest.columns.weight_bytes,
+            kv_bytes=stored_bytes - shortest.columns.weight_bytes,
         )
-        stored_bytes = round(float(_newton(self.stored, n_input)))
         return replace(shortest, columns=columns, stored_bytes=stored_bytes)
 
 
@@ -72,11 +82,13 @@ def columns_by_length(scenario: Scenario) -> ColumnsByLength | None:
 
     Returns:
         The request at any length, or None where lengths change more than sizes: static contexts,
-        drafters, NTK, odd widths in 4 bits.
+        drafters, NTK, windows, experts, odd widths in 4 bits.
     """
-    n_grown = scenario.workload.n_output - N_RECORDED  # steps that follow from the recorded ones
+    n_grown = later_tokens(scenario) + 1 - N_RECORDED  # steps that follow from the recorded ones
     if not is_exact(scenario) or scenario.drafter.beam_width or n_grown < 1:
         return None
+    if scenario.description.experts_per_token:
+        return None  # more tokens reach more experts, and no polynomial says how many
     widths, stacks = scenario.precision, scenario.description.model.stacks.values()
     if 4 in (widths.weight_bits, widths.head_bits) and any(s.d_model % 2 for s in stacks):
         return None  # half bytes are rounded up, which no polynomial does
@@ -86,32 +98,31 @@ def columns_by_length(scenario: Scenario) -> ColumnsByLength | None:
     )
     aligned = [_aligned(request.program, n_grown) for request in requests]
     rows = _differences([rows for rows, _ in aligned])
-    # operations are equal if they are so at all lengths; those of the first calls are rows apart
-    marked = np.concatenate([*rows, aligned[0][1]], axis=1)  # [n_ops, 3 * 10 + 1]
-    different, counts = np.unique(marked, axis=0, return_counts=True)
-    if len({len(request.columns.positions) for request in requests}) > 1:
-        return None  # two kinds of calls compute equally many positions at one of the lengths
+    # operations are equal if they are so at all lengths
+    different, row_of = np.unique(np.concatenate(rows, axis=1), axis=0, return_inverse=True)
+    # equal ones of a call once: a pair of call and row is one number
+    pairs = aligned[0][1] * len(different) + row_of.reshape(-1)
+    entries, counts = np.unique(pairs, return_counts=True)
+    calls = entries // len(different)
     width = rows.shape[2]
     return ColumnsByLength(
         base=scenario,
         recorded=requests,
         rows=np.stack([different[:, i * width : (i + 1) * width] for i in range(3)]),
+        row_of=entries % len(different),
         counts=counts.astype(float),
-        first=counts * different[:, -1],
+        starts=np.flatnonzero(np.diff(calls, prepend=-1)),
         stored=_differences([np.array(float(request.stored_bytes)) for request in requests]),
     )
 
 
 def _aligned(program: Program, n_grown: int) -> tuple[np.ndarray, np.ndarray]:
-    """All operations in order, grown steps last, and whether they precede the first token."""
-    recorded = program.calls[: len(program.calls) - n_grown]
-    per_call = [np.array(call_rows(call), float) for call in recorded]
+    """All operations in order, grown steps last, and the number of the call of each."""
+    n_recorded = len(program.calls) - n_grown
+    per_call = [np.array(rows, float) for rows in program_rows(program)[:n_recorded]]
     before, last = per_call[-2:]
-    grown = [last + step * (last - before) for step in range(1, n_grown + 1)]
-    n_first = program.n_first_calls
-    marks = [np.full((len(rows), 1), float(i < n_first)) for i, rows in enumerate(per_call)]
-    marks += [np.zeros((len(rows), 1)) for rows in grown]
-    return np.concatenate([*per_call, *grown]), np.concatenate(marks)
+    per_call += [last + step * (last - before) for step in range(1, n_grown + 1)]
+    return np.concatenate(per_call), np.repeat(np.arange(len(per_call)), list(map(len, per_call)))
 
 
 def _differences(values: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,35 +1,53 @@
-"""The five metrics of a what-if, of one scenario or of one request on many NPUs.
+"""The metrics of a what-if, of one scenario or of one request on many NPUs.
 
 Everything here is simulated; what was measured on real chips is in `evidence/`. Chapter:
 `docs/whatif.md`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mu_ref.errors import check_choice
 from npu_sim.errors import NpuSimError, SweepError, WorkloadError
 from npu_sim.hardware.fits import check_capacity, check_supported
+from npu_sim.report.energy import column_joules
 from npu_sim.report.fidelity import FIDELITIES, simulate_program
+from npu_sim.report.report import Report
 from npu_sim.roofline.columns import price
-from npu_sim.whatif.request import RequestColumns, request_columns, scenario_program
+from npu_sim.whatif.request import (
+    RequestColumns,
+    later_tokens,
+    request_columns,
+    scenario_program,
+)  # fmt: skip
 from npu_sim.whatif.scenario import Scenario
 
-__all__ = ["METRICS", "evaluate", "evaluate_base", "evaluate_changed", "metric_columns"]
+if TYPE_CHECKING:
+    from npu_sim.program.rows import ProgramTable
+
+__all__ = [
+    "METRICS", "evaluate", "evaluate_base", "evaluate_changed", "metric_columns", "scenario_report",
+]  # fmt: skip
 
 
-METRICS = ("ttft_ms", "tpot_ms", "decode_tok_per_s", "latency_ms", "dram_bytes")
+METRICS = (
+    "ttft_ms", "tpot_ms", "decode_tok_per_s", "latency_ms", "dram_bytes", "energy_mj",
+    "stored_weight_bytes", "stored_kv_bytes", "stored_bytes", "budget_left_ms",
+)  # fmt: skip
 
 
-def evaluate(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]:
+def evaluate(scenario: Scenario, fidelity: str = FIDELITIES[0]) -> dict[str, float]:
     """Simulate one scenario.
 
         >>> import npu_sim
-        >>> sorted(npu_sim.evaluate(npu_sim.base_scenario({"model": "mu-nano"})))
-        ['decode_tok_per_s', 'dram_bytes', 'latency_ms', 'tpot_ms', 'ttft_ms']
+        >>> found = npu_sim.evaluate(npu_sim.base_scenario({"model": "mu-nano"}))
+        >>> found["latency_ms"] + found["budget_left_ms"]
+        500.0
 
     Args:
         scenario: what is asked of which NPU.
@@ -43,16 +61,53 @@ def evaluate(scenario: Scenario, fidelity: str = "roofline") -> dict[str, float]
     """
     check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
     if fidelity == "tile":
-        report = simulate_program(scenario_program(scenario), scenario.npu, fidelity="tile")
-        # not the report's own: with a drafter its program counts steps, the workload tokens
-        n_later = scenario.workload.n_output - 1
-        tpot_ms = (report.latency_ms - report.ttft_ms) / n_later if n_later else float("nan")
-        numbers = (report.ttft_ms, tpot_ms, 1000 / tpot_ms, report.latency_ms, report.dram_bytes)
-        return dict(zip(METRICS, map(float, numbers), strict=True))
+        return _report_metrics(scenario, scenario_report(scenario, fidelity))
     request = request_columns(scenario)
     check_supported(request.program, scenario.npu)
     check_capacity(request.program, scenario.npu)
     return {name: float(column[0]) for name, column in metric_columns(scenario, request, [{}])}
+
+
+def scenario_report(scenario: Scenario, fidelity: str) -> Report:
+    """Simulate one scenario as `npu-sim run` does.
+
+    Args:
+        scenario: what is asked of which NPU.
+        fidelity: one of `FIDELITIES`.
+
+    Returns:
+        The report; with a drafter its program counts steps, where the workload counts tokens.
+
+    Raises:
+        NpuSimError: it cannot be simulated.
+    """
+    check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
+    table = None
+    if fidelity == "tile":  # no recording depends on the NPU
+        table = _table(replace(scenario, npu=None))  # type: ignore[arg-type]
+    program = scenario_program(scenario) if table is None else table.program
+    return simulate_program(
+        program, scenario.npu, scenario.workload.budget_ms, fidelity=fidelity, table=table
+    )
+
+
+@lru_cache(maxsize=1)
+def _table(scenario: Scenario) -> "ProgramTable":
+    """The last recording is kept: a search moves one field of an NPU, and recording is slow."""
+    from npu_sim.program.rows import program_table
+
+    return program_table(scenario_program(scenario))
+
+
+def _report_metrics(scenario: Scenario, report: Report) -> dict[str, float]:
+    n_later = later_tokens(scenario)
+    tpot_ms = (report.latency_ms - report.ttft_ms) / n_later if n_later else float("nan")
+    numbers = (
+        report.ttft_ms, tpot_ms, 1000 / tpot_ms, report.latency_ms, report.dram_bytes,
+        1000 * report.energy_joules, report.program.stored_weight_bytes,
+        report.program.stored_kv_bytes, report.stored_bytes, report.budget.margin,
+    )  # fmt: skip
+    return dict(zip(METRICS, map(float, numbers), strict=True))
 
 
 def evaluate_base(scenario: Scenario, metric: str, fidelity: str) -> float:
@@ -112,7 +167,12 @@ def metric_columns(
     ttft, latency = priced.ttft_cycles * ms, priced.latency_cycles * ms
     n_later = request.n_later_tokens
     tpot = (latency - ttft) / n_later if n_later else np.full(ttft.shape, np.nan)
-    columns = (ttft, tpot, 1000 / tpot, latency, priced.dram_bytes)
+    joules = column_joules(request.columns, priced, values, scenario.precision.activation_bits)
+    stored, weights = request.stored_bytes, request.program.stored_weight_bytes
+    columns = (
+        ttft, tpot, 1000 / tpot, latency, priced.dram_bytes, 1000 * joules, weights,
+        stored - weights, stored, scenario.workload.budget_ms - latency,
+    )  # fmt: skip
     # what no varied value changes is one number for all
     return [
         (name, np.broadcast_to(column, (len(varied),)))

@@ -10,12 +10,14 @@ from math import ceil
 from npu_sim.errors import check_at_most
 from npu_sim.program.call import call_program
 from npu_sim.program.program import Call, Program
-from npu_sim.program.request import MAX_OUTPUT_TOKENS, request_program
+from npu_sim.program.request import MAX_OUTPUT_TOKENS, described_program, request_program
 from npu_sim.roofline.columns import ProgramColumns, program_columns
 from npu_sim.speculate.drafter import Drafter, draft_program
 from npu_sim.whatif.scenario import Scenario
 
-__all__ = ["RequestColumns", "is_exact", "request_columns", "scenario_program"]
+__all__ = [
+    "RequestColumns", "is_exact", "later_tokens", "request_columns", "scenario_program",
+]  # fmt: skip
 
 N_RECORDED = 3  # a prefill and two steps, or three steps: what the steps after them follow from
 
@@ -44,7 +46,12 @@ def scenario_program(scenario: Scenario) -> Program:
         WorkloadError: a length that does not fit the model or the static context.
     """
     w, description = scenario.workload, scenario.description
-    plain = (scenario.precision, w.batch, w.static_context)
+    plain = (scenario.precision, w.batch, w.context)
+    if description.model.decoder is None:
+        return described_program(
+            description, w.n_input, 1, scenario.precision, w.batch,
+            static_context=w.context, runtime=w.runtime,
+        )  # fmt: skip
     if not scenario.drafter.beam_width or w.n_output == 1:
         program = request_program(description, w.n_input, w.n_output, *plain)
     else:
@@ -63,8 +70,8 @@ def _step(scenario: Scenario) -> Program:
     w, drafter, description = scenario.workload, scenario.drafter, scenario.description
     both = description.model.encoder is not None
     written = w.n_output // 2 + (0 if both else w.n_input)  # the mean over the steps
-    n_context = max(written, 1) if w.static_context is None else w.static_context
-    n_memory = (w.static_context or w.n_input) if both else 0
+    n_context = max(written, 1) if w.context is None else w.context
+    n_memory = (w.context or w.n_input) if both else 0
     draft = draft_program(
         description, drafter.network(description.model), drafter.beam_width, drafter.draft_len,
         scenario.precision, w.batch,
@@ -89,8 +96,8 @@ def request_columns(scenario: Scenario) -> RequestColumns:
         WorkloadError: as `scenario_program`.
     """
     w = scenario.workload
-    n_later = w.n_output - 1
-    if not is_exact(scenario) or w.n_output <= N_RECORDED:
+    n_later = later_tokens(scenario)
+    if not is_exact(scenario) or n_later < N_RECORDED:
         program = scenario_program(scenario)
         return _request(program, program_columns(program), n_later)
     check_at_most("n_output", w.n_output, MAX_OUTPUT_TOKENS)
@@ -98,7 +105,11 @@ def request_columns(scenario: Scenario) -> RequestColumns:
     short = scenario_program(replace(scenario, workload=few, drafter=Drafter()))
     n_grown = w.n_output - N_RECORDED
     # rejected drafts leave the cache again, so with a drafter it grows by the same tokens
-    writes = tuple(op for op in short.calls[-1].ops if op.kind == "append")
+    writes = tuple(
+        replace(op, kept_bytes=(op.kept_bytes or 0) + n_grown * op.output.n_bytes)
+        for op in short.calls[-1].ops
+        if op.kind == "append"
+    )
     later = (Call(phase=short.calls[-1].phase, ops=writes),) * n_grown
     whole = replace(short, n_output=w.n_output, calls=short.calls + later)
     if not scenario.drafter.beam_width:
@@ -108,15 +119,22 @@ def request_columns(scenario: Scenario) -> RequestColumns:
     return _request(whole, program_columns(drafted), n_later)
 
 
+def later_tokens(scenario: Scenario) -> int:
+    """Return how many tokens are written after the first; an encoder alone writes none."""
+    return 0 if scenario.description.model.decoder is None else scenario.workload.n_output - 1
+
+
 def is_exact(scenario: Scenario) -> bool:
-    """Whether each step differs from the one before by one token alone."""
-    return scenario.workload.static_context is None and not any(
-        stack.rope_ntk_factor > 1 for stack in scenario.description.model.stacks.values()
+    """Whether each step differs from the one before by one token alone: no window forgets any."""
+    return scenario.workload.context is None and not any(
+        stack.rope_ntk_factor > 1 or any(stack.windowed_layers)
+        for stack in scenario.description.model.stacks.values()
     )
 
 
 def _request(program: Program, columns: ProgramColumns, n_later: int) -> RequestColumns:
-    stored = program.stored_weight_bytes + program.stored_kv_bytes
+    weights, cache = program.stored_weight_bytes, program.stored_kv_bytes
+    columns = replace(columns, weight_bytes=weights, kv_bytes=cache)
     return RequestColumns(
-        program=program, columns=columns, n_later_tokens=n_later, stored_bytes=stored
+        program=program, columns=columns, n_later_tokens=n_later, stored_bytes=weights + cache
     )

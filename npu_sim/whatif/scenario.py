@@ -1,8 +1,9 @@
 """One what-if: model, NPU, precision, workload and drafter, and any of their fields by its path.
 
 Paths look like `npu.dma.bytes_per_s`, `model.decoder.n_layers`, `precision.weight_bits`,
-`workload.n_input`, `drafter.beam_width`. Sweeps, sensitivities, comparisons and searches all change
-scenarios through `Scenario.with_fields`. Chapter: `docs/whatif.md`.
+`workload.n_input`, `drafter.beam_width`; `npu` alone is another NPU, by its name. Sweeps,
+sensitivities, comparisons and searches all change scenarios through `Scenario.with_fields`.
+Chapter: `docs/whatif.md`.
 """
 
 from collections.abc import Mapping
@@ -10,17 +11,21 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Self
 
-from mu_ref.border.ranges import LAYERS, SIZE, TOKENS, Range, check_fields
-from mu_ref.config import StackConfig
+from mu_ref.border.overrides import kind_of_field
+from mu_ref.border.ranges import TOKENS, Range, check_fields, check_kinds
+from mu_ref.config import model_fields, with_model_fields
 from mu_ref.errors import MuRefError, check_choice
 from npu_sim.errors import NpuSimError, WorkloadError
 from npu_sim.hardware.chip import Npu
+from npu_sim.hardware.presets import npu
+from npu_sim.hardware.units import npu_value, with_unit
 from npu_sim.program.description import HEADS, Description
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES
+from npu_sim.report.fidelity import BUDGET, BUDGET_MS
 from npu_sim.speculate.drafter import Drafter
 
-__all__ = ["ALIASES", "Scenario", "Workload", "full_path"]
+__all__ = ["ALIASES", "BATCH", "Scenario", "Workload", "field_value", "full_path", "with_set"]
 
 
 ALIASES: Mapping[str, str] = MappingProxyType({
@@ -28,7 +33,11 @@ ALIASES: Mapping[str, str] = MappingProxyType({
     "clock": "npu.clock_hz", "sram": "npu.sram.capacity_bytes",
     "op_overhead": "npu.per_op_overhead_cycles", "call_overhead": "npu.per_inference_overhead_us",
     "n_input": "workload.n_input", "n_output": "workload.n_output", "batch": "workload.batch",
-    "weight_bits": "precision.weight_bits", "kv_bits": "precision.kv_bits",
+    "input": "workload.n_input", "output": "workload.n_output", "context": "workload.context",
+    "runtime": "workload.runtime", "weight_bits": "precision.weight_bits",
+    "activation_bits": "precision.activation_bits", "kv_bits": "precision.kv_bits",
+    "head_weight_bits": "precision.head_weight_bits",
+    "workload.static_context": "workload.context",  # its name until version 0.3
 })  # fmt: skip
 
 
@@ -49,14 +58,15 @@ class Workload:
     n_input: int = 64  # tokens read
     n_output: int = 32  # tokens written
     batch: int = 1  # requests computed together
-    static_context: int | None = None  # slots of a compiled graph; None: exact lengths
+    context: int | None = None  # slots of a compiled graph; None: exact lengths
     runtime: str = "native"  # who calls the graph
+    budget_ms: float = BUDGET_MS  # latency that the request must keep
 
     def __post_init__(self) -> None:
         """Check the lengths."""
         for name, allowed in LENGTHS.items():
             allowed.check(f"workload.{name}", getattr(self, name), WorkloadError)
-        check_fields(self, {"static_context": TOKENS}, WorkloadError, "workload.")
+        check_fields(self, {"context": TOKENS, "budget_ms": BUDGET}, WorkloadError, "workload.")
         check_choice("workload.runtime", self.runtime, RUNTIMES, WorkloadError)
 
 
@@ -80,11 +90,8 @@ class Scenario:
     def paths(self) -> dict[str, Any]:
         """List every field that can be varied, with its value."""
         found = {f"npu.{path}": value for path, value in self.npu.values().items()}
-        for stack_name, stack in self.description.model.stacks.items():
-            for name in MODEL_FIELDS:
-                found[f"model.{stack_name}.{name}"] = getattr(stack, name)
-        found["model.vocab_size"] = self.description.model.vocab_size
-        found["model.lm_head"] = self.description.lm_head
+        found |= {f"model.{path}": v for path, v in model_fields(self.description.model).items()}
+        found |= {f"model.{path}": v for path, v in _described(self.description).items()}
         found |= {f"precision.{name}": bits for name, bits in self.precision.widths().items()}
         for part in ("workload", "drafter"):
             found |= {f"{part}.{k}": v for k, v in asdict(getattr(self, part)).items()}
@@ -104,14 +111,19 @@ class Scenario:
         """
         known = self.paths()
         parts: dict[str, dict[str, Any]] = {}
-        for path, value in changes.items():
+        chip = self.npu
+        for given, value in changes.items():
+            path = given if given in known else ALIASES.get(given, given)
+            if path == "npu":
+                chip = npu(value)
+                continue
             check_choice("field", path, known, WorkloadError)
             part, _, name = path.partition(".")
             parts.setdefault(part, {})[name] = value
         try:
             return replace(
                 self,
-                npu=self.npu.with_changes(parts["npu"]) if "npu" in parts else self.npu,
+                npu=chip.with_changes(parts["npu"]) if "npu" in parts else chip,
                 description=_with_model(self.description, parts.get("model", {})),
                 precision=replace(self.precision, **parts.get("precision", {})),
                 workload=replace(self.workload, **parts.get("workload", {})),
@@ -123,41 +135,75 @@ class Scenario:
             raise WorkloadError(f"{', '.join(changes)} must fit together: {error}") from error
 
 
-MODEL_FIELDS = ("n_layers", "d_model", "d_ff", "n_heads", "n_kv_heads", "d_head", "gated")
+def _described(description: Description) -> dict[str, Any]:
+    """What a description says beside its model, where a word or a number says it."""
+    values = {field.name: getattr(description, field.name) for field in fields(description)}
+    return {name: value for name, value in values.items()
+            if name != "name" and isinstance(value, bool | int | float | str | None)}  # fmt: skip
 
 
 def _with_model(description: Description, changes: Mapping[str, Any]) -> Description:
     if not changes:
         return description
-    model, more = description.model, {}
-    for path, value in changes.items():
-        part, _, name = path.partition(".")  # "decoder.n_layers", or "vocab_size" alone
-        if not name:
-            more[part] = value
-            continue
-        more[part] = _with_stack(more.get(part) or model.stacks[part], name, value)
-    if "vocab_size" in more:
-        SIZE.check("vocab_size", more["vocab_size"], WorkloadError)
-    if "vocab_size" in more and model.shared_embedding:
-        more["encoder_vocab_size"] = more["vocab_size"]
-    head = check_choice(
-        "model.lm_head", more.pop("lm_head", description.lm_head), HEADS, WorkloadError
+    own = {name: value for name, value in changes.items() if name in _described(description)}
+    check_choice("model.lm_head", own.get("lm_head", "last"), HEADS, WorkloadError)
+    of_model = {path: value for path, value in changes.items() if path not in own}
+    changed = replace(description, **own)
+    check_kinds(changed, WorkloadError, "model.")
+    return replace(changed, model=with_model_fields(changed.model, of_model, WorkloadError))
+
+
+def field_value(path: str, value: Any, scenario: Scenario) -> Any:
+    """Return what a person wrote for a field as what it means: with a unit, as a word, or as it is.
+
+    Args:
+        path: from `full_path`.
+        value: a number, a text, or a table of value and unit.
+        scenario: what kind of value there is now.
+
+    Returns:
+        The value; whether it is allowed is checked where it is used.
+
+    Raises:
+        NpuSimError: a unit that does not fit.
+    """
+    if path.startswith("npu."):
+        return npu_value(path.removeprefix("npu."), value, path)
+    if path == "npu":
+        return value
+    return kind_of_field(value, scenario.paths()[path])
+
+
+def with_set(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
+    """Return a scenario with fields set; the names of NPU and model say what was.
+
+    Args:
+        scenario: the base.
+        changes: {name: value} as a person wrote them.
+
+    Returns:
+        The changed scenario.
+
+    Raises:
+        NpuSimError: an unknown field, or a value that is not allowed; names the field.
+    """
+    paths = {name: full_path(name, scenario) for name in changes}
+    values = {paths[name]: field_value(paths[name], v, scenario) for name, v in changes.items()}
+    found = scenario.with_fields(values)
+    said: dict[str, str] = {"npu": "", "model": ""}
+    for path, value in values.items():
+        part, _, name = path.partition(".")
+        if part in said and name:
+            shown = with_unit(name, value) if part == "npu" else str(value).lower()
+            said[part] += f", {name} = {shown}"
+    model = found.description.model
+    return replace(
+        found,
+        npu=replace(found.npu, name=found.npu.name + said["npu"]),
+        description=replace(
+            found.description, model=replace(model, name=model.name + said["model"])
+        ),
     )
-    names = {field.name for field in fields(model)}
-    model = replace(model, **{k: v for k, v in more.items() if k in names})
-    return replace(description, model=model, lm_head=head)
-
-
-def _with_stack(stack: StackConfig, name: str, value: Any) -> StackConfig:
-    if name == "gated":
-        if not isinstance(value, bool):
-            raise WorkloadError(f"gated must be true or false, got {value!r}")
-    else:
-        (LAYERS if name == "n_layers" else SIZE).check(name, value, WorkloadError)
-    if name == "n_layers":
-        windowed = (stack.windowed_layers * value)[:value]
-        return replace(stack, n_layers=value, windowed_layers=windowed)
-    return replace(stack, **{name: value})
 
 
 def full_path(name: str, scenario: Scenario) -> str:
@@ -173,8 +219,8 @@ def full_path(name: str, scenario: Scenario) -> str:
     Raises:
         WorkloadError: no such field; lists those that exist.
     """
-    known = scenario.paths()
-    for path in (name, ALIASES.get(name, name), f"npu.{name}"):
+    known = {"npu", *scenario.paths()}
+    for path in (name, ALIASES.get(name, name), f"npu.{name}", f"model.{name}"):
         if path in known:
             return path
     check_choice("field", name, [*ALIASES, *known], WorkloadError)

@@ -4,7 +4,7 @@ Chapter: `docs/whatif.md`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,23 @@ from mu_ref.border.reading import read_toml
 from mu_ref.border.text import short
 from mu_ref.errors import check_choice
 from npu_sim.errors import SweepError
-from npu_sim.hardware.presets import npu
+from npu_sim.hardware.presets import npu, quoted
 from npu_sim.models.find import read_description
 from npu_sim.program.precision import Precision
+from npu_sim.program.request import input_tokens
 from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.speculate.drafter import Drafter
-from npu_sim.whatif.scenario import Scenario, Workload
+from npu_sim.whatif.scenario import Scenario, Workload, with_set
 
 __all__ = [
     "BASE_KEYS", "DEFAULT_NPU", "MODEL_KEYS", "base_files", "base_scenario", "check_drafter",
-    "read_tables", "table_of",
+    "read_tables", "table_of", "to_toml",
 ]  # fmt: skip
 
 
 DEFAULT_NPU = "hexagon-x-elite"
 MODEL_KEYS = ("model", "model_json", "hf_config")
-BASE_KEYS = (*MODEL_KEYS, "npu", "workload", "precision", "drafter")
+BASE_KEYS = (*MODEL_KEYS, "npu", "workload", "precision", "drafter", "set")
 
 
 def base_scenario(data: Mapping[str, Any], *, varied: Iterable[str] = ()) -> Scenario:
@@ -39,7 +40,8 @@ def base_scenario(data: Mapping[str, Any], *, varied: Iterable[str] = ()) -> Sce
         ('hexagon-x-elite', 128, 32)
 
     Args:
-        data: see the module; model, npu, workload, precision, drafter.
+        data: model, npu, workload, precision, drafter, and in `set` any field by its path, as a
+            person writes it: {"npu.dma.bytes_per_s": "100 GB/s"}.
         varied: paths that will be changed.
 
     Returns:
@@ -55,13 +57,26 @@ def base_scenario(data: Mapping[str, Any], *, varied: Iterable[str] = ()) -> Sce
         raise SweepError(f"npu must be a text, got {short(chip)}")
     parts: dict[str, Any] = {}
     for name, kind in (("workload", Workload), ("precision", Precision), ("drafter", Drafter)):
-        table = table_of(data, name)
+        table = _today(table_of(data, name))
         known = [field.name for field in fields(kind)]
         for key in table:
             check_choice(f"key of [{name}]", key, known, SweepError)
         parts[name] = kind(**table)
-    check_drafter(table_of(data, "drafter"), parts["drafter"].beam_width, varied)
-    return Scenario(description=read_description(data), npu=npu(chip), **parts)
+    base = Scenario(description=read_description(data), npu=npu(chip), **parts)
+    if "n_input" not in table_of(data, "workload"):  # an input of a fixed length is read whole
+        n_input = input_tokens(base.description, None, base.workload.context)
+        base = replace(base, workload=replace(base.workload, n_input=n_input))
+    changes = table_of(data, "set")
+    if changes:
+        base = with_set(base, changes)
+    drafting = [name.removeprefix("drafter.") for name in changes if name.startswith("drafter.")]
+    check_drafter([*table_of(data, "drafter"), *drafting], base.drafter.beam_width, varied)
+    return base
+
+
+def _today(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of a table by their names of today."""
+    return {"context" if key == "static_context" else key: value for key, value in table.items()}
 
 
 def check_drafter(fields_given: Iterable[str], beam_width: int, varied: Iterable[str]) -> None:
@@ -127,3 +142,26 @@ def table_of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(table, dict):
         raise SweepError(f"{name} must be a table, got {short(table)}")
     return table
+
+
+def to_toml(data: Mapping[str, Any]) -> str:
+    """Write what was read from TOML as TOML again.
+
+    >>> from npu_sim.whatif.scenario_toml import to_toml
+    >>> print(to_toml({"model": "tiny", "vary": {"n_input": [4, 8]}}), end="")
+    "model" = "tiny"
+    "vary" = {"n_input" = [4, 8]}
+    """
+    return "".join(f"{quoted(key)} = {_literal(value)}\n" for key, value in data.items())
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{quoted(k)} = {_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return repr(value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mu_ref.border.ranges import Range
 from npu_sim.errors import SweepError
+from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.whatif.metrics import evaluate_base, evaluate_changed
 from npu_sim.whatif.scenario import Scenario, full_path
 
@@ -34,8 +35,9 @@ class Swing:
     high_value: Any
 
     def span(self, base: float) -> float:
-        """Largest change of the metric, as a share of its base."""
-        return max(abs((x or base) / base - 1) for x in (self.low, self.high))
+        """Largest change of the metric, as a share of its base if that is not 0."""
+        far = max(0.0 if x is None else abs(x - base) for x in (self.low, self.high))
+        return far / abs(base) if base else far
 
 
 def sensitivity(
@@ -43,13 +45,13 @@ def sensitivity(
     metric: str = "latency_ms",
     share: float = 0.2,
     paths: Sequence[str] = SENSITIVE,
-    fidelity: str = "roofline",
+    fidelity: str = FIDELITIES[0],
 ) -> tuple[float, list[Swing]]:
     """Move one field at a time down and up.
 
         >>> import npu_sim
         >>> mu = npu_sim.base_scenario({"model": "mu-330m"})
-        >>> _, swings = npu_sim.sensitivity(mu, "decode_tok_per_s")
+        >>> _, swings = npu_sim.sensitivity(mu, "decode_tok_per_s", fidelity="roofline")
         >>> [swing.path for swing in swings[:2]]  # what decoding waits for
         ['precision.weight_bits', 'npu.dma.bytes_per_s']
 

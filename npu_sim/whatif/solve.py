@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mu_ref.border.ranges import Range
 from npu_sim.errors import SweepError
+from npu_sim.report.fidelity import FIDELITIES
 from npu_sim.whatif.metrics import evaluate_base, evaluate_changed
 from npu_sim.whatif.scenario import Scenario, full_path
 
@@ -31,13 +32,13 @@ class Answer:
 
 
 def solve(
-    scenario: Scenario, name: str, metric: str, target: float, fidelity: str = "roofline"
+    scenario: Scenario, name: str, metric: str, target: float, fidelity: str = FIDELITIES[0]
 ) -> Answer:
     """Search the value of one field that reaches a target.
 
         >>> import npu_sim
         >>> mu = npu_sim.base_scenario({"model": "mu-330m"})
-        >>> answer = npu_sim.solve(mu, "dma_bandwidth", "decode_tok_per_s", 400)
+        >>> answer = npu_sim.solve(mu, "dma_bandwidth", "decode_tok_per_s", 400, "roofline")
         >>> answer.needed > answer.now
         True
 

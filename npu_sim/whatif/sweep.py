@@ -27,7 +27,7 @@ from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.resume.outputs import check_sweep_outputs, write_sidecar
 from npu_sim.whatif.resume.parts import input_digests, opened_parts, sweep_identity
 from npu_sim.whatif.sweep_points import evaluate_points
-from npu_sim.whatif.sweep_toml import SweepSpec, spec_from
+from npu_sim.whatif.varied.sweep_toml import SweepSpec, spec_from
 
 __all__ = ["CHUNK", "dask_executor", "evaluate_chunk", "local_executor", "run_sweep", "sweep"]
 

@@ -16,7 +16,7 @@ from npu_sim.whatif.input_lengths import columns_by_length
 from npu_sim.whatif.metrics import evaluate, metric_columns
 from npu_sim.whatif.request import RequestColumns, request_columns
 from npu_sim.whatif.scenario import Scenario
-from npu_sim.whatif.sweep_toml import SweepSpec
+from npu_sim.whatif.varied.sweep_toml import SweepSpec
 
 __all__ = ["evaluate_points"]
 

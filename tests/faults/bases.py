@@ -77,11 +77,13 @@ BASES = {
     "npu-sim run": Base(("tiny", *SHORT)),
     "npu-sim hardware list": Base(()),
     "npu-sim hardware show": Base(("teaching-npu",)),
+    "npu-sim hardware compare": Base(("teaching-npu", "hexagon-x-elite")),
 }  # fmt: skip
 
 SLOW = ("mu-ref warm-up", "npu-sim headline")  # seconds: nothing is varied that is not refused
 
 _DRAFTS = ("--drafter", "drafter.safetensors")
+_MODELS = ("--model-json", "--hf-config")
 _PRODUCTS = ("--csv", "products.csv", "--out", "new.csv")
 _OTHERS = {  # where an option acts only beside others, or in place of some
     "mu-ref ask": {
@@ -110,12 +112,18 @@ _OTHERS = {  # where an option acts only beside others, or in place of some
         "--seed": (*BASES["npu-sim systolic"].arguments, "--fidelity", "cycle"),
         "--csv": _PRODUCTS, "--out": _PRODUCTS,
     },
-    "npu-sim sensitivity": {"base": ("tiny",)},
-    "npu-sim compare": {"b": ("scenario.toml", "scenario.toml")},
-    "npu-sim run": {"--model-json": SHORT, "--hf-config": SHORT},
+    "npu-sim explain": dict.fromkeys(_MODELS, ("--site", "decoder.1.mlp.up", *SHORT)),
+    "npu-sim speculate": dict.fromkeys(_MODELS, ("--context", "4")),
+    "npu-sim sensitivity": {"base": ("tiny",), **dict.fromkeys(_MODELS, SHORT)},
+    "npu-sim compare": {
+        "b": ("scenario.toml", "scenario.toml"), "--npu": ("scenario.toml", "sixteen.toml"),
+        **dict.fromkeys(_MODELS, ("hexagon-x-elite", "teaching-npu", *SHORT)),
+    },
+    "npu-sim run": dict.fromkeys(_MODELS, SHORT),
     "npu-sim solve": {
         "base": ("tiny", "--target-latency-ms", "1"), "--target-tok-s": ("tiny", *SHORT),
         "--target-ttft-ms": ("tiny", *SHORT),
+        **dict.fromkeys(_MODELS, ("--target-latency-ms", "1", *SHORT)),
     },
 }  # fmt: skip
 

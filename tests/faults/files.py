@@ -27,7 +27,7 @@ class Output:
 
 
 _NPU = {"--npu": "npu.toml"}
-_RUN = {"--npu": "npu.toml", "--model-json": "models.json", "--hf-config": "hf/config.json"}
+_ASKED = {"--npu": "npu.toml", "--model-json": "models.json", "--hf-config": "hf/config.json"}
 
 INPUTS: dict[str, dict[str, str]] = {
     "mu-ref quantize": {"--calibration": "queries.jsonl", "--weights": "nano.safetensors",
@@ -47,17 +47,18 @@ INPUTS: dict[str, dict[str, str]] = {
     "mu-ref export onnx": {"--model": "nano.safetensors", "--drafter": "drafter.safetensors"},
     "mu-ref train": {"--queries": "two.jsonl", "--start": "nano.safetensors"},
     "mu-ref settings eval": {"file": "two.jsonl", "--weights": "nano.safetensors"},
-    "npu-sim explain": _NPU,
+    "npu-sim explain": _ASKED,
     "npu-sim check-trace": {"file": "trace.json"},
-    "npu-sim speculate": {"--acceptance": "acceptance.jsonl", **_NPU},
+    "npu-sim speculate": {"--acceptance": "acceptance.jsonl", **_ASKED},
     "npu-sim systolic": {"--csv": "products.csv"},
-    "npu-sim sweep": {"spec": "sweep.toml"},
-    "npu-sim sensitivity": {"base": "scenario.toml", **_NPU},
-    "npu-sim compare": {"a": "npu.toml", "b": "scenario.toml"},
-    "npu-sim solve": {"base": "scenario.toml", **_NPU},
+    "npu-sim sweep": {"spec": "sweep.toml", **_ASKED},
+    "npu-sim sensitivity": {"base": "scenario.toml", **_ASKED},
+    "npu-sim compare": {"a": "npu.toml", "b": "scenario.toml", **_ASKED},
+    "npu-sim solve": {"base": "scenario.toml", **_ASKED},
     "npu-sim validate": {"cases": "cases.csv", "--models": "models.json", **_NPU},
-    "npu-sim run": _RUN,
+    "npu-sim run": _ASKED,
     "npu-sim hardware show": {"name": "npu.toml"},
+    "npu-sim hardware compare": {"a": "npu.toml", "b": "npu.toml"},
 }  # fmt: skip
 
 OUTPUTS: dict[str, dict[str, str]] = {

@@ -7,7 +7,6 @@ import pytest
 
 from mu_ref.presets import tiny
 from mu_ref.redrafter.config import DrafterConfig
-from npu_sim.cli.options import precision_of
 from npu_sim.hardware.presets import npu
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
@@ -59,7 +58,7 @@ def test_every_option_of_a_run_is_the_programs_or_the_reports(npu_sim):
     [((4, None), 8), ((8, None), 8), ((16, None), 16), ((8, 16), 16), ((16, 4), 4)],
 )
 def test_the_head_has_the_width_of_the_weights_but_at_least_eight_bits(given, head):
-    assert precision_of(given[0], 16, 8, given[1]).head_bits == head
+    assert Precision(weight_bits=given[0], head_weight_bits=given[1]).head_bits == head
 
 
 @pytest.mark.parametrize(

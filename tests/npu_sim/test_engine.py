@@ -10,8 +10,8 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 from npu_sim.program.request import record_request
+from npu_sim.program.rows import program_table
 from npu_sim.tile.engine import run
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.schedule import schedule
 from npu_sim.tile.simulate import call_tasks, simulate_tiles
 from npu_sim.tile.tasks import ENGINES, PARTS

@@ -9,7 +9,8 @@ from mu_ref.presets import tiny
 from npu_sim.errors import CapacityError, HardwareError, UnsupportedError
 from npu_sim.hardware.chip import SWITCHES
 from npu_sim.hardware.fits import check_capacity, check_supported
-from npu_sim.hardware.presets import NPUS, convert_unit, npu, npu_to_toml
+from npu_sim.hardware.presets import NPUS, npu, npu_to_toml
+from npu_sim.hardware.units import convert_unit
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Gemm, Op, Tensor
 from npu_sim.program.request import record_request

@@ -23,8 +23,8 @@ from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.program.call import call_program
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
+from npu_sim.program.rows import program_table
 from npu_sim.speculate.drafter import Drafter
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
 from npu_sim.units import ms_from_cycles
 

@@ -1,9 +1,11 @@
 """The data of what-if pictures, by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from npu_sim.whatif.sweep_toml import spec_from
 
 from npu_sim.errors import SweepError
 from npu_sim.whatif import plots
@@ -20,16 +22,116 @@ def drawn(monkeypatch):
     return figures
 
 
-def test_a_sweep_is_drawn_by_the_median_of_the_other_fields(drawn, tmp_path):
-    lines = ["x,y,latency_ms", "1,a,10", "1,a,20", "1,a,60", "2,a,5", "1,b,7", "3,b,"]
-    (tmp_path / "s.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    plots.plot_sweep(tmp_path / "s.csv", ["x", "y"], tmp_path / "s.png")
-    (axes,) = drawn[0].axes
-    data = {line.get_label(): np.transpose(line.get_data()).tolist() for line in axes.lines}
-    assert data == {"y = a": [[1, 20], [2, 5]], "y = b": [[1, 7]]}
-    (tmp_path / "none.csv").write_text("x,latency_ms\n1,\n", encoding="utf-8")
+SWEEP = """
+model = "tiny"
+npu = "teaching-npu"
+[vary]
+"workload.n_output" = [2, 4]
+weight_bits = [4, 8]
+"npu.matrix.dataflow" = ["os", "ws", "is"]
+"""
+
+
+def look(text=SWEEP, table=Path("s.csv"), **options):
+    return plots.check_sweep_plot(spec_from(text), table, **options)
+
+
+def write(tmp_path, header, *lines):
+    (tmp_path / "s.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return tmp_path / "s.csv"
+
+
+def lines_of(panel):
+    return {line.get_label(): np.transpose(line.get_data()).tolist() for line in panel.lines}
+
+
+def test_a_third_axis_becomes_panels_and_nothing_is_averaged(drawn, tmp_path):
+    header = "workload.n_output,precision.weight_bits,npu.matrix.dataflow,latency_ms"
+    table = write(tmp_path, header, "2,4,os,10", "4,4,os,20", "2,8,os,30", "4,8,os,40", "2,4,ws,1",
+                  "4,4,ws,", "2,8,ws,3", "4,8,ws,4")  # fmt: skip
+    plots.plot_sweep(
+        table, look(), tmp_path / "s.png", "tiny on teaching-npu, simulated (roofline)"
+    )
+    (figure,) = drawn
+    assert figure.get_suptitle() == "tiny on teaching-npu, simulated (roofline)"
+    first, second = figure.axes
+    assert [panel.get_title(loc="left") for panel in figure.axes] == [
+        "dataflow = os", "dataflow = ws",
+    ]  # fmt: skip
+    assert lines_of(first) == {"4 bits": [[2, 10], [4, 20]], "8 bits": [[2, 30], [4, 40]]}
+    assert lines_of(second) == {"4 bits": [[2, 1]], "8 bits": [[2, 3], [4, 4]]}
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[1] > 40
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["4 bits", "8 bits"]
+    assert legend.get_title().get_text() == "weight_bits"
+
+
+def test_axes_can_be_chosen_by_their_last_words():
+    assert look()[:4] == (
+        "workload.n_output", "precision.weight_bits", ("npu.matrix.dataflow",), "latency_ms",
+    )  # fmt: skip
+    chosen = look(x="weight_bits", colour="dataflow", metric="ttft_ms")
+    assert chosen[:4] == (
+        "precision.weight_bits", "npu.matrix.dataflow", ("workload.n_output",), "ttft_ms",
+    )  # fmt: skip
+    assert look(panels="n_output")[:3] == (
+        "precision.weight_bits", "npu.matrix.dataflow", ("workload.n_output",),
+    )  # fmt: skip
+    # a text is never along the axis, though it comes first
+    text = SWEEP.replace("[vary]", "[vary]\n'model.lm_head' = ['last', 'all']")
+    assert look(text).x == "workload.n_output"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x": "dataflow"}, "must have numbers along its axis, got npu.matrix.dataflow"),
+        ({"x": "n_input"}, "--x must be a field that the sweep varies"),
+        ({"colour": "n_output", "x": "n_output"}, "must be different fields"),
+        ({"metric": "latency"}, "--y must be one of"),
+        ({"text": SWEEP.replace("[2, 4]", str(list(range(1, 15)))), "panels": "n_output"},
+         "at most 12 panels"),
+    ],
+)  # fmt: skip
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_sweep(options, message):
+    with pytest.raises(SweepError, match=message):
+        look(**options)
+
+
+def test_drawn_fields_make_points_and_no_lines(drawn, tmp_path):
+    text = SWEEP.replace('"workload.n_output" = [2, 4]\n', "").replace(
+        '"npu.matrix.dataflow" = ["os", "ws", "is"]\n',
+        '[sample]\nn = 2\ndma_bandwidth = { range = [1, 2], unit = "GB/s" }\n',
+    )
+    seen = look(text, x="bytes_per_s")
+    header = "npu.dma.bytes_per_s,precision.weight_bits,latency_ms"
+    table = write(tmp_path, header, "1.5e9,4,10", "1.2e9,4,20", "1.1e9,8,30", "1.9e9,8,40")
+    plots.plot_sweep(table, seen, tmp_path / "s.png")
+    (panel,) = drawn[0].axes
+    assert {line.get_linestyle() for line in panel.lines} == {"None"}
+    assert panel.xaxis.get_major_formatter()(1.5e9, 0) == "1.5 GB/s"
+    assert panel.yaxis.get_major_formatter()(1500, 0) == "1.5 s"
+
+
+def test_more_values_than_colours_are_said(drawn, tmp_path):
+    text = SWEEP.replace("[4, 8]", "[4, 8]\n'workload.n_input' = " + str(list(range(1, 13))))
+    seen = look(text, colour="n_input")
+    header = (
+        "workload.n_output,workload.n_input,npu.matrix.dataflow,precision.weight_bits,latency_ms"
+    )
+    rows = [f"{x},{n},os,4,{n}" for x in (2, 4) for n in range(1, 13)]
+    plots.plot_sweep(write(tmp_path, header, *rows), seen, tmp_path / "s.png")
+    (legend,) = drawn[0].legends
+    assert legend.get_title().get_text() == "n_input\n9 of 12 values"
+    assert len(legend.get_texts()) == 9
+
+
+def test_a_sweep_without_a_point_has_no_picture(tmp_path):
+    header = "workload.n_output,precision.weight_bits,npu.matrix.dataflow,latency_ms"
+    table = write(tmp_path, header, "1,4,os,")
     with pytest.raises(SweepError, match="must have a point that could be simulated"):
-        plots.plot_sweep(tmp_path / "none.csv", ["x"], tmp_path / "s.png")
+        plots.plot_sweep(table, look(), tmp_path / "s.png")
 
 
 def test_bars_of_a_tornado_start_at_the_base(drawn, tmp_path):

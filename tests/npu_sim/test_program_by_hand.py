@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mu_ref.generate import stream
 from mu_ref.model.cache import Cache
 from mu_ref.presets import tiny
 from npu_sim.errors import WorkloadError
@@ -100,7 +101,10 @@ def test_a_program_counts_calls_up_to_the_first_token_and_what_is_appended():
         calls=(Call(phase="encode", ops=()), *[Call(phase="decode", ops=ops)] * 3),
     )  # fmt: skip
     assert program.n_first_calls == 2  # encode, and the step that writes the first of three
-    assert program.stored_kv_bytes == 3 * 6
+    assert program.stored_kv_bytes == 6  # one cache, written three times
+    longer = replace(append, kept_bytes=48)
+    grown = replace(program, calls=(*program.calls, Call(phase="decode", ops=(longer,))))
+    assert grown.stored_kv_bytes == 48  # what an append says of its cache
 
 
 @pytest.mark.parametrize(
@@ -208,11 +212,60 @@ def test_a_call_reads_the_slots_it_is_given():
                     for i in (0, 1) for a, n in (("self", 7), ("cross", 5))}  # fmt: skip
 
 
-def test_masks_of_all_rows_must_fit():
-    description, longest = describe(MODEL), 2**13
-    call_program(description, "decode", 1, longest, 5, Precision())
-    with pytest.raises(WorkloadError, match="batch x n_tokens x n_context must be at most"):
-        call_program(description, "prefill", longest, longest, 5, Precision(), batch=3)
+def test_a_call_computes_a_limited_number_of_tokens_against_any_context():
+    description, longest = describe(MODEL), 2**17
+    call_program(description, "prefill", longest, longest, 5, Precision())  # keeps no masks
+    with pytest.raises(WorkloadError, match="batch x n_tokens must be at most 131072"):
+        call_program(description, "prefill", longest // 2, longest, 5, Precision(), batch=3)
+
+
+def test_a_request_is_recorded_as_the_model_decodes():
+    model = replace(windowed(3), encoder=None)
+    ops = RecordOps(describe(model), W8A16)
+    ops.log.begin("decode")
+    prompt = np.full((2, 5), model.bos_id)
+    for step in stream(ops, model, None, prompt, prompt > 0, 3, stop_at_eos=False):
+        assert step.tokens.shape == (2,)
+    recorded = record_request(model, 5, 3, W8A16, 2)
+    assert [op.site for op in recorded.ops] == [op.site for op in ops.log.program(5, 3, 2).ops]
+
+
+def windowed(window: int, *layers: bool):
+    decoder = replace(MODEL.decoder, window=window, windowed_layers=layers or (True, False))
+    return replace(MODEL, decoder=decoder)
+
+
+def test_a_layer_with_a_window_reads_what_one_of_its_queries_sees():
+    program = record_request(windowed(3), 4, 5, W8A16)
+    slots = {
+        "decoder.0.self_attention": [1, 2, 3, 3, 3],
+        "decoder.1.self_attention": [1, 2, 3, 4, 5],
+    }
+    for site, expected in slots.items():
+        read = [op for op in program.ops if op.site in (f"{site}.scores", f"{site}.mix")]
+        assert [op.inputs[1].shape[2] for op in read if op.site.endswith("mix")] == expected
+        assert [op.gemm.n for op in read if op.site.endswith("scores")] == expected
+        assert [op.gemm.k for op in read if op.site.endswith("mix")] == expected
+    # a key of 2 heads of 4 numbers of 2 bytes is 16 bytes; 3 and 5 slots, and 4 of cross-attention
+    assert program.stored_kv_bytes == 2 * 16 * (3 + 5 + 4 + 4)
+    # three drafted tokens see two tokens before the first of them
+    verify = call_program(describe(windowed(3)), "verify", 3, 9, 4, W8A16)
+    keys = {op.site: op.gemm.n for op in verify.ops if op.site.endswith("self_attention.scores")}
+    assert keys == {"decoder.0.self_attention.scores": 5, "decoder.1.self_attention.scores": 9}
+    assert verify.stored_kv_bytes == 2 * 16 * (3 + 9 + 4 + 4)
+
+
+def test_a_window_wider_than_the_context_changes_nothing():
+    plain, wide = (record_request(m, 4, 5, W8A16) for m in (MODEL, windowed(5, True, True)))
+    assert wide.calls == plain.calls
+
+
+def test_an_encoder_computes_every_pair_of_tokens_whatever_its_window():
+    encoder = replace(MODEL.encoder, window=2, windowed_layers=(True, True))
+    plain, narrow = (
+        record_request(m, 9, 1, W8A16) for m in (MODEL, replace(MODEL, encoder=encoder))
+    )
+    assert narrow.total("macs", "encode") == plain.total("macs", "encode")
 
 
 def test_an_encoder_alone_scores_nothing_unless_it_is_asked_to():
@@ -276,3 +329,45 @@ def test_features_take_the_place_of_the_encoder_s_table_alone():
     assert (heard.ops[0].gemm.m, heard.ops[0].gemm.n, heard.ops[0].gemm.k) == (5, 16, 48)
     (written,) = call_program(sound, "decode", 1, 4, 5, W8A16).calls
     assert [op.kind for op in written.ops[:1]] == ["embed"]
+
+
+# -- prompts in chunks -----------------------------------------------------------------------------
+
+
+def test_a_long_prompt_is_prefilled_in_chunks_against_the_growing_cache():
+    alone = replace(describe(replace(MODEL, encoder=None)))
+    program = request_program(alone, 9000, 3, W8A16)
+    phases = [call.phase for call in program.calls]
+    assert phases == ["prefill"] * 5 + ["decode"] * 2
+    keys = [
+        [op.gemm.n for op in call.ops if op.site == "decoder.0.self_attention.scores"]
+        for call in program.calls
+    ]
+    assert keys == [[2048], [4096], [6144], [8192], [9000], [9001], [9002]]
+    rows = [call.ops[0].output.shape[1] for call in program.calls]
+    assert rows == [2048] * 4 + [808, 1, 1]
+    # each key and value is written once, and the head scores one position per written token
+    assert program.stored_kv_bytes == 9002 * 2 * 2 * 2 * 4 * 2
+    heads = [op.gemm.m for op in program.ops if op.site == "head"]
+    assert heads == [1, 1, 1]
+    assert program.n_first_calls == 5
+
+
+def test_where_all_positions_are_scored_every_chunk_is():
+    every = replace(describe(replace(MODEL, encoder=None)), lm_head="all")
+    program = request_program(every, 8193, 1, W8A16)
+    assert [op.gemm.m for op in program.ops if op.site == "head"] == [2048] * 4 + [1]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batch", "message"),
+    [
+        ((131_072, 1), 1, "n_input \\+ n_output must be at most 131072"),
+        ((2, 1), 8193, "which leaves tokens for a chunk must be"),
+        ((9000, 3000), 1, "n_output must be at most 2048"),
+        ((100_000, 1), 4096, "which leaves tokens for a chunk must be"),
+    ],
+)
+def test_prompts_that_chunks_cannot_record_are_refused(lengths, batch, message):
+    with pytest.raises(WorkloadError, match=message):
+        request_program(describe(replace(MODEL, encoder=None)), *lengths, W8A16, batch)

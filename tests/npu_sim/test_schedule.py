@@ -11,10 +11,10 @@ from npu_sim.errors import CapacityError
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
+from npu_sim.program.rows import program_table
 from npu_sim.tile import engine, schedule_kernel
 from npu_sim.tile.engine_kernel import TIMES, find_room, run
 from npu_sim.tile.plan import Plan, least_dma_cycles, plans
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.schedule import schedule
 from npu_sim.tile.tasks import ENGINES, PARTS, TASK
 from npu_sim.tile.tiling import chip_numbers, vector_cycles

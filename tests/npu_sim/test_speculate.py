@@ -17,10 +17,10 @@ from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Program
 from npu_sim.program.request import record_request
+from npu_sim.program.rows import program_table
 from npu_sim.speculate.acceptance import Acceptance, read_acceptance
 from npu_sim.speculate.drafter import Drafter, draft_program
 from npu_sim.speculate.step import compaction_op, speculate
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
 from npu_sim.units import ms_from_cycles
 

@@ -6,11 +6,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from at_roofline import evaluate
 
 from npu_sim.errors import NpuSimError, SweepError
-from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.sweep import local_executor, run_sweep
-from npu_sim.whatif.sweep_toml import read_spec, spec_from
+from npu_sim.whatif.varied.sweep_toml import read_spec, spec_from
 
 SPEC = """
 model = "tiny"

@@ -19,12 +19,12 @@ from mu_ref.config import StackConfig
 from npu_sim.errors import NpuSimError, SweepError, WorkloadError
 from npu_sim.program.precision import Precision
 from npu_sim.whatif import sweep
-from npu_sim.whatif.axes import Axis, read_axis
 from npu_sim.whatif.resume import parts
 from npu_sim.whatif.scenario import ALIASES, Scenario, Workload, full_path
 from npu_sim.whatif.scenario_toml import base_scenario, read_tables
 from npu_sim.whatif.sweep import run_sweep
-from npu_sim.whatif.sweep_toml import read_spec, spec_from
+from npu_sim.whatif.varied.axes import Axis, read_axis
+from npu_sim.whatif.varied.sweep_toml import read_spec, spec_from
 
 BASE = base_scenario({"model": "tiny", "npu": "teaching-npu"})
 

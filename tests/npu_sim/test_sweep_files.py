@@ -20,7 +20,7 @@ from npu_sim.hardware.presets import npu, npu_to_toml
 from npu_sim.whatif.resume.outputs import check_sweep_outputs
 from npu_sim.whatif.resume.parts import input_digests, opened_parts, sweep_identity
 from npu_sim.whatif.sweep import evaluate_chunk, local_executor, run_sweep
-from npu_sim.whatif.sweep_toml import read_spec, spec_from
+from npu_sim.whatif.varied.sweep_toml import read_spec, spec_from
 
 ROOT = Path(__file__).parents[2]
 VARY = "[vary]\nn_input = { range = [4, 15], n = 12 }\n"

@@ -12,8 +12,8 @@ from npu_sim.errors import CapacityError
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
+from npu_sim.program.rows import program_table
 from npu_sim.report.fidelity import simulate_program
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.simulate import call_tasks, simulate_tiles
 from npu_sim.tile.tasks import ENGINES, Engine
 

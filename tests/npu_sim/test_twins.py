@@ -22,10 +22,10 @@ from strategies import seeds
 import npu_sim
 from npu_sim.errors import CapacityError
 from npu_sim.program.request import record_request
+from npu_sim.program.rows import program_table
 from npu_sim.systolic import cells, cells_kernel
 from npu_sim.tile import engine, engine_kernel, schedule, schedule_kernel
 from npu_sim.tile.plan import least_dma_cycles, pin_choices, plans
-from npu_sim.tile.rows import program_table
 from npu_sim.tile.tasks import TASK, Engine, Part
 from npu_sim.tile.tiling import chip_numbers, vector_cycles
 

@@ -6,6 +6,7 @@ from npu_sim.units import (
     element_bytes,
     format_bytes,
     format_count,
+    format_exact,
     format_ms,
     ms_from_cycles,
 )
@@ -49,3 +50,15 @@ def test_counts_and_times_read_with_three_digits():
     assert [format_ms(t) for t in (0.449, 9.996, 115.2, -3)] == [
         "0.45 ms", "10.0 ms", "115 ms", "-3.00 ms",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "text"),
+    [
+        (47_088_000_000, "B/s", "47.088 GB/s"), (1_373_291_016, "Hz", "1.373291016 GHz"),
+        (200, " cycles", "200 cycles"), (999_999, "", "999,999"), (1_000_000, "", "1 M"),
+        (2_500_000_000_000, "", "2.5 T"), (0.25, "", "0.25"), (120_000_000, "B", "120 MB"),
+    ],
+)  # fmt: skip
+def test_an_exact_number_keeps_every_digit(amount, unit, text):
+    assert format_exact(amount, unit) == text

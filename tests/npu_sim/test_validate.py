@@ -15,7 +15,7 @@ from npu_sim.evidence.fit import Constant, fit_constants
 from npu_sim.evidence.gemm import GEMM_NPUS, calibrate_gemms, gemm_rows, predict_us
 from npu_sim.evidence.validate import Prediction, Validation, bare_npu, validate
 from npu_sim.hardware.presets import npu
-from npu_sim.tile.rows import program_table
+from npu_sim.program.rows import program_table
 from npu_sim.tile.simulate import simulate_tiles
 
 HEADER = (

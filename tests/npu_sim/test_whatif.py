@@ -1,13 +1,10 @@
 """Sensitivity, search and comparison: laws that hold for any simulator."""
 
 import pytest
+from at_roofline import compare, evaluate, sensitivity, solve
 
 from npu_sim.errors import NpuSimError
-from npu_sim.whatif.compare import compare
-from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.scenario_toml import base_scenario
-from npu_sim.whatif.sensitivity import sensitivity
-from npu_sim.whatif.solve import solve
 
 
 def base(**changes):

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from at_roofline import evaluate, sensitivity, solve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,13 +19,10 @@ from npu_sim.evidence.headline import headline
 from npu_sim.evidence.validate import Prediction, Validation, write_rows
 from npu_sim.hardware.presets import npu, npu_to_toml
 from npu_sim.program.precision import Precision
-from npu_sim.whatif.metrics import evaluate
 from npu_sim.whatif.scenario import Workload
 from npu_sim.whatif.scenario_toml import base_scenario, read_tables
-from npu_sim.whatif.sensitivity import sensitivity
-from npu_sim.whatif.solve import solve
 from npu_sim.whatif.sweep import sweep
-from npu_sim.whatif.sweep_toml import spec_from
+from npu_sim.whatif.varied.sweep_toml import spec_from
 
 SHIPPED = files("npu_sim").joinpath("data", "hexagon")
 CASES = Path(str(SHIPPED.joinpath("hexagon_calibration.csv")))
@@ -167,7 +165,7 @@ def test_a_width_that_no_engine_has_is_refused(name, value):
     [
         ("model.decoder.n_layers", 10**7), ("model.decoder.d_model", 2**40),
         ("model.vocab_size", -1), ("model.vocab_size", 10**400), ("model.lm_head", "first"),
-        ("model.decoder.gated", 1), ("workload.static_context", 10**9),
+        ("model.decoder.gated", 1), ("workload.context", 10**9),
     ],
 )  # fmt: skip
 def test_a_field_beyond_every_model_is_refused_at_once(path, value):

@@ -5,6 +5,7 @@ from math import ceil, nan
 
 import numpy as np
 import pytest
+from at_roofline import compare, evaluate, sensitivity, solve
 
 from mu_ref.presets import tiny
 from npu_sim.errors import SweepError
@@ -16,14 +17,13 @@ from npu_sim.roofline.columns import price
 from npu_sim.speculate.drafter import Drafter
 from npu_sim.whatif import sensitivity as moving
 from npu_sim.whatif import solve as searching
-from npu_sim.whatif.compare import compare
 from npu_sim.whatif.input_lengths import columns_by_length
-from npu_sim.whatif.metrics import METRICS, evaluate
+from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.request import request_columns, scenario_program
 from npu_sim.whatif.scenario import Scenario, Workload
 from npu_sim.whatif.scenario_toml import base_scenario
-from npu_sim.whatif.sensitivity import _neighbours, sensitivity
-from npu_sim.whatif.solve import _bisect, _edge, _extreme, solve
+from npu_sim.whatif.sensitivity import _neighbours
+from npu_sim.whatif.solve import _bisect, _edge, _extreme
 
 
 def base(model: str = "tiny", **workload) -> Scenario:
@@ -178,7 +178,8 @@ def test_columns_of_a_request_price_what_is_recorded_step_by_step(scenario, n_ou
     assert found.n_later_tokens == n_output - 1
     metrics = evaluate(scenario)
     expected = (report.ttft_ms, report.tpot_ms, report.decode_tok_per_s, report.latency_ms,
-                report.dram_bytes)  # fmt: skip
+                report.dram_bytes, 1000 * report.energy_joules, program.stored_weight_bytes,
+                program.stored_kv_bytes, report.stored_bytes, report.budget.margin)  # fmt: skip
     for name, value in zip(METRICS, expected, strict=True):
         assert metrics[name] == pytest.approx(nan if value is None else value, nan_ok=True)
 

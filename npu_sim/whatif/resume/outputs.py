@@ -13,7 +13,7 @@ from mu_ref.errors import InputError
 from npu_sim.errors import SweepError
 from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.resume.parts import parts_folder, versions
-from npu_sim.whatif.sweep_toml import SweepSpec
+from npu_sim.whatif.varied.sweep_toml import SweepSpec
 
 __all__ = ["check_sweep_outputs", "write_sidecar"]
 

@@ -26,7 +26,7 @@ from mu_ref.border.text import short
 from mu_ref.errors import InputError
 from mu_ref.version import __version__
 from npu_sim.errors import SweepError
-from npu_sim.whatif.sweep_toml import SweepSpec
+from npu_sim.whatif.varied.sweep_toml import SweepSpec
 
 try:
     import fcntl

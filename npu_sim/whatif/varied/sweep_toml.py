@@ -7,6 +7,9 @@
     [workload]                   # fields of the base, all optional; also [precision], [drafter]
     n_input = 64
 
+    [set]                        # any field of the base by its path
+    "model.decoder.n_layers" = 6
+
     [vary]                       # every combination
     "npu.dma.bytes_per_s" = { log = [20, 200], n = 50, unit = "GB/s" }
     "workload.n_input" = { range = [64, 512], step = 64 }
@@ -21,6 +24,7 @@
 Chapter: `docs/whatif.md`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -33,7 +37,6 @@ from mu_ref.border.reading import parse_toml, read_text
 from mu_ref.errors import check_choice
 from npu_sim.errors import NpuSimError, SweepError
 from npu_sim.report.fidelity import FIDELITIES
-from npu_sim.whatif.axes import Axis, read_axis
 from npu_sim.whatif.scenario import Scenario
 from npu_sim.whatif.scenario_toml import (
     BASE_KEYS,
@@ -41,12 +44,15 @@ from npu_sim.whatif.scenario_toml import (
     base_scenario,
     check_drafter,
     table_of,
+    to_toml,
 )
+from npu_sim.whatif.varied.axes import Axis, read_axis
 
 __all__ = ["SweepSpec", "read_spec", "spec_from"]
 
 TOP = (*BASE_KEYS, "fidelity", "vary", "sample")
 MAX_POINTS = 10_000_000
+Merge = Callable[[dict[str, Any]], tuple[dict[str, Any], str | None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,11 +94,12 @@ class SweepSpec:
         return changes
 
 
-def read_spec(path: Path) -> SweepSpec:
+def read_spec(path: Path, merge: Merge | None = None) -> SweepSpec:
     """Read a sweep from a TOML file.
 
     Args:
         path: the file.
+        merge: puts options before what the file says of its base.
 
     Returns:
         The sweep.
@@ -105,6 +112,13 @@ def read_spec(path: Path) -> SweepSpec:
         spec = spec_from(text)
     except NpuSimError as error:
         raise SweepError(f"{path}: {error}") from error
+    if merge is not None:
+        data = parse_toml(text, "a sweep", "TOML", SweepError)
+        merged, fidelity = merge(data)
+        if fidelity is not None:
+            merged["fidelity"] = fidelity
+        if merged != data:  # workers and a resumed sweep read the text
+            spec = spec_from(to_toml(merged))
     return replace(spec, source=path)
 
 
@@ -142,8 +156,10 @@ def spec_from(text: str) -> SweepSpec:
     if repeated or len({a.path for a in grid}) < len(grid):
         twice = ", ".join(sorted(repeated)) or "a field and its alias"
         raise SweepError(f"each field must be varied once, got {twice} twice")
+    named = [name for axis in (*grid, *drawn) if axis.path == "npu" for name in axis.values]
+    chips = [Path(name) for name in named if name.endswith(".toml")]
     spec = SweepSpec(base=base, fidelity=fidelity, grid=grid, random=drawn, n_draws=n_draws,
-                     seed=seed, text=text, files=base_files(told))  # fmt: skip
+                     seed=seed, text=text, files=(*base_files(told), *chips))  # fmt: skip
     if spec.n_points > MAX_POINTS:
         raise SweepError(f"a sweep must have at most {MAX_POINTS:,} points, got {spec.n_points:,}")
     return spec

@@ -1,7 +1,8 @@
 """One varied field of a sweep: a list, a range, a logarithmic range, or an interval to draw from.
 
     [4, 8]                                  these values; drawn: one of them
-    { values = [46, 63], unit = "GB/s" }    the same, in another unit than the name's
+    ["46 GB/s", "63 GB/s"]                  the same, in another unit than the name's
+    { values = [46, 63], unit = "GB/s" }    the same
     { range = [64, 512], step = 64 }        64, 128, ..., 512; or n = 8
     { log = [20, 200], n = 50 }             evenly spaced in the logarithm; drawn: without n
     { uniform = [30, 500] }                 drawn only
@@ -14,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.overrides import plain_value
 from mu_ref.border.ranges import Range
 from mu_ref.border.text import short
+from mu_ref.errors import located
 from npu_sim.errors import SweepError
-from npu_sim.hardware.presets import convert_unit
-from npu_sim.whatif.scenario import Scenario, full_path
+from npu_sim.hardware.presets import npu
+from npu_sim.hardware.units import convert_unit
+from npu_sim.whatif.scenario import Scenario, field_value, full_path
 
 __all__ = ["Axis", "read_axis"]
 
@@ -67,9 +71,9 @@ def read_axis(key: str, entry: Any, base: Scenario, *, drawn: bool = False) -> A
             field's, or a wrong unit; names the key.
     """
     path = full_path(key, base)
-    now = base.paths()[path]
+    now = base.npu.name if path == "npu" else base.paths()[path]
     if isinstance(entry, list):
-        return Axis(path=path, values=_values(key, entry, now))
+        return Axis(path=path, values=_values(key, path, entry, base))
     if not isinstance(entry, dict):
         raise SweepError(
             f"{key} must be a list or a table such as {{ log = [a, b] }}, got {entry!r}"
@@ -90,7 +94,7 @@ def read_axis(key: str, entry: Any, base: Scenario, *, drawn: bool = False) -> A
         unused = [name for name in ("n", "step") if name in entry]
         if unused:
             raise SweepError(f"{key}.{unused[0]} must come with range or log, got values")
-        return Axis(path=path, values=_values(key, numbers, now))
+        return Axis(path=path, values=_values(key, path, numbers, base))
     if isinstance(now, bool | str):
         raise SweepError(f"{key} must be a list of values, got {kinds[0]}; it is no number")
     # a field without a value now (a static context) counts something
@@ -98,22 +102,49 @@ def read_axis(key: str, entry: Any, base: Scenario, *, drawn: bool = False) -> A
     return _interval(key, path, kinds[0], numbers, entry, whole=whole, drawn=drawn)
 
 
-def _values(key: str, values: list[Any], now: Any) -> tuple[Any, ...]:
+def _values(key: str, path: str, values: list[Any], base: Scenario) -> tuple[Any, ...]:
     """Check listed values against the kind of the field; whether each is allowed shows later."""
     if not values:
         raise SweepError(f"{key} must have at least one value, got an empty list")
     if len(values) > MAX_VALUES:
         N_VALUES.check(f"values of {key}", len(values), SweepError)
+    if path == "npu":
+        return tuple(_chip(key, name) for name in values)
+    now = base.paths()[path]
     if isinstance(now, bool):
         kind, fits = "true or false", lambda value: isinstance(value, bool)
     elif isinstance(now, str):
         kind, fits = "a text", lambda value: isinstance(value, str)
     else:
         kind, fits = "a finite number of at most 64 bits", _is_number
-    for value in values:
-        if not fits(value):
-            raise SweepError(f"each value of {key} must be {kind}, got {short(value)}")
-    return tuple(values)
+    meant = [_meant(key, path, value, base) for value in values]
+    for value, given in zip(meant, values, strict=True):
+        none = value is None and given is not None and path in _or_none(base)
+        if not none and not fits(value):
+            raise SweepError(f"each value of {key} must be {kind}, got {short(given)}")
+    return tuple(meant)
+
+
+def _meant(key: str, path: str, value: Any, base: Scenario) -> Any:
+    """A listed value as what it means; a number is no text unless it has a unit."""
+    if isinstance(value, str) and isinstance(plain_value(value), bool | int | float):
+        return value
+    with located(f"{key}: "):
+        return field_value(path, value, base)
+
+
+def _or_none(base: Scenario) -> set[str]:
+    """Fields that "none" is a value of: those without one, windows, caps and the head's width."""
+    ends = ("window", "softcap", "context", "head_weight_bits")
+    return {path for path, value in base.paths().items() if value is None or path.endswith(ends)}
+
+
+def _chip(key: str, name: Any) -> str:
+    """The name of an NPU, which is read once to see that it is one."""
+    if not isinstance(name, str):
+        raise SweepError(f"each value of {key} must be the name of an NPU, got {short(name)}")
+    npu(name)
+    return name
 
 
 def _in_unit(key: str, path: str, number: Any, unit: Any) -> Any:

@@ -97,9 +97,13 @@ def program_table(program: Program) -> ProgramTable:
     read: set[str] = set()  # weights that an earlier call has read whole
     widths = program.precision
     floats = widths.weight_bits == 16 and widths.activation_bits == 16
-    calls = []
+    calls: list[CallTable] = []
+    tables: dict[tuple[int, int], CallTable] = {}  # a request may repeat a call
     for call in program.calls:
-        calls.append(_call_table(call, read, floats))
+        key = id(call), len(read)  # what has been read only grows
+        if key not in tables:
+            tables[key] = _call_table(call, read, floats)
+        calls.append(tables[key])
         read |= {
             t.name
             for op in call.ops

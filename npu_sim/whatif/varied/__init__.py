@@ -1,0 +1,1 @@
+"""What a sweep varies: its TOML file, and the axes in it. Read `sweep_toml.py` first."""

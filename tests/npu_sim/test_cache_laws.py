@@ -1,0 +1,75 @@
+"""Laws of caches: more context, batch or slots never make a request cheaper, on any preset."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mu_ref.presets import tiny
+from npu_sim.errors import CapacityError
+from npu_sim.hardware.presets import NPUS, npu
+from npu_sim.program.description import describe
+from npu_sim.program.precision import Precision
+from npu_sim.program.request import described_program
+from npu_sim.report.fidelity import FIDELITIES, simulate_program
+
+A8 = Precision(activation_bits=8, kv_bits=8)  # which every preset multiplies
+WIDE = {"d_model": 256, "n_heads": 4, "n_kv_heads": 2, "d_head": 64, "d_ff": 512}
+
+
+def models():
+    """An encoder-decoder, a decoder, and one of which every other layer sees a window."""
+    both = tiny()
+    stacks = {
+        name: replace(stack, **WIDE, window=None, windowed_layers=(False, False))
+        for name, stack in both.stacks.items()
+    }
+    both = replace(both, **stacks, vocab_size=2_000, encoder_vocab_size=2_000)
+    alone = replace(both, encoder=None)
+    windowed = replace(stacks["decoder"], window=96, windowed_layers=(True, False))
+    return both, alone, replace(alone, decoder=windowed)
+
+
+def cost(model, request, chip, fidelity):
+    """(cycles, bytes that move, bytes that are stored); infinite where it does not fit."""
+    n_input, n_output, batch, context = request
+    program = described_program(
+        describe(model), n_input, n_output, A8, batch, static_context=context
+    )
+    try:
+        report = simulate_program(program, chip, fidelity=fidelity)
+    except CapacityError:
+        return (float("inf"),) * 3
+    return report.latency_cycles, report.dram_bytes, report.stored_bytes
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(models()), st.sampled_from(NPUS), st.sampled_from(FIDELITIES),
+    st.tuples(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3)),
+    st.one_of(st.none(), st.integers(64, 4_096)), st.integers(0, 3), st.integers(2, 9),
+)  # fmt: skip
+def test_more_never_costs_less(model, name, fidelity, lengths, context, axis, times):
+    request = [*lengths, context]
+    if axis < 3:
+        request[axis] += times
+    elif context is not None:
+        request[3] = context * times
+    before = cost(model, (*lengths, context), npu(name), fidelity)
+    after = cost(model, request, npu(name), fidelity)
+    assert after[0] >= before[0], "time"
+    assert after[1] >= before[1], "traffic"
+    assert after[2] >= before[2], "stored"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(models()), st.sampled_from(NPUS),
+    st.tuples(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3)),
+    st.one_of(st.none(), st.integers(64, 4_096)),
+)  # fmt: skip
+def test_tiles_are_never_below_the_roofline(model, name, lengths, context):
+    bound = cost(model, (*lengths, context), npu(name), "roofline")
+    found = cost(model, (*lengths, context), npu(name), "tile")
+    assert found[0] >= bound[0], "time"
+    assert found[1] >= bound[1], "traffic"

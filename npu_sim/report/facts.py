@@ -9,6 +9,7 @@ from typing import Any
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.call import call_program
+from npu_sim.program.counts import macs_per_token
 from npu_sim.program.description import Description
 from npu_sim.program.experts import expected_experts
 from npu_sim.program.precision import Precision
@@ -26,8 +27,7 @@ def model_facts(description: Description, precision: Precision, batch: int = 1) 
         batch: rows of a decode step, which may choose several experts.
 
     Returns:
-        `n_parameters`, each once; `macs_per_token`, products with weights that one written token
-        takes (one token read, of an encoder alone), so without attention's scores and mixes;
+        `n_parameters`, each once; `macs_per_token`, see there;
         `weight_bytes_per_token`, packed and without scales, that the same token reads; of a
         mixture of experts `experts`: how many are `stored`, `per_token`, and `expected_per_step`.
     """
@@ -38,9 +38,7 @@ def model_facts(description: Description, precision: Precision, batch: int = 1) 
         token = call_program(description, "encode", 1, 1, 0, precision)
     return {
         "n_parameters": description.n_parameters,
-        "macs_per_token": sum(
-            op.macs for op in token.ops if any(t.role == "weight" for t in op.inputs)
-        ),
+        "macs_per_token": macs_per_token(description),
         "weight_bytes_per_token": token.total("weight_bytes"),
         **_experts(description, batch),
     }

@@ -41,6 +41,19 @@ def test_a_token_passes_as_many_macs_as_in_transformers(name: str) -> None:
     assert macs_per_token(described(name)) == COUNTED[name]["macs_per_token"]
 
 
+@pytest.mark.parametrize(
+    ("name", "n_parameters"),
+    [
+        ("electra-small.hub", 13_483_008),  # embeddings of half the width, and a projection
+        ("gemma-3-4b-it.hub", 3_880_263_168),  # five fields; the text part
+        ("vit-base.hub", 86_389_248), ("whisper-base.hub", 72_593_920),
+        ("t5gemma-2b.v5", 2_952_563_712),
+    ],
+)  # fmt: skip
+def test_cases_that_were_counted_wrong_before(name: str, n_parameters: int) -> None:
+    assert described(name).n_parameters == n_parameters
+
+
 def test_every_family_was_counted_from_its_defaults_alone() -> None:
     empty = {line["sparse"]["model_type"] for line in COUNTED.values() if len(line["sparse"]) == 1}
     # transformers 5.24 cannot build a Ministral from its own defaults

@@ -115,7 +115,8 @@ def request_columns(scenario: Scenario) -> RequestColumns:
 def is_exact(scenario: Scenario) -> bool:
     """Whether each step differs from the one before by one token alone."""
     return scenario.workload.static_context is None and not any(
-        stack.rope_ntk_factor > 1 for stack in scenario.description.model.stacks.values()
+        stack.rope_ntk_factor > 1 or any(stack.windowed_layers)
+        for stack in scenario.description.model.stacks.values()
     )
 
 

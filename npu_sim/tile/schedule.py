@@ -113,6 +113,7 @@ def load_weights(op: Operation, columns: range, sums: range) -> Generator[Task, 
         n_bytes = 0
     # What is read lies in the ring, unless it is pinned beside it; what is unpacked always does.
     held = (0 if plan.weights_pinned else n_bytes) + (n_elements if row.unpack else 0)
+    held = min(held, plan.weight_ring_bytes)  # scales of a large head stream through all of it
     load = op.read(Part.WEIGHTS, n_bytes, Ring.WEIGHTS, held)
     load.rows, load.columns, load.sums = range(row.m), columns, sums
     return (yield from op.unpacked(load, n_elements))

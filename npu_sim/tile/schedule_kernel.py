@@ -181,6 +181,7 @@ def load_weights(op, col_0, col_1, sum_0, sum_1):
     if plan.weights_pinned and row.known == 1:
         n_bytes = 0
     held = (0 if plan.weights_pinned else n_bytes) + (n_elements if row.unpack > 0 else 0)
+    held = min(held, plan.weight_ring_bytes)
     load = read(op, Part.WEIGHTS, n_bytes, Ring.WEIGHTS, held, -1, 1)
     place(op, load, 0, row.m, col_0, col_1, sum_0, sum_1)
     return load, unpacked(op, load, n_elements)

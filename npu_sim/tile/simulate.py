@@ -23,7 +23,7 @@ __all__ = ["CallRun", "TileRun", "call_tasks", "simulate_tiles", "sram_bytes"]
 
 FIRST_TASKS = 1 << 14
 MOST_TASKS = 1 << 28  # over all calls and plans: about half a minute
-MOST_TASKS_AT_ONCE = 1 << 21  # of one plan: a third of a gigabyte
+MOST_TASKS_AT_ONCE = 1 << 20  # of one plan: a fifth of a gigabyte
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,6 +105,13 @@ def test_long_inputs_take_few_tasks(monkeypatch):
     ).phases[0].macs / npu("m2-ultra").matrix.macs_per_cycle(8, 16)
 
 
+def test_a_head_whose_scales_exceed_sram_streams():
+    # 262,144 rows of the vocabulary have 1 MB of scales, SRAM has half of that
+    program = described_program(gemma(), 8, 2, W8A16)
+    report = simulate_program(program, npu("teaching-npu"))
+    assert report.dram_bytes >= program.total("weight_bytes") + program.total("kv_bytes")
+
+
 @pytest.mark.parametrize("name", ["amd-xdna2", "intel-npu4", "hexagon-x-elite"])
 def test_todays_models_run_with_their_longest_context(name):
     for n_input, context in ((1, 131_072), (1024, 8192)):

@@ -105,6 +105,16 @@ def test_steps_that_grow_are_those_that_are_recorded(name):
     assert whole.calls.sum() == n_calls[name]
 
 
+def test_steps_of_a_model_with_windows_are_recorded_one_by_one():
+    alone = replace(preset("tiny"), encoder=None)
+    decoder = replace(alone.decoder, window=6, windowed_layers=(True, False))
+    base = scenario(replace(alone, decoder=decoder), n_input=3, n_output=9)
+    request, program = request_columns(base), scenario_program(base)
+    report = simulate_program(program, base.npu, fidelity="roofline")
+    assert price(request.columns, base.npu.values()).latency_cycles == [report.latency_cycles]
+    assert request.stored_bytes == report.stored_bytes
+
+
 def test_a_metric_is_that_of_the_report():
     base = scenario(preset("tiny"), n_input=5, n_output=4)
     report = simulate_program(scenario_program(base), base.npu, fidelity="roofline")

@@ -283,7 +283,7 @@ def test_what_is_written_to_the_cache_counts_as_cache():
 
 def test_a_piece_without_room_stops_the_loop_over_events_and_the_kernel():
     call = spilling_product()
-    small = PLAN._replace(weight_ring_bytes=143)  # the first piece holds 144
+    small = PLAN._replace(activation_ring_bytes=39)  # two rows of x hold 40
     tasks = np.zeros(1000, TASK)
     work = vector_cycles(call.rows, CHIP)
     n_tasks = schedule_kernel.schedule(call.rows, work, small, chip_numbers(CHIP), tasks)

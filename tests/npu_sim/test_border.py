@@ -132,12 +132,13 @@ def test_by_adds_the_shares_to_the_json(npu_sim):
     assert sum(share["cycles"] for share in data["shares"]) == data["cycles"]
 
 
-@pytest.mark.parametrize("option", [["--output", "3"], ["--kv-bits", "8"]])
-def test_options_about_tokens_are_refused_where_none_are_written(npu_sim, option):
+def test_options_about_a_cache_are_refused_where_there_is_none(npu_sim):
     Path("config.json").write_text(json.dumps(BERT))
     arguments = ["run", "--hf-config", "config.json", "--fidelity", "roofline", "--input", "4"]
     assert npu_sim(*arguments)[0] == 0
-    assert f"{option[0]} must be left out" in refused(npu_sim, *arguments, *option)
+    assert "--kv-bits must be left out" in refused(npu_sim, *arguments, "--kv-bits", "8")
+    written = json.loads(npu_sim(*arguments, "--output", "3", "--json")[1])
+    assert (written["n_output"], written["tpot_ms"]) == (1, None)
     assert "static_context for 4 tokens" in refused(npu_sim, *arguments, "--context", "3")
     shown = json.loads(npu_sim(*arguments, "--context", "9", "--json")[1])
     assert shown["n_input"] == 4

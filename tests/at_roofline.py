@@ -23,8 +23,9 @@ def compare(a: Scenario, b: Scenario, fidelity: str = "roofline") -> Comparison:
 
 
 def solve(*asked: Any, fidelity: str = "roofline") -> Answer:
-    return searching.solve(*asked, fidelity=fidelity)
+    return searching.solve(*(asked if len(asked) > 4 else (*asked, fidelity)))
 
 
 def sensitivity(*asked: Any, **more: Any) -> tuple[float, list[Swing]]:
-    return moving.sensitivity(*asked, **{"fidelity": "roofline", **more})
+    more = more if len(asked) > 4 else {"fidelity": "roofline", **more}
+    return moving.sensitivity(*asked, **more)

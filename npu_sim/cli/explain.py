@@ -17,7 +17,7 @@ __all__ = ["check_trace_file", "explain"]
 CALLS = Range(low=0, high=TOKENS.high, why="a request writes no more tokens")
 
 
-@asks()
+@asks("runtime")  # who calls the graph changes no operation in it
 def explain(
     model: ModelArgument = None,
     *,

@@ -216,6 +216,7 @@ def show_comparison(
         sides = {"a": of_a.notes(), "b": of_b.notes()}
         typer.echo(json_text({"simulated": True, **sides, **found.to_json()}))
         return
+    typer.echo(printable(f"A = {a}, B = {b}"))
     _print_comparison(of_a, of_b, found)
 
 
@@ -237,8 +238,8 @@ def _check_sides(names: tuple[str, str], model: str | None, asked: Asked) -> Non
 
 
 def _print_comparison(of_a: Question, of_b: Question, found: Comparison) -> None:
-    typer.echo(printable(f"A = {of_a.title}"))
-    typer.echo(printable(f"B = {of_b.title}"))
+    typer.echo(printable(f"A: {of_a.title}"))
+    typer.echo(printable(f"B: {of_b.title}"))
     fields = [{"field": path, "A": x, "B": y} for path, (x, y) in found.fields.items()]
     print_rows("fields that differ", fields)
     costs = [

@@ -53,6 +53,9 @@ def folder(tmp_path, monkeypatch):
         'model = "tiny"\nnpu = "teaching-npu"\nfidelity = "tile"\n'
         "workload.n_input = 4\nworkload.n_output = 2\n"
     )
+    Path("roofline.toml").write_text(
+        'model = "tiny"\nnpu = "teaching-npu"\nfidelity = "roofline"\n'
+    )
     Path("chip.toml").write_text(npu_to_toml(npu("teaching-npu")))
     Path("c.csv").write_text(f"{HEADER}\n{ROW}\n")
     Path("models.json").write_text(MODELS.read_text())
@@ -213,7 +216,7 @@ def test_other_callers_get_the_same_errors():
 
 
 @pytest.mark.parametrize(
-    "more", [["--npu", "h100"], ["--input", "9"], ["--output", "3"], ["--fidelity", "tile"]]
+    "more", [["--npu", "h100"], ["--input", "9"], ["--output", "3"], ["--fidelity", "roofline"]]
 )
 @pytest.mark.parametrize(
     "command", [["sensitivity", "a.toml"], ["solve", "a.toml", "--target-tok-s", "100"]]
@@ -245,7 +248,7 @@ def test_lengths_of_a_comparison_hold_for_both_sides(run, folder):
     ("arguments", "message"),
     [
         (["compare", "a.toml", "a.toml", "--model", "tiny"], "--model must come with an NPU"),
-        (["compare", "tile.toml", "h100"], "fidelity of tile.toml must be roofline"),
+        (["compare", "tile.toml", "roofline.toml"], "fidelity of A and of B must be the same"),
         (["calibrate", "a100", "--by", "model"], "--by must come with hexagon, got a100"),
         (["calibrate", "a100", "--by", "case"], "--by must come with hexagon, got a100"),
         (["calibrate", "--by", "luck"], "--by must be one of case, model"),

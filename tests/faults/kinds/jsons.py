@@ -33,7 +33,7 @@ def _case(
 ) -> Case:
     return Case(kind="json", command=command, arguments=(*arguments, "--json"), expect=expect,
                 codes=(0, 1, 3), after=strict_json, environment=environment or {},
-                writes=("new.csv",))  # fmt: skip
+                writes=("new.csv", "new.json"))  # fmt: skip
 
 
 def strict_json(_: Path, outcome: Outcome) -> str:

@@ -1,7 +1,7 @@
 """Options that several commands of `npu-sim` share, and how their texts are read."""
 
 import sys
-from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,8 @@ from mu_ref.border.text import printable, short
 from mu_ref.command_line import in_range, plain_console
 from npu_sim.errors import WorkloadError
 from npu_sim.program.precision import Precision
+from npu_sim.show.tables import print_table
+from npu_sim.units import format_exact
 
 __all__ = [
     "ActivationBitsOption",
@@ -36,6 +38,8 @@ __all__ = [
     "wide_console",
 ]
 
+
+WIDE = 160  # columns, where nobody looks at a screen
 
 MOST_DIGITS = 18  # of cycles, which are counted in 64 bits
 
@@ -125,8 +129,19 @@ def wide_console() -> Console:
     """Return a console that does not cut tables to 80 columns where nobody looks at a screen."""
     console = plain_console()
     if not sys.stdout.isatty():
-        console.width = 160
+        console.width = WIDE
     return console
+
+
+def _shown(value: Any) -> str:
+    """A number with its digits and a decimal prefix, or a text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return printable(str(value))
+    if abs(value) < 1e6 or not isfinite(value):
+        return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+    sign = "-" if value < 0 else ""
+    few = float(f"{value:.4g}") if isinstance(value, float) else value
+    return sign + format_exact(abs(few))
 
 
 def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
@@ -134,11 +149,8 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     console = wide_console()
     console.print(printable(title), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    show: Callable[[Any], str] = lambda v: (  # noqa: E731
-        f"{v:,.4g}" if isinstance(v, float) else printable(str(v))
-    )
     for name in rows[0] if rows else ():
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
-        table.add_row(*(show(value) for value in row.values()))
-    console.print(table)
+        table.add_row(*(_shown(value) for value in row.values()))
+    print_table(console, table)

@@ -108,6 +108,12 @@ def sweep(
         look = check_sweep_plot(read, out, x, colour, panels, "latency_ms" if y is None else y)
     check_outputs({}, pictures={"--plot": plot})
     check_sweep_outputs(read, out, plot)
+    if "drafter.beam_width" in read.paths and "drafter.tokens_per_step" not in read.paths:
+        typer.echo(
+            "warning: one drafter.tokens_per_step stands for all beam widths, but wider beams keep "
+            "more tokens; vary it too, or see npu-sim speculate",
+            err=True,
+        )
     executor: AbstractContextManager[Any] = nullcontext()
     if dask is not None:
         executor = dask_executor(dask)

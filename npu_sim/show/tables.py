@@ -14,6 +14,8 @@ from npu_sim.report.report import Report, tile_run
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.units import format_bytes, format_count, format_exact, format_ms, ms_from_cycles
 
+WIDEST = 100_000  # columns, more than any table has
+
 __all__ = ["npu_list", "npu_numbers", "phase_table", "print_table", "share_table"]
 
 
@@ -24,7 +26,8 @@ def print_table(console: Console, table: Table) -> None:
         console: where to.
         table: any; a line that is still too long goes on in the next line of the screen.
     """
-    least = Measurement.get(console, console.options, table).minimum
+    room = console.options.update(width=WIDEST)
+    least = Measurement.get(console, room, table).minimum
     console.width = max(console.width, least)
     console.print(table)
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -31,7 +31,10 @@ from npu_sim.whatif.scenario_toml import (
 from npu_sim.whatif.sensitivity import MOVED, sensitivity
 from npu_sim.whatif.solve import TARGET, solve
 from npu_sim.whatif.sweep import CHUNK, dask_executor, local_executor, run_sweep
-from npu_sim.whatif.sweep_toml import read_spec
+from npu_sim.whatif.sweep_toml import SweepSpec, read_spec
+
+if TYPE_CHECKING:
+    from npu_sim.whatif.pictures.sweep_plot import Look
 
 __all__ = ["show_comparison", "show_sensitivity", "show_solution", "sweep"]
 
@@ -60,6 +63,11 @@ FidelityOption = Annotated[
 MetricOption = Annotated[
     str, typer.Option(help="ttft_ms, tpot_ms, decode_tok_per_s, latency_ms or dram_bytes.")
 ]
+
+ONE_FOR_ALL = (
+    "warning: one drafter.tokens_per_step stands for all beam widths, but wider beams keep more "
+    "tokens; vary it too, or see npu-sim speculate"
+)
 
 PROCESSES = Range(low=0, high=1024, why="more than there are processors bring nothing")
 
@@ -98,22 +106,11 @@ def sweep(
             "--processes must not come with --dask, whose workers have their own; leave one out"
         )
     read = read_spec(spec)
-    asked = {"--x": x, "--y": y, "--colour": colour, "--panels": panels}
-    alone = [option for option, value in asked.items() if value is not None and plot is None]
-    if alone:
-        raise SweepError(f"{alone[0]} must come with --plot, whose picture it is about")
-    if plot is not None:
-        from npu_sim.whatif.plots import check_sweep_plot
-
-        look = check_sweep_plot(read, out, x, colour, panels, "latency_ms" if y is None else y)
+    look = _look(read, out, plot, {"--x": x, "--y": y, "--colour": colour, "--panels": panels})
     check_outputs({}, pictures={"--plot": plot})
     check_sweep_outputs(read, out, plot)
     if "drafter.beam_width" in read.paths and "drafter.tokens_per_step" not in read.paths:
-        typer.echo(
-            "warning: one drafter.tokens_per_step stands for all beam widths, but wider beams keep "
-            "more tokens; vary it too, or see npu-sim speculate",
-            err=True,
-        )
+        typer.echo(ONE_FOR_ALL, err=True)
     executor: AbstractContextManager[Any] = nullcontext()
     if dask is not None:
         executor = dask_executor(dask)
@@ -126,10 +123,29 @@ def sweep(
         f"{n_points} points in {printable(str(out))}, simulated ({read.fidelity})",
         err=not out.is_file(),
     )
-    if plot is not None:
-        from npu_sim.whatif.plots import picture_title, plot_sweep
+    if plot is not None and look is not None:
+        from npu_sim.whatif.pictures.sweep_plot import plot_sweep
+        from npu_sim.whatif.plots import picture_title
 
         plot_sweep(out, look, plot, picture_title(read.base, read.fidelity))
+
+
+def _look(
+    read: SweepSpec, out: Path, plot: Path | None, asked: dict[str, str | None]
+) -> "Look | None":
+    """What the picture shows where; refuse, before the work, what has no picture."""
+    if plot is None:
+        for option, value in asked.items():
+            if value is not None:
+                raise SweepError(f"{option} must come with --plot, whose picture it is about")
+        return None
+    from npu_sim.whatif.pictures.sweep_plot import check_sweep_plot
+
+    metric = asked["--y"]
+    return check_sweep_plot(
+        read, out, asked["--x"], asked["--colour"], asked["--panels"],
+        "latency_ms" if metric is None else metric,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -1,17 +1,19 @@
 """`npu-sim` commands that set predictions beside measurements: validate, calibrate, headline."""
 
+import sys
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from mu_ref.border.files import check_outputs
 from mu_ref.border.ranges import BEAMS
 from mu_ref.border.text import json_text, printable, short
-from mu_ref.command_line import JsonOption
+from mu_ref.command_line import JsonOption, plain_console
 from mu_ref.errors import check_choice
 from npu_sim.cli.options import PlotOption, wide_console
 from npu_sim.errors import SweepError
@@ -19,6 +21,7 @@ from npu_sim.evidence.cases import CALIBRATION, calibration_cases, read_cases
 from npu_sim.evidence.gemm import GEMM_NPUS, GemmFit, calibrate_gemms
 from npu_sim.hardware.presets import npu, write_npu
 from npu_sim.models.neutral_json import read_models
+from npu_sim.show.tables import print_table
 
 if TYPE_CHECKING:
     from npu_sim.evidence.calibrate import Calibration
@@ -76,7 +79,7 @@ def _print_validation(found: "Validation") -> None:
             f"{row.measured_ms:.3f}", f"{row.predicted_ms:.3f}", f"{row.error:+.1%}",
             f"{row.roofline_error:+.1%}",
         )  # fmt: skip
-    console.print(table)
+    print_table(console, table)
     total = found.to_json()
     console.print(
         f"\nmean absolute error {total['mape']:.1%}, median {total['median_ape']:.1%}, "
@@ -147,7 +150,7 @@ def _print_calibration(found: "Calibration") -> None:
             c["name"], f"{c['value']:.4g}", c["unit"], f"{c['relative_sd']:.0%}",
             f"{c['informed_by_data']:.0%}", f"{c['prior']:g}", c["meaning"],
         )  # fmt: skip
-    console.print(table)
+    print_table(console, table)
     phases = ", ".join(f"{p} {e:.1%}" for p, e in data["left_out_by_phase"].items())
     console.print(
         f"\n{data['n']} calls: mean absolute error {data['fit_mape']:.1%}; each left out "
@@ -189,12 +192,14 @@ def show_headline(
 
     Example: npu-sim headline --tokens 4=2.7
     """
-    from npu_sim.evidence.headline import MEASURED_TOKENS, headline
+    from npu_sim.evidence.headline import MEASURED_TOKENS, N_PARTS, headline
     from npu_sim.evidence.headline_table import print_headline
 
     given = MEASURED_TOKENS if tokens is None else _tokens(tokens)
     check_outputs({}, pictures={"--plot": plot})
-    found = headline(given)
+    with Progress(console=plain_console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("headline", total=N_PARTS)
+        found = headline(given, lambda: bar.advance(task))
     if plot is not None:
         from npu_sim.evidence.plots import plot_headline
 

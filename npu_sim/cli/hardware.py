@@ -9,7 +9,7 @@ from mu_ref.command_line import JsonOption, plain_console
 from npu_sim.errors import HardwareError
 from npu_sim.hardware.presets import NPUS, npu, npu_to_toml
 from npu_sim.hardware.units import with_unit
-from npu_sim.show.tables import npu_list, npu_numbers
+from npu_sim.show.tables import npu_list, npu_numbers, print_table
 
 __all__ = ["compare_hardware", "list_hardware", "show_hardware"]
 
@@ -22,7 +22,7 @@ def list_hardware(as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json_text(NPUS))
     else:
-        plain_console().print(npu_list())
+        print_table(plain_console(), npu_list())
 
 
 def show_hardware(
@@ -50,7 +50,7 @@ def show_hardware(
     else:
         console = plain_console()
         console.print(f"{printable(name)}: {printable(chip.title)}\n", soft_wrap=True)
-        console.print(npu_numbers(chip))
+        print_table(console, npu_numbers(chip))
 
 
 def compare_hardware(

@@ -1,6 +1,7 @@
 """Options that several commands of `npu-sim` share, and how their texts are read."""
 
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,13 @@ from mu_ref.border.text import printable, short
 from mu_ref.command_line import plain_console
 from npu_sim.errors import WorkloadError
 from npu_sim.hardware.units import with_unit
+from npu_sim.show.tables import print_table
+from npu_sim.units import format_exact
 
 __all__ = ["PlotOption", "cycle_budgets", "print_rows", "wide_console"]
 
+
+WIDE = 160  # columns, where nobody looks at a screen
 
 OF_FIELD = ("low_value", "high_value", "A", "B")  # columns that hold values of a field
 MOST_DIGITS = 18  # of cycles, which are counted in 64 bits
@@ -54,7 +59,7 @@ def wide_console() -> Console:
     """Return a console that does not cut tables to 80 columns where nobody looks at a screen."""
     console = plain_console()
     if not sys.stdout.isatty():
-        console.width = 160
+        console.width = WIDE
     return console
 
 
@@ -68,11 +73,17 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         path = str(row.get("field", ""))
         table.add_row(*(_shown(v, path if name in OF_FIELD else "") for name, v in row.items()))
-    console.print(table)
+    print_table(console, table)
 
 
 def _shown(value: Any, path: str) -> str:
-    """A cell; a value of an NPU with its unit."""
+    """A value of an NPU with its unit, a number with its digits and a decimal prefix, or a text."""
     if path.startswith("npu.") and not isinstance(value, str | None):
         return with_unit(path.removeprefix("npu."), value)
-    return f"{value:,.4g}" if isinstance(value, float) else printable(str(value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return printable(str(value))
+    if abs(value) < 1e6 or not isfinite(value):
+        return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+    sign = "-" if value < 0 else ""
+    few = float(f"{value:.4g}") if isinstance(value, float) else value
+    return sign + format_exact(abs(few))

@@ -17,7 +17,7 @@ from npu_sim.report.facts import misfit_json, model_facts
 from npu_sim.report.fidelity import BUDGET, FIDELITIES, simulate_program
 from npu_sim.report.report import Report, tile_run
 from npu_sim.show.csv_file import write_csv
-from npu_sim.show.tables import phase_table, share_table
+from npu_sim.show.tables import phase_table, print_table, share_table
 from npu_sim.whatif.request import scenario_program
 
 __all__ = ["run", "write_files"]
@@ -128,13 +128,13 @@ def _show(report: Report, by: str | None, title: str) -> None:
         f"{printable(title)}; every time is simulated ({report.fidelity})\n",
         soft_wrap=True,
     )
-    console.print(phase_table(report))
+    print_table(console, phase_table(report))
     console.print()
     for name, value in report.summary_rows():
         console.print(f"{name:<20} {value}", soft_wrap=True)
     if divided is not None:
         console.print()
-        console.print(divided)
+        print_table(console, divided)
 
 
 def write_files(

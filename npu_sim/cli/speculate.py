@@ -13,6 +13,7 @@ from mu_ref.command_line import JsonOption, in_range, plain_console
 from mu_ref.config import ModelConfig
 from npu_sim.cli.question import Asked, ModelArgument, asks, question
 from npu_sim.errors import WorkloadError
+from npu_sim.show.tables import print_table
 from npu_sim.speculate.acceptance import HOST_US, Acceptance, Steps, acceptance_of
 from npu_sim.speculate.measured import Measured, read_drafts, shipped_drafts
 
@@ -209,11 +210,11 @@ def _print(title: str, source: str, found: list[dict[str, float]]) -> None:
     console.print(
         f"{printable(title)}; milliseconds, simulated (tile).\n"
         f"acceptance: {printable(source)}.\n"
-        "gain: one graph call per step against plain decoding; on host: draft and verify are two "
+        "gain: one graph call per step against plain decoding; host: draft and verify are two "
         "calls and the host packs and accepts; pays at: tokens per step where the gain is 1\n",
         soft_wrap=True,
     )
-    console.print(_table(found))
+    print_table(console, _table(found))
 
 
 def _table(found: list[dict[str, float]]) -> Table:
@@ -223,7 +224,7 @@ def _table(found: list[dict[str, float]]) -> Table:
         "tok/step": ("tokens_per_step", ".2f"), "plain": ("plain_ms", ".3f"),
         "draft": ("draft_ms", ".3f"), "verify": ("verify_ms", ".3f"),
         "keep": ("compact_ms", ".3f"), "step": ("in_engine_ms", ".3f"),
-        "gain": ("speedup_in_engine", ".2f"), "on host": ("speedup_host", ".2f"),
+        "gain": ("speedup_in_engine", ".2f"), "host": ("speedup_host", ".2f"),
         "pays at": ("break_even_tokens_per_step", ".2f"),
     }  # fmt: skip
     for header in headers:

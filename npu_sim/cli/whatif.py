@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,12 +28,20 @@ from npu_sim.whatif.scenario_toml import MODEL_KEYS
 from npu_sim.whatif.sensitivity import MOVED, sensitivity
 from npu_sim.whatif.solve import TARGET, Answer, solve
 from npu_sim.whatif.sweep import CHUNK, dask_executor, local_executor, run_sweep
-from npu_sim.whatif.varied.sweep_toml import read_spec
+from npu_sim.whatif.varied.sweep_toml import SweepSpec, read_spec
+
+if TYPE_CHECKING:
+    from npu_sim.whatif.pictures.sweep_plot import Look
 
 __all__ = ["show_comparison", "show_sensitivity", "show_solution", "sweep"]
 
 
 MetricOption = Annotated[str, typer.Option(help=f"{', '.join(METRICS[:-1])} or {METRICS[-1]}.")]
+
+ONE_FOR_ALL = (
+    "warning: one drafter.tokens_per_step stands for all beam widths, but wider beams keep more "
+    "tokens; vary it too, or see npu-sim speculate"
+)
 
 PROCESSES = Range(low=0, high=1024, why="more than there are processors bring nothing")
 
@@ -79,16 +87,11 @@ def sweep(
     """
     pooled = _pool(processes, dask)
     read = read_spec(spec, partial(merged, asked=asked, from_file=True))
-    drawn = {"--x": x, "--y": y, "--colour": colour, "--panels": panels}
-    alone = [option for option, value in drawn.items() if value is not None and plot is None]
-    if alone:
-        raise SweepError(f"{alone[0]} must come with --plot, whose picture it is about")
-    if plot is not None:
-        from npu_sim.whatif.plots import check_sweep_plot
-
-        look = check_sweep_plot(read, out, x, colour, panels, "latency_ms" if y is None else y)
+    look = _look(read, out, plot, {"--x": x, "--y": y, "--colour": colour, "--panels": panels})
     check_outputs({}, pictures={"--plot": plot})
     check_sweep_outputs(read, out, plot)
+    if "drafter.beam_width" in read.paths and "drafter.tokens_per_step" not in read.paths:
+        typer.echo(ONE_FOR_ALL, err=True)
     with _progress(read.n_points, quiet=quiet) as progress, pooled() as pool:
         n_points = run_sweep(read, out, pool, progress, checkpoint_points)
     summary = f"{n_points} points in {printable(str(out))}, simulated ({read.fidelity})"
@@ -100,8 +103,9 @@ def sweep(
         )  # fmt: skip
     # a table that goes to stdout stays a table
     typer.echo(summary, err=not out.is_file())
-    if plot is not None:
-        from npu_sim.whatif.plots import picture_title, plot_sweep
+    if plot is not None and look is not None:
+        from npu_sim.whatif.pictures.sweep_plot import plot_sweep
+        from npu_sim.whatif.plots import picture_title
 
         plot_sweep(out, look, plot, picture_title(read.base, read.fidelity))
 
@@ -115,6 +119,24 @@ def _pool(processes: int | None, dask: str | None) -> Callable[[], AbstractConte
     if dask is not None:
         return partial(dask_executor, dask)
     return nullcontext if processes == 1 else partial(local_executor, processes or None)
+
+
+def _look(
+    read: SweepSpec, out: Path, plot: Path | None, asked: dict[str, str | None]
+) -> "Look | None":
+    """What the picture shows where; refuse, before the work, what has no picture."""
+    if plot is None:
+        for option, value in asked.items():
+            if value is not None:
+                raise SweepError(f"{option} must come with --plot, whose picture it is about")
+        return None
+    from npu_sim.whatif.pictures.sweep_plot import check_sweep_plot
+
+    metric = asked["--y"]
+    return check_sweep_plot(
+        read, out, asked["--x"], asked["--colour"], asked["--panels"],
+        "latency_ms" if metric is None else metric,
+    )  # fmt: skip
 
 
 @contextmanager

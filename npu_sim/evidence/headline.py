@@ -4,10 +4,10 @@ No published figure of this file enters a constant of the simulator; they are on
 Chapter: `docs/headline.md`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,19 @@ from npu_sim.evidence.headline_redrafter import (
     table3,
 )
 
-__all__ = ["MEASURED_TOKENS", "MU_PUBLISHED", "TWIN_PUBLISHED", "Headline", "headline", "ranks"]
+T = TypeVar("T")
+
+__all__ = [
+    "MEASURED_TOKENS",
+    "MU_PUBLISHED",
+    "N_PARTS",
+    "TWIN_PUBLISHED",
+    "Headline",
+    "headline",
+    "ranks",
+]
+
+N_PARTS = 5  # of a headline, each of some seconds
 
 # Microsoft, June 2025 (Surface Laptop 7); arXiv:2501.16273, Table 2, NPU row
 MU_PUBLISHED: Mapping[str, float] = MappingProxyType({"tok_per_s": 200.0, "total_ms": 500.0})
@@ -109,11 +121,15 @@ def ranks(cells: tuple[Cell, ...]) -> float:
     return float(np.corrcoef(published, simulated)[0, 1])
 
 
-def headline(tokens_per_step: Mapping[int, float] = MEASURED_TOKENS) -> Headline:
+def headline(
+    tokens_per_step: Mapping[int, float] = MEASURED_TOKENS,
+    progress: Callable[[], None] = lambda: None,
+) -> Headline:
     """Simulate every figure.
 
     Args:
         tokens_per_step: of a drafter for Mu, by beam width; those of mu-nano by default.
+        progress: called when each of the `N_PARTS` is done.
 
     Returns:
         All of them.
@@ -124,10 +140,15 @@ def headline(tokens_per_step: Mapping[int, float] = MEASURED_TOKENS) -> Headline
     for width, tokens in tokens_per_step.items():
         BEAMS.check("beam width", width, SweepError)
         KEPT.check(f"tokens per step of beam width {width}", tokens, SweepError)
+
+    def done(part: T) -> T:
+        progress()
+        return part
+
     return Headline(
-        mu=mu_times(),
-        twins=tuple(twins()),
-        speedups=tuple(speedups()),
-        cells=tuple(table3()),
-        mu_speedups=tuple(mu_speedups(dict(tokens_per_step))),
+        mu=done(mu_times()),
+        twins=done(tuple(twins())),
+        speedups=done(tuple(speedups())),
+        cells=done(tuple(table3())),
+        mu_speedups=done(tuple(mu_speedups(dict(tokens_per_step)))),
     )

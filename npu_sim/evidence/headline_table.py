@@ -15,6 +15,7 @@ from npu_sim.evidence.headline import (
 )
 from npu_sim.evidence.headline_mu import CAUSES, STATIC
 from npu_sim.evidence.headline_redrafter import BATCHES, WIDTHS
+from npu_sim.show.tables import print_table
 
 __all__ = ["print_headline"]
 
@@ -45,7 +46,7 @@ def _table(
         table.add_column(header, justify="left" if at == 0 else "right")
     for row in rows:
         table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
-    console.print(table)
+    print_table(console, table)
     console.print()
 
 

@@ -99,7 +99,9 @@ def plot_headline(found: Any, path: Path) -> None:
         (left, "decode_ratio", "decode speed, encoder-decoder / decoder-only", 4.67),
         (right, "first_token_ratio", "first token, encoder-decoder / decoder-only", 189 / 358),
     ):
-        for style, head in (("-", "last"), ("--", "all")):
+        # a decode step has one position, whatever the head scores of a prompt
+        heads = (("-", "last"),) if name == "decode_ratio" else (("-", "last"), ("--", "all"))
+        for style, head in heads:
             values = [getattr(row, f"{name}_{head}") for row in found.twins]
             axis.plot(lengths, values, style, color=BLUE, marker="o",
                       label=f"simulated, exact lengths, head on {head} position(s)")  # fmt: skip

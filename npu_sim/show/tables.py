@@ -1,5 +1,7 @@
 """How reports and NPUs look in a terminal; `report.py` and `hardware.py` have the numbers."""
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from mu_ref.border.text import printable
@@ -10,9 +12,24 @@ from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.report.phases import PhaseReport
 from npu_sim.report.report import Report, tile_run
 from npu_sim.roofline.formula import LIMITS
-from npu_sim.units import format_bytes, format_count, format_ms, ms_from_cycles
+from npu_sim.units import format_bytes, format_count, format_exact, format_ms, ms_from_cycles
 
-__all__ = ["npu_list", "npu_numbers", "phase_table", "share_table"]
+WIDEST = 100_000  # columns, more than any table has
+
+__all__ = ["npu_list", "npu_numbers", "phase_table", "print_table", "share_table"]
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table whole: on a narrow screen texts are folded, but no digit is left out.
+
+    Args:
+        console: where to.
+        table: any; a line that is still too long goes on in the next line of the screen.
+    """
+    room = console.options.update(width=WIDEST)
+    least = Measurement.get(console, room, table).minimum
+    console.width = max(console.width, least)
+    console.print(table)
 
 
 def phase_table(report: Report) -> Table:
@@ -96,12 +113,12 @@ def npu_list() -> Table:
     """Show every NPU in one row."""
     table = Table(box=None, pad_edge=False)
     for header in ("name", "int8", "SRAM", "DRAM reads", "what it is"):
-        table.add_column(header)
+        table.add_column(header, no_wrap=header != "what it is")
     for name in NPUS:
         chip = npu(name)
         table.add_row(
             name,
-            f"{chip.int8_tops:.3g} TOPS",
+            f"{chip.int8_tops:.4g} TOPS",
             format_bytes(chip.sram.capacity_bytes),
             f"{format_bytes(chip.memory_bytes_per_s)}/s",
             chip.title,
@@ -123,6 +140,6 @@ def npu_numbers(chip: Npu) -> Table:
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("source")
     for path, value in chip.values().items():
-        shown = f"{value:,}" if path in chip.numbers() else str(value)
+        shown = format_exact(chip.numbers()[path]) if path in chip.numbers() else str(value)
         table.add_row(path, shown, printable(chip.sources[path]))
     return table

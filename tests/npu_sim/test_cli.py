@@ -134,9 +134,9 @@ def test_explain_shows_the_arithmetic(npu_sim):
     # 64 of 3,072 columns in a transfer; 2 folds of 768 + 62 cycles at half rate: 3,320
     assert "2,359,296 MACs of w8a16" in out
     assert "48 tasks" in out
-    assert "2 folds x (768 + 62) cycles of 32 x 32 cells" in out
+    assert "2 folds x (768 + 62) x 32 x 32 cells" in out
     assert "3,320 cycles" in out
-    assert "waited for memory" in out
+    assert "for memory" in out
 
 
 @pytest.mark.parametrize("budget", ["--budget-mb", "--phase-budget"])

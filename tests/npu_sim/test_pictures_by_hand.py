@@ -5,20 +5,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from npu_sim.whatif.varied.sweep_toml import spec_from
 
 from npu_sim.errors import SweepError
 from npu_sim.whatif import plots
 from npu_sim.whatif.compare import Comparison
+from npu_sim.whatif.pictures import sweep_plot
 from npu_sim.whatif.sensitivity import Swing
 from npu_sim.whatif.solve import Answer
+from npu_sim.whatif.varied.sweep_toml import spec_from
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that would have been saved."""
     figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, _: figures.append(figure))
+    for room in (plots, sweep_plot):
+        monkeypatch.setattr(room, "save", lambda figure, _: figures.append(figure))
     return figures
 
 
@@ -33,7 +35,7 @@ weight_bits = [4, 8]
 
 
 def look(text=SWEEP, table=Path("s.csv"), **options):
-    return plots.check_sweep_plot(spec_from(text), table, **options)
+    return sweep_plot.check_sweep_plot(spec_from(text), table, **options)
 
 
 def write(tmp_path, header, *lines):
@@ -49,7 +51,7 @@ def test_a_third_axis_becomes_panels_and_nothing_is_averaged(drawn, tmp_path):
     header = "workload.n_output,precision.weight_bits,npu.matrix.dataflow,latency_ms"
     table = write(tmp_path, header, "2,4,os,10", "4,4,os,20", "2,8,os,30", "4,8,os,40", "2,4,ws,1",
                   "4,4,ws,", "2,8,ws,3", "4,8,ws,4")  # fmt: skip
-    plots.plot_sweep(
+    sweep_plot.plot_sweep(
         table, look(), tmp_path / "s.png", "tiny on teaching-npu, simulated (roofline)"
     )
     (figure,) = drawn
@@ -107,7 +109,7 @@ def test_drawn_fields_make_points_and_no_lines(drawn, tmp_path):
     seen = look(text, x="bytes_per_s")
     header = "npu.dma.bytes_per_s,precision.weight_bits,latency_ms"
     table = write(tmp_path, header, "1.5e9,4,10", "1.2e9,4,20", "1.1e9,8,30", "1.9e9,8,40")
-    plots.plot_sweep(table, seen, tmp_path / "s.png")
+    sweep_plot.plot_sweep(table, seen, tmp_path / "s.png")
     (panel,) = drawn[0].axes
     assert {line.get_linestyle() for line in panel.lines} == {"None"}
     assert panel.xaxis.get_major_formatter()(1.5e9, 0) == "1.5 GB/s"
@@ -121,7 +123,7 @@ def test_more_values_than_colours_are_said(drawn, tmp_path):
         "workload.n_output,workload.n_input,npu.matrix.dataflow,precision.weight_bits,latency_ms"
     )
     rows = [f"{x},{n},os,4,{n}" for x in (2, 4) for n in range(1, 13)]
-    plots.plot_sweep(write(tmp_path, header, *rows), seen, tmp_path / "s.png")
+    sweep_plot.plot_sweep(write(tmp_path, header, *rows), seen, tmp_path / "s.png")
     (legend,) = drawn[0].legends
     assert legend.get_title().get_text() == "n_input\n9 of 12 values"
     assert len(legend.get_texts()) == 9
@@ -131,7 +133,7 @@ def test_a_sweep_without_a_point_has_no_picture(tmp_path):
     header = "workload.n_output,precision.weight_bits,npu.matrix.dataflow,latency_ms"
     table = write(tmp_path, header, "1,4,os,")
     with pytest.raises(SweepError, match="must have a point that could be simulated"):
-        plots.plot_sweep(table, look(), tmp_path / "s.png")
+        sweep_plot.plot_sweep(table, look(), tmp_path / "s.png")
 
 
 def test_bars_of_a_tornado_start_at_the_base(drawn, tmp_path):

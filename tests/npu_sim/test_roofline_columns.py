@@ -163,6 +163,9 @@ def test_three_recordings_tell_every_input_length(config, n_output, lengths, bat
     if weight_bits == 4 and any(s.d_model % 2 for s in config.stacks.values()):
         assert family is None  # half bytes are rounded up
         return
+    if any(any(s.windowed_layers) for s in config.stacks.values()):
+        assert family is None  # a window stops growing
+        return
     for n in lengths:
         told = family.at(n)
         alone = request_columns(replace(base, workload=replace(base.workload, n_input=n)))

@@ -32,7 +32,9 @@ def test_a_tornado_is_sorted_and_moves_in_the_right_direction():
     ],
 )
 def test_a_search_finds_a_value_that_just_reaches_the_target(name, metric, factor):
-    scenario = base()
+    # where the DMA runs ahead, most starts are hidden behind it
+    chip = "hexagon-x-elite" if name == "op_overhead" else "teaching-npu"
+    scenario = base(npu=chip)
     target = evaluate(scenario)[metric] * factor
     answer = solve(scenario, name, metric, target)
     assert answer.needed is not None

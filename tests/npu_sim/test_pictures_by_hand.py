@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from npu_sim.errors import SweepError
+from npu_sim.evidence import plots as evidence
+from npu_sim.evidence.headline_mu import CAUSES, Twin
 from npu_sim.whatif import plots
 from npu_sim.whatif.compare import Comparison
 from npu_sim.whatif.pictures import sweep_plot
@@ -167,3 +169,16 @@ def test_a_search_is_drawn_around_its_answer(drawn, monkeypatch, tmp_path):
     x, y = axes.lines[0].get_data()
     assert (min(x), max(x), list(y)) == (2, 160, [2 * v for v in x])  # whole, at least 1
     assert list(axes.lines[1].get_ydata()) == [70, 70]
+
+
+def test_a_headline_draws_ratios_that_there_are(monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(evidence, "save", lambda figure, _: figures.append(figure))
+    costs = dict.fromkeys(CAUSES, 1.0)
+    static = {"mu_first": 30.0, "mu_step": 5.0, "twin_first": 60.0, "twin_step": 20.0}
+    twin = Twin(n_input=64, mu_first=costs, mu_step=costs, twin_first=costs, twin_step=costs,
+                twin_head_all_ms=6.0, static_ms=static)  # fmt: skip
+    evidence.plot_headline(SimpleNamespace(twins=(twin,)), tmp_path / "h.png")
+    left, right = ([line.get_ydata()[0] for line in axes.lines] for axes in figures[0].axes)
+    assert left == [1, 4, 4.67]  # as fast with exact lengths, four times with padded graphs
+    assert right == pytest.approx([1, 0.5, 0.5, 189 / 358])

@@ -94,20 +94,23 @@ def sweep(
         typer.echo(ONE_FOR_ALL, err=True)
     with _progress(read.n_points, quiet=quiet) as progress, pooled() as pool:
         n_points = run_sweep(read, out, pool, progress, checkpoint_points)
-    summary = f"{n_points} points in {printable(str(out))}, simulated ({read.fidelity})"
-    if as_json:
-        summary = json_text(
-            {"simulated": True, "fidelity": read.fidelity, "model": read.base.description.name,
-             "npu": read.base.npu.name, "n_points": n_points, "varied": list(read.paths),
-             "metrics": list(METRICS), "out": str(out)}
-        )  # fmt: skip
     # a table that goes to stdout stays a table
-    typer.echo(summary, err=not out.is_file())
+    typer.echo(_summary(read, n_points, out, as_json=as_json), err=not out.is_file())
     if plot is not None and look is not None:
         from npu_sim.whatif.pictures.sweep_plot import plot_sweep
         from npu_sim.whatif.plots import picture_title
 
         plot_sweep(out, look, plot, picture_title(read.base, read.fidelity))
+
+
+def _summary(read: SweepSpec, n_points: int, out: Path, *, as_json: bool) -> str:
+    if not as_json:
+        return f"{n_points} points in {printable(str(out))}, simulated ({read.fidelity})"
+    return json_text(
+        {"simulated": True, "fidelity": read.fidelity, "model": read.base.description.name,
+         "npu": read.base.npu.name, "n_points": n_points, "varied": list(read.paths),
+         "metrics": list(METRICS), "out": str(out)}
+    )  # fmt: skip
 
 
 def _pool(processes: int | None, dask: str | None) -> Callable[[], AbstractContextManager[Any]]:

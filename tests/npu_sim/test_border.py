@@ -64,7 +64,7 @@ def refused(npu_sim, *arguments):
 @pytest.fixture
 def no_work(monkeypatch):
     """Fail where anything is simulated: what is refused must be refused before."""
-    for name in ("described_program", "simulate_program"):
+    for name in ("scenario_program", "simulate_program"):
         monkeypatch.setattr(f"npu_sim.cli.run.{name}", lambda *_, **__: pytest.fail("worked"))
 
 

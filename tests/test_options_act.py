@@ -112,8 +112,9 @@ def test_an_answer_is_priced_in_the_arithmetic_that_computed_it(programs: Progra
 
 
 def test_a_sweep_prices_the_head_that_run_prices(programs: Programs) -> None:
+    bound = ["--fidelity", "roofline", "--json"]
     arguments = ["tiny", "--npu", "teaching-npu", "--input", "4", "--output", "2",
-                 "--fidelity", "roofline", "--weight-bits", "16", "--json"]  # fmt: skip
+                 "--weight-bits", "16", *bound]  # fmt: skip
     run = json.loads(programs.run("npu-sim run", arguments).out)
-    solved = programs.run("npu-sim sensitivity", ["sixteen.toml", "--json"])
+    solved = programs.run("npu-sim sensitivity", ["sixteen.toml", *bound])
     assert json.loads(solved.out)["base"] == pytest.approx(run["latency_ms"])

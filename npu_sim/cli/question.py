@@ -29,7 +29,7 @@ from npu_sim.whatif.scenario_toml import (
     table_of,
 )
 
-__all__ = ["Asked", "ModelArgument", "Question", "asks", "merged", "question"]
+__all__ = ["Asked", "ModelArgument", "Question", "asks", "merged", "named_files", "question"]
 
 ModelArgument = Annotated[
     str | None,
@@ -197,6 +197,13 @@ def question(base: str | None, asked: Asked, *, only: str = "", why: str = "") -
         scenario=scenario, fidelity=fidelity or FIDELITIES[0], changed=_set(asked),
         files=(Path(str(base)), *files) if is_file else files,
     )  # fmt: skip
+
+
+def named_files(base: str | None, asked: Asked) -> tuple[Path, ...]:
+    """Return the files that the options name, before any is read."""
+    named = {"npu": asked.npu, "model_json": asked.model_json, "hf_config": asked.hf_config}
+    files = base_files({key: value for key, value in named.items() if value is not None})
+    return (Path(base), *files) if base is not None and base.endswith(".toml") else files
 
 
 def merged(

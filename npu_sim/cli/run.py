@@ -11,7 +11,7 @@ from mu_ref.border.text import json_text, printable
 from mu_ref.command_line import BUDGET_MISSED, JsonOption, in_range, plain_console
 from mu_ref.errors import check_choice
 from npu_sim.cli import options
-from npu_sim.cli.question import Asked, ModelArgument, asks, question
+from npu_sim.cli.question import Asked, ModelArgument, asks, named_files, question
 from npu_sim.errors import CapacityError, UnsupportedError, WorkloadError
 from npu_sim.report.facts import misfit_json, model_facts
 from npu_sim.report.fidelity import BUDGET, FIDELITIES, simulate_program
@@ -65,6 +65,7 @@ def run(
     tables = {"--trace": trace, "--csv": csv}
     pictures = {"--gantt": gantt, "--plot-roofline": plot_roofline,
                 "--plot-breakdown": plot_breakdown}  # fmt: skip
+    check_outputs(tables, named_files(model, asked), pictures=pictures, prints_json=as_json)
     what = question(model, asked)
     check_outputs(tables, what.files, pictures=pictures, prints_json=as_json)
     _check_shown(tables | pictures, by, what.fidelity)

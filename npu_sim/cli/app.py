@@ -16,8 +16,9 @@ from npu_sim.cli.explain import check_trace_file, explain
 from npu_sim.cli.hardware import compare_hardware, list_hardware, show_hardware
 from npu_sim.cli.run import run
 from npu_sim.cli.speculate import speculate
+from npu_sim.cli.sweep import sweep
 from npu_sim.cli.systolic import systolic
-from npu_sim.cli.whatif import show_comparison, show_sensitivity, show_solution, sweep
+from npu_sim.cli.whatif import show_comparison, show_sensitivity, show_solution
 
 __all__ = ["app", "main"]
 

@@ -1,5 +1,7 @@
 """`npu-sim run`: one request of a model on an NPU, and the files that show it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +15,11 @@ from mu_ref.command_line import BUDGET_MISSED, JsonOption, in_range, plain_conso
 from mu_ref.errors import check_choice
 from npu_sim.cli import options
 from npu_sim.errors import CapacityError, UnsupportedError, WorkloadError
+from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.models.find import model_files, named_description
 from npu_sim.program.description import Description
-from npu_sim.program.program import RUNTIMES
+from npu_sim.program.program import RUNTIMES, Program
 from npu_sim.program.request import described_program
 from npu_sim.report.facts import misfit_json, model_facts
 from npu_sim.report.fidelity import BUDGET, BUDGET_MS, FIDELITIES, simulate_program
@@ -98,23 +101,31 @@ def run(
         description, n_input, n_output or 32, precision, batch,
         static_context=context, runtime=runtime,
     )  # fmt: skip
-    try:
+    facts = model_facts(description, precision)
+    with _told(program, chip, fidelity, facts, as_json):
         report = simulate_program(
             program, chip, budget_ms, budget_mb=budget_mb, fidelity=fidelity, cycle_budgets=cycles
         )
-    except (CapacityError, UnsupportedError) as error:
-        if as_json:  # what can be said without a time, and then the error
-            found = misfit_json(program, chip, fidelity, error)
-            typer.echo(json_text(found | model_facts(description, precision), indent=2))
-        raise
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
-        found = report.to_json() | model_facts(description, precision) | _shares(report, by)
-        typer.echo(json_text(found, indent=2))
+        typer.echo(json_text(report.to_json() | facts | _shares(report, by), indent=2))
     else:
         _show(report, by)
     if strict and not report.budgets_met:
         raise typer.Exit(BUDGET_MISSED)
+
+
+@contextmanager
+def _told(
+    program: Program, chip: Npu, fidelity: str, facts: dict[str, Any], as_json: bool
+) -> Iterator[None]:
+    """Print what can be said of a request without a time where the chip cannot run it."""
+    try:
+        yield
+    except (CapacityError, UnsupportedError) as error:
+        if as_json:
+            typer.echo(json_text(misfit_json(program, chip, fidelity, error) | facts, indent=2))
+        raise
 
 
 def _check_shown(outputs: dict[str, Path | None], by: str | None, fidelity: str) -> None:

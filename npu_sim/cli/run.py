@@ -1,5 +1,7 @@
 """`npu-sim run`: one request of a model on an NPU, and the files that show it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +15,8 @@ from mu_ref.errors import check_choice
 from npu_sim.cli import options
 from npu_sim.cli.question import Asked, ModelArgument, asks, named_files, question
 from npu_sim.errors import CapacityError, UnsupportedError, WorkloadError
+from npu_sim.hardware.chip import Npu
+from npu_sim.program.program import Program
 from npu_sim.report.facts import misfit_json, model_facts
 from npu_sim.report.fidelity import BUDGET, FIDELITIES, simulate_program
 from npu_sim.report.report import Report, tile_run
@@ -73,16 +77,11 @@ def run(
     scenario = what.scenario
     program, workload = scenario_program(scenario), scenario.workload
     facts = model_facts(scenario.description, scenario.precision, workload.batch)
-    try:
+    with _told(program, scenario.npu, what.fidelity, what.notes() | facts, as_json):
         report = simulate_program(
             program, scenario.npu, workload.budget_ms if budget_ms is None else budget_ms,
             budget_mb=budget_mb, fidelity=what.fidelity, cycle_budgets=cycles,
         )  # fmt: skip
-    except (CapacityError, UnsupportedError) as error:
-        if as_json:  # what can be said without a time, and then the error
-            found = misfit_json(program, scenario.npu, what.fidelity, error)
-            typer.echo(json_text(found | what.notes() | facts, indent=2))
-        raise
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
         data = report.to_json() | what.notes() | facts | _shares(report, by)
@@ -96,6 +95,19 @@ def run(
             )
     if strict and not report.budgets_met:
         raise typer.Exit(BUDGET_MISSED)
+
+
+@contextmanager
+def _told(
+    program: Program, chip: Npu, fidelity: str, facts: dict[str, Any], as_json: bool
+) -> Iterator[None]:
+    """Print what can be said of a request without a time where the chip cannot run it."""
+    try:
+        yield
+    except (CapacityError, UnsupportedError) as error:
+        if as_json:
+            typer.echo(json_text(misfit_json(program, chip, fidelity, error) | facts, indent=2))
+        raise
 
 
 def _check_shown(outputs: dict[str, Path | None], by: str | None, fidelity: str) -> None:

@@ -74,7 +74,7 @@ def column_joules(
     Returns:
         Joules, [N].
     """
-    work = Work(*(columns.rows * columns.counts[:, None]).T)  # sums of all that runs
+    work = Work(*(columns.rows * columns.run_counts[:, None]).T)  # sums of all that runs
     each = Work(*columns.rows.T)
     wide = "16x16" if activation_bits > 8 else "8x16"
     kinds = {"w4a8": "8x8", "w4a16": "8x16", "w8a8": "8x8", "w8a16": "8x16", "w16a16": wide}

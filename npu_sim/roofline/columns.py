@@ -40,6 +40,13 @@ class ProgramColumns:
     weight_bytes: int  # stored
     kv_bytes: int  # stored
 
+    @property
+    def run_counts(self) -> np.ndarray:
+        """[n_rows] how often each row runs in the request."""
+        sizes = np.diff([*self.starts, len(self.row_of)])
+        runs = self.counts * np.repeat(self.calls, sizes)
+        return np.bincount(self.row_of, runs, len(self.rows))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Priced:

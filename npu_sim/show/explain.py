@@ -199,14 +199,15 @@ class _Explained:
         if not n_bytes:
             return _Pieces(what, (_Term(0, "lies in SRAM already"),))
         rate = self.npu.memory_bytes_per_s
-        terms = [
-            _Term(self.npu.dma.setup_cycles, "to set up the transfer"),
-            self.passed(n_bytes, "B", rate, "B/s"),
-        ]
+        terms = [self.passed(n_bytes, "B", rate, "B/s")]
         if part == Part.CACHE and (per_s := self.npu.dma.cache_elements_per_s):
             elements = int(self.row.laid_out) * n_bytes // max(1, int(self.row.kv))
             terms.append(self.passed(elements, "elements laid out", per_s, " elements/s"))
-        return _Pieces(what, tuple(terms))
+        # what is left is to set up: once, or for each piece of a bundle
+        left = int(self.tasks["cycles"][at]) - sum(term.cycles for term in terms)
+        each = self.npu.dma.setup_cycles
+        text = "to set up the transfer" if left == each else f"to set up transfers of {each:,} each"
+        return _Pieces(what, (_Term(left, text), *terms))
 
     def passed(self, amount: int, unit: str, rate: int, per: str) -> _Term:
         cycles = ceil_div(amount * self.npu.clock_hz, rate)
@@ -256,6 +257,8 @@ class _Explained:
         took = self.all_products() if together else int(task.cycles)
         if took > term.cycles and per_s:  # partial sums, and keys read laid out, take no more
             terms.append(self.passed(laid_out, unit, per_s, " elements/s"))
+        if sum(one.cycles for one in terms) != took:  # blocks of rows, each with its own folds
+            terms = [_Term(took, "for blocks of rows, bundled")]
         return _Pieces(f"{PARTS[Part.PRODUCT]} {what}", tuple(terms), together)
 
     def all_products(self) -> int:

@@ -11,6 +11,7 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import described_program
+from npu_sim.report.facts import model_facts
 from npu_sim.report.fidelity import simulate_program
 from npu_sim.speculate.acceptance import Acceptance
 from npu_sim.speculate.step import speculate
@@ -48,7 +49,8 @@ def test_every_option_of_a_run_is_the_programs_or_the_reports(npu_sim):
     found = simulate_program(
         program, CHIP, 7.5, fidelity="roofline", budget_mb=0.25, cycle_budgets={"decode": 90000}
     )
-    assert json.loads(out) == plain(found.to_json())
+    facts = model_facts(describe(tiny()), precision)
+    assert json.loads(out) == plain(found.to_json() | facts)
     native = described_program(describe(tiny()), 4, 3, precision, 2, static_context=8)
     assert found.latency_cycles > simulate_program(native, CHIP, fidelity="roofline").latency_cycles
 

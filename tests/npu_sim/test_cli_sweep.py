@@ -107,7 +107,7 @@ def test_a_search_answers_in_one_line_or_json(npu_sim, tmp_path):
         (["calibrate", "abacus"], "what must be one of hexagon, a100, tpu-v6e"),
         (["headline", "--tokens", "four"], "--tokens must be WIDTH=TOKENS"),
         (["run", "--hf-config", "absent.json"], "there is no such file"),
-        (["run", "tiny", "--context", "8"], "static_context for 64 tokens"),
+        (["run", "tiny", "--context", "8"], "static_context for 32 tokens"),
     ],
 )
 def test_a_mistake_is_one_line(npu_sim, arguments, message):

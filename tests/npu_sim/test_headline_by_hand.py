@@ -136,7 +136,8 @@ def scenarios(monkeypatch):
     """Every scenario that is evaluated; with a drafter a token takes 2 ms, without 8."""
     seen = []
 
-    def made_up(scenario):
+    def made_up(scenario, fidelity):
+        assert fidelity == "roofline"
         seen.append(scenario)
         if scenario.workload.batch == 80:
             raise CapacityError("full")

@@ -365,7 +365,7 @@ def test_where_all_positions_are_scored_every_chunk_is():
         ((131_072, 1), 1, "n_input \\+ n_output must be at most 131072"),
         ((2, 1), 8193, "which leaves tokens for a chunk must be"),
         ((9000, 3000), 1, "n_output must be at most 2048"),
-        ((100_000, 1), 4096, "which leaves tokens for a chunk must be"),
+        ((100_000, 1), 4096, "layers x .chunks . n_output. must be at most"),
     ],
 )
 def test_prompts_that_chunks_cannot_record_are_refused(lengths, batch, message):

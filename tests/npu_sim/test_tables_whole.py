@@ -54,7 +54,7 @@ def test_no_command_cuts_a_table_at_80_columns(npu_sim, monkeypatch, arguments):
      ("os", "os"), (float("inf"), "inf")],
 )  # fmt: skip
 def test_numbers_of_a_table_have_prefixes(value, text):
-    assert _shown(value) == text
+    assert _shown(value, "") == text
 
 
 def test_a_headline_says_when_each_of_its_parts_is_done(monkeypatch):

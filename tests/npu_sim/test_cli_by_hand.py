@@ -144,17 +144,16 @@ def test_the_values_of_a_run_have_both_signs(npu_sim, monkeypatch):
 
 def test_fields_are_moved_as_far_as_asked(npu_sim):
     _, out = npu_sim("sensitivity", "tiny", *SMALL, "--metric", "ttft_ms", "--share", "0.4",
-                     "--json")  # fmt: skip
+                     "--fidelity", "roofline", "--json")  # fmt: skip
     data = json.loads(out)
-    base, swings = sensitivity(base_scenario(BASE), "ttft_ms", 0.4)
+    base, swings = sensitivity(base_scenario(BASE), "ttft_ms", 0.4, fidelity="roofline")
     assert data["base"] == base
     assert data["rows"] == [
         {"field": s.path, "low_value": s.low_value, "low": s.low, "high_value": s.high_value,
          "high": s.high} for s in swings
     ]  # fmt: skip
-    assert (
-        base != sensitivity(base_scenario({"model": "tiny", "npu": "teaching-npu"}), "ttft_ms")[0]
-    )
+    other = base_scenario({"model": "tiny", "npu": "teaching-npu"})
+    assert base != sensitivity(other, "ttft_ms", fidelity="roofline")[0]
 
 
 @pytest.mark.parametrize("fidelity", ["roofline", "tile"])

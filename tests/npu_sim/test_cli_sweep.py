@@ -80,7 +80,8 @@ def test_a_comparison_of_npus_and_of_scenarios(npu_sim, tmp_path):
 
 def test_a_search_answers_in_one_line_or_json(npu_sim, tmp_path):
     plot = tmp_path / "s.png"
-    arguments = ["solve", "mu-nano", "--npu", "teaching-npu", "--vary", "dma_bandwidth"]
+    arguments = ["solve", "mu-nano", "--npu", "teaching-npu", "--vary", "dma_bandwidth",
+                 "--fidelity", "roofline"]  # fmt: skip
     code, out, _ = npu_sim(*arguments, "--target-tok-s", 100, "--plot", plot)
     assert code == 0
     assert "100 needs" in out

@@ -536,8 +536,9 @@ def test_a_text_that_is_varied_is_no_formula(folder):
         ["sensitivity", "tiny", "--npu", "teaching-npu", "--output", "2", "--share", "0.9",
          "--metric", "tpot_ms"],
         ["compare", "a.toml", "chip.toml", "--model", "tiny"],
-        ["solve", "a.toml", "--target-tok-s", "1e9"],
-        ["solve", "a.toml", "--target-latency-ms", "1e-12", "--vary", "n_output"],
+        ["solve", "a.toml", "--target-tok-s", "1e9", "--fidelity", "roofline"],
+        ["solve", "a.toml", "--target-latency-ms", "1e-12", "--vary", "n_output", "--fidelity",
+         "roofline"],  # thousands of steps at tile take a minute
         ["validate", "c.csv", "--models", "models.json"],
         ["calibrate", "a100"],
     ],

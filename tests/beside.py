@@ -22,7 +22,9 @@ __all__ = ["APART", "Beside", "Program", "bounds_checked"]
 ROOT = Path(__file__).resolve().parents[1]
 APART = (
     "tests/test_options_act.py", "tests/properties/test_command_lines.py", "tests/ports",
-    "tests/test_docs.py", "tests/npu_sim/test_sweep_files.py",
+    "tests/test_docs.py", "tests/npu_sim/test_sweep_files.py", "tests/test_help.py",
+    "tests/npu_sim/test_whatif_border.py", "tests/npu_sim/test_question.py",
+    "tests/npu_sim/test_tables_whole.py", "tests/npu_sim/test_cli_sweep.py",
 )  # fmt: skip
 Ended = subprocess.CompletedProcess[str]
 

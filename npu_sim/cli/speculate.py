@@ -45,7 +45,7 @@ AcceptanceOption = Annotated[
     Path | None,
     typer.Option(
         help="What `mu-ref draft-sweep --json` prints; or recorded steps, JSON lines with "
-        "n_accepted and nodes; or one line with probabilities of 0, 1, ... accepted tokens."
+        "n_accepted and nodes; or one line with probabilities of 0, 1, 2 and so on accepted tokens."
     ),
 ]
 

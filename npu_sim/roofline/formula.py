@@ -268,7 +268,7 @@ def vector_cycles(work: Work, values: NpuValues) -> Amount:
 def dram_bytes(work: Work, values: NpuValues) -> Amount:
     """Count the bytes between DRAM and SRAM.
 
-    b = weights + cached keys and values + activations that do not fit                 (4.4)
+    b = weights + cached keys and values + what exceeds SRAM of the activations        (4.4)
 
     Args:
         work: its bytes.
@@ -279,10 +279,10 @@ def dram_bytes(work: Work, values: NpuValues) -> Amount:
         Bytes.
 
     Assumes:
-        See the module: weights and cache move unless they stay, activations if they do not fit.
+        See the module: weights and cache move unless they stay, activations beyond what fits.
     """
-    leaves = work.activation_bytes > values["sram.capacity_bytes"]
-    spilled = work.activation_bytes * (leaves & (values["sram.fuses_operations"] == 0))
+    beyond = work.activation_bytes - values["sram.capacity_bytes"]  # the rest may stay
+    spilled = beyond * ((beyond > 0) & (values["sram.fuses_operations"] == 0))
     weights = work.weight_bytes - work.known_bytes * values.get("kept.weights", 0)
     return weights + work.kv_bytes * (1 - values.get("kept.cache", 0)) + spilled
 

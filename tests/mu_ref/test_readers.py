@@ -335,7 +335,7 @@ def test_a_missing_file_is_named(copy) -> None:
         (b"\xff\xfe\x00", "UTF-8"),
         (b"[1, 2]", "JSON object, got list"),
         (b"{}", "got model_type None"),
-        (b'{"model_type": "llama"}', "got model_type 'llama'"),
+        (b'{"model_type": "qwen2"}', "got model_type 'qwen2'"),
         (b'{"model_type": "t5gemma"}', "object 'encoder'"),
         (b'{"model_type": "t5gemma", "encoder": {}, "decoder": 1}', "object 'decoder'"),
     ],

@@ -160,8 +160,8 @@ def test_a_call_of_the_roofline_hides_what_the_dma_reads_ahead():
 def test_activations_that_do_not_fit_are_what_is_left_of_the_traffic():
     small = CHIP.with_value("sram.capacity_bytes", 20)
     (found,) = roofline_calls(replace(PROGRAM, calls=PROGRAM.calls[:1]), small)
-    # of the product 8 + 16 B do not fit 20, of the norm 8 + 8 do
-    assert (found.weight_bytes, found.kv_bytes, found.activation_bytes) == (32, 0, 24)
+    # of the product 8 + 16 B 4 do not fit 20, of the norm 8 + 8 all do
+    assert (found.weight_bytes, found.kv_bytes, found.activation_bytes) == (32, 0, 4)
 
 
 # -- the request -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from mu_ref.presets import tiny
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 
-__all__ = ["WIDTHS", "chips", "configs", "lengths", "precisions"]
+__all__ = ["WIDTHS", "chips", "configs", "lengths", "precisions", "small_model"]
 
 WIDTHS = {
     "weight_bits": (4, 8, 16),

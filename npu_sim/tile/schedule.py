@@ -24,6 +24,7 @@ from npu_sim.tile.tiling import (
     ceil_div,
     chip_numbers,
     layout_cycles,
+    pieces_cycles,
     share_of,
     spilled,
     vector_cycles,
@@ -50,7 +51,7 @@ def schedule(call: CallTable, plan: Plan, npu: Npu) -> Iterator[Task]:
         row = Row(*numbers.item())
         start = Task(number, Engine.CONTROL, Part.START, chip.op_overhead_cycles)
         yield start
-        op = Operation(number, row, int(work[number]), start, plan, chip)
+        op = Operation(number, row, float(work[number]), start, plan, chip)
         if row.form == LINEAR:
             yield from linear(op)
         elif row.form == MATMUL:
@@ -84,7 +85,9 @@ def linear(op: Operation) -> Iterator[Task]:
             for piece in panel:
                 columns, sums = pieces[piece]
                 if plan.rows_outer or rows.start == 0:
-                    loaded[piece] = yield from load_weights(op, columns, sums)
+                    # with rows outside every block reads them again
+                    times = blocks if plan.rows_outer else 1
+                    loaded[piece] = yield from load_weights(op, columns, sums, times)
                 weights, ready = loaded[piece]
                 whole = sums.stop == d_in  # before, these are partial sums
                 results = len(rows) * len(columns) if whole and row.laid_out else 0
@@ -102,8 +105,13 @@ def linear(op: Operation) -> Iterator[Task]:
                 x.last_user = product
 
 
-def load_weights(op: Operation, columns: range, sums: range) -> Generator[Task, None, Loaded]:
-    """Read one piece of weights, with biases and scales if it is the first, and unpack 4 bits."""
+def load_weights(
+    op: Operation, columns: range, sums: range, times: int
+) -> Generator[Task, None, Loaded]:
+    """Read one piece of weights, with biases and scales if it is the first, and unpack 4 bits.
+
+    A bundle of blocks of rows reads it so many times, one after another.
+    """
     row, plan = op.row, op.plan
     n_elements = len(columns) * len(sums)
     n_bytes = ceil_div(n_elements * row.weight_bits, 8)
@@ -114,9 +122,9 @@ def load_weights(op: Operation, columns: range, sums: range) -> Generator[Task, 
     # What is read lies in the ring, unless it is pinned beside it; what is unpacked always does.
     held = (0 if plan.weights_pinned else n_bytes) + (n_elements if row.unpack else 0)
     held = min(held, plan.weight_ring_bytes)  # scales of a large head stream through all of it
-    load = op.read(Part.WEIGHTS, n_bytes, Ring.WEIGHTS, held)
+    load = op.read(Part.WEIGHTS, times * n_bytes, Ring.WEIGHTS, times * held, -1, times)
     load.rows, load.columns, load.sums = range(row.m), columns, sums
-    return (yield from op.unpacked(load, n_elements))
+    return (yield from op.unpacked(load, n_elements, times))
 
 
 def elements(op: Operation) -> Iterator[Task]:
@@ -133,10 +141,9 @@ def elements(op: Operation) -> Iterator[Task]:
         yield gains
     # Pieces are cut from what has most bytes; all else that streams is cut in proportion. Work
     # with nothing to stream is one piece.
-    rest, total = op.work_cycles, max(a + b, out_bytes, streamed)
+    total = max(a + b, out_bytes, streamed)
     bundle = max(bundled(ceil_div(total, plan.piece_bytes)), 1)
     for at in range(0, max(total, 1), bundle * plan.piece_bytes):
-        last = at + bundle * plan.piece_bytes >= total
         some = min(bundle * plan.piece_bytes, total - at)
         pieces = max(ceil_div(some, plan.piece_bytes), 1)
         table_rows, x = gains, None
@@ -149,9 +156,7 @@ def elements(op: Operation) -> Iterator[Task]:
             n_bytes = share_of(a + b, at, some, total)
             x = op.read(Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, None, made_by, pieces)
             yield x
-        share = bundle * (op.work_cycles * plan.piece_bytes // max(total, 1))
-        cycles = rest if last else min(rest, share)
-        rest -= cycles
+        cycles = pieces_cycles(op.work_cycles, some, total, plan.piece_bytes)
         done = op.compute(Engine.VECTOR, Part.ELEMENTS, cycles, table_rows, x)
         for load in done.needs:
             load.last_user = done

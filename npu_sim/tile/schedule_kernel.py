@@ -22,6 +22,7 @@ from npu_sim.tile.tiling import (
     key_piece,
     layout_cycles,
     matrix_cycles,
+    pieces_cycles,
     share_of,
     spilled,
     transfer_cycles,
@@ -36,7 +37,7 @@ class Operation(NamedTuple):
 
     number: int
     row: Any  # ROW
-    work_cycles: int
+    work_cycles: float
     start: int  # the task that starts it
     plan: Plan
     chip: Chip
@@ -100,11 +101,11 @@ def read(op, part, n_bytes, ring, held_bytes, written_op, n_pieces):
 
 
 @kernel
-def unpacked(op, load, n_elements):
+def unpacked(op, load, n_elements, times):
     """Return the task that a product waits for: the read, or the unpacking of its 4 bits."""
     if op.row.unpack == 0:
         return load
-    cycles = ceil_div(n_elements, op.chip.unpack_per_cycle)
+    cycles = times * ceil_div(n_elements, op.chip.unpack_per_cycle)
     return add(op, Engine.VECTOR, Part.UNPACK, cycles, 0, load, -1)
 
 
@@ -153,7 +154,8 @@ def linear(op):
                 col_0, sum_0 = piece // n_deep * columns, piece % n_deep * depth
                 col_1, sum_1 = min(col_0 + columns, d_out), min(sum_0 + depth, d_in)
                 if plan.rows_outer or row_0 == 0:
-                    weights[at], ready[at] = load_weights(op, col_0, col_1, sum_0, sum_1)
+                    times = blocks if plan.rows_outer else 1
+                    weights[at], ready[at] = load_weights(op, col_0, col_1, sum_0, sum_1, times)
                 whole = row.laid_out == 1 and sum_1 == d_in
                 results = (row_1 - row_0) * (col_1 - col_0) if whole else 0
                 more = layout_cycles(results, chip.outputs_per_s, chip)
@@ -171,7 +173,7 @@ def linear(op):
 
 
 @kernel
-def load_weights(op, col_0, col_1, sum_0, sum_1):
+def load_weights(op, col_0, col_1, sum_0, sum_1, times):
     """Read one piece of weights; return the task that holds it and the one to wait for."""
     row, plan = op.row, op.plan
     n_elements = (col_1 - col_0) * (sum_1 - sum_0)
@@ -182,9 +184,10 @@ def load_weights(op, col_0, col_1, sum_0, sum_1):
         n_bytes = 0
     held = (0 if plan.weights_pinned else n_bytes) + (n_elements if row.unpack > 0 else 0)
     held = min(held, plan.weight_ring_bytes)
-    load = read(op, Part.WEIGHTS, n_bytes, Ring.WEIGHTS, held, -1, 1)
+    ring = Ring.WEIGHTS
+    load = read(op, Part.WEIGHTS, times * n_bytes, ring, times * held, -1, times)
     place(op, load, 0, row.m, col_0, col_1, sum_0, sum_1)
-    return load, unpacked(op, load, n_elements)
+    return load, unpacked(op, load, n_elements, times)
 
 
 @kernel
@@ -199,10 +202,9 @@ def elements(op):
     if beside > 0 and streamed == 0:
         held = 0 if plan.weights_pinned else beside
         gains = read(op, Part.BESIDE, beside, Ring.WEIGHTS, held, -1, 1)
-    rest, total = op.work_cycles, max(a + b, out_bytes, streamed)
+    total = max(a + b, out_bytes, streamed)
     bundle = max(bundled(ceil_div(total, plan.piece_bytes)), 1)
     for at in range(0, max(total, 1), bundle * plan.piece_bytes):
-        last = at + bundle * plan.piece_bytes >= total
         some = min(bundle * plan.piece_bytes, total - at)
         pieces = max(ceil_div(some, plan.piece_bytes), 1)
         table_rows, x = gains, -1
@@ -213,9 +215,7 @@ def elements(op):
         if a + b > 0:
             n_bytes = share_of(a + b, at, some, total)
             x = read(op, Part.ACTIVATION, n_bytes, Ring.ACTIVATIONS, n_bytes, made_by, pieces)
-        share = bundle * (op.work_cycles * plan.piece_bytes // max(total, 1))
-        cycles = rest if last else min(rest, share)
-        rest -= cycles
+        cycles = pieces_cycles(op.work_cycles, some, total, plan.piece_bytes)
         done = add(op, Engine.VECTOR, Part.ELEMENTS, cycles, 0, table_rows, x)
         for load in (table_rows, x):
             if load >= 0:
@@ -268,7 +268,7 @@ def load_cache(op, n_bytes, n_pieces):
     load = read(op, Part.CACHE, n_bytes, Ring.WEIGHTS, held, row.kv_after, n_pieces)
     laid_out = row.laid_out * n_bytes // max(1, row.kv)
     op.tasks[load].cycles += layout_cycles(laid_out, chip.cached_per_s, chip)
-    return load, unpacked(op, load, 2 * n_bytes)
+    return load, unpacked(op, load, 2 * n_bytes, 1)
 
 
 @kernel

@@ -80,7 +80,7 @@ class Operation(NamedTuple):
 
     number: int  # in the call
     row: Row
-    work_cycles: int  # of the vector engine
+    work_cycles: float  # of the vector engine
     start: Task
     plan: Plan
     chip: Chip
@@ -102,12 +102,14 @@ class Operation(NamedTuple):
         there = tuple(task for task in needs if task)
         return Task(self.number, engine, part, cycles, needs=there)
 
-    def unpacked(self, load: Task, n_elements: int) -> Generator[Task, None, Loaded]:
+    def unpacked(
+        self, load: Task, n_elements: int, times: int = 1
+    ) -> Generator[Task, None, Loaded]:
         """Yield a read, and the task that unpacks it if it has 4 bits; return both or it twice."""
         yield load
         if not self.row.unpack:
             return load, load
-        cycles = ceil_div(n_elements, self.chip.unpack_per_cycle)
+        cycles = times * ceil_div(n_elements, self.chip.unpack_per_cycle)
         unpack = self.compute(Engine.VECTOR, Part.UNPACK, cycles, load)
         yield unpack
         return load, unpack

@@ -17,9 +17,8 @@ from npu_sim.units import MILLION
 
 __all__ = [
     "Chip", "block_cycles", "block_rows", "bundled", "cached_piece_cycles", "ceil_div",
-    "chip_numbers", "key_piece", "layout_cycles", "mac_slots", "matrix_cycles", "share_of",
-    "spilled", "transfer_cycles",
-    "vector_cycles", "weight_piece",
+    "chip_numbers", "key_piece", "layout_cycles", "mac_slots", "matrix_cycles", "pieces_cycles",
+    "share_of", "spilled", "transfer_cycles", "vector_cycles", "weight_piece",
 ]  # fmt: skip
 
 MOST_PIECES = 256  # of an operation: more are bundled
@@ -197,6 +196,25 @@ def share_of(n_bytes, at, some, total):
 
 
 @kernel
+def pieces_cycles(work_cycles, some, total, piece):
+    """Whole cycles of the pieces in `some` of `total` bytes, each of so many bytes or what is left.
+
+    Each piece is rounded up by itself: so its cycles do not depend on how many there are, and a
+    faster engine never makes one longer.
+    """
+    if total == 0:
+        return whole_cycles(work_cycles)
+    per_byte, n_whole = work_cycles / total, some // piece
+    return n_whole * whole_cycles(per_byte * piece) + whole_cycles(per_byte * (some % piece))
+
+
+@kernel
+def whole_cycles(cycles):
+    """Round up, but not for what the rounding of floats has added."""
+    return int(np.ceil(cycles * (1 - 1e-12)))
+
+
+@kernel
 def block_rows(m, x_bytes, out_bytes, plan, chip):
     """Rows computed together: all, unless what they read or write moves through DRAM.
 
@@ -278,10 +296,10 @@ def vector_cycles(rows: np.ndarray, npu: Npu) -> np.ndarray:
         npu: lanes by element width, cycles of special functions, efficiency.
 
     Returns:
-        [n_rows] int64.
+        [n_rows] float64; a piece of the work is rounded up, not all of it.
     """
     steps = rows["simple"] + rows["special"] * npu.vector.special_function_cycles
     lanes = np.maximum(1, npu.vector.width_bytes // rows["stored_bytes"])
     share = np.where(rows["floats"] == 1, npu.vector.float_efficiency, npu.vector.efficiency)
-    cycles: np.ndarray = np.ceil(np.ceil(steps) / (lanes * share)).astype(np.int64)
+    cycles: np.ndarray = np.ceil(steps) / (lanes * share)
     return cycles

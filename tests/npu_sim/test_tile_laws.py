@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from npu_strategies import chips, configs, lengths, precisions
+from npu_strategies import chips, configs, lengths, precisions, small_model
 
 from mu_ref.presets import tiny
 from npu_sim.errors import CapacityError
@@ -145,3 +145,31 @@ def test_blocks_of_rows_do_not_depend_on_the_number_of_rows():
     narrow = Precision(weight_bits=4, kv_bits=4, head_weight_bits=4)
     times = [cycles(config, (n, 1, 2), narrow, chip) for n in range(1, 17)]
     assert times == sorted(times)
+
+
+SMALL = {
+    "sram.capacity_bytes": 1500, "dma.transfer_bytes": 512, "sram.keeps_between_calls": False,
+    "matrix.tile_m": 4, "matrix.tile_n": 4, "matrix.tile_k": 4, "dma.setup_cycles": 7,
+    "matrix.rows": 4, "per_op_overhead_cycles": 0,
+}  # fmt: skip
+
+
+def test_a_bundle_of_blocks_reads_its_weights_for_each():
+    chip = npu("teaching-npu").with_changes(SMALL | {"matrix.dataflow": "os"})
+    narrow = Precision(weight_bits=4, kv_bits=4, head_weight_bits=4)
+    config = small_model(True, False, 65)
+    runs = [simulate_tiles(table(config, (n, 1, 1), narrow), chip) for n in (12, 13)]
+    up = [[op.site for op in run.calls[0].table.ops].index("decoder.0.mlp.up") for run in runs]
+    reads = [run.calls[0].times[at].dram_bytes[0] for run, at in zip(runs, up, strict=True)]
+    # 65 x 16 weights of half a byte and 65 x 6 bytes beside, once for every row; the pieces of 13
+    # rows pass 256, so two rows are one bundle
+    assert reads == [12 * 910, 13 * 910]
+    assert runs[0].cycles <= runs[1].cycles
+
+
+def test_wider_vectors_make_no_piece_longer():
+    chip = npu("teaching-npu").with_changes(SMALL | {"matrix.dataflow": "blocks"})
+    narrow = Precision(weight_bits=4, kv_bits=4, head_weight_bits=4)
+    config = small_model(False, False, 1)
+    wider = chip.with_value("vector.width_bytes", 2 * chip.vector.width_bytes)
+    assert cycles(config, (10, 1, 2), narrow, wider) <= cycles(config, (10, 1, 2), narrow, chip)

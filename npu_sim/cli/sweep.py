@@ -1,5 +1,6 @@
 """`npu-sim sweep`: every point of a grid or of draws, and its picture."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -34,6 +35,7 @@ ONE_FOR_ALL = (
 )
 
 PROCESSES = Range(low=0, high=1024, why="more than there are processors bring nothing")
+PROCESSES_EACH = 4  # per processor at most: starting one costs more than it could bring
 
 
 @asks()
@@ -111,6 +113,12 @@ def _pool(processes: int | None, dask: str | None) -> Callable[[], AbstractConte
         )
     if dask is not None:
         return partial(dask_executor, dask)
+    most = PROCESSES_EACH * (os.cpu_count() or 1)
+    if processes is not None and processes > most:
+        raise SweepError(
+            f"--processes must be at most {most} here, {PROCESSES_EACH} per processor of this "
+            f"machine, got {processes}; leave it out for one per processor"
+        )
     return nullcontext if processes == 1 else partial(local_executor, processes or None)
 
 

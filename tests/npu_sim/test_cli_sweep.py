@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -156,3 +157,12 @@ def test_a_gemm_calibration_is_printed_and_written(npu_sim, tmp_path):
     assert "on the 10 others (roofline)" in out
     assert (tmp_path / "a100.toml").read_text().count("fitted: a100 GEMMs") == 3
     assert (tmp_path / "g.png").read_bytes().startswith(PNG)
+
+
+def test_far_more_processes_than_processors_are_refused(npu_sim, tmp_path):
+    spec, out, most = tmp_path / "spec.toml", tmp_path / "out.csv", 4 * os.cpu_count()
+    spec.write_text(SWEEP)
+    code, _, err = npu_sim("sweep", spec, "--out", out, "--processes", str(most + 1))
+    assert code == 2
+    assert f"--processes must be at most {most} here" in err
+    assert not out.exists()

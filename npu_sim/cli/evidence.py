@@ -1,6 +1,7 @@
 """`npu-sim` commands that set predictions beside measurements: validate, calibrate, headline."""
 
 import sys
+from collections.abc import Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -10,14 +11,24 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from mu_ref.border.files import check_outputs
+from mu_ref.border.files import check_outputs, write_text
 from mu_ref.border.ranges import BEAMS
 from mu_ref.border.text import json_text, printable, short
 from mu_ref.command_line import JsonOption, plain_console
 from mu_ref.errors import check_choice
 from npu_sim.cli.options import PlotOption, wide_console
 from npu_sim.errors import SweepError
-from npu_sim.evidence.cases import CALIBRATION, calibration_cases, read_cases
+from npu_sim.evidence.calibrate import BOTH
+from npu_sim.evidence.cases import (
+    NEWEST,
+    OLDEST,
+    RELEASES,
+    check_one_release,
+    read_cases,
+    released_cases,
+)
+from npu_sim.evidence.chips import CHIPS, fit_chip
+from npu_sim.evidence.expected import expected_json
 from npu_sim.evidence.gemm import GEMM_NPUS, GemmFit, calibrate_gemms
 from npu_sim.hardware.presets import npu, write_npu
 from npu_sim.models.neutral_json import read_models
@@ -25,9 +36,8 @@ from npu_sim.show.tables import print_table
 
 if TYPE_CHECKING:
     from npu_sim.evidence.calibrate import Calibration
+    from npu_sim.evidence.chips import ChipFit
     from npu_sim.evidence.validate import Validation
-
-HEXAGONS = ("hexagon-x-elite", "hexagon-x2-elite")
 
 __all__ = ["show_calibration", "show_headline", "show_validation"]
 
@@ -49,6 +59,7 @@ def show_validation(
     from npu_sim.evidence.validate import validate, write_rows
 
     read = read_cases(cases)
+    check_one_release(read)
     chips = {case.npu for case in read} if npu_name is None else {npu_name}
     described = [name for name in chips if name.endswith(".toml")]
     check_outputs({"--csv": csv}, [cases, models, *described], pictures={"--plot": plot})
@@ -71,13 +82,14 @@ def _print_validation(found: "Validation") -> None:
     table.add_column("case", no_wrap=True)
     for header in ("npu", "phase", "widths"):
         table.add_column(header)
-    for header in ("measured ms", "simulated ms", "error", "bare roofline"):
+    for header in ("measured ms", "simulated ms", "80 % of calls", "error", "bare roofline"):
         table.add_column(header, justify="right")
     for row in found.rows:
         table.add_row(
             printable(row.case.name), printable(row.npu), row.case.phase, row.case.label,
-            f"{row.measured_ms:.3f}", f"{row.predicted_ms:.3f}", f"{row.error:+.1%}",
-            f"{row.roofline_error:+.1%}",
+            f"{row.measured_ms:.3f}", f"{row.predicted_ms:.3f}",
+            "" if row.low_ms is None else f"{row.low_ms:.3f} to {row.high_ms:.3f}",
+            f"{row.error:+.1%}", f"{row.roofline_error:+.1%}",
         )  # fmt: skip
     print_table(console, table)
     total = found.to_json()
@@ -87,6 +99,8 @@ def _print_validation(found: "Validation") -> None:
         f"bare roofline {total['roofline_mape']:.1%}",
         soft_wrap=True,
     )
+    if found.coverage is not None:
+        console.print(f"{found.coverage:.0%} of the calls lie where 80 % of such calls should")
     for name, groups in found.groupings().items():
         texts = [
             f"{printable(group)} {e['mape']:.1%} (median {e['median_ape']:.1%}, {e['n']:.0f})"
@@ -102,7 +116,13 @@ def show_calibration(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option(help="What is left out together: case, the default, or model; of hexagon."),
+        typer.Option(help="What is left out together: model, the default, or case; of hexagon."),
+    ] = None,
+    release: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Calls of hexagon to fit to: {', '.join(RELEASES)}; the first by default."
+        ),
     ] = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
@@ -116,31 +136,55 @@ def show_calibration(
         check_choice("--by", by, ("case", "model"), SweepError)
         if what in GEMM_NPUS:
             raise SweepError(f"--by must come with hexagon, got {what}, of which half is held out")
-    names = (what,) if what in GEMM_NPUS else HEXAGONS
+    if release is not None:
+        check_choice("--release", release, RELEASES, SweepError)
+        if what in GEMM_NPUS:
+            raise SweepError(f"--release must come with hexagon, got {what}")
+    release = release or NEWEST
+    ending = "" if release == NEWEST else f"-{OLDEST}"
+    hexagons = (*(name + ending for name in BOTH), *(CHIPS if release == NEWEST else ()))
+    names = (what,) if what in GEMM_NPUS else hexagons
     presets = files("npu_sim").joinpath("presets")  # a fit reads them, should FOLDER be theirs
     read = [str(presets.joinpath(f"{name}.toml")) for name in names]
     chips = {f"--out ({name})": out and out / f"{name}.toml" for name in names}
+    if what not in GEMM_NPUS and release == NEWEST:
+        chips["--out (expected)"] = out and out / "expected.json"
     check_outputs(chips, read, pictures={"--plot": plot})
     if what in GEMM_NPUS:
         _calibrate_gemms(calibrate_gemms(what), out, plot, as_json=as_json)
         return
     from npu_sim.evidence.calibrate import calibrate, fitted_npus
 
-    found = calibrate(*calibration_cases(), by="case" if by is None else by)
+    cases, models = released_cases(release)
+    own = [case for case in cases if case.use == "calibration"]
+    with Progress(console=plain_console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("passes over all calls", total=None)
+        found = calibrate(own, models, by=by or "model", progress=lambda _: bar.advance(task))
+        more = (
+            [] if release != NEWEST else [fit_chip(n, cases, models, found.values) for n in CHIPS]
+        )
     if out is not None:
-        for name, chip in fitted_npus(found, CALIBRATION, date.today()).items():
+        source = RELEASES[release][0]
+        fitted = {**fitted_npus(found, source, date.today(), ending)}
+        fitted |= {fit.npu: fit.chip(found.values, source, date.today()) for fit in more}
+        for name, chip in fitted.items():
             write_npu(chip, out / f"{name}.toml")
+        if more:
+            write_text(out / "expected.json", expected_json(found, more))
     if plot is not None:
         from npu_sim.evidence.plots import plot_calibration
 
         plot_calibration(found, plot)
     if as_json:
-        typer.echo(json_text(found.to_json(), indent=2))
+        ratios = {
+            fit.npu: {"fit_mape": fit.mape, "n": len(fit.cases), **fit.ratios} for fit in more
+        }
+        typer.echo(json_text(found.to_json() | {"chips": ratios}, indent=2))
     else:
-        _print_calibration(found)
+        _print_calibration(found, more)
 
 
-def _print_calibration(found: "Calibration") -> None:
+def _print_calibration(found: "Calibration", more: "Sequence[ChipFit]") -> None:
     console, data = wide_console(), found.to_json()
     table = Table(box=None, pad_edge=False)
     for header in ("constant", "fitted", "unit", "± (log)", "from data", "prior", "meaning"):
@@ -151,6 +195,11 @@ def _print_calibration(found: "Calibration") -> None:
             f"{c['informed_by_data']:.0%}", f"{c['prior']:g}", c["meaning"],
         )  # fmt: skip
     print_table(console, table)
+    for fit in more:
+        ratios = ", ".join(f"{name} {value:.3g}" for name, value in fit.ratios.items())
+        console.print(
+            f"{fit.npu}: {ratios} of X Elite; {fit.mape:.1%} on its {len(fit.cases)} calls"
+        )
     phases = ", ".join(f"{p} {e:.1%}" for p, e in data["left_out_by_phase"].items())
     console.print(
         f"\n{data['n']} calls: mean absolute error {data['fit_mape']:.1%}; each left out "

@@ -2,7 +2,7 @@
 
 Fourteen constants for two chips, each with a unit, a meaning and bounds. X2 Elite has no constants
 of its own but two ratios: what reads memory is `dma_ratio` times as fast as on X Elite, what
-computes `compute_ratio` times. Chapter: `docs/validation.md`.
+computes `compute_ratio` times; so have other chips (`chips.py`). Chapter: `docs/validation.md`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from npu_sim.evidence.cases import Case
+from npu_sim.evidence.cases import Case, check_one_release
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
@@ -21,9 +21,13 @@ from npu_sim.program.description import Description
 from npu_sim.program.rows import ProgramTable, program_table
 from npu_sim.tile.simulate import simulate_tiles
 
-__all__ = ["CONSTANTS", "Calibration", "calibrate", "changed_values", "fitted_npus"]
+__all__ = [
+    "BOTH", "CONSTANTS", "Calibration", "calibrate", "changed_values", "fitted_npus", "log_us",
+    "rounded",
+]  # fmt: skip
 
 X, X2 = "hexagon-x-elite", "hexagon-x2-elite"
+BOTH = (X, X2)
 GIGA = 1e9  # bytes or elements; `units.GB` is a whole number
 
 
@@ -36,21 +40,23 @@ def _constant(
 
 
 CONSTANTS: tuple[Constant, ...] = (
-    _constant("dma", "GB/s", 46, 0.25, 37, 63, "bandwidth of the NPU's own port to DRAM"),
-    _constant("cache", "G elements/s", 10, 0.7, 1, 100,
+    _constant("dma", "GB/s", 50, 0.25, 37, 63, "bandwidth of the NPU's own port to DRAM"),
+    _constant("cache", "GB/s", 20, 0.7, 1, 100,
               "cached keys and values laid out for the matrix engine"),
+    _constant("empty", "share", 0.4, 0.5, 0.02, 1,
+              "what an empty slot of a padded cache costs, of one with a token"),
     _constant("float16", "share of peak", 0.4, 0.4, 0.1, 1, "matrix engine, 16-bit floats"),
     _constant("integer", "share of peak", 0.7, 0.4, 0.1, 1,
               "matrix engine, weights of 4 or 8 bits and 16-bit activations"),
     _constant("attention", "share of peak", 0.25, 0.7, 0.03, 1,
               "matrix engine, products of two activations"),
     _constant("vector", "share of lanes", 0.6, 0.5, 0.1, 1,
-              "vector engine; half of it for 16-bit floats, which it widens"),
+              "vector engine; a quarter of it for 16-bit floats, which it widens"),
     _constant("outputs", "G elements/s", 10, 1.0, 1, 100,
               "results laid out for the next operation"),
     _constant("op", "us", 1.5, 0.5, 0.3, 5, "start and end of one operation"),
     _constant("call", "us", 150, 0.5, 30, 500, "start and end of one graph call"),
-    _constant("geniex_call", "us", 1000, 0.7, 100, 5000,
+    _constant("geniex_call", "us", 2000, 0.8, 100, 5000,
               "more per call under an LLM runtime: sampling, several graph parts"),
     _constant("geniex_position", "us", 15, 0.8, 1, 100,
               "and per position: embedding, mask and angles on a CPU"),
@@ -63,16 +69,16 @@ def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
     """Turn constants into values of one chip.
 
     Args:
-        constants: {name: value} of `CONSTANTS`.
-        chip: X Elite or X2 Elite; its clock, peak rates and lanes are kept.
+        constants: {name: value} of `CONSTANTS`; the ratios are those of the chip.
+        chip: a Hexagon; its clock, peak rates and lanes are kept.
 
     Returns:
         {path: value}.
     """
     # constants are those of X Elite: shares of its peaks, times the ratio, per peak of this chip
     c, of_x = constants, npu(X)
-    dma_ratio = c["dma_ratio"] if chip.name == X2 else 1.0
-    ratio = c["compute_ratio"] if chip.name == X2 else 1.0
+    is_x = chip.name.startswith(X)
+    dma_ratio, ratio = (1.0, 1.0) if is_x else (c["dma_ratio"], c["compute_ratio"])
     peak = of_x.matrix.w8a16_macs_per_cycle * of_x.clock_hz
     own_peak = chip.matrix.w8a16_macs_per_cycle * chip.clock_hz
     lanes, own_lanes = (n.vector.width_bytes * n.clock_hz for n in (of_x, chip))
@@ -82,11 +88,13 @@ def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
         "matrix.w16a16_efficiency": c["float16"] * matrix,
         "matrix.attention_efficiency": c["attention"] * matrix,
         "vector.efficiency": c["vector"] * vector,
-        "vector.float_efficiency": c["vector"] * vector / 2,  # widened to 32 bits: half the lanes
+        # widened to 32 bits, twice the lanes, and back again
+        "vector.float_efficiency": c["vector"] * vector / 4,
     } | {f"matrix.{name}_efficiency": integer for name in ("w4a8", "w4a16", "w8a8", "w8a16")}
     return {
-        "dma.bytes_per_s": round(c["dma"] * dma_ratio * GIGA),
-        "dma.cache_elements_per_s": round(c["cache"] * ratio * GIGA),
+        "dma.bytes_per_s": min(round(c["dma"] * dma_ratio * GIGA), chip.dram.bytes_per_s),
+        "dma.cache_bytes_per_s": round(c["cache"] * ratio * GIGA),
+        "dma.empty_slot_share": c["empty"],
         "matrix.output_elements_per_s": round(c["outputs"] * ratio * GIGA),
         "per_op_overhead_cycles": round(c["op"] * chip.clock_hz / 1e6),
         "per_inference_overhead_us": c["call"],
@@ -161,11 +169,12 @@ def calibrate(
         The calibration.
 
     Raises:
-        NpuSimError: a case cannot be simulated.
+        NpuSimError: a case cannot be simulated, or the cases are of several releases.
     """
     # programs do not depend on the constants: recorded once, timed in every pass
     tables = [program_table(case.program(models)) for case in cases]
-    chips = {name: npu(name) for name in (X, X2)}
+    check_one_release(cases)
+    chips = {name: npu(name) for name in BOTH}
     passes = 0
 
     def predict(logarithms: np.ndarray) -> np.ndarray:
@@ -179,7 +188,7 @@ def calibrate(
             name: chip.with_changes(changed_values(values, chip)) for name, chip in chips.items()
         }
         return np.array(
-            [_log_us(table, changed[case.npu]) for table, case in zip(tables, cases, strict=True)]
+            [log_us(table, changed[case.npu]) for table, case in zip(tables, cases, strict=True)]
         )
 
     measured = np.array([case.measured_us for case in cases])
@@ -188,29 +197,31 @@ def calibrate(
     return Calibration(constants=constants, cases=tuple(cases), fit=fit)
 
 
-def _log_us(table: ProgramTable, chip: Npu) -> float:
+def log_us(table: ProgramTable, chip: Npu) -> float:
+    """Logarithm of the simulated microseconds."""
     return float(np.log(simulate_tiles(table, chip).cycles / chip.clock_hz * 1e6))
 
 
-def fitted_npus(found: Calibration, data: str, day: date) -> Mapping[str, Npu]:
+def fitted_npus(found: Calibration, data: str, day: date, ending: str = "") -> Mapping[str, Npu]:
     """Return both chips with their fitted values, marked as such.
 
     Args:
         found: the calibration.
         data: what it was fitted to, for the sources.
         day: when.
+        ending: of the names of the presets.
 
     Returns:
         {name: chip}.
     """
     source = f"fitted: {data}, {len(found.cases)} calls, {day.isoformat()}"
     return MappingProxyType({
-        name: npu(name).with_changes(_rounded(changed_values(found.values, npu(name))), source)
-        for name in (X, X2)
+        name: npu(name).with_changes(rounded(changed_values(found.values, npu(name))), source)
+        for name in (both + ending for both in BOTH)
     })  # fmt: skip
 
 
-def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Keep four significant digits: more would claim what the data does not tell."""
     return {
         path: round(float(f"{value:.4g}")) if isinstance(value, int) else float(f"{value:.4g}")

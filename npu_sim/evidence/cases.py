@@ -4,7 +4,7 @@ Chapter: `docs/validation.md`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import files
@@ -23,9 +23,19 @@ from npu_sim.program.description import Description
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 
-__all__ = ["CALIBRATION", "Case", "calibration_cases", "read_cases", "read_number"]
+__all__ = [
+    "NEWEST", "OLDEST", "RELEASES", "Case", "calibration_cases", "check_one_release", "read_cases",
+    "read_number", "released_cases",
+]  # fmt: skip
 
-CALIBRATION = "hexagon_calibration.csv"  # in npu_sim/data/hexagon
+# releases that were measured: (calls, models) in npu_sim/data/hexagon
+RELEASES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "2026-10": ("hexagon_2026-10.csv", "hexagon_2026-10_models.json"),
+        "2026-08": ("hexagon_calibration.csv", "hexagon_calibration_models.json"),
+    }
+)
+NEWEST, OLDEST = RELEASES  # a file without the column `release` is of the oldest
 RUNTIMES: Mapping[str, str] = MappingProxyType({"qnn": "native", "geniex": "geniex"})
 SLOTS = Range(low=0, high=2**17, why="longer masks of attention fill the memory")
 BITS = Range(low=1, high=64, why="no number is wider")
@@ -38,6 +48,7 @@ WHOLE: Mapping[str, Range] = MappingProxyType({
 })  # fmt: skip
 COLUMNS = ("case", "npu", "model", "phase", *WHOLE, "runtime", "measured_us")
 REMEASURED = ("remeasured_min_us", "remeasured_max_us")
+MORE = ("n_filled", "release", "protocol", "use", "chip")  # that a newer file has
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -54,6 +65,10 @@ class Case:
     n_memory: int
     precision: Precision
     runtime: str  # one of `npu_sim.hardware.RUNTIMES`
+    n_filled: int | None = None  # slots of self-attention that hold tokens; None: all
+    release: str = OLDEST  # of the packages that were measured: one is never fitted with another
+    use: str = "calibration"  # what the row is for, see `docs/validation.md`
+    protocol: str = ""  # how it was measured
     measured_us: float
     remeasured_us: tuple[float, float] | None  # range over compiler versions
 
@@ -80,7 +95,7 @@ class Case:
         try:
             program = call_program(
                 models[self.model], self.phase, self.n_tokens, self.n_context, self.n_memory,
-                self.precision,
+                self.precision, n_filled=self.n_filled,
             )  # fmt: skip
         except NpuSimError as error:
             raise SweepError(f"case {self.name}: {error}") from error
@@ -105,8 +120,8 @@ def read_cases(path: Path) -> list[Case]:
     if missing:
         raise SweepError(f"{path} must have the columns {', '.join(COLUMNS)}; missing {missing}")
     for name in columns:
-        meant = get_close_matches(name.casefold(), REMEASURED, n=1, cutoff=0.8)
-        if meant and name not in REMEASURED:
+        meant = get_close_matches(name.casefold(), REMEASURED + MORE, n=1, cutoff=0.8)
+        if meant and name not in REMEASURED + MORE:
             raise SweepError(f"{path} must spell the column {meant[0]} so, got {short(name)}")
     cases = [_case(row, where) for where, row in rows]
     if not cases:
@@ -131,8 +146,15 @@ def _case(row: Mapping[str, str], where: str) -> Case:
         n_tokens=numbers["n_tokens"], n_context=numbers["n_context"],
         n_memory=numbers["n_memory"], precision=precision, runtime=RUNTIMES[runtime],
         measured_us=read_number(row["measured_us"], f"{where}: measured_us", MICROSECONDS),
-        remeasured_us=_remeasured(row, where),
+        remeasured_us=_remeasured(row, where), n_filled=_filled(row, where),
+        release=row.get("release", "").strip() or OLDEST,
+        use=row.get("use", "").strip() or "calibration", protocol=row.get("protocol", "").strip(),
     )  # fmt: skip
+
+
+def _filled(row: Mapping[str, str], where: str) -> int | None:
+    text = row.get("n_filled", "").strip()
+    return None if not text else read_number(text, f"{where}: n_filled", SLOTS)
 
 
 def _remeasured(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
@@ -169,8 +191,38 @@ def read_number(text: str, what: str, allowed: Range) -> Any:
                          SweepError)  # fmt: skip
 
 
-def calibration_cases() -> tuple[list[Case], dict[str, Description]]:
-    """Return the measured Hexagon calls that come with the package, and their models."""
+def released_cases(release: str = NEWEST) -> tuple[list[Case], dict[str, Description]]:
+    """Return the measured Hexagon calls of a release that come with the package, and their models.
+
+    Args:
+        release: one of `RELEASES`.
+
+    Returns:
+        All its cases, whatever they are for, and {name: description}.
+    """
     folder = files("npu_sim").joinpath("data", "hexagon")
-    models = read_models(Path(str(folder.joinpath("hexagon_calibration_models.json"))))
-    return read_cases(Path(str(folder.joinpath(CALIBRATION)))), models
+    calls, models = (Path(str(folder.joinpath(name))) for name in RELEASES[release])
+    return read_cases(calls), read_models(models)
+
+
+def calibration_cases(release: str = NEWEST) -> tuple[list[Case], dict[str, Description]]:
+    """Return those of `released_cases` that X Elite and X2 Elite are fitted to."""
+    cases, models = released_cases(release)
+    return [case for case in cases if case.use == "calibration"], models
+
+
+def check_one_release(cases: Sequence[Case]) -> None:
+    """Refuse cases of several releases, whose compilers differ by more than networks do.
+
+    Args:
+        cases: to be fitted or averaged together.
+
+    Raises:
+        SweepError: there are several.
+    """
+    releases = list(dict.fromkeys(case.release for case in cases))
+    if len(releases) > 1:
+        raise SweepError(
+            f"cases must be of one release, got {short(releases)}; compiler versions move a "
+            "network by 20 to 45 %, so take each release by itself"
+        )

@@ -76,7 +76,7 @@ def fit_constants(
         gain = problem.cost(theta, rows) - problem.cost(trial, trial_rows)
         if gain > 0:
             theta, rows, damping = trial, trial_rows, damping / 4
-            if gain < 1e-3:
+            if gain < 0.02:  # a fiftieth of what one row may err
                 break
             # a pass over all rows for each constant: only where a step has helped
             slope = _slope(predict, theta, rows)

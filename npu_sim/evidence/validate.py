@@ -14,9 +14,10 @@ import numpy as np
 
 from mu_ref.border.files import write_text
 from mu_ref.border.text import csv_cell, csv_line
-from npu_sim.evidence.cases import Case
+from npu_sim.evidence.cases import OLDEST, Case
+from npu_sim.evidence.expected import expected_ms
 from npu_sim.hardware.chip import Npu
-from npu_sim.hardware.presets import npu
+from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.program.description import Description
 from npu_sim.report.fidelity import simulate_program
 
@@ -34,6 +35,7 @@ class Prediction:
     npu: str  # simulated
     predicted_ms: float  # tile fidelity
     roofline_ms: float  # bare
+    expected_ms: tuple[float, float] | None  # where 80 % of calls like this one lie
 
     @property
     def measured_ms(self) -> float:
@@ -44,6 +46,23 @@ class Prediction:
     def error(self) -> float:
         """Predicted / measured - 1."""
         return self.predicted_ms / self.measured_ms - 1
+
+    @property
+    def low_ms(self) -> float | None:
+        """Where the range begins in which 80 % of calls like this one lie; None: not validated."""
+        return None if self.expected_ms is None else self.expected_ms[0]
+
+    @property
+    def high_ms(self) -> float | None:
+        """Where it ends."""
+        return None if self.expected_ms is None else self.expected_ms[1]
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether the measured call lies in the range."""
+        if self.expected_ms is None:
+            return None
+        return self.expected_ms[0] <= self.measured_ms <= self.expected_ms[1]
 
     @property
     def roofline_error(self) -> float:
@@ -61,6 +80,12 @@ class Validation:
     def errors(self) -> np.ndarray:
         """Absolute percentage errors, [n]."""
         return np.abs([row.error for row in self.rows])
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the calls that lie in their expected range; None if none has one."""
+        known = [row.covered for row in self.rows if row.covered is not None]
+        return float(np.mean(known)) if known else None
 
     def by(self, key: Callable[[Prediction], str]) -> dict[str, dict[str, float]]:
         """Group the errors.
@@ -98,6 +123,7 @@ class Validation:
             "mape": float(errors.mean()),
             "median_ape": float(np.median(errors)),
             "max_ape": float(errors.max()),
+            "coverage": self.coverage,
             "roofline_mape": float(np.mean([abs(row.roofline_error) for row in self.rows])),
             "by_phase": {name: mapes["phase"].get(name) for name in PHASES},
             "by_precision": mapes["precision"],
@@ -107,6 +133,7 @@ class Validation:
                     "case": row.case.name, "npu": row.npu, "phase": row.case.phase,
                     "predicted_ms": row.predicted_ms, "measured_ms": row.measured_ms,
                     "error": row.error, "roofline_ms": row.roofline_ms,
+                    "low_ms": row.low_ms, "high_ms": row.high_ms,
                 }
                 for row in self.rows
             ],
@@ -141,21 +168,29 @@ def validate(
     chips: dict[str, Npu] = {}
     rows = []
     for case in cases:
-        name = case.npu if npu_name is None else npu_name
+        name = chip_of(case) if npu_name is None else npu_name
         if name not in chips:
             chips[name] = npu(name)
         chip, program = chips[name], case.program(models)
+        predicted_ms = simulate_program(program, chip).latency_ms
         rows.append(
             Prediction(
                 case=case,
                 npu=chip.name,
-                predicted_ms=simulate_program(program, chip).latency_ms,
+                predicted_ms=predicted_ms,
+                expected_ms=expected_ms(chip.name, {case.phase: predicted_ms}),
                 roofline_ms=simulate_program(
                     program, bare_npu(chip), fidelity="roofline"
                 ).latency_ms,
             )
         )
     return Validation(rows=tuple(rows))
+
+
+def chip_of(case: Case) -> str:
+    """Name the preset of a case: of its own release, where there is one."""
+    older = f"{case.npu}-{OLDEST}"
+    return older if case.release == OLDEST and older in NPUS else case.npu
 
 
 def write_rows(found: Validation, path: Path) -> None:
@@ -166,12 +201,21 @@ def write_rows(found: Validation, path: Path) -> None:
         path: the file; appears whole or not at all.
     """
     rows = found.to_json()["rows"]
-    header = ("case", "npu", "phase", "predicted_ms", "measured_ms", "error", "roofline_ms")
+    header = (
+        "case", "npu", "phase", "predicted_ms", "low_ms", "high_ms", "measured_ms", "error",
+        "roofline_ms",
+    )  # fmt: skip
     lines = [csv_line(header)]
     for row in rows:
         cells = [row[name] for name in header]
-        lines.append(csv_line(csv_cell(c) if isinstance(c, str) else str(c) for c in cells))
+        lines.append(csv_line(_cell(cell) for cell in cells))
     write_text(path, "".join(lines))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return csv_cell(value)
+    return "" if value is None else str(value)
 
 
 def bare_npu(chip: Npu) -> Npu:
@@ -187,7 +231,7 @@ def bare_npu(chip: Npu) -> Npu:
     """
     losses = {path: 1.0 for path in chip.values() if path.endswith("efficiency")}
     free = {
-        "matrix.output_elements_per_s": 0, "dma.cache_elements_per_s": 0, "dma.runs_ahead": False,
+        "matrix.output_elements_per_s": 0, "dma.cache_bytes_per_s": 0, "dma.runs_ahead": False,
         "dma.setup_cycles": 0, "per_op_overhead_cycles": 0, "per_inference_overhead_us": 0.0,
         "geniex_overhead_us": 0.0, "geniex_position_us": 0.0, "sram.fuses_operations": True,
         "dma.bytes_per_s": chip.dram.bytes_per_s,

@@ -29,7 +29,9 @@ Number = int | float
 
 FieldValue = int | float | bool | str
 
-SWITCHES = frozenset({"sram.keeps_between_calls", "sram.fuses_operations", "dma.runs_ahead"})
+SWITCHES = frozenset(
+    {"sram.keeps_between_calls", "sram.fuses_operations", "sram.streams_encode", "dma.runs_ahead"}
+)
 
 OPERATIONS = tuple(name for name in vars(Ops) if name[0] != "_" and name not in ("repeat", "read"))
 

@@ -87,7 +87,8 @@ class Dma:
     bytes_per_s: int  # effective, sustained: the NPU's own port
     setup_cycles: int  # before the first byte of one transfer
     transfer_bytes: int  # largest transfer the schedule cuts weights into
-    cache_elements_per_s: int  # keys and values laid out on the way in; 0: free
+    cache_bytes_per_s: int  # keys and values laid out as the matrix engine reads them; 0: free
+    empty_slot_share: float  # what an empty slot of a padded cache costs, of one with a token
     runs_ahead: bool  # may move what a later operation needs
 
 
@@ -98,6 +99,9 @@ class Sram:
     capacity_bytes: int
     keeps_between_calls: bool  # weights and cache may stay from one graph call to the next
     fuses_operations: bool  # operations are cut and chained so that activations never leave SRAM
+    streams_encode: bool  # encoding, an operation begins on the first part of the one before
+    tile_rows: int  # activations of at most so many rows lie there in one tile, worked on whole
+    block_rows: int  # and longer ones in whole blocks of so many
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

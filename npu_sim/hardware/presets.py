@@ -25,8 +25,10 @@ __all__ = ["NPUS", "npu", "npu_to_toml", "quoted", "read_npu", "read_preset", "w
 
 
 NPUS: tuple[str, ...] = (
-    "hexagon-x-elite", "hexagon-x2-elite", "intel-npu4", "amd-xdna2", "ethos-u85", "a100", "h100",
-    "m1-max", "m2-ultra", "tpu-v6e", "teaching-npu",
+    "hexagon-x-elite", "hexagon-x2-elite", "hexagon-8-elite", "hexagon-8-elite-gen5",
+    "hexagon-8-gen3", "hexagon-qcs8550", "hexagon-qcs9075", "hexagon-qcs8275",
+    "hexagon-x-elite-2026-08", "hexagon-x2-elite-2026-08", "intel-npu4",
+    "amd-xdna2", "ethos-u85", "a100", "h100", "m1-max", "m2-ultra", "tpu-v6e", "teaching-npu",
 )  # fmt: skip
 
 ASSUMED = "assumed: no source given"

@@ -29,7 +29,11 @@ _BY_PATH: Mapping[str, Range] = MappingProxyType({
         low=0, high=1000, whole=False, why="no function takes so long"
     ),
     "dma.transfer_bytes": Range(low=1, high=2**32, why="no DMA moves more at once"),
-    "dma.cache_elements_per_s": _FREE_OR_PER_S,
+    "dma.cache_bytes_per_s": _FREE_OR_PER_S,
+    "dma.empty_slot_share": Range(
+        low=0, high=1, whole=False, why="an empty slot costs no more than a full one"
+    ),
+    "sram.tile_rows": _CELLS, "sram.block_rows": _CELLS,
 })  # fmt: skip
 _BY_ENDING: Mapping[str, Range] = MappingProxyType({
     "_macs_per_cycle": _RATE, "efficiency": _SHARE, "bytes_per_s": _PER_S,

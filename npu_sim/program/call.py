@@ -39,6 +39,7 @@ def call_program(
     n_memory: int,
     precision: Precision,
     batch: int = 1,
+    n_filled: int | None = None,
 ) -> Program:
     """Record one graph call with everything that came before it already in the cache.
 
@@ -51,6 +52,7 @@ def call_program(
         n_memory: slots that cross-attention reads; 0 without an encoder.
         precision: stored widths.
         batch: rows computed together.
+        n_filled: slots of self-attention that hold tokens, those of this call included; None: all.
 
     Returns:
         A program of one call.
@@ -72,7 +74,11 @@ def call_program(
         _record_encode(ops, tokens)
     else:
         _check_decode(ops.model, n_tokens, n_context, n_memory)
+        if n_filled is not None:
+            check_at_least("n_filled", n_filled, n_tokens)
+            check_at_most("n_filled", n_filled, n_context)
         ops.log.begin(phase)
+        ops.log.n_filled = n_filled
         memory = _memory(ops, batch, n_memory) if n_memory else None
         cache = _past(ops, batch, n_context - n_tokens, n_context)
         record_decode(ops, tokens, memory, cache, "all" if phase == "verify" else None)

@@ -52,6 +52,7 @@ class Recording:
 
     def __init__(self, description: Description, precision: Precision) -> None:
         self.name, self.precision = description.name, precision
+        self.n_filled: int | None = None  # slots of the cache that hold tokens; None: all
         self.shapes = description.weight_shapes()
         self._heads = {f"{description.model.head_site}.weight"}
         self._calls: list[tuple[str, list[Op]]] = []
@@ -138,8 +139,18 @@ class Recording:
             Op(
                 site=site, kind=kind, phase=phase, inputs=inputs, output=output, gemm=gemm,
                 vector_elements=elements, vector_work=work, kept_bytes=kept_bytes,
+                empty_kv_bytes=self._empty_bytes(kind, site, inputs),
             )
         )  # fmt: skip
+
+    def _empty_bytes(self, kind: str, site: str, inputs: tuple[Tensor, ...]) -> int:
+        """Bytes of slots without a token that self-attention reads."""
+        if self.n_filled is None or kind != "matmul" or ".self_attention." not in site:
+            return 0
+        cached = [t for t in inputs if t.role == "kv"]  # [batch, n_kv_heads, n_slots, d_head]
+        return sum(
+            t.n_bytes - t.n_bytes * min(self.n_filled, t.shape[2]) // t.shape[2] for t in cached
+        )
 
     def activation(self, site: str, shape: Shape) -> Tensor:
         """Describe what an operation leaves for the next."""

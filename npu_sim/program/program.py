@@ -130,6 +130,7 @@ class Op:
     vector_elements: int = 0
     vector_work: str = "none"  # key of VECTOR_WORK
     kept_bytes: int | None = None  # of the cache behind an append; all that is read, if not said
+    empty_kv_bytes: int = 0  # of the cache that it reads, slots of a padded graph without a token
 
     @property
     def is_layout(self) -> bool:

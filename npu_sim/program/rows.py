@@ -54,7 +54,9 @@ class Row(NamedTuple):
     special: int  # special functions, in all
     stored_bytes: int  # of one element of the vector work
     unpack: int  # 4-bit elements to unpack
-    laid_out: int  # LINEAR: 1 if a later operation reads the result; MATMUL: elements of the right
+    laid_out: int  # LINEAR: 1 if a later operation reads the result; MATMUL: bytes of the right
+    rows: int  # VECTOR: rows of what it works on, of one head; MATMUL: of the right operand
+    empty: int  # of the cached keys or values read, slots without a token
     floats: int  # 1 if activations are 16-bit floats
 
 
@@ -201,13 +203,19 @@ def _row(
         simple=op.vector_elements * work.simple_operations,
         special=op.vector_elements * work.special_functions,
         stored_bytes=_stored_bytes(widths), unpack=elements, laid_out=0, floats=0,
+        rows=_rows(right or next(iter(moving), op.output)), empty=op.empty_kv_bytes,
     )  # fmt: skip
 
 
+def _rows(tensor: Tensor) -> int:
+    """Rows that lie together: tokens, of one head where each has its own."""
+    return max(1, tensor.shape[-2] if len(tensor.shape) == 4 else prod(tensor.shape[:-1]))
+
+
 def _laid_out(op: Op, later: set[str]) -> int:
-    """Whether a linear result is laid out for later operations; elements of a right operand."""
+    """Whether a linear result is laid out for later operations; bytes of a right operand."""
     if op.kind == "matmul":
-        return prod(op.inputs[1].shape)
+        return op.inputs[1].n_bytes
     return int(op.kind == "linear" and op.output.name in later)
 
 

@@ -24,6 +24,7 @@ from npu_sim.roofline.formula import (
     NpuValues,
     OpCost,
     Work,
+    cache_bytes,
     call_cycles,
     kept_values,
     roofline,
@@ -75,6 +76,7 @@ def _roofline_call(
 ) -> CallReport:
     limit_cycles: dict[Limit, int] = dict.fromkeys(LIMITS, 0)
     weight_bytes = kv_bytes = moved_bytes = serial = memory = busy = 0
+    engines = dict.fromkeys(LIMITS, 0)
     # layers repeat each other, so that few operations of a call differ
     for work, count in Counter(rows).items():
         cost = roofline(work, values)
@@ -82,15 +84,21 @@ def _roofline_call(
         limit_cycles["overhead"] += count * cost.overhead_cycles
         limit_cycles[engine] += count * getattr(cost, f"{engine}_cycles")
         weight_bytes += count * (work.weight_bytes - work.known_bytes * values["kept.weights"])
-        kv_bytes += count * work.kv_bytes * (1 - values["kept.cache"])
+        kv_bytes += count * cache_bytes(work, values) * (1 - values["kept.cache"])
         moved_bytes += count * cost.dram_bytes
         serial += count * cost.cycles
         memory += count * cost.memory_cycles
         busy += count * cost.busy_cycles
+        for limit in LIMITS:
+            engines[limit] += count * getattr(cost, f"{limit}_cycles")
     if npu.dma.runs_ahead and memory > busy:  # whatever computes waits for it
         starts = limit_cycles["overhead"]
         limit_cycles |= {"compute": 0, "vector": 0, "memory": memory - starts}
-    assert sum(limit_cycles.values()) == call_cycles(serial, memory, busy, values)
+    most, encodes = max(engines.values()), call.phase == "encode"
+    if npu.sram.streams_encode and encodes:  # all of it is what the busiest engine does
+        busiest = max(LIMITS, key=lambda limit: engines[limit])
+        limit_cycles = dict.fromkeys(LIMITS, 0) | {busiest: most}
+    assert sum(limit_cycles.values()) == call_cycles(serial, memory, busy, most, encodes, values)
     limit_cycles["overhead"] += npu.call_overhead_cycles(runtime, call.n_positions)
     return CallReport(
         call=call, limit_cycles=limit_cycles, weight_bytes=weight_bytes, kv_bytes=kv_bytes,

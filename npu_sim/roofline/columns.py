@@ -30,11 +30,12 @@ __all__ = ["Priced", "ProgramColumns", "call_rows", "price", "program_columns", 
 class ProgramColumns:
     """The operations of a request, equal ones once, and its graph calls, equal ones once."""
 
-    rows: np.ndarray  # [n_rows, 11] float64, a column for each field of `Work`
+    rows: np.ndarray  # [n_rows, 12] float64, a column for each field of `Work`
     row_of: np.ndarray  # [n_entries] int, rows of the first kind of calls, then of the second, ...
     counts: np.ndarray  # [n_entries] how often that row runs in one such call
     starts: np.ndarray  # [n_kinds] int, first entry of each kind
     positions: np.ndarray  # [n_kinds] positions that a call computes
+    encodes: np.ndarray  # [n_kinds] 1 if it encodes, else 0
     calls: np.ndarray  # [n_kinds] how many calls are of the kind
     first_calls: np.ndarray  # [n_kinds] how many of them before the first token is written
     weight_bytes: int  # stored
@@ -72,9 +73,11 @@ def program_columns(program: Program, n_grown: int = 0) -> ProgramColumns:
     calls: Counter[int] = Counter()
     first: Counter[int] = Counter()
     positions: dict[int, int] = {}
+    encodes: dict[int, bool] = {}
     rows_of = program_rows(program)
     for index, (call, rows) in enumerate(zip(program.calls, rows_of, strict=True)):
         kinds[id(rows)], positions[id(rows)] = rows, call.n_positions
+        encodes[id(rows)] = call.phase == "encode"
         calls[id(rows)] += 1
         first[id(rows)] += index < program.n_first_calls
     if n_grown:
@@ -82,6 +85,7 @@ def program_columns(program: Program, n_grown: int = 0) -> ProgramColumns:
         for step in range(1, n_grown + 1):
             grown = list(map(Work._make, (last + step * (last - before)).tolist()))
             kinds[id(grown)], positions[id(grown)] = grown, program.calls[-1].n_positions
+            encodes[id(grown)] = False
             calls[id(grown)] = 1
     number: dict[Work, int] = {}
     entries = [
@@ -93,6 +97,7 @@ def program_columns(program: Program, n_grown: int = 0) -> ProgramColumns:
         counts=np.array([n for some in entries for n in some.values()], dtype=float),
         starts=np.cumsum([0, *map(len, entries)])[:-1],
         positions=np.array([positions[kind] for kind in kinds], dtype=float),
+        encodes=np.array([encodes[kind] for kind in kinds], dtype=float),
         calls=np.array([calls[kind] for kind in kinds], dtype=float),
         first_calls=np.array([first[kind] for kind in kinds], dtype=float),
         weight_bytes=program.stored_weight_bytes,
@@ -150,8 +155,11 @@ def price(columns: ProgramColumns, values: NpuValues, runtime: str = "native") -
         )
         return sums
 
+    memory = of_calls(cost.memory_cycles)
+    most = [of_calls(c) for c in (cost.compute_cycles, cost.vector_cycles, cost.overhead_cycles)]
+    engine = np.maximum.reduce(np.broadcast_arrays(memory, *most))
     cycles = call_cycles(
-        of_calls(cost.cycles), of_calls(cost.memory_cycles), of_calls(cost.busy_cycles), values
+        of_calls(cost.cycles), memory, of_calls(cost.busy_cycles), engine, columns.encodes, values
     )
     call_us = call_overhead_us(values, runtime, columns.positions)  # [1 or N, n_kinds]
     cycles = cycles + np.round(call_us * values["clock_hz"] / 1e6)

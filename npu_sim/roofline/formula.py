@@ -40,6 +40,7 @@ __all__ = [
     "NpuValues",
     "OpCost",
     "Work",
+    "cache_bytes",
     "call_cycles",
     "compute_cycles",
     "dram_bytes",
@@ -76,6 +77,7 @@ class Work(NamedTuple):
     kv_bytes: Amount  # cached keys and values, read or written
     activation_bytes: Amount  # read and written
     known_bytes: Amount = 0  # of the weights, those that an earlier call has read
+    empty_bytes: Amount = 0  # of the cache, slots of a padded graph that hold no token
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +153,7 @@ def work_of(op: Op, known: Collection[str] = ()) -> Work:
         kv_bytes=op.kv_bytes,
         activation_bytes=op.activation_bytes,
         known_bytes=sum(t.n_bytes for t in op.inputs if t.role == "weight" and t.name in known),
+        empty_bytes=op.empty_kv_bytes,
     )
 
 
@@ -177,25 +180,32 @@ def roofline(work: Work, values: NpuValues) -> OpCost:
     )
 
 
-def call_cycles(serial: Amount, memory: Amount, busy: Amount, values: NpuValues) -> Amount:
+def call_cycles(
+    serial: Amount, memory: Amount, busy: Amount, engine: Amount, encodes: Amount, values: NpuValues
+) -> Amount:
     r"""Count the cycles of all operations of a call together.
 
     $$t_\mathrm{call} = \max(\sum t_\mathrm{memory}, \sum (\max(t_\mathrm{compute},
       t_\mathrm{vector}) + t_\mathrm{overhead}))$$                                      (4.8)
 
-    where the DMA runs ahead; else the sum of (4.1).
+    where the DMA runs ahead; else the sum of (4.1). Where operations stream, a call that encodes
+    takes at least what its busiest engine does in all of them together.
 
     Args:
         serial: sum of `OpCost.cycles`.
         memory: sum of `OpCost.memory_cycles`.
         busy: sum of `OpCost.busy_cycles`.
-        values: uses dma.runs_ahead.
+        engine: the largest of the sums of the cycles of each engine and of the starts.
+        encodes: 1 if the call encodes, else 0.
+        values: uses dma.runs_ahead and sram.streams_encode.
 
     Returns:
         Cycles: no order of the operations' pieces takes fewer.
     """
     ahead = _larger(memory, busy)
-    return serial + (ahead - serial) * (values["dma.runs_ahead"] != 0)
+    found = serial + (ahead - serial) * (values["dma.runs_ahead"] != 0)
+    streams = encodes * (values["sram.streams_encode"] != 0)
+    return found + (engine - found) * streams
 
 
 def kept_values(values: NpuValues, weight_bytes: Amount, kv_bytes: Amount) -> dict[str, Amount]:
@@ -284,7 +294,23 @@ def dram_bytes(work: Work, values: NpuValues) -> Amount:
     beyond = work.activation_bytes - values["sram.capacity_bytes"]  # the rest may stay
     spilled = beyond * ((beyond > 0) & (values["sram.fuses_operations"] == 0))
     weights = work.weight_bytes - work.known_bytes * values.get("kept.weights", 0)
-    return weights + work.kv_bytes * (1 - values.get("kept.cache", 0)) + spilled
+    return weights + cache_bytes(work, values) * (1 - values.get("kept.cache", 0)) + spilled
+
+
+def cache_bytes(work: Work, values: NpuValues) -> Amount:
+    r"""Count what the cached keys and values of an operation move.
+
+    $$b_\mathrm{cache} = b_\mathrm{full} + \lfloor s \, b_\mathrm{empty} \rfloor$$            (4.9)
+
+    Args:
+        work: bytes of its slots, and of those among them that hold no token.
+        values: the share s of a slot's bytes that an empty one costs.
+
+    Returns:
+        Bytes.
+    """
+    kept = _floor(work.empty_bytes * values["dma.empty_slot_share"])
+    return work.kv_bytes - work.empty_bytes + kept
 
 
 def memory_cycles(moved_bytes: Amount, values: NpuValues) -> Amount:
@@ -325,6 +351,10 @@ def _ceil_div(amount: Amount, per: Amount) -> Amount:
 
 def _ceil(amount: Amount) -> Amount:
     return np.ceil(amount) if _is_column(amount) else math.ceil(amount)
+
+
+def _floor(amount: Amount) -> Amount:
+    return np.floor(amount) if _is_column(amount) else math.floor(amount)
 
 
 def _round(amount: Amount) -> Amount:

@@ -200,7 +200,7 @@ class _Explained:
             return _Pieces(what, (_Term(0, "lies in SRAM already"),))
         rate = self.npu.memory_bytes_per_s
         terms = [self.passed(n_bytes, "B", rate, "B/s")]
-        if part == Part.CACHE and (per_s := self.npu.dma.cache_elements_per_s):
+        if part == Part.CACHE and (per_s := self.npu.dma.cache_bytes_per_s):
             elements = int(self.row.laid_out) * n_bytes // max(1, int(self.row.kv))
             terms.append(self.passed(elements, "elements laid out", per_s, " elements/s"))
         # what is left is to set up: once, or for each piece of a bundle
@@ -245,7 +245,7 @@ class _Explained:
             unit, together = "results laid out", False
         else:
             m, n, k = int(row.m) * (int(row.products) // heads), int(row.n), int(row.k)
-            laid_out, per_s = int(row.laid_out), self.npu.dma.cache_elements_per_s
+            laid_out, per_s = int(row.laid_out), self.npu.dma.cache_bytes_per_s
             unit, together = "elements laid out", task.head < 0
             if together:
                 term, what = self.multiplied(heads, m, n, k)

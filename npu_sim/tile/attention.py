@@ -10,9 +10,11 @@ from npu_sim.tile.tasks import Engine, Loaded, Operation, Part, Ring, Task, cut
 from npu_sim.tile.tiling import (
     block_cycles,
     bundled,
+    cache_moved,
     cached_piece_cycles,
     ceil_div,
     key_piece,
+    laid_out_rows,
     layout_cycles,
     matrix_cycles,
     spilled,
@@ -33,7 +35,8 @@ def matmul(op: Operation) -> Iterator[Task]:
     rows_each = row.m * (row.products // row.b_heads)  # rows that share one right operand
     rest = matrix_cycles(row.b_heads, rows_each, row.n, row.k, rate, chip)  # of all pieces
     if not cached:  # computed here: laid out by the matrix engine itself
-        rest += layout_cycles(row.laid_out, chip.cached_per_s, chip)
+        laid_out = laid_out_rows(row.laid_out, row.rows, chip)
+        rest += layout_cycles(laid_out, chip.cached_per_s, chip)
     all_keys = row.b_heads * (row.k if row.keys_are_k else row.n)
     bundle = bundled(ceil_div(cached, plan.piece_bytes))
     for piece in cut(cached, max(bundle, 1) * plan.piece_bytes) or [range(0)]:
@@ -63,11 +66,11 @@ def load_cache(
     """Read keys or values, lay them out on the way, and unpack them if they have 4 bits."""
     row, chip = op.row, op.chip
     unpacked = 2 * n_bytes if row.unpack else 0  # the same at 8 bits
+    moved = cache_moved(n_bytes, row, chip)
     load = op.read(
-        Part.CACHE, n_bytes, Ring.WEIGHTS, n_bytes + unpacked, row.kv_after, n_pieces
+        Part.CACHE, moved, Ring.WEIGHTS, n_bytes + unpacked, row.kv_after, n_pieces
     )  # fmt: skip
-    laid_out = row.laid_out * n_bytes // max(1, row.kv)
-    load.cycles += layout_cycles(laid_out, chip.cached_per_s, chip)
+    load.cycles += layout_cycles(moved, chip.cached_per_s, chip)
     return (yield from op.unpacked(load, 2 * n_bytes))
 
 
@@ -113,7 +116,8 @@ def by_heads(op: Operation, a: int, b: int, out: int) -> Iterator[Task]:
                     (other, size) if by_keys else (size, other) for size in (some, last)
                 )
                 here = rows.start == 0 and (b or not right)  # not read from the cache
-                laid_out = row.laid_out * len(keys) // (heads * n_keys) if here else 0
+                whole = laid_out_rows(row.laid_out, row.rows, chip)
+                laid_out = whole * len(keys) // (heads * n_keys) if here else 0
                 more = layout_cycles(laid_out, chip.cached_per_s, chip)
                 more += (pieces - 1) * block_cycles(len(rows), height, n, k, rate, chip)
                 product = op.multiply(len(rows), height, n_last, k_last, more, x, ready)

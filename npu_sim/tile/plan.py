@@ -125,7 +125,7 @@ def least_dma_cycles(call: CallTable, plan: Plan, npu: Npu) -> int:
     weights, beside = rows["weight"] * read, rows["beside"] * read
     moved = [weights, beside]
     if not plan.cache_pinned:
-        moved += [rows["kv"]]
+        moved += [rows["kv"] - rows["empty"]]  # of empty slots perhaps nothing
     moved += [rows[x] * (rows[f"{x}_class"] >= plan.kept_classes) for x in ("a", "b", "out")]
     n_bytes = sum(int(part.sum()) for part in moved)
     # what lies beside a matrix comes with its first piece, however much that is

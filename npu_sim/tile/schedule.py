@@ -29,6 +29,7 @@ from npu_sim.tile.tiling import (
     spilled,
     vector_cycles,
     weight_piece,
+    whole_rows,
 )
 
 __all__ = ["schedule"]
@@ -90,7 +91,8 @@ def linear(op: Operation) -> Iterator[Task]:
                     loaded[piece] = yield from load_weights(op, columns, sums, times)
                 weights, ready = loaded[piece]
                 whole = sums.stop == d_in  # before, these are partial sums
-                results = len(rows) * len(columns) if whole and row.laid_out else 0
+                laid = whole_rows(len(rows), chip)
+                results = laid * len(columns) if whole and row.laid_out else 0
                 more = layout_cycles(results, chip.outputs_per_s, chip)
                 size = len(rows), height, len(columns), len(sums)
                 product = op.multiply(*size, more, x, ready)

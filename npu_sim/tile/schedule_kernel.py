@@ -17,9 +17,11 @@ from npu_sim.tile.tiling import (
     block_cycles,
     block_rows,
     bundled,
+    cache_moved,
     cached_piece_cycles,
     ceil_div,
     key_piece,
+    laid_out_rows,
     layout_cycles,
     matrix_cycles,
     pieces_cycles,
@@ -27,6 +29,7 @@ from npu_sim.tile.tiling import (
     spilled,
     transfer_cycles,
     weight_piece,
+    whole_rows,
 )
 
 __all__ = ["schedule"]
@@ -157,7 +160,7 @@ def linear(op):
                     times = blocks if plan.rows_outer else 1
                     weights[at], ready[at] = load_weights(op, col_0, col_1, sum_0, sum_1, times)
                 whole = row.laid_out == 1 and sum_1 == d_in
-                results = (row_1 - row_0) * (col_1 - col_0) if whole else 0
+                results = whole_rows(row_1 - row_0, chip) * (col_1 - col_0) if whole else 0
                 more = layout_cycles(results, chip.outputs_per_s, chip)
                 product = multiply(
                     op, row_1 - row_0, height, col_1 - col_0, sum_1 - sum_0, more, x, ready[at]
@@ -240,7 +243,8 @@ def matmul(op):
     rows_each = row.m * (row.products // row.b_heads)
     rest = matrix_cycles(row.b_heads, rows_each, row.n, row.k, rate, chip)
     if cached == 0:
-        rest += layout_cycles(row.laid_out, chip.cached_per_s, chip)
+        laid_out = laid_out_rows(row.laid_out, row.rows, chip)
+        rest += layout_cycles(laid_out, chip.cached_per_s, chip)
     all_keys = row.b_heads * (row.k if row.keys_are_k == 1 else row.n)
     bundle = max(bundled(ceil_div(cached, plan.piece_bytes)), 1)
     share = bundle * cached_piece_cycles(row, plan.piece_bytes, rate, chip) if cached > 0 else 0
@@ -265,9 +269,9 @@ def load_cache(op, n_bytes, n_pieces):
     """Read keys or values; return the task that holds them and the one to wait for."""
     row, chip = op.row, op.chip
     held = n_bytes + (2 * n_bytes if row.unpack > 0 else 0)
-    load = read(op, Part.CACHE, n_bytes, Ring.WEIGHTS, held, row.kv_after, n_pieces)
-    laid_out = row.laid_out * n_bytes // max(1, row.kv)
-    op.tasks[load].cycles += layout_cycles(laid_out, chip.cached_per_s, chip)
+    moved = cache_moved(n_bytes, row, chip)
+    load = read(op, Part.CACHE, moved, Ring.WEIGHTS, held, row.kv_after, n_pieces)
+    op.tasks[load].cycles += layout_cycles(moved, chip.cached_per_s, chip)
     return load, unpacked(op, load, 2 * n_bytes, 1)
 
 
@@ -309,7 +313,8 @@ def by_heads(op, a, b, out):
                 n, k = (other, some) if by_keys else (some, other)
                 n_last, k_last = (other, last) if by_keys else (last, other)
                 here = row_0 == 0 and (b > 0 or right == 0)
-                laid_out = row.laid_out * keys // (heads * n_keys) if here else 0
+                whole = laid_out_rows(row.laid_out, row.rows, chip)
+                laid_out = whole * keys // (heads * n_keys) if here else 0
                 more = layout_cycles(laid_out, chip.cached_per_s, chip)
                 more += (pieces - 1) * block_cycles(row_1 - row_0, height, n, k, rate, chip)
                 product = multiply(op, row_1 - row_0, height, n_last, k_last, more, x, ready)

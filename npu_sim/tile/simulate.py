@@ -175,11 +175,11 @@ class Bench:
                 f"got {max(n, self.n_tasks):,}; take larger ones or a shorter request"
             )
 
-    @staticmethod
-    def time(tasks: np.ndarray, call: CallTable) -> tuple[int, np.ndarray]:
+    def time(self, tasks: np.ndarray, call: CallTable) -> tuple[int, np.ndarray]:
         """Run the clock; return when the last task ends, and what each operation did."""
         times = np.zeros(len(call.rows), TIMES)
-        return run(tasks, call.rows["kv_written"] > 0, times), times
+        streams = self.npu.sram.streams_encode and call.call.phase == "encode"
+        return run(tasks, call.rows["kv_written"] > 0, streams, times), times
 
 
 def sram_bytes(call: CallRun, tasks: np.ndarray) -> list[tuple[int, int]]:

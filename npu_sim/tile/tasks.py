@@ -67,6 +67,8 @@ _NUMBERS = (
 TASK = np.dtype((np.record, [(name, np.int64) for name in _NUMBERS]))
 
 
+PARTS_STREAMED = 16  # in which an operation passes on what it makes, where operations stream
+
 Loaded = tuple[Task, Task]  # the task that holds an operand, and the one that a product waits for
 
 

@@ -16,9 +16,10 @@ from npu_sim.tile.compiled import kernel
 from npu_sim.units import MILLION
 
 __all__ = [
-    "Chip", "block_cycles", "block_rows", "bundled", "cached_piece_cycles", "ceil_div",
-    "chip_numbers", "key_piece", "layout_cycles", "mac_slots", "matrix_cycles", "pieces_cycles",
-    "share_of", "spilled", "transfer_cycles", "vector_cycles", "weight_piece",
+    "Chip", "block_cycles", "block_rows", "bundled", "cache_moved", "cached_piece_cycles",
+    "ceil_div", "chip_numbers", "key_piece", "laid_out_rows", "layout_cycles", "mac_slots",
+    "matrix_cycles", "pieces_cycles", "share_of", "spilled", "transfer_cycles", "vector_cycles",
+    "weight_piece", "whole_rows",
 ]  # fmt: skip
 
 MOST_PIECES = 256  # of an operation: more are bundled
@@ -42,8 +43,11 @@ class Chip(NamedTuple):
     op_overhead_cycles: int
     unpack_per_cycle: int
     outputs_per_s: int  # results laid out for the next operation; 0: free
-    cached_per_s: int  # keys and values laid out for the matrix engine; 0: free
+    cached_per_s: int  # bytes of keys and values laid out for the matrix engine; 0: free
     runs_ahead: bool  # the DMA may move what a later operation needs
+    empty_share: float  # what an empty slot of a cache costs
+    tile_rows: int  # activations of at most so many rows are worked on as so many
+    block_rows: int  # longer ones in whole blocks of so many
     weight_rates: tuple[int, ...]  # MACs per million cycles, efficiency included, by precision
     attention_rates: tuple[int, ...]
 
@@ -64,8 +68,9 @@ def chip_numbers(npu: Npu) -> Chip:
         tile_m=matrix.tile_m, tile_n=matrix.tile_n, tile_k=matrix.tile_k,
         op_overhead_cycles=npu.per_op_overhead_cycles,
         unpack_per_cycle=npu.vector.unpack_elements_per_cycle,
-        outputs_per_s=matrix.output_elements_per_s, cached_per_s=npu.dma.cache_elements_per_s,
-        runs_ahead=npu.dma.runs_ahead,
+        outputs_per_s=matrix.output_elements_per_s, cached_per_s=npu.dma.cache_bytes_per_s,
+        runs_ahead=npu.dma.runs_ahead, empty_share=npu.dma.empty_slot_share,
+        tile_rows=npu.sram.tile_rows, block_rows=npu.sram.block_rows,
         weight_rates=rates(None), attention_rates=rates(matrix.attention_efficiency),
     )  # fmt: skip
 
@@ -132,13 +137,34 @@ def block_cycles(m, height, n, k, rate, chip):
 
 @kernel
 def layout_cycles(n_elements, per_s, chip):
-    r"""Cycles to lay out e elements as the matrix engine reads them: results, keys, values.
+    r"""Cycles to lay out results (elements), keys and values (bytes) for the matrix engine.
 
     $$t_\mathrm{layout} = \lceil e f_\mathrm{clock} / \mathrm{rate} \rceil$$            (4.7)
 
-    The rate, `per_s`, is in elements per second; 0 is free.
+    The rate, `per_s`, is in elements or bytes per second; 0 is free.
     """
     return 0 if per_s == 0 else cycles_at(n_elements, per_s, chip.clock_hz)
+
+
+@kernel
+def whole_rows(rows, chip):
+    """Rows of the whole tile, or of the whole blocks, that so many rows lie in."""
+    if rows <= chip.tile_rows:
+        return chip.tile_rows
+    return ceil_div(rows, chip.block_rows) * chip.block_rows
+
+
+@kernel
+def laid_out_rows(amount, rows, chip):
+    """What is laid out of an amount in so many rows: their whole tiles."""
+    return amount * whole_rows(rows, chip) // rows
+
+
+@kernel
+def cache_moved(n_bytes, row, chip):
+    """Bytes that move of so many of a cache: of its empty slots a share (4.9)."""
+    empty = n_bytes * row.empty // max(1, row.kv)
+    return n_bytes - empty + int(empty * chip.empty_share)
 
 
 @kernel
@@ -301,5 +327,7 @@ def vector_cycles(rows: np.ndarray, npu: Npu) -> np.ndarray:
     steps = rows["simple"] + rows["special"] * npu.vector.special_function_cycles
     lanes = np.maximum(1, npu.vector.width_bytes // rows["stored_bytes"])
     share = np.where(rows["floats"] == 1, npu.vector.float_efficiency, npu.vector.efficiency)
-    cycles: np.ndarray = np.ceil(steps) / (lanes * share)
+    blocks = -(-rows["rows"] // npu.sram.block_rows) * npu.sram.block_rows
+    whole = np.where(rows["rows"] <= npu.sram.tile_rows, npu.sram.tile_rows, blocks)
+    cycles: np.ndarray = np.ceil(steps) * whole / rows["rows"] / (lanes * share)
     return cycles

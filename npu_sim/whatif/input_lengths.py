@@ -35,7 +35,7 @@ class ColumnsByLength:
 
     base: Scenario
     recorded: tuple[RequestColumns, ...]  # at the lengths RECORDED
-    rows: np.ndarray  # [3, n_rows, 11] differences of order 0, 1, 2
+    rows: np.ndarray  # [3, n_rows, 12] differences of order 0, 1, 2
     row_of: np.ndarray  # [n_entries], as in `ProgramColumns`
     counts: np.ndarray  # [n_entries]
     starts: np.ndarray  # [n_kinds]
@@ -66,6 +66,7 @@ class ColumnsByLength:
             counts=self.counts,
             starts=self.starts,
             positions=_newton(_differences(positions), n_input),
+            encodes=shortest.columns.encodes,
             calls=shortest.columns.calls,
             first_calls=shortest.columns.first_calls,
             weight_bytes=shortest.columns.weight_bytes,

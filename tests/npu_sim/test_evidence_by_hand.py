@@ -176,7 +176,7 @@ def test_a_bare_chip_has_no_losses_and_keeps_its_peaks() -> None:
     free = {p: v for p, v in changed.items() if not p.endswith("efficiency")}
     assert {v for p, v in bare.values().items() if p.endswith("efficiency")} == {1.0}
     assert free == {
-        "matrix.output_elements_per_s": 0, "dma.cache_elements_per_s": 0, "dma.setup_cycles": 0,
+        "matrix.output_elements_per_s": 0, "dma.cache_bytes_per_s": 0, "dma.setup_cycles": 0,
         "per_op_overhead_cycles": 0, "per_inference_overhead_us": 0.0, "geniex_overhead_us": 0.0,
         "geniex_position_us": 0.0, "dma.bytes_per_s": chip.dram.bytes_per_s,
     } | {p: True for p in ("sram.fuses_operations",) if not chip.values()[p]}  # fmt: skip
@@ -210,7 +210,7 @@ def test_constants_of_x_elite_are_its_values_in_their_units() -> None:
                     for n in ("w4a8", "w4a16", "w8a8", "w8a16")}  # fmt: skip
     assert VALUES.keys() == {c.name for c in CONSTANTS}
     assert changed_values(VALUES, chip) == efficiencies | {
-        "dma.bytes_per_s": 50 * 10**9, "dma.cache_elements_per_s": 8 * 10**9,
+        "dma.bytes_per_s": 50 * 10**9, "dma.cache_bytes_per_s": 8 * 10**9,
         "matrix.output_elements_per_s": 12 * 10**9,
         "per_op_overhead_cycles": round(2 * chip.clock_hz / 10**6),
         "per_inference_overhead_us": 120.0, "geniex_overhead_us": 900.0,
@@ -227,7 +227,7 @@ def test_x2_elite_reads_and_computes_by_its_two_ratios() -> None:
     peaks = x.matrix.w8a16_macs_per_cycle / (x2.matrix.w8a16_macs_per_cycle / 2)
     lanes = x.vector.width_bytes / (x2.vector.width_bytes / 2)
     assert found["dma.bytes_per_s"] == 75 * 10**9
-    assert found["dma.cache_elements_per_s"] == 10 * 10**9
+    assert found["dma.cache_bytes_per_s"] == 10 * 10**9
     assert found["matrix.output_elements_per_s"] == 15 * 10**9
     assert found["per_op_overhead_cycles"] == round(2 * x2.clock_hz / 10**6)
     shares = {"w16a16": 0.3, "attention": 0.2, "w8a16": 0.6, "w4a8": 0.6}

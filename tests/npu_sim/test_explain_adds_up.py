@@ -124,7 +124,7 @@ def chips():
         {"matrix.dataflow": "is", "dma.setup_cycles": 0, "clock_hz": 987_654_321},
     ]
     return [x_elite, npu("h100"), npu("a100"), *(x_elite.with_changes(rates | c) for c in changes),
-            teaching.with_changes(rates | {"dma.cache_elements_per_s": 10**9})]  # fmt: skip
+            teaching.with_changes(rates | {"dma.cache_bytes_per_s": 10**9})]  # fmt: skip
 
 
 def test_200_random_sites_add_up_from_their_text_alone():

@@ -131,7 +131,7 @@ def test_memory_is_as_fast_as_the_slower_of_its_two_ports() -> None:
 
 
 MAY_BE_ZERO = frozenset({
-    "matrix.output_elements_per_s", "dma.cache_elements_per_s",
+    "matrix.output_elements_per_s", "dma.cache_bytes_per_s",
     "per_op_overhead_cycles", "dma.setup_cycles", "matrix.w4a8_macs_per_cycle",
     "matrix.w4a16_macs_per_cycle", "matrix.w8a16_macs_per_cycle", "matrix.w16a16_macs_per_cycle",
 })  # fmt: skip

@@ -81,7 +81,7 @@ def written(call, plan, chip=CHIP):
     plain = list(schedule(call, plan, chip))
     assert find_room(tasks, plan.rings)
     times = np.zeros(len(call.rows), TIMES)
-    run(tasks, call.rows["kv_written"] > 0, times)
+    run(tasks, call.rows["kv_written"] > 0, False, times)
     spans = list(zip(tasks["start"].tolist(), tasks["end"].tolist(), strict=True))
     assert spans == engine.run(plain, plan)
     for task, other in zip(tasks, plain, strict=True):
@@ -223,7 +223,7 @@ def cached_scores():
 
 
 def test_cached_keys_of_four_bits_are_laid_out_and_unpacked_piece_by_piece():
-    chip = CHIP.with_changes({"dma.cache_elements_per_s": 500_000_000, "matrix.tile_k": 8})
+    chip = CHIP.with_changes({"dma.cache_bytes_per_s": 500_000_000, "matrix.tile_k": 8})
     tasks, times = written(cached_scores(), PLAN._replace(kept_classes=3, piece_bytes=8), chip)
     # 2 keys of 8 elements at 2 cycles each; two rows: 1 x 2 x 1 blocks of 64, 128 / 10 in all,
     # of which two keys among many take 2 x 2 x 8 / 10

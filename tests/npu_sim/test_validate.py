@@ -228,7 +228,7 @@ def test_fitted_chips_are_the_constants_written_back():
     ("path", "slower"),
     [
         ("matrix.output_elements_per_s", 10**9),
-        ("dma.cache_elements_per_s", 10**9),
+        ("dma.cache_bytes_per_s", 10**9),
         ("geniex_position_us", 100.0),
         ("vector.float_efficiency", 0.05),
     ],

@@ -1,0 +1,97 @@
+"""More Hexagons: constants of X Elite, times at most two ratios fitted to a few calls of each.
+
+Chips with language models measured have a ratio of memory and one of arithmetic; those with
+encoders alone have one for both. No ratio lets a chip pass its peak. Chapter: `docs/validation.md`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from types import MappingProxyType
+
+import numpy as np
+
+from npu_sim.evidence.calibrate import changed_values, log_us, rounded
+from npu_sim.evidence.cases import Case
+from npu_sim.evidence.fit import Constant, Fit, fit_constants
+from npu_sim.hardware.chip import Npu
+from npu_sim.hardware.presets import npu
+from npu_sim.program.description import Description
+from npu_sim.program.rows import program_table
+
+__all__ = ["CHIPS", "ChipFit", "fit_chip"]
+
+# names, and which ratios are fitted
+_TWO, _ONE = ("dma_ratio", "compute_ratio"), ("ratio",)
+CHIPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "hexagon-8-elite": _TWO, "hexagon-8-elite-gen5": _TWO, "hexagon-qcs9075": _TWO,
+    "hexagon-qcs8275": _TWO, "hexagon-8-gen3": _ONE, "hexagon-qcs8550": _ONE,
+})  # fmt: skip
+_MEANING = {
+    "dma_ratio": "reading memory", "compute_ratio": "computing", "ratio": "reading and computing",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChipFit:
+    """The ratios of one chip."""
+
+    npu: str
+    constants: tuple[Constant, ...]
+    cases: tuple[Case, ...]
+    fit: Fit
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Fitted ratios to X Elite by name, both of them."""
+        names = [constant.name for constant in self.constants]
+        found = dict(zip(names, self.fit.values.tolist(), strict=True))
+        return {name: found.get(name, found.get("ratio", 1.0)) for name in _TWO}
+
+    def chip(self, constants: Mapping[str, float], data: str, day: date) -> Npu:
+        """Return the chip with its values, marked as fitted."""
+        source = f"fitted: {data}, X Elite's and {len(self.cases)} calls, {day.isoformat()}"
+        values = changed_values({**constants, **self.ratios}, npu(self.npu))
+        return npu(self.npu).with_changes(rounded(values), source)
+
+    @property
+    def mape(self) -> float:
+        """Mean absolute error on the calls of the fit."""
+        return float(np.abs(self.fit.residuals).mean())
+
+
+def fit_chip(
+    name: str,
+    cases: Sequence[Case],
+    models: Mapping[str, Description],
+    constants: Mapping[str, float],
+) -> ChipFit:
+    """Fit the ratios of one chip.
+
+    Args:
+        name: one of `CHIPS`.
+        cases: measured calls; those of the chip are taken.
+        models: descriptions by name.
+        constants: {name: value} of X Elite.
+
+    Returns:
+        The fit; `left_out` leaves out a network.
+    """
+    own = [case for case in cases if case.npu == name]
+    tables = [program_table(case.program(models)) for case in own]
+    base, names = npu(name), CHIPS[name]
+    fitted = tuple(
+        Constant(name=ratio, unit="chip / X", prior=1.2, spread=0.7, low=0.3, high=4.0,
+                 meaning=f"{_MEANING[ratio]}, against X Elite")
+        for ratio in names
+    )  # fmt: skip
+
+    def predict(logarithms: np.ndarray) -> np.ndarray:
+        found = dict(zip(names, np.exp(logarithms).tolist(), strict=True))
+        both = {ratio: found.get(ratio, found.get("ratio", 1.0)) for ratio in _TWO}
+        chip = base.with_changes(changed_values({**constants, **both}, base))
+        return np.array([log_us(table, chip) for table in tables])
+
+    measured = np.array([case.measured_us for case in own])
+    fit = fit_constants(fitted, predict, measured, [case.model for case in own])
+    return ChipFit(npu=name, constants=fitted, cases=tuple(own), fit=fit)

@@ -24,7 +24,6 @@ from npu_sim.roofline.formula import (
     NpuValues,
     OpCost,
     Work,
-    cache_bytes,
     call_cycles,
     kept_values,
     roofline,
@@ -84,7 +83,7 @@ def _roofline_call(
         limit_cycles["overhead"] += count * cost.overhead_cycles
         limit_cycles[engine] += count * getattr(cost, f"{engine}_cycles")
         weight_bytes += count * (work.weight_bytes - work.known_bytes * values["kept.weights"])
-        kv_bytes += count * cache_bytes(work, values) * (1 - values["kept.cache"])
+        kv_bytes += count * work.kv_bytes * (1 - values["kept.cache"])
         moved_bytes += count * cost.dram_bytes
         serial += count * cost.cycles
         memory += count * cost.memory_cycles

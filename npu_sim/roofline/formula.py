@@ -40,7 +40,6 @@ __all__ = [
     "NpuValues",
     "OpCost",
     "Work",
-    "cache_bytes",
     "call_cycles",
     "compute_cycles",
     "dram_bytes",
@@ -48,6 +47,7 @@ __all__ = [
     "memory_cycles",
     "op_cost",
     "roofline",
+    "spared_bytes",
     "vector_cycles",
     "work_of",
 ]
@@ -174,7 +174,7 @@ def roofline(work: Work, values: NpuValues) -> OpCost:
     return OpCost(
         compute_cycles=compute_cycles(work, values),
         vector_cycles=vector_cycles(work, values),
-        memory_cycles=memory_cycles(moved_bytes, values),
+        memory_cycles=memory_cycles(moved_bytes - spared_bytes(work, values), values),
         overhead_cycles=values["per_op_overhead_cycles"],
         dram_bytes=moved_bytes,
     )
@@ -294,23 +294,23 @@ def dram_bytes(work: Work, values: NpuValues) -> Amount:
     beyond = work.activation_bytes - values["sram.capacity_bytes"]  # the rest may stay
     spilled = beyond * ((beyond > 0) & (values["sram.fuses_operations"] == 0))
     weights = work.weight_bytes - work.known_bytes * values.get("kept.weights", 0)
-    return weights + cache_bytes(work, values) * (1 - values.get("kept.cache", 0)) + spilled
+    return weights + work.kv_bytes * (1 - values.get("kept.cache", 0)) + spilled
 
 
-def cache_bytes(work: Work, values: NpuValues) -> Amount:
-    r"""Count what the cached keys and values of an operation move.
+def spared_bytes(work: Work, values: NpuValues) -> Amount:
+    r"""Count the bytes of empty slots that take no time.
 
-    $$b_\mathrm{cache} = b_\mathrm{full} + \lfloor s \, b_\mathrm{empty} \rfloor$$            (4.9)
+    $$b_\mathrm{spared} = b_\mathrm{empty} - \lfloor s \, b_\mathrm{empty} \rfloor$$ (4.9)
 
     Args:
-        work: bytes of its slots, and of those among them that hold no token.
-        values: the share s of a slot's bytes that an empty one costs.
+        work: bytes of the slots of a padded graph that hold no token.
+        values: the share s of a slot's time that an empty one costs.
 
     Returns:
         Bytes.
     """
-    kept = _floor(work.empty_bytes * values["dma.empty_slot_share"])
-    return work.kv_bytes - work.empty_bytes + kept
+    spared = work.empty_bytes - _floor(work.empty_bytes * values["dma.empty_slot_share"])
+    return spared * (1 - values.get("kept.cache", 0))
 
 
 def memory_cycles(moved_bytes: Amount, values: NpuValues) -> Amount:

@@ -17,6 +17,7 @@ from npu_sim.program.rows import LINEAR
 from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks
 from npu_sim.tile.tasks import ENGINES, PARTS, Engine, Part
+from npu_sim.tile.tiling import cache_moved, chip_numbers, laid_out_rows, whole_rows
 from npu_sim.units import MILLION, ceil_div, format_exact, ms_from_cycles
 
 __all__ = ["explain"]
@@ -198,11 +199,13 @@ class _Explained:
         what = "give way to a write" if part == Part.GIVE_WAY else PARTS[part]
         if not n_bytes:
             return _Pieces(what, (_Term(0, "lies in SRAM already"),))
-        rate = self.npu.memory_bytes_per_s
-        terms = [self.passed(n_bytes, "B", rate, "B/s")]
+        rate, unit = self.npu.memory_bytes_per_s, "B"
+        if part == Part.CACHE and self.row.empty:  # slots without a token
+            n_bytes = int(cache_moved(n_bytes, self.row, chip_numbers(self.npu)))
+            unit = f"B, empty slots at {self.npu.dma.empty_slot_share:.15g},"
+        terms = [self.passed(n_bytes, unit, rate, "B/s")]
         if part == Part.CACHE and (per_s := self.npu.dma.cache_bytes_per_s):
-            elements = int(self.row.laid_out) * n_bytes // max(1, int(self.row.kv))
-            terms.append(self.passed(elements, "elements laid out", per_s, " elements/s"))
+            terms.append(self.passed(n_bytes, "B laid out", per_s, "B/s"))
         # what is left is to set up: once, or for each piece of a bundle
         left = int(self.tasks["cycles"][at]) - sum(term.cycles for term in terms)
         each = self.npu.dma.setup_cycles
@@ -230,9 +233,17 @@ class _Explained:
         simple, special = int(row.simple), int(row.special)
         steps = int(np.ceil(simple + special * vector.special_function_cycles))
         more = f" + {special:,} x {vector.special_function_cycles:.15g}" if special else ""
-        text = f"({simple:,}{more}) operations / ({lanes:,} lanes x {share:.15g})"
-        cycles = int(np.ceil(steps / (lanes * share)))
-        return _Pieces(PARTS[Part.ELEMENTS], (_Term(cycles, text),), together=True)
+        chip, rows = chip_numbers(self.npu), int(row.rows)
+        whole = int(whole_rows(rows, chip))
+        tiles = f" x {whole:,} / {rows:,} rows" if whole != rows else ""
+        text = f"({simple:,}{more}) operations{tiles} / ({lanes:,} lanes x {share:.15g})"
+        cycles = int(np.ceil(steps * whole / rows / (lanes * share) * (1 - 1e-12)))
+        terms = [_Term(cycles, text)]
+        parts = self.tasks["part"] == Part.ELEMENTS
+        took = int(self.tasks["cycles"][self.mine & parts].sum())
+        if took != cycles:
+            terms.append(_Term(took - cycles, "as each piece takes whole cycles"))
+        return _Pieces(PARTS[Part.ELEMENTS], tuple(terms), together=True)
 
     def product(self, at: int) -> _Pieces:
         """One piece of a product; of cached attention, all pieces together."""
@@ -241,12 +252,14 @@ class _Explained:
         if row.form == LINEAR:
             sizes = [int(task[f"{axis}_1"] - task[f"{axis}_0"]) for axis in ("row", "col", "sum")]
             term, what = self.multiplied(1, *sizes)
-            laid_out, per_s = sizes[0] * sizes[1], self.npu.matrix.output_elements_per_s
+            laid_out = int(whole_rows(sizes[0], chip_numbers(self.npu))) * sizes[1]
+            per_s, per = self.npu.matrix.output_elements_per_s, " elements/s"
             unit, together = "results laid out", False
         else:
             m, n, k = int(row.m) * (int(row.products) // heads), int(row.n), int(row.k)
-            laid_out, per_s = int(row.laid_out), self.npu.dma.cache_bytes_per_s
-            unit, together = "elements laid out", task.head < 0
+            laid_out = int(laid_out_rows(row.laid_out, row.rows, chip_numbers(self.npu)))
+            per_s, per = self.npu.dma.cache_bytes_per_s, "B/s"
+            unit, together = "B laid out", task.head < 0
             if together:
                 term, what = self.multiplied(heads, m, n, k)
             else:
@@ -256,7 +269,7 @@ class _Explained:
         terms = [term]
         took = self.all_products() if together else int(task.cycles)
         if took > term.cycles and per_s:  # partial sums, and keys read laid out, take no more
-            terms.append(self.passed(laid_out, unit, per_s, " elements/s"))
+            terms.append(self.passed(laid_out, unit, per_s, per))
         if sum(one.cycles for one in terms) != took:  # blocks of rows, each with its own folds
             terms = [_Term(took, "for blocks of rows, bundled")]
         return _Pieces(f"{PARTS[Part.PRODUCT]} {what}", tuple(terms), together)

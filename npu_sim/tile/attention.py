@@ -18,6 +18,7 @@ from npu_sim.tile.tiling import (
     layout_cycles,
     matrix_cycles,
     spilled,
+    transfer_cycles,
 )
 
 __all__ = ["matmul"]
@@ -63,13 +64,17 @@ def matmul(op: Operation) -> Iterator[Task]:
 def load_cache(
     op: Operation, n_bytes: int, n_pieces: int = 1
 ) -> Generator[Task, None, Loaded]:  # fmt: skip
-    """Read keys or values, lay them out on the way, and unpack them if they have 4 bits."""
+    """Read keys or values, lay them out on the way, and unpack them if they have 4 bits.
+
+    Empty slots of a padded graph are read too, at a share of the time.
+    """
     row, chip = op.row, op.chip
     unpacked = 2 * n_bytes if row.unpack else 0  # the same at 8 bits
     moved = cache_moved(n_bytes, row, chip)
     load = op.read(
-        Part.CACHE, moved, Ring.WEIGHTS, n_bytes + unpacked, row.kv_after, n_pieces
+        Part.CACHE, n_bytes, Ring.WEIGHTS, n_bytes + unpacked, row.kv_after, n_pieces
     )  # fmt: skip
+    load.cycles = transfer_cycles(moved, chip, n_pieces)
     load.cycles += layout_cycles(moved, chip.cached_per_s, chip)
     return (yield from op.unpacked(load, 2 * n_bytes))
 

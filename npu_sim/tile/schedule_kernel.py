@@ -270,8 +270,9 @@ def load_cache(op, n_bytes, n_pieces):
     row, chip = op.row, op.chip
     held = n_bytes + (2 * n_bytes if row.unpack > 0 else 0)
     moved = cache_moved(n_bytes, row, chip)
-    load = read(op, Part.CACHE, moved, Ring.WEIGHTS, held, row.kv_after, n_pieces)
-    op.tasks[load].cycles += layout_cycles(moved, chip.cached_per_s, chip)
+    load = read(op, Part.CACHE, n_bytes, Ring.WEIGHTS, held, row.kv_after, n_pieces)
+    cycles = transfer_cycles(moved, chip, n_pieces)
+    op.tasks[load].cycles = cycles + layout_cycles(moved, chip.cached_per_s, chip)
     return load, unpacked(op, load, 2 * n_bytes, 1)
 
 

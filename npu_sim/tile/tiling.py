@@ -162,7 +162,7 @@ def laid_out_rows(amount, rows, chip):
 
 @kernel
 def cache_moved(n_bytes, row, chip):
-    """Bytes that move of so many of a cache: of its empty slots a share (4.9)."""
+    """Bytes of a cache that take time: of its empty slots a share (4.9)."""
     empty = n_bytes * row.empty // max(1, row.kv)
     return n_bytes - empty + int(empty * chip.empty_share)
 

@@ -64,6 +64,10 @@ class Asked:
         int | None,
         in_range(TOKENS, "--context", help="Slots that every call processes; exact by default"),
     ] = None
+    filled: Annotated[
+        int | None,
+        in_range(TOKENS, "--filled", help="Slots of the context with tokens; the request's own"),
+    ] = None
     runtime: Annotated[str | None, typer.Option(help="Who calls the graphs: native or geniex.")] = (
         None
     )
@@ -92,7 +96,7 @@ class Asked:
     ] = None
 
 
-WORKLOAD = ("n_input", "n_output", "batch", "context", "runtime")
+WORKLOAD = ("n_input", "n_output", "batch", "context", "filled", "runtime")
 WIDTHS = ("weight_bits", "activation_bits", "kv_bits", "head_weight_bits")
 
 
@@ -147,6 +151,7 @@ class Question:
         s, w = self.scenario, self.scenario.workload
         more = [f"batch {w.batch}"] if w.batch > 1 else []
         more += [] if w.context is None else [f"context {w.context}"]
+        more += [] if w.filled is None else [f"{w.filled} filled"]
         n_output = 1 if s.description.model.decoder is None else w.n_output
         lengths = ", ".join([f"{w.n_input} tokens in, {n_output} out", *more])
         return f"{s.description.name} on {s.npu.name}: {lengths}, {s.precision.label()}"

@@ -53,6 +53,7 @@ def request_program(
     precision: Precision,
     batch: int = 1,
     static_context: int | None = None,
+    n_filled: int | None = None,
 ) -> Program:
     """Record a whole request: read `n_input` tokens, write `n_output`.
 
@@ -69,6 +70,8 @@ def request_program(
         batch: rows computed together, all of the same length.
         static_context: slots that every call processes whatever the length, as a compiled graph
             does; None computes exact lengths.
+        n_filled: slots among them that hold tokens in a decode step; by default as many as the
+            request has, in the mean over its steps.
 
     Returns:
         The program; encode and decode steps, or prefill and decode steps.
@@ -78,7 +81,13 @@ def request_program(
             model that writes no tokens.
     """
     if static_context is not None:
-        return _static_request(description, n_input, n_output, precision, batch, static_context)
+        return _static_request(
+            description, n_input, n_output, precision, batch, static_context, n_filled
+        )
+    if n_filled is not None:
+        raise WorkloadError(
+            f"n_filled must come with a static context, whose other slots are empty, got {n_filled}"
+        )
     if description.model.encoder is None and batch * n_input > MAX_INPUT_TOKENS:
         return _chunked_request(description, n_input, n_output, precision, batch)
     check_recordable(description.model, n_input, n_output, batch)
@@ -121,6 +130,7 @@ def described_program(
     batch: int = 1,
     *,
     static_context: int | None = None,
+    n_filled: int | None = None,
     runtime: str = "native",
 ) -> Program:
     """Record what a user asks of a model: a request, or one pass of a model that only reads.
@@ -132,6 +142,7 @@ def described_program(
         precision: stored widths.
         batch: rows computed together.
         static_context: slots of a compiled graph, or None.
+        n_filled: slots of it that hold tokens; see `request_program`.
         runtime: who calls the graphs.
 
     Returns:
@@ -149,7 +160,9 @@ def described_program(
         program = call_program(description, "encode", n, n, 0, precision, batch)
         program = replace(program, n_input=n_input)
     else:
-        program = request_program(description, n_input, n_output, precision, batch, static_context)
+        program = request_program(
+            description, n_input, n_output, precision, batch, static_context, n_filled
+        )
     return replace(program, runtime=runtime)
 
 
@@ -257,6 +270,7 @@ def _static_request(
     precision: Precision,
     batch: int,
     static_context: int,
+    n_filled: int | None,
 ) -> Program:
     """Record a request of compiled graphs: one graph per phase, which each call runs whole."""
     for what, count in (("n_input", n_input), ("n_output", n_output)):
@@ -273,7 +287,14 @@ def _static_request(
     check_at_most("layers x n_output", n_layers * n_output, MAX_LAYER_STEPS)
     phase, n_first = ("encode", n_memory) if both else ("prefill", n_input)
     n_slots = n_memory if both else static_context
-    first = call_program(description, phase, n_first, n_slots, 0, precision, batch)
-    step = call_program(description, "decode", 1, static_context, n_memory, precision, batch)
+    if n_filled is None:  # of the mean step: all steps are one call
+        n_filled = (n_output + 1) // 2 + (0 if both else n_input)
+    # a prompt fills the slots that it reads
+    filled = None if both else n_input
+    first = call_program(description, phase, n_first, n_slots, 0, precision, batch, filled)
+    step = call_program(
+        description, "decode", 1, static_context, n_memory, precision, batch,
+        min(n_filled, static_context),
+    )  # fmt: skip
     calls = first.calls + step.calls * (n_output if both else n_output - 1)
     return replace(first, n_input=n_input, n_output=n_output, calls=calls)

@@ -46,11 +46,11 @@ def scenario_program(scenario: Scenario) -> Program:
         WorkloadError: a length that does not fit the model or the static context.
     """
     w, description = scenario.workload, scenario.description
-    plain = (scenario.precision, w.batch, w.context)
+    plain = (scenario.precision, w.batch, w.context, w.filled)
     if description.model.decoder is None:
         return described_program(
             description, w.n_input, 1, scenario.precision, w.batch,
-            static_context=w.context, runtime=w.runtime,
+            static_context=w.context, n_filled=w.filled, runtime=w.runtime,
         )  # fmt: skip
     if not scenario.drafter.beam_width or w.n_output == 1:
         program = request_program(description, w.n_input, w.n_output, *plain)
@@ -78,8 +78,9 @@ def _step(scenario: Scenario) -> Program:
     )  # fmt: skip
     n_nodes = drafter.n_nodes
     verify = call_program(
-        description, "verify", n_nodes, n_context + n_nodes, n_memory, scenario.precision, w.batch
-    )
+        description, "verify", n_nodes, n_context + n_nodes, n_memory, scenario.precision, w.batch,
+        None if w.context is None else (min(w.filled or written, n_context) + n_nodes),
+    )  # fmt: skip
     return replace(draft, calls=(Call(phase="verify", ops=(*draft.ops, *verify.ops)),))
 
 

@@ -34,6 +34,7 @@ ALIASES: Mapping[str, str] = MappingProxyType({
     "op_overhead": "npu.per_op_overhead_cycles", "call_overhead": "npu.per_inference_overhead_us",
     "n_input": "workload.n_input", "n_output": "workload.n_output", "batch": "workload.batch",
     "input": "workload.n_input", "output": "workload.n_output", "context": "workload.context",
+    "filled": "workload.filled",
     "runtime": "workload.runtime", "weight_bits": "precision.weight_bits",
     "activation_bits": "precision.activation_bits", "kv_bits": "precision.kv_bits",
     "head_weight_bits": "precision.head_weight_bits",
@@ -59,6 +60,7 @@ class Workload:
     n_output: int = 32  # tokens written
     batch: int = 1  # requests computed together
     context: int | None = None  # slots of a compiled graph; None: exact lengths
+    filled: int | None = None  # of them hold tokens in a decode step; None: those of the request
     runtime: str = "native"  # who calls the graph
     budget_ms: float = BUDGET_MS  # latency that the request must keep
 
@@ -66,7 +68,13 @@ class Workload:
         """Check the lengths."""
         for name, allowed in LENGTHS.items():
             allowed.check(f"workload.{name}", getattr(self, name), WorkloadError)
-        check_fields(self, {"context": TOKENS, "budget_ms": BUDGET}, WorkloadError, "workload.")
+        known = {"context": TOKENS, "filled": TOKENS, "budget_ms": BUDGET}
+        check_fields(self, known, WorkloadError, "workload.")
+        if self.filled is not None and self.filled > (self.context or 0):
+            raise WorkloadError(
+                f"workload.filled must be at most workload.context, got {self.filled} and "
+                f"{self.context}; give a context of that many slots"
+            )
         check_choice("workload.runtime", self.runtime, RUNTIMES, WorkloadError)
 
 

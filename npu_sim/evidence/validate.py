@@ -35,7 +35,7 @@ class Prediction:
     npu: str  # simulated
     predicted_ms: float  # tile fidelity
     roofline_ms: float  # bare
-    expected_ms: tuple[float, float] | None  # where 80 % of calls like this one lie
+    expected_ms: tuple[float, float] | None = None  # where 80 % of calls like this one lie
 
     @property
     def measured_ms(self) -> float:

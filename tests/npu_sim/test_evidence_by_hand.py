@@ -14,7 +14,7 @@ from npu_sim.errors import SweepError
 from npu_sim.evidence import calibrate as calibration
 from npu_sim.evidence import gemm
 from npu_sim.evidence.calibrate import CONSTANTS, X2, Calibration, X, calibrate, changed_values
-from npu_sim.evidence.cases import Case, calibration_cases, read_cases
+from npu_sim.evidence.cases import RELEASES, Case, calibration_cases, read_cases
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.evidence.gemm import GemmFit, GemmRow, calibrate_gemms, gemm_op, predict_us
 from npu_sim.evidence.validate import Prediction, Validation, bare_npu, validate, write_rows
@@ -200,7 +200,7 @@ def test_a_roofline_prediction_is_the_sum_of_its_operations_on_the_bare_chip() -
 VALUES = {
     "dma": 50.0, "cache": 8.0, "float16": 0.3, "integer": 0.6, "attention": 0.2, "vector": 0.5,
     "outputs": 12.0, "op": 2.0, "call": 120.0, "geniex_call": 900.0, "geniex_position": 11.0,
-    "dma_ratio": 1.5, "compute_ratio": 1.25,
+    "dma_ratio": 1.5, "compute_ratio": 1.25, "empty": 0.4,
 }  # fmt: skip
 
 
@@ -216,7 +216,7 @@ def test_constants_of_x_elite_are_its_values_in_their_units() -> None:
         "per_inference_overhead_us": 120.0, "geniex_overhead_us": 900.0,
         "geniex_position_us": 11.0, "matrix.w16a16_efficiency": pytest.approx(0.3),
         "matrix.attention_efficiency": pytest.approx(0.2), "vector.efficiency": pytest.approx(0.5),
-        "vector.float_efficiency": pytest.approx(0.25),
+        "vector.float_efficiency": pytest.approx(0.125), "dma.empty_slot_share": 0.4,
     }  # fmt: skip
 
 
@@ -235,7 +235,7 @@ def test_x2_elite_reads_and_computes_by_its_two_ratios() -> None:
         expected = min(1.0, share * 1.25 * peaks)
         assert found[f"matrix.{name}_efficiency"] == pytest.approx(expected)
     assert found["vector.efficiency"] == pytest.approx(min(1.0, 0.5 * 1.25 * lanes))
-    assert found["vector.float_efficiency"] == pytest.approx(min(1.0, 0.25 * 1.25 * lanes))
+    assert found["vector.float_efficiency"] == pytest.approx(min(1.0, 0.125 * 1.25 * lanes))
     fast = changed_values(VALUES | {"compute_ratio": 99.0}, x2)
     assert {v for p, v in fast.items() if p.endswith("efficiency")} == {1.0}
 
@@ -243,10 +243,11 @@ def test_x2_elite_reads_and_computes_by_its_two_ratios() -> None:
 def test_priors_and_bounds_of_the_constants() -> None:
     """As `docs/validation.md` lists them: prior, spread in logarithms, lower and upper bound."""
     assert {c.name: (c.prior, c.spread, c.low, c.high) for c in CONSTANTS} == {
-        "dma": (46, 0.25, 37, 63), "cache": (10, 0.7, 1, 100), "float16": (0.4, 0.4, 0.1, 1),
+        "dma": (50, 0.25, 37, 63), "cache": (20, 0.7, 1, 100), "empty": (0.4, 0.5, 0.02, 1),
+        "float16": (0.4, 0.4, 0.1, 1),
         "integer": (0.7, 0.4, 0.1, 1), "attention": (0.25, 0.7, 0.03, 1),
         "vector": (0.6, 0.5, 0.1, 1), "outputs": (10, 1.0, 1, 100), "op": (1.5, 0.5, 0.3, 5),
-        "call": (150, 0.5, 30, 500), "geniex_call": (1000, 0.7, 100, 5000),
+        "call": (150, 0.5, 30, 500), "geniex_call": (2000, 0.8, 100, 5000),
         "geniex_position": (15, 0.8, 1, 100), "dma_ratio": (1.8, 0.15, 1, 2.3),
         "compute_ratio": (2.0, 0.15, 1, 3.6),
     }  # fmt: skip
@@ -415,7 +416,7 @@ def test_a_case_records_one_call_of_its_runtime(tmp_path) -> None:
     assert program.precision == Precision(kv_bits=8)
     scores = [op.gemm.n for op in program.ops if op.site.endswith("attention.scores")]
     assert scores == [9, 7] * 2
-    assert len(calibration_cases()[0]) == 20
+    assert [len(calibration_cases(release)[0]) for release in RELEASES] == [56, 20]
 
 
 # -- matrix products -------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def test_the_shipped_chips_hold_fitted_values_within_their_bounds():
         chip = npu(name)
         fitted = {path for path, source in chip.sources.items() if source.startswith("fitted: ")}
         assert fitted == paths
-        assert all("hexagon_calibration.csv, 20 calls" in chip.sources[path] for path in fitted)
+        assert all("hexagon_2026-10.csv, 56 calls" in chip.sources[path] for path in fitted)
     bounds = {c.name: (c.low, c.high) for c in CONSTANTS}
     low, high = bounds["dma"]
     assert low <= npu(X).dma.bytes_per_s / 1e9 <= high
@@ -217,10 +217,10 @@ def test_fitted_chips_are_the_constants_written_back():
 
     chips = fitted_npus(Found(), "some.csv", date(2026, 1, 2))
     chip = chips[X]
-    assert chip.dma.bytes_per_s == 46_000_000_000
+    assert chip.dma.bytes_per_s == 50_000_000_000
     assert chip.matrix.w8a16_efficiency == pytest.approx(0.7)
-    assert chip.vector.float_efficiency == pytest.approx(0.3)
-    assert chips[X2].dma.bytes_per_s == pytest.approx(1.8 * 46e9, rel=1e-3)
+    assert chip.vector.float_efficiency == pytest.approx(0.15)
+    assert chips[X2].dma.bytes_per_s == pytest.approx(1.8 * 50e9, rel=1e-3)
     assert chip.sources["dma.bytes_per_s"] == "fitted: some.csv, 20 calls, 2026-01-02"
 
 
@@ -235,9 +235,9 @@ def test_fitted_chips_are_the_constants_written_back():
 )
 def test_each_effect_of_the_fit_slows_a_call_that_has_it(path, slower):
     cases, models = calibration_cases()
-    case = next(c for c in cases if c.name == "qwen3-0.6b-prefill128-w4a16")
+    case = next(c for c in cases if c.name == "qwen3-0.6b-prefill128-c512@hexagon-x-elite")
     if path == "vector.float_efficiency":
-        case = next(c for c in cases if c.name == "minilm-fp16")
+        case = next(c for c in cases if c.name == "minilm-l6-enc-fp16@hexagon-x-elite")
     table, chip = program_table(case.program(models)), npu(case.npu)
     slow = chip.with_value(path, slower)
     assert simulate_tiles(table, slow).cycles > simulate_tiles(table, chip).cycles
@@ -245,7 +245,7 @@ def test_each_effect_of_the_fit_slows_a_call_that_has_it(path, slower):
 
 def test_a_dma_that_runs_ahead_is_not_slower():
     cases, models = calibration_cases()
-    case = next(c for c in cases if c.name == "opus-dec-fp16")
+    case = next(c for c in cases if c.name == "whisper-base-dec-fp16@hexagon-x-elite")
     table, chip = program_table(case.program(models)), npu(case.npu)
     ahead = chip.with_value("dma.runs_ahead", True)
     assert simulate_tiles(table, ahead).cycles < simulate_tiles(table, chip).cycles

@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -25,8 +25,8 @@ except ImportError:  # Windows: leftovers of killed runs stay
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "DATA", "RUNS", "check_ending", "check_outputs", "is_stream", "write_picture", "write_text",
-    "written_whole",
+    "DATA", "RUNS", "check_ending", "check_folder", "check_outputs", "is_stream", "write_picture",
+    "write_text", "written_whole",
 ]  # fmt: skip
 
 RUNS = Path("runs")  # default outputs lie here; the one folder that is made when it is needed
@@ -100,6 +100,31 @@ def _check_place(option: str, path: Path) -> None:
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"{option} must lie in a folder that can be written, got {path}")
+
+
+def check_folder(folder: Path, what: str, ours: Callable[[Path], bool]) -> None:
+    """Refuse, before anything is made in it, a folder for files that holds somebody else's.
+
+    Args:
+        folder: a new one, or one that the same command has written to.
+        what: its files are, for the message.
+        ours: whether the command has written a file; only asked about those in `folder`.
+
+    Raises:
+        InputError: it is no folder, cannot be written, or holds something else.
+    """
+    if not os.path.lexists(folder):
+        check_outputs({"DIR": folder})
+        return
+    if not folder.is_dir():
+        raise InputError(f"DIR must be a folder, got the file {folder}; name another")
+    for path in sorted(folder.iterdir()):
+        if not (path.is_file() and not path.is_symlink() and ours(path)):
+            raise InputError(
+                f"DIR must be new or hold {what} only, got {folder} with {short(path.name)}; "
+                "name another"
+            )
+    check_outputs({"DIR": folder / "new"})
 
 
 def check_ending(option: str, path: Path, endings: Sequence[str]) -> None:

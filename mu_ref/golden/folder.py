@@ -4,8 +4,8 @@
     DIR/tensors.safetensors    raw tensors of native width: int8, int16, float32, float64
     DIR/constants.safetensors  of integer schemes: multipliers, shifts, RoPE turns, tables
 
-The manifest is written last and holds the sha256 of the others: a folder that is not whole is told
-from one that is.
+The whole manifest is written last and holds the sha256 of the others: a folder that is not whole is
+told from one that is.
 """
 
 import json
@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.border.files import check_outputs, write_text
+from mu_ref.border.files import check_folder, write_text
 from mu_ref.border.reading import file_digest, read_json
 from mu_ref.errors import InputError
 from mu_ref.golden.record import Entry
 from mu_ref.version import __version__
 from mu_ref.weights import read_safetensors, write_safetensors
 
-__all__ = ["SCHEMA", "Golden", "read_golden", "write_golden"]
+__all__ = ["SCHEMA", "Golden", "check_golden_folder", "read_golden", "write_golden"]
 
 SCHEMA = "mu-ref golden 1"
 MANIFEST, TENSORS, CONSTANTS = "manifest.json", "tensors.safetensors", "constants.safetensors"
@@ -66,8 +66,10 @@ def write_golden(
     Raises:
         InputError: the folder holds other things.
     """
-    check_folder(folder)
+    check_golden_folder(folder)
     folder.mkdir(exist_ok=True)
+    if not (folder / MANIFEST).exists():  # says whose the folder is, should this run be killed
+        write_text(folder / MANIFEST, json.dumps({"schema": SCHEMA}) + "\n")
     write_safetensors(folder / TENSORS, {k: e.array for k, e in entries.items()}, {})
     files = [TENSORS]
     if constants:
@@ -94,19 +96,19 @@ def _lines(manifest: Mapping[str, Any]) -> str:
     return head + ',\n "tensors": {\n' + ",\n".join(tensors) + "\n }\n}\n"
 
 
-def check_folder(folder: Path) -> None:
+def check_golden_folder(folder: Path) -> None:
     """Refuse, before any work, a folder for golden files that holds other things."""
-    if not folder.exists():
-        check_outputs({"DIR": folder})
-        return
-    if not folder.is_dir():
-        raise InputError(f"DIR must be a folder, got the file {folder}; name another")
-    others = sorted({p.name for p in folder.iterdir()} - {MANIFEST, TENSORS, CONSTANTS})
-    if others:
-        raise InputError(
-            f"DIR must be new or hold golden files only, got {folder} with {others[0]}; "
-            "name another"
-        )
+    names, marked = (MANIFEST, TENSORS, CONSTANTS), _is_golden(folder / MANIFEST)
+    check_folder(folder, "golden files", lambda path: marked and path.name in names)
+
+
+def _is_golden(manifest: Path) -> bool:
+    """Say whether a manifest is one of golden files, of whichever schema."""
+    try:
+        read = read_json(manifest, "a manifest of golden files")
+    except InputError:
+        return False
+    return isinstance(read, dict) and str(read.get("schema")).startswith("mu-ref golden ")
 
 
 def _described(entry: Entry) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.border.files import check_outputs
+from mu_ref.border.files import check_folder
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError, check_choice
 from mu_ref.executors import Loaded, load_model
@@ -26,7 +26,7 @@ from mu_ref.model.attention import project_memory
 from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory
 from mu_ref.model.decoder import Placed, run_layers
 from mu_ref.model.encoder import embed, run_encoder
-from mu_ref.ops.graph import Graph, check_installed
+from mu_ref.ops.graph import Graph, check_installed, made_here
 from mu_ref.ops.graph_numbers import FloatParts, IntegerParts
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.onnx import OnnxOps, Turn
@@ -68,7 +68,7 @@ def export_onnx(
             "`mu-ref quantize` makes integers"
         )
     check_installed()
-    _check_folder(folder)
+    check_folder(folder, "exported graphs", _is_ours)
     loaded = load_model(weights, scheme, "reference", drafter)
     graphs = graphs_of(loaded)
     notes = {"scheme": scheme, "config": loaded.model.to_json()}
@@ -84,19 +84,10 @@ def _files(folder: Path) -> list[Path]:
     return [folder / f"{name}.onnx{end}" for name in GRAPHS for end in ("", ".data")]
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.exists():
-        check_outputs({"DIR": folder})
-        return
-    if not folder.is_dir():
-        raise InputError(f"DIR must be a folder, got the file {folder}; name another")
-    others = sorted(set(folder.iterdir()) - set(_files(folder)))
-    if others:
-        raise InputError(
-            f"DIR must be new or hold exported graphs only, got {folder} with {others[0].name}; "
-            "name another"
-        )
-    check_outputs({"DIR": _files(folder)[0]})
+def _is_ours(path: Path) -> bool:
+    """Say whether an earlier export has written a file of the folder."""
+    graph = path.with_name(path.name.removesuffix(".data"))
+    return path in _files(path.parent) and graph.is_file() and made_here(graph)
 
 
 def graphs_of(loaded: Loaded) -> list[Graph]:

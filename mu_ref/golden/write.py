@@ -13,7 +13,7 @@ from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError, check_choice
 from mu_ref.executors import Loaded, float_executor, load_model
 from mu_ref.golden.edge_cases import edge_cases
-from mu_ref.golden.folder import check_folder, write_golden
+from mu_ref.golden.folder import check_golden_folder, write_golden
 from mu_ref.golden.layers import N_SOURCE, N_TOKENS, record_layers
 from mu_ref.golden.operations import record_operations
 from mu_ref.golden.record import record_run
@@ -127,7 +127,7 @@ def _loaded(
 ) -> tuple[Loaded, Any]:
     """Check what can be checked before the work; return the model and its executor."""
     check_choice("scheme", scheme, GOLDEN_SCHEMES)
-    check_folder(folder)
+    check_golden_folder(folder)
     double = scheme == "float64"
     loaded = load_model(weights, "float32" if double else scheme, "reference", drafter)
     ops: Any = loaded.ops

@@ -15,9 +15,10 @@ from mu_ref.border.files import written_whole
 from mu_ref.errors import InputError
 from mu_ref.integers.encodings import Encoding
 
-__all__ = ["IR_VERSION", "OPSET", "Graph", "Node", "Tensor", "check_installed"]
+__all__ = ["IR_VERSION", "OPSET", "Graph", "Node", "Tensor", "check_installed", "made_here"]
 
 OPSET = 23  # the first with RMSNormalization and RotaryEmbedding; 16-bit Q/DQ came with 21
+PRODUCER = "mu-ref"  # a graph says so
 IR_VERSION = 11  # that of opset 23
 INLINE_BYTES = 1_900_000_000  # protobuf cannot hold 2 GiB: beyond, constants lie in a file beside
 
@@ -123,7 +124,7 @@ class Graph:
         )  # fmt: skip
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
-            producer_name="mu-ref",
+            producer_name=PRODUCER,
         )  # fmt: skip
         meant = {n: x.encoding for n, x in {**self.inputs, **self.outputs}.items() if x.encoding}
         described = {name: asdict(encoding) for name, encoding in meant.items()}
@@ -134,6 +135,17 @@ class Graph:
 def check_installed() -> None:
     """Refuse, before any work, to write a graph without the package `onnx`."""
     _imported()
+
+
+def made_here(path: Path) -> bool:
+    """Say whether a file is a graph that this package has written."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        made_by: str = _imported().load_model(path, load_external_data=False).producer_name
+    except DecodeError:
+        return False
+    return made_by == PRODUCER
 
 
 def _imported() -> Any:

@@ -94,18 +94,19 @@ def run_to_end(
         KeyboardInterrupt: the user stopped the run.
     """
     columns = (
-        TextColumn("step {task.completed}/{task.total}"),
+        TextColumn("{task.fields[steps]}"),
         BarColumn(),
         TextColumn("{task.description}", markup=False),
         TimeRemainingColumn(),
     )
     last, stopped = None, False
     with Progress(*columns, console=console) as display, _interrupt_noted() as interrupted:
-        task = display.add_task("", total=None)
+        task = display.add_task("", total=None, steps="")
         for last in steps:
             display.update(
-                task, completed=last.step, total=last.total_steps, description=describe(last)
-            )
+                task, completed=last.step, total=last.total_steps, description=describe(last),
+                steps=f"step {last.step}/{last.total_steps}",
+            )  # fmt: skip
             stopped = bool(interrupted) and last.step < last.total_steps
             if stopped:
                 break

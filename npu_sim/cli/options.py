@@ -79,7 +79,7 @@ def print_rows(title: str, rows: list[dict[str, Any]]) -> None:
 def _shown(value: Any, path: str) -> str:
     """A value of an NPU with its unit, a number with its digits and a decimal prefix, or a text."""
     if path.startswith("npu.") and not isinstance(value, str | None):
-        return with_unit(path.removeprefix("npu."), value)
+        return with_unit(path, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return printable(str(value))
     if abs(value) < 1e6 or not isfinite(value):

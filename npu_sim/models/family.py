@@ -1,7 +1,7 @@
 """What an entry of the table of families is, and short ways to write one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from npu_sim.models.parts import Of
@@ -23,10 +23,9 @@ class Family:
 
     def but(self, defaults: Parts | None = None, **parts: Any) -> "Family":
         """Return a family that differs by some defaults and parts."""
-        return Family(
-            sides=self.sides, defaults={**self.defaults, **(defaults or {})},
-            parts={**self.parts, **parts}, tables=self.tables, aliases=self.aliases,
-        )  # fmt: skip
+        return replace(
+            self, defaults={**self.defaults, **(defaults or {})}, parts={**self.parts, **parts}
+        )
 
 
 def sizes(layers: str, width: str, inner: str, heads: str) -> Parts:

@@ -12,7 +12,7 @@ from npu_sim.models.hf_config import read_hf_config
 from npu_sim.models.neutral_json import read_model
 from npu_sim.program.description import Description, describe
 
-__all__ = ["model_files", "named_description", "read_description"]
+__all__ = ["named_description", "read_description"]
 
 
 def named_description(
@@ -65,19 +65,3 @@ def read_description(data: Mapping[str, Any]) -> Description:
         return describe(preset(value))
     except MuRefError as error:
         raise SweepError(f"model: {error}") from error
-
-
-def model_files(model_json: str | None, hf_config: str | None) -> list[Path]:
-    """Return the files that a model is read from.
-
-    Args:
-        model_json: "FILE#name", or None.
-        hf_config: a config.json or its folder, or None.
-
-    Returns:
-        Their paths: none for a preset.
-    """
-    files = [] if model_json is None else [Path(model_json.partition("#")[0])]
-    if hf_config is not None:
-        files += [Path(hf_config), Path(hf_config) / "config.json"]
-    return files

@@ -19,7 +19,7 @@ from npu_sim.errors import NpuSimError, WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
 from npu_sim.hardware.units import npu_value, with_unit
-from npu_sim.program.description import HEADS, Description
+from npu_sim.program.description import Description
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES
 from npu_sim.report.fidelity import BUDGET, BUDGET_MS
@@ -154,7 +154,6 @@ def _with_model(description: Description, changes: Mapping[str, Any]) -> Descrip
     if not changes:
         return description
     own = {name: value for name, value in changes.items() if name in _described(description)}
-    check_choice("model.lm_head", own.get("lm_head", "last"), HEADS, WorkloadError)
     of_model = {path: value for path, value in changes.items() if path not in own}
     changed = replace(description, **own)
     check_kinds(changed, WorkloadError, "model.")

@@ -282,6 +282,19 @@ def test_a_run_goes_on_only_where_there_is_something_to_go_on_from(tmp_path) -> 
         plan_run(out, [checkpoint.with_name("w.checkpoint.1.safetensors")], resume=True)
 
 
+@pytest.mark.parametrize(("n_steps", "said"), [(0, ""), (2, "step 2/5")])
+def test_a_run_that_fails_has_said_the_steps_that_it_has_done(n_steps: int, said: str) -> None:
+    def steps():
+        yield from (SimpleNamespace(step=n + 1, total_steps=5) for n in range(n_steps))
+        raise OSError(28, "No space left on device")
+
+    text = io.StringIO()
+    with pytest.raises(OSError, match="No space left"):
+        run_to_end(steps(), lambda _: "", print, None, Console(file=text, width=80))
+    assert said in text.getvalue()
+    assert "None" not in text.getvalue()
+
+
 def test_an_interrupt_at_the_last_step_is_too_late() -> None:
     """The run ends as if nothing had come; one step earlier it stops, and saves."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mu_ref.border.files import check_outputs, write_text, written_whole
+from mu_ref.border.files import check_folder, check_outputs, write_text, written_whole
 from mu_ref.errors import InputError
 
 
@@ -49,6 +49,48 @@ def test_an_input_behind_a_link_is_found_too(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(InputError, match="read"):
         check_outputs({"--out": tmp_path / "real"}, [str(tmp_path / "link"), None])
+
+
+def test_a_folder_is_new_or_holds_files_of_the_command_only(tmp_path: Path, monkeypatch) -> None:
+    asked, folder = [], tmp_path / "out"
+    check_folder(folder, "numbers", asked.append)
+    assert (asked, folder.exists()) == ([], False)
+    folder.mkdir()
+    check_folder(folder, "numbers", asked.append)
+    (folder / "7").write_text("seven")
+    (folder / "8").write_text("eight")
+    check_folder(folder, "numbers", lambda path: not asked.append(path))
+    assert asked == [folder / "7", folder / "8"]
+    with pytest.raises(InputError, match=r"new or hold numbers only, got .*out with '8'; name"):
+        check_folder(folder, "numbers", lambda path: path.name == "7")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="must lie in a folder that can be written"):
+        check_folder(folder, "numbers", lambda _: True)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a link", "a link to nothing", "a pipe"])
+def test_what_is_no_file_is_never_the_commands(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "out" / "7"
+    place.parent.mkdir()
+    (tmp_path / "precious").write_text("x")
+    if kind == "a folder":
+        place.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("../precious" if kind == "a link" else "nothing")
+    with pytest.raises(InputError, match="new or hold numbers only"):
+        check_folder(place.parent, "numbers", lambda _: True)
+
+
+def test_a_folder_is_no_file_and_no_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("nothing")
+    for name in ("file", "link"):
+        with pytest.raises(InputError, match="DIR must be a folder"):
+            check_folder(tmp_path / name, "numbers", lambda _: True)
+    with pytest.raises(InputError, match="must lie in a folder that exists"):
+        check_folder(tmp_path / "no" / "deeper", "numbers", lambda _: True)
 
 
 @pytest.mark.parametrize(("a", "b"), [("x", "x"), ("x.png", "X.PNG"), ("s/../x", "x")])

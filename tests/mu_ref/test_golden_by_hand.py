@@ -13,12 +13,13 @@ from strategies import random_weights
 
 from mu_ref.border.text import json_text
 from mu_ref.errors import InputError
+from mu_ref.golden import folder as golden_folder
 from mu_ref.golden.check import Outcome, compare, read_names, read_port
 from mu_ref.golden.folder import read_golden, write_golden
 from mu_ref.golden.record import Entry
 from mu_ref.golden.write import Tokens, write_run
 from mu_ref.presets import tiny
-from mu_ref.weights import save_weights
+from mu_ref.weights import save_weights, write_safetensors
 
 ENTRIES = {
     "encode/tokens": Entry(np.array([[3, 4]], np.int32), "input"),
@@ -124,8 +125,53 @@ def test_a_folder_with_golden_files_is_written_again_and_another_is_not(golden: 
     write_golden(golden, ENTRIES, {"x.output.multiplier": np.array([6], np.int32)}, {})
     assert read_golden(golden).constants["x.output.multiplier"] == 6
     (golden / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"hold golden files only, got .* with mine\.txt"):
+    with pytest.raises(InputError, match=r"hold golden files only, got .* with 'mine\.txt'"):
         write_golden(golden, ENTRIES, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", '{"name": "a web page"}'),
+        ("manifest.json", '{"schema": "of another project"}'),
+        ("manifest.json", "[1]"),
+        ("manifest.json", ""),
+        ("tensors.safetensors", "years of training"),
+        ("constants.safetensors", "years of training"),
+    ],
+)
+def test_files_of_somebody_else_are_left_as_they_are(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    """A file may have the name of a golden one and be somebody's."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=f"hold golden files only, got .* with '{name}'"):
+        write_golden(tmp_path, ENTRIES, {}, {})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: content}
+
+
+@pytest.mark.parametrize("n_written", [0, 1])
+def test_what_a_killed_run_leaves_is_written_over(
+    tmp_path: Path, n_written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose a folder is stands in it before anything else."""
+    written: list[Path] = []
+
+    def killed(path: Path, *rest: Any) -> None:
+        if len(written) == n_written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_safetensors(path, *rest)
+
+    constants = {"x.output.multiplier": np.array([5], np.int32)}
+    with monkeypatch.context() as patch:
+        patch.setattr(golden_folder, "write_safetensors", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_golden(tmp_path / "g", ENTRIES, constants, {})
+    with pytest.raises(InputError, match="must be whole"):
+        read_golden(tmp_path / "g")
+    write_golden(tmp_path / "g", ENTRIES, constants, {})
+    assert list(read_golden(tmp_path / "g").tensors) == list(ENTRIES)
 
 
 def test_a_damaged_or_foreign_folder_is_refused(golden: Path, tmp_path: Path) -> None:

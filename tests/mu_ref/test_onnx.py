@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from parity.onnx import Written, run, session
 
 from mu_ref.cli.app import main
-from mu_ref.errors import MuRefError, WeightsError
+from mu_ref.errors import InputError, MuRefError, WeightsError
 from mu_ref.executors import Loaded, shipped_drafter, shipped_weights
 from mu_ref.golden.onnx import export_onnx, graphs_of
 from mu_ref.integers.encodings import Encoding
@@ -319,6 +319,30 @@ def test_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "g" / "drafter.onnx").exists()
     export_onnx(tmp_path / "g", None, "w8a8")
     assert sorted(p.name for p in (tmp_path / "g").iterdir()) == ["decoder.onnx", "encoder.onnx"]
+
+
+def foreign_graph(producer: str) -> bytes:
+    graph = onnx.helper.make_graph([], "mine", [], [])
+    return onnx.helper.make_model(graph, producer_name=producer).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("encoder.onnx", foreign_graph("pytorch")),
+        ("decoder.onnx", foreign_graph("")),
+        ("drafter.onnx", b"no graph"),
+        ("encoder.onnx", b""),
+        ("encoder.onnx.data", b"years of training"),
+    ],
+)
+def test_graphs_of_somebody_else_are_left_as_they_are(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"hold exported graphs only, got .* with '{name}'"):
+        export_onnx(tmp_path, None, "float32")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: content}
 
 
 # -- the command -----------------------------------------------------------------------------------

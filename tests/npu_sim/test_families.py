@@ -128,6 +128,23 @@ def test_a_step_reads_the_experts_that_some_row_is_expected_to_choose() -> None:
     assert expected_experts(8, 2, 1000) == pytest.approx(8)
 
 
+def test_a_router_chooses_and_what_experts_make_is_weighed_and_added() -> None:
+    """GPT-OSS: 4 of 32 experts, whose matrices have biases; 3 rows choose 4 each."""
+    program = call_program(described("gpt-oss-20b"), "decode", 1, 1, 0, Precision(), 3)
+    ops = {op.site.removeprefix("decoder.0.mlp."): op for op in program.ops
+           if op.site.startswith("decoder.0.mlp.")}  # fmt: skip
+    assert ops["router"].output.shape == ops["router_softmax"].output.shape == (3, 1, 32)
+    assert ops["router_top_k"].output.shape == (3, 1, 4)
+    assert ops["router_top_k"].vector_elements == 4 * 3 * 32  # compares each four times
+    columns = round(2880 * 32 * (1 - (28 / 32) ** 3))  # of the experts that some row chooses
+    weight, bias = ops["down"].inputs[1:]
+    assert (weight.shape, bias.shape) == ((columns, 2880), (columns,))
+    assert ops["down"].output.shape == (3, 4, 2880)
+    assert ops["mixture_weights"].output.shape == (3, 4, 2880)  # each of four by its weight
+    assert ops["mixture_weights"].vector_elements == 3 * 4 * 2880
+    assert ops["mixture"].output.shape == (3, 1, 2880)
+
+
 def test_all_experts_are_stored() -> None:
     program = described_program(described("mixtral-8x7b"), 3, 2, Precision())
     assert program.stored_weight_bytes == pytest.approx(46_702_792_704, rel=1e-4)

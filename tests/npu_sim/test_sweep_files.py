@@ -295,6 +295,52 @@ def test_a_mark_of_somebody_else_without_parts_is_left_alone(folder):
     assert not Path("x.csv").exists()
 
 
+SEALED = "0" * 64 + "\n0,1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("sweep.json", "mine", "sweep.json"),
+        ("sweep.json", '{"identity": {}, "checksum": "mine"}', "sweep.json"),
+        ("sweep.json/mine", "mine", "sweep.json"),
+        ("000000000.csv", "a,b\n1,2\n", "000000000.csv"),
+        ("000000000.csv", SEALED[1:], "000000000.csv"),
+        ("000000000.csv", "12\n", "000000000.csv"),
+        ("000000000.csv/mine", "mine", "000000000.csv"),
+        ("lock", "mine", "lock"),
+        ("lock/mine", "mine", "lock"),
+    ],
+)
+def test_a_folder_of_somebody_else_is_left_as_it_is(folder, name, content, named):
+    file = Path("x.csv.parts") / name
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    before = contents(folder), sorted(Path().rglob("*"))
+    with pytest.raises(SweepError, match=rf"csv\.parts/{named} must be what a sweep has"):
+        run_sweep(spec_from(SPEC), Path("x.csv"), chunk=2)
+    assert (contents(folder), sorted(Path().rglob("*"))) == before
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("elsewhere", path)])
+def test_what_is_no_file_in_the_place_of_the_lock_is_not_opened(folder, make):
+    Path("x.csv.parts").mkdir()
+    make("x.csv.parts/lock")
+    with pytest.raises(SweepError, match="lock must be what a sweep has written"):
+        run_sweep(spec_from(SPEC), Path("x.csv"), chunk=2)
+    assert os.listdir("x.csv.parts") == ["lock"]
+
+
+@pytest.mark.parametrize("left", [{}, {"lock": ""}, {"000000000.csv": SEALED}])
+def test_what_a_killed_sweep_leaves_is_taken_over(folder, left):
+    Path("x.csv.parts").mkdir()
+    for name, content in left.items():
+        Path("x.csv.parts", name).write_text(content)
+    run_sweep(spec_from(SPEC), Path("x.csv"), chunk=2)
+    assert Path("x.csv").exists()
+    assert not Path("x.csv.parts").exists()
+
+
 def test_a_part_that_is_damaged_while_the_table_is_put_together(folder, monkeypatch):
     spec = spec_from(SPEC)
     run_sweep(spec, Path("whole.csv"))

@@ -12,7 +12,7 @@ from mu_ref.border.reading import read_json
 from mu_ref.errors import InputError
 from npu_sim.errors import SweepError
 from npu_sim.whatif.metrics import METRICS
-from npu_sim.whatif.resume.parts import parts_folder, versions
+from npu_sim.whatif.resume.parts import check_parts_folder, parts_folder, versions
 from npu_sim.whatif.varied.sweep_toml import SweepSpec
 
 __all__ = ["check_sweep_outputs", "write_sidecar"]
@@ -32,8 +32,8 @@ def check_sweep_outputs(spec: SweepSpec, out: Path, plot: Path | None = None) ->
         plot: a picture, or None.
 
     Raises:
-        MuRefError: see `check_outputs`; a JSON file that no sweep has written; something in the
-            folder of parts.
+        MuRefError: see `check_outputs`; a JSON file that no sweep has written; something else in
+            the folder of parts.
     """
     check_outputs({"--out": out})  # a folder has no file beside it
     sidecar, read = sidecar_path(out), (spec.source, *spec.files)
@@ -48,6 +48,7 @@ def check_sweep_outputs(spec: SweepSpec, out: Path, plot: Path | None = None) ->
                 f"{folder} is removed when a sweep ends, so it must not hold {path}; move it or "
                 f"choose another --out"
             )
+    check_parts_folder(out)
     if sidecar.exists() and _table_ending(sidecar) != out.suffix:
         raise SweepError(
             f"{beside} must not replace a file that no sweep of this name has written, got "

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -35,6 +36,7 @@ except ImportError:  # Windows: nobody says that another sweep has the folder
 
 __all__ = [
     "Parts",
+    "check_parts_folder",
     "input_digests",
     "opened_parts",
     "parts_folder",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 MARK, LOCK = "sweep.json", "lock"
+SEAL = re.compile(rb"[0-9a-f]{64}\n")  # what a part begins with
 OURS = re.compile(r"sweep\.json|lock|\d{9}\.csv|\.(sweep\.json|\d{9}\.csv)\.[0-9a-f]{16}\.part")
 
 
@@ -146,22 +149,20 @@ def opened_parts(out: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
     """Hold the parts of a sweep, those of an earlier run included.
 
     Args:
-        out: the table; where it is a stream, the parts do not outlive the run.
+        out: the table, from `check_parts_folder`; a stream has parts that do not outlive the run.
         identity: from `sweep_identity`.
 
     Yields:
         The parts.
 
     Raises:
-        SweepError: another run has them, they belong to another sweep, or the folder holds what
-            no sweep has written.
+        SweepError: another run has them, or they belong to another sweep.
     """
     if is_stream(out):
         with TemporaryDirectory() as passing:
             yield Parts(Path(passing), identity)
         return
     folder = parts_folder(out)
-    _check_folder(folder)
     handle = _lock(folder, out)
     try:
         mark = folder / MARK
@@ -171,11 +172,6 @@ def opened_parts(out: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
                 f"{folder} must hold parts of this sweep, got another {_changed(old, identity)}; "
                 f"put it back, delete the folder, or choose another --out"
             )
-        if old is None and mark.exists() and not list(folder.glob("[0-9]*")):
-            raise SweepError(
-                f"{mark} must be what a sweep has written, got something else; move it or choose "
-                f"another --out"
-            )
         if old is None:  # parts of another sweep are none: their checksums say so
             _make_room(mark)
             write_text(mark, json.dumps(_marked(identity), indent=1))
@@ -184,26 +180,58 @@ def opened_parts(out: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
         os.close(handle)
 
 
-def _check_folder(folder: Path) -> None:
+def check_parts_folder(out: Path) -> None:
+    """Refuse, before anything is made in it, a folder of parts that no sweep has written.
+
+    Args:
+        out: the table that the folder stands beside.
+
+    Raises:
+        SweepError: it is no folder, or something in it is somebody else's.
+    """
+    folder = parts_folder(out)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise SweepError(
             f"{folder} must be a folder for the parts of a sweep, got something else; move it or "
             f"choose another --out"
         )
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    names = sorted(os.listdir(folder)) if folder.exists() else []
     others = [name for name in names if not OURS.fullmatch(name)]
     if others:
         raise SweepError(
             f"{folder} must hold nothing but the parts of a sweep, got {short(others[0])}; move it "
             f"or choose another --out"
         )
+    if LOCK in names and not _is_lock(folder / LOCK):
+        others = [LOCK]
+    elif _read_mark(folder / MARK) is None and not any(map(_is_part, folder.glob("[0-9]*.csv"))):
+        others = [name for name in names if name == MARK or name.endswith(".csv")]
+    if others:
+        raise SweepError(
+            f"{folder / others[0]} must be what a sweep has written, got something else; move it "
+            f"or choose another --out"
+        )
+
+
+def _is_lock(path: Path) -> bool:
+    """Say whether a lock may be that of a sweep, which writes nothing into it."""
+    about = path.lstat()
+    return stat.S_ISREG(about.st_mode) and about.st_size == 0
+
+
+def _is_part(path: Path) -> bool:
+    """Say whether a file begins as the parts of every sweep do."""
+    try:
+        with opened(path, "a part of a sweep", regular=True) as file:
+            return SEAL.fullmatch(file.read(65)) is not None
+    except InputError:
+        return False
 
 
 def _lock(folder: Path, out: Path) -> int:
     """Take the folder; the system gives it back when this process ends, however it ends."""
     while True:
         folder.mkdir(exist_ok=True)
-        _make_room(folder / LOCK)
         try:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             handle = os.open(folder / LOCK, flags, 0o600)

@@ -150,7 +150,8 @@ def _sidecars() -> Iterator[Case]:
     yield case(_nothing, "", "--out", "x.csv", "--plot", "x.csv")
     yield case(_nothing, "models.json is somebody's", "--out", "models.csv", expect=SANE,
                writes=("models.csv",))  # fmt: skip
-    for name in ("new.csv.parts", "new.csv.parts/precious.txt", "new.csv.parts/sweep.json"):
+    inside = ("precious.txt", "sweep.json", "lock", "000000000.csv")
+    for name in ("new.csv.parts", *(f"new.csv.parts/{name}" for name in inside)):
         yield case(_file(name), f"{name} is somebody's", "--out", "new.csv", expect=SANE,
                    writes=("new.csv", "new.json"))  # fmt: skip
     train = BASES["mu-ref train"].arguments

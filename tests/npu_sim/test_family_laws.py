@@ -40,7 +40,8 @@ HEADS = """num_attention_heads n_head n_heads num_heads encoder_attention_heads
 def small(kind, heads=(4, 2), **numbers):
     """Describe a small model of a family; numbers stand instead of those of `NUMBERS`."""
     known = {*FAMILIES[kind].defaults, "sliding_window"}  # which some lack by default
-    every = NUMBERS | dict.fromkeys(HEADS.split(), heads[0]) | {"num_key_value_heads": heads[1]} | numbers
+    of_heads = dict.fromkeys(HEADS.split(), heads[0]) | {"num_key_value_heads": heads[1]}
+    every = NUMBERS | of_heads | numbers
     said = {name: value for name, value in every.items() if name in known}
     fields = {"model_type": kind, **said}
     for first, *rest in FAMILIES[kind].tables.values():
@@ -50,8 +51,11 @@ def small(kind, heads=(4, 2), **numbers):
 
 def test_small_models_have_what_makes_their_families_costly():
     assert all(small(kind).n_parameters < 10**6 for kind in FAMILIES)
-    windowed = {kind for kind in FAMILIES
-                if any(any(stack.windowed_layers) for stack in small(kind).model.stacks.values())}
+    windowed = {
+        kind
+        for kind in FAMILIES
+        if any(any(stack.windowed_layers) for stack in small(kind).model.stacks.values())
+    }
     assert windowed == {
         "gemma2", "gemma3", "gemma3_text", "gpt_oss", "ministral", "mistral", "mixtral",
         "modernbert", "olmo3", "phi3", "phimoe", "qwen2", "qwen3", "qwen3_moe", "starcoder2",

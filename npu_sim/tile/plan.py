@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
-import numpy as np
-
 from npu_sim.errors import CapacityError
 from npu_sim.hardware.chip import Npu
-from npu_sim.program.rows import VECTOR, CallTable, ProgramTable
+from npu_sim.program.rows import CallTable, ProgramTable
 from npu_sim.units import format_bytes
 
-__all__ = ["PIECES_LEAST", "Pins", "Plan", "check_sram", "least_dma_cycles", "pin_choices", "plans"]
+__all__ = ["PIECES_LEAST", "Pins", "Plan", "check_sram", "pin_choices", "plans"]
 
 
 class Plan(NamedTuple):
@@ -107,32 +105,6 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
                         activation_ring_bytes=activations, out_ring_bytes=out,
                         weights_pinned=pins[0] > 0, cache_pinned=pins[1] > 0,
                     )  # fmt: skip
-
-
-def least_dma_cycles(call: CallTable, plan: Plan, npu: Npu) -> int:
-    """Cycles that the DMA needs at least, from the bytes alone: what no schedule can beat.
-
-    Args:
-        call: the call.
-        plan: which activations move, how large a transfer is, what is pinned.
-        npu: bandwidth and set-up.
-
-    Returns:
-        Cycles, at most those of any schedule of the plan.
-    """
-    rows = call.rows
-    read = rows["known"] == 0 if plan.weights_pinned else 1
-    weights, beside = rows["weight"] * read, rows["beside"] * read
-    moved = [weights, beside]
-    if not plan.cache_pinned:
-        moved += [rows["kv"] - rows["empty"]]  # of empty slots perhaps nothing
-    moved += [rows[x] * (rows[f"{x}_class"] >= plan.kept_classes) for x in ("a", "b", "out")]
-    n_bytes = sum(int(part.sum()) for part in moved)
-    # what lies beside a matrix comes with its first piece, however much that is
-    pieces = np.where(rows["form"] == VECTOR, beside, weights) // plan.piece_bytes
-    transfers = int(pieces.sum())
-    stream = n_bytes * npu.clock_hz // npu.memory_bytes_per_s
-    return stream + transfers * npu.dma.setup_cycles
 
 
 def check_sram(call: CallTable, npu: Npu) -> None:

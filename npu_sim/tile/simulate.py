@@ -14,7 +14,8 @@ from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.fits import check_capacity, check_pace, check_supported
 from npu_sim.program.rows import CallTable, ProgramTable
 from npu_sim.tile.engine_kernel import TIMES, find_room, run
-from npu_sim.tile.plan import Pins, Plan, check_sram, least_dma_cycles, pin_choices, plans
+from npu_sim.tile.least import least_dma_cycles, least_tasks
+from npu_sim.tile.plan import Pins, Plan, check_sram, pin_choices, plans
 from npu_sim.tile.schedule_kernel import schedule
 from npu_sim.tile.tasks import TASK, Engine
 from npu_sim.tile.tiling import chip_numbers, vector_cycles
@@ -55,6 +56,11 @@ class TileRun:
     def cycles(self) -> int:
         """Simulated cycles of the request."""
         return sum(call.cycles + call.overhead_cycles for call in self.calls)
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """Cycles, then bytes that move: of equally fast requests the one that reads least."""
+        return self.cycles, sum(int(call.times["dram_bytes"].sum()) for call in self.calls)
 
     @property
     def engine_cycles(self) -> dict[str, int]:
@@ -105,7 +111,7 @@ def simulate_tiles(table: ProgramTable, npu: Npu) -> TileRun:
             runs.append(replace(found, overhead_cycles=overhead))
         else:
             request = TileRun(table=table, npu=npu, pins=pins, calls=tuple(runs))
-            if best is None or request.cycles < best.cycles:
+            if best is None or request.cost < best.cost:
                 best = request
     if best is None and stuck is not None:  # not even where nothing is pinned, which is tried first
         check_sram(stuck, npu)
@@ -136,11 +142,16 @@ class Bench:
         A plan of too many tasks is left out: it is an error only where no other works.
         """
         best: CallRun | None = None
+        best_number = 0
         too_many: HardwareError | None = None
         work = vector_cycles(call.rows, self.npu)
-        for plan in plans(call, self.npu, pins):
-            # a plan that must be slower is not even written
-            if best and least_dma_cycles(call, plan, self.npu) >= best.cycles:
+        tried = [
+            (least_dma_cycles(call, plan, self.chip), number, plan)
+            for number, plan in enumerate(plans(call, self.npu, pins))
+        ]
+        # what may be fast is tried first: a plan that must be slower is not even written
+        for least_cycles, number, plan in sorted(tried):
+            if best and (least_cycles, number) >= (best.cycles, best_number):
                 continue
             try:
                 tasks = self.scheduled(call, work, plan)
@@ -150,7 +161,8 @@ class Bench:
             if tasks is None:
                 continue
             cycles, times = self.time(tasks, call)
-            if best is None or cycles < best.cycles:
+            if best is None or (cycles, number) < (best.cycles, best_number):
+                best_number = number
                 best = CallRun(table=call, plan=plan, cycles=cycles, overhead_cycles=0, times=times)
         if best is None and too_many is not None:
             raise too_many
@@ -159,7 +171,10 @@ class Bench:
     def scheduled(self, call: CallTable, work: np.ndarray, plan: Plan) -> np.ndarray | None:
         """The tasks of a plan, or None if a piece has no room."""
         # at least so many, known without counting each
-        self._check_tasks(int((call.rows["weight"] // plan.piece_bytes).sum()))
+        n_least = least_tasks(call, plan, self.chip)
+        self._check_tasks(n_least)
+        if n_least > len(self.tasks):
+            self.tasks = np.empty(n_least * 5 // 4, TASK)
         while (n := schedule(call.rows, work, plan, self.chip, self.tasks)) > len(self.tasks):
             self._check_tasks(n)
             self.tasks = np.empty(n * 5 // 4, TASK)

@@ -6,6 +6,7 @@ import pytest
 
 from mu_ref.presets import preset, tiny
 from npu_sim.hardware.presets import npu
+from npu_sim.models.hf_config import describe_fields
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import described_program, record_request
@@ -33,6 +34,30 @@ def test_layers_with_a_window_have_a_cache_too(context):
     assert program.stored_kv_bytes == 2 * key * (min(context, 8) + context)
     both = described_program(describe(windowed(True, True)), 1, 1, W8A16, static_context=context)
     assert both.stored_kv_bytes == 2 * key * 2 * min(context, 8)
+
+
+GEMMA_3_4B = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+              "num_hidden_layers": 34, "num_attention_heads": 8, "num_key_value_heads": 4,
+              "head_dim": 256, "sliding_window": 1024}  # fmt: skip
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+def test_layers_with_a_window_keep_a_window_alone(fidelity):
+    """Ollama allocated the full context for every layer of Gemma 3, and its estimate went on to.
+
+    Gemma 3 4B with 32k slots took some 20 GB, and 8 GB when windows were kept alone: 29 of its 34
+    layers see 1,024 tokens. Sources: https://github.com/ollama/ollama/pull/9892 (is allocated),
+    https://github.com/ollama/ollama/pull/9987 (is estimated)
+    """
+    slot = 2 * 4 * 256 * 2  # bytes in a layer: a key and a value, 4 heads of 256 numbers of 2 bytes
+    slots = 5 * 32_768 + 29 * 1_024  # 193,536, not 34 x 32,768 = 1,114,112
+    program = described_program(
+        describe_fields(GEMMA_3_4B, "gemma-3-4b"), 2, 2, W8A16, static_context=32_768
+    )
+    assert program.stored_kv_bytes == slots * slot == 792_723_456
+    report = simulate_program(program, npu("hexagon-x-elite"), fidelity=fidelity)
+    read = {phase.phase: phase.kv_bytes for phase in report.phases}["decode"]
+    assert read == (slots + 34) * slot  # one step, which also writes its own token
 
 
 @pytest.mark.parametrize("fidelity", FIDELITIES)

@@ -14,7 +14,8 @@ from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 from npu_sim.program.rows import program_table
 from npu_sim.tile import engine, schedule_kernel
 from npu_sim.tile.engine_kernel import TIMES, find_room, run
-from npu_sim.tile.plan import Plan, least_dma_cycles, plans
+from npu_sim.tile.least import least_dma_cycles, least_tasks
+from npu_sim.tile.plan import Plan, plans
 from npu_sim.tile.schedule import schedule
 from npu_sim.tile.tasks import ENGINES, PARTS, TASK
 from npu_sim.tile.tiling import chip_numbers, vector_cycles
@@ -292,12 +293,20 @@ def test_a_piece_without_room_stops_the_loop_over_events_and_the_kernel():
         engine.run(list(schedule(call, small, CHIP)), small)
 
 
-def test_the_dma_needs_at_least_the_set_up_of_whole_pieces_and_the_stream():
-    # 60 B of x are written and read, 72 B of results written, 60 B of weights and 24 B of scales
-    # read: 276 / 10; 60 B of weights are at least one whole piece of 40 B, with its set-up of 5
-    assert least_dma_cycles(spilling_product(), PLAN, CHIP) == 27 + 5
+def test_the_dma_needs_at_least_the_stream_and_the_set_up_of_each_piece():
+    # 60 B of x are written in 2 pieces. Each of 2 panels of weights reads them again, in 2 blocks
+    # of rows, and writes results in 2: 120 B in 4 transfers and 72 B in 4. 84 B of weights and
+    # scales come in 2: 336 / 10 cycles, and 12 set-ups of 5
+    chip = chip_numbers(CHIP)
+    assert least_dma_cycles(spilling_product(), PLAN, chip) == 33 + 12 * 5
+    # 3 pieces of 4 columns, 3 blocks of a row: 60 + 180 + 72 + 84 B in 3 + 9 + 9 + 3 transfers
     halves = PLAN._replace(piece_bytes=20)
-    assert least_dma_cycles(spilling_product(), halves, CHIP) == 27 + 3 * 5
+    assert least_dma_cycles(spilling_product(), halves, chip) == 39 + 24 * 5
+    # with rows outside weights come for both blocks: 60 + 60 + 72 + 168 B in 2 + 2 + 4 + 4
+    outside = PLAN._replace(rows_outer=True)
+    assert least_dma_cycles(spilling_product(), outside, chip) == 36 + 12 * 5
+    # 2 products and 2 reads of weights by each of 2 blocks, 1 read of x, 2 writes that give way
+    assert least_tasks(spilling_product(), outside, chip) == 2 * (2 + 2 + 1 + 2 * 2)
 
 
 def test_a_ring_of_exactly_three_pieces_is_a_plan_and_a_byte_less_is_none():

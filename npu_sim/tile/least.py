@@ -1,0 +1,128 @@
+"""What a plan costs at least, from the sizes of its pieces alone, before a task is written.
+
+The DMA is what most calls wait for, so a plan whose transfers take longer than another plan's whole
+call need not be tried. Chapter: `docs/07_npu_tiles.md`.
+"""
+
+import numpy as np
+
+from npu_sim.program.rows import LINEAR, MATMUL, CallTable
+from npu_sim.tile.compiled import kernel
+from npu_sim.tile.plan import Plan
+from npu_sim.tile.tiling import (
+    Chip,
+    block_rows,
+    bundled,
+    ceil_div,
+    key_piece,
+    spilled,
+    weight_piece,
+)
+
+__all__ = ["least_dma_cycles", "least_tasks"]
+
+
+def least_dma_cycles(call: CallTable, plan: Plan, chip: Chip) -> int:
+    """Cycles of the port that reads: what no schedule of the plan can beat.
+
+    Args:
+        call: the call.
+        plan: which activations move, how large a transfer is, what is pinned.
+        chip: bandwidth, set-up and the array.
+
+    Returns:
+        Cycles, at most those of any schedule of the plan.
+    """
+    n_bytes, transfers, _ = (int(number) for number in _least(call.rows, plan, chip))
+    return n_bytes * chip.clock_hz // chip.bytes_per_s + transfers * chip.setup_cycles
+
+
+def least_tasks(call: CallTable, plan: Plan, chip: Chip) -> int:
+    """Tasks that any schedule of the plan has at least."""
+    return int(_least(call.rows, plan, chip)[2])
+
+
+@kernel
+def _least(rows, plan, chip):
+    """Return [3] int64: bytes that move, transfers, tasks; all at least."""
+    least = np.zeros(3, np.int64)
+    for i in range(len(rows)):
+        if rows[i].form == LINEAR:
+            _of_linear(rows[i], plan, chip, least)
+        elif rows[i].form == MATMUL:
+            _of_matmul(rows[i], plan, chip, least)
+        else:
+            _of_elements(rows[i], plan, least)
+    return least
+
+
+@kernel
+def _move(least, n_bytes, transfers):
+    """Count transfers; none, if there may be no byte for each."""
+    if n_bytes > 0:
+        least[0] += n_bytes
+        least[1] += transfers if n_bytes >= transfers else 0
+
+
+@kernel
+def _of_linear(row, plan, chip, least):
+    """Weights, as often as blocks of rows read them again, and rows, as often as panels do."""
+    m, d_out = row.m, row.n
+    x, _, out = spilled(row, plan)
+    columns, depth = weight_piece(d_out, row.k, row.weight_bits, plan.piece_bytes, chip)
+    across = ceil_div(d_out, columns)
+    pieces = across * ceil_div(row.k, depth)
+    height = block_rows(m, x, ceil_div(out * columns, d_out), plan, chip)
+    blocks = ceil_div(m, height)
+    times = blocks if plan.rows_outer else 1
+    panel = pieces if plan.rows_outer or height == m else min(plan.panel, pieces)
+    if not (plan.weights_pinned and row.known == 1):
+        _move(least, times * (row.weight + row.beside), times * pieces)
+    # a block may round its bytes down, by less than one in each row
+    panels = ceil_div(pieces, panel)
+    _move(least, x // m * m * panels, blocks * panels)
+    _move(least, out // (m * d_out) * m * d_out, blocks * across)
+    times = ceil_div(m, height * bundled(blocks * pieces))  # of bundles, each a task
+    products, loads = times * pieces, (times if plan.rows_outer else 1) * pieces
+    least[2] += products + loads + times * ((x > 0) * panels + 2 * (out > 0) * across)
+
+
+@kernel
+def _of_matmul(row, plan, chip, least):
+    """Pieces of cached keys or values; head by head where activations move."""
+    a, b, out = spilled(row, plan)
+    cached = 0 if plan.cache_pinned else row.kv
+    empty = min(row.empty, cached)  # slots that take a share of their time, perhaps none
+    if a == 0 and b == 0 and out == 0:
+        _move(least, cached - empty, ceil_div(cached, plan.piece_bytes))
+        return
+    heads, by_keys = row.b_heads, row.keys_are_k == 1
+    m, n_keys = row.m * (row.products // heads), row.k if by_keys else row.n
+    right = max(b, cached)
+    some, key_bytes, height = key_piece(row, right, max(a, out) // (heads * m), plan, chip)
+    pieces, blocks = heads * ceil_div(n_keys, some), ceil_div(m, height)
+    if right > 0:
+        _move(least, key_bytes * n_keys * heads - empty, pieces)
+    rounded = heads * m * n_keys
+    if by_keys:
+        _move(least, a // rounded * rounded, blocks * pieces)
+        _move(least, out // (heads * m) * heads * m, heads * blocks)
+    else:
+        _move(least, a // (heads * m) * m * pieces, blocks * pieces)
+        _move(least, out // rounded * rounded, blocks * pieces)
+
+
+@kernel
+def _of_elements(row, plan, least):
+    """Pieces of what has most bytes; of what streams beside it, the bytes alone."""
+    a, b, out = spilled(row, plan)
+    beside = 0 if plan.weights_pinned and row.known == 1 else row.beside
+    streamed = beside if beside > plan.piece_bytes else 0
+    total = max(a + b, out, streamed)
+    pieces = ceil_div(total, plan.piece_bytes)
+    for n_bytes in (a + b, out, streamed):
+        _move(least, n_bytes, pieces if n_bytes == total else 0)
+    if streamed == 0:
+        _move(least, beside, 1)
+    if not plan.cache_pinned:
+        _move(least, row.kv_written, 1)

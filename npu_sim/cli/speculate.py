@@ -59,6 +59,12 @@ ExitOption = Annotated[
     in_range(SIZE, "--exit-dim", help="Width of the drafter's blocks; 2 d_model by default."),
 ]
 
+ContextOption = Annotated[
+    int | None,
+    in_range(TOKENS, "--context", help="Tokens in the cache; 16, or those of a file, by default."),
+]
+DEFAULT_CONTEXT = 16  # tokens, where neither an option nor a scenario says how many
+
 
 @asks("n_output", "batch", "context", "runtime")
 def speculate(
@@ -71,7 +77,7 @@ def speculate(
     exit_dim: ExitOption = None,
     n_blocks: Annotated[int, in_range(BLOCKS, "--blocks", help="Residual blocks.")] = 2,
     rnn: Annotated[bool, typer.Option("--rnn/--no-rnn", help="Recurrent cell, or a sum.")] = True,
-    n_context: Annotated[int, in_range(TOKENS, "--context", help="Tokens in the cache.")] = 16,
+    n_context: ContextOption = None,
     host_us: Annotated[
         float, in_range(HOST_US, "--host-us", help="One round trip to the host.")
     ] = 500.0,
@@ -107,11 +113,14 @@ def speculate(
         priced.append((width, length, nodes, accepted))
     if not isinstance(read, Measured) and len({width for width, *_ in priced}) > 1:
         typer.echo(ONE_FOR_ALL, err=True)
+    workload = what.scenario.workload
+    if n_context is None:
+        n_context = workload.context or DEFAULT_CONTEXT
     found = []
     for width, length, nodes, accepted in priced:
         cost = simulate_steps(
             description, drafter, width, length, accepted, chip, precision,
-            n_input=what.scenario.workload.n_input, n_context=n_context, host_us=host_us,
+            n_input=workload.n_input, n_context=n_context, host_us=host_us,
         )  # fmt: skip
         found.append({"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json())
     if as_json:

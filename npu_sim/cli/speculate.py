@@ -95,9 +95,8 @@ def speculate(
     from npu_sim.speculate.step import speculate as simulate_steps
 
     what = question(model, asked, only="tile", why="a step of drafts overlaps")
-    description, chip, precision = (
-        what.scenario.description, what.scenario.npu, what.scenario.precision
-    )  # fmt: skip
+    base = what.scenario
+    description, chip, precision = base.description, base.npu, base.precision
     drafter = _drafter(description.model, exit_dim, n_blocks, rnn)
     if asked.n_input is not None and description.model.encoder is None:
         raise WorkloadError(
@@ -113,14 +112,11 @@ def speculate(
         priced.append((width, length, nodes, accepted))
     if not isinstance(read, Measured) and len({width for width, *_ in priced}) > 1:
         typer.echo(ONE_FOR_ALL, err=True)
-    workload = what.scenario.workload
-    if n_context is None:
-        n_context = workload.context or DEFAULT_CONTEXT
-    found = []
+    found, n_slots = [], n_context or base.workload.context or DEFAULT_CONTEXT
     for width, length, nodes, accepted in priced:
         cost = simulate_steps(
             description, drafter, width, length, accepted, chip, precision,
-            n_input=workload.n_input, n_context=n_context, host_us=host_us,
+            n_input=base.workload.n_input, n_context=n_slots, host_us=host_us,
         )  # fmt: skip
         found.append({"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json())
     if as_json:

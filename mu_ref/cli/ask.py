@@ -184,7 +184,7 @@ def _execute(agent: "Agent", query: str, answer: "Answer", npu: str) -> dict[str
     import numpy as np
 
     from npu_sim.hardware.presets import npu as find_npu
-    from npu_sim.tile.execute import execute
+    from npu_sim.report.execute import execute
 
     source = np.array([agent.source_tokens(query)])
     valid = np.ones(source.shape, bool)

@@ -27,8 +27,7 @@ from npu_sim.evidence.cases import (
     read_cases,
     released_cases,
 )
-from npu_sim.evidence.chips import CHIPS, fit_chip
-from npu_sim.evidence.expected import expected_json
+from npu_sim.evidence.chips import CHIPS, expected_json, fit_chip
 from npu_sim.evidence.gemm import GEMM_NPUS, GemmFit, calibrate_gemms
 from npu_sim.hardware.presets import npu, write_npu
 from npu_sim.models.neutral_json import read_models

@@ -15,9 +15,9 @@ from mu_ref.errors import check_choice
 from npu_sim.cli import options
 from npu_sim.cli.question import Asked, ModelArgument, asks, named_files, question
 from npu_sim.errors import CapacityError, UnsupportedError, WorkloadError
-from npu_sim.evidence.expected import expected_ms
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.program import Program
+from npu_sim.report.expected import expected_ms
 from npu_sim.report.facts import misfit_json, model_facts
 from npu_sim.report.fidelity import BUDGET, FIDELITIES, simulate_program
 from npu_sim.report.report import Report, tile_run

@@ -59,6 +59,12 @@ ExitOption = Annotated[
     in_range(SIZE, "--exit-dim", help="Width of the drafter's blocks; 2 d_model by default."),
 ]
 
+ContextOption = Annotated[
+    int | None,
+    in_range(TOKENS, "--context", help="Tokens in the cache; 16, or those of a file, by default."),
+]
+DEFAULT_CONTEXT = 16  # tokens, where neither an option nor a scenario says how many
+
 
 @asks("n_output", "batch", "context", "runtime")
 def speculate(
@@ -71,7 +77,7 @@ def speculate(
     exit_dim: ExitOption = None,
     n_blocks: Annotated[int, in_range(BLOCKS, "--blocks", help="Residual blocks.")] = 2,
     rnn: Annotated[bool, typer.Option("--rnn/--no-rnn", help="Recurrent cell, or a sum.")] = True,
-    n_context: Annotated[int, in_range(TOKENS, "--context", help="Tokens in the cache.")] = 16,
+    n_context: ContextOption = None,
     host_us: Annotated[
         float, in_range(HOST_US, "--host-us", help="One round trip to the host.")
     ] = 500.0,
@@ -89,9 +95,8 @@ def speculate(
     from npu_sim.speculate.step import speculate as simulate_steps
 
     what = question(model, asked, only="tile", why="a step of drafts overlaps")
-    description, chip, precision = (
-        what.scenario.description, what.scenario.npu, what.scenario.precision
-    )  # fmt: skip
+    base = what.scenario
+    description, chip, precision = base.description, base.npu, base.precision
     drafter = _drafter(description.model, exit_dim, n_blocks, rnn)
     if asked.n_input is not None and description.model.encoder is None:
         raise WorkloadError(
@@ -107,11 +112,11 @@ def speculate(
         priced.append((width, length, nodes, accepted))
     if not isinstance(read, Measured) and len({width for width, *_ in priced}) > 1:
         typer.echo(ONE_FOR_ALL, err=True)
-    found = []
+    found, n_slots = [], n_context or base.workload.context or DEFAULT_CONTEXT
     for width, length, nodes, accepted in priced:
         cost = simulate_steps(
             description, drafter, width, length, accepted, chip, precision,
-            n_input=what.scenario.workload.n_input, n_context=n_context, host_us=host_us,
+            n_input=base.workload.n_input, n_context=n_slots, host_us=host_us,
         )  # fmt: skip
         found.append({"beam_width": width, "draft_len": length, "nodes": nodes} | cost.to_json())
     if as_json:

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from npu_sim.evidence.calibrate import changed_values, log_us, rounded
+from mu_ref.border.text import json_text
+from npu_sim.evidence.calibrate import BOTH, Calibration, changed_values, log_us, rounded
 from npu_sim.evidence.cases import Case
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.hardware.chip import Npu
@@ -19,7 +20,9 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.description import Description
 from npu_sim.program.rows import program_table
 
-__all__ = ["CHIPS", "ChipFit", "fit_chip"]
+__all__ = ["CHIPS", "SHARE", "ChipFit", "expected_json", "fit_chip", "spreads"]
+
+SHARE = 0.8  # of the calls that an expected range holds
 
 # names, and which ratios are fitted
 _TWO, _ONE = ("dma_ratio", "compute_ratio"), ("ratio",)
@@ -95,3 +98,38 @@ def fit_chip(
     measured = np.array([case.measured_us for case in own])
     fit = fit_constants(fitted, predict, measured, [case.model for case in own])
     return ChipFit(npu=name, constants=fitted, cases=tuple(own), fit=fit)
+
+
+def spreads(cases: Sequence[Case], left_out: np.ndarray) -> dict[str, float]:
+    """Return q of each phase.
+
+    Args:
+        cases: measured calls.
+        left_out: [n] predicted / measured - 1, each by a fit without its network.
+
+    Returns:
+        {phase: q}, three digits.
+    """
+    away = np.abs(np.log1p(left_out))
+    return {
+        phase: round(float(np.quantile(away[[c.phase == phase for c in cases]], SHARE)), 3)
+        for phase in dict.fromkeys(case.phase for case in cases)
+    }
+
+
+def expected_json(found: Calibration, more: Sequence[ChipFit]) -> str:
+    """Return the text of `npu_sim/data/hexagon/expected.json`.
+
+    Args:
+        found: calls of X Elite and X2 Elite, networks left out.
+        more: other chips, which have the same spreads, or their own where those are larger.
+
+    Returns:
+        JSON.
+    """
+    of_both = spreads(found.cases, found.fit.left_out)
+    known = dict.fromkeys(BOTH, of_both)
+    for fit in more:
+        own = spreads(fit.cases, fit.fit.left_out)
+        known[fit.npu] = {phase: max(q, of_both[phase]) for phase, q in own.items()}
+    return json_text({"share": SHARE, "spreads": known}, indent=1) + "\n"

@@ -15,10 +15,10 @@ import numpy as np
 from mu_ref.border.files import write_text
 from mu_ref.border.text import csv_cell, csv_line
 from npu_sim.evidence.cases import OLDEST, Case
-from npu_sim.evidence.expected import expected_ms
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.program.description import Description
+from npu_sim.report.expected import expected_ms
 from npu_sim.report.fidelity import simulate_program
 
 __all__ = ["Prediction", "Validation", "bare_npu", "validate", "write_rows"]

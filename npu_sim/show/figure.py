@@ -67,9 +67,9 @@ def show_unit(axis: Any, name: str) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: in_unit(name, value)))
 
 
-def in_title(name: str) -> str:
+def in_title(name: str, most: int = 40) -> str:
     """Return a name as it stands in a title: no formula, and not wider than the picture."""
-    return mathless(name if len(name) <= 40 else f"{name[:37]}...")
+    return mathless(name if len(name) <= most else f"{name[: most - 3]}...")
 
 
 def figure(

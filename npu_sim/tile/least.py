@@ -1,7 +1,7 @@
 """What a plan costs at least, from the sizes of its pieces alone, before a task is written.
 
-The DMA is what most calls wait for, so a plan whose transfers take longer than another plan's whole
-call need not be tried. Chapter: `docs/07_npu_tiles.md`.
+Most calls wait for the DMA, so a plan whose transfers take longer than another plan's whole call
+need not be tried. Chapter: `docs/07_npu_tiles.md`.
 """
 
 import numpy as np
@@ -19,33 +19,47 @@ from npu_sim.tile.tiling import (
     weight_piece,
 )
 
-__all__ = ["least_dma_cycles", "least_tasks"]
+__all__ = ["least_cycles", "least_tasks"]
+
+READ, WRITTEN, TASKS = 0, 2, 4  # places of what is counted
 
 
-def least_dma_cycles(call: CallTable, plan: Plan, chip: Chip) -> int:
-    """Cycles of the port that reads: what no schedule of the plan can beat.
+def least_cycles(call: CallTable, plan: Plan, chip: Chip, *, streams: bool = False) -> int:
+    """Cycles that no schedule of the plan can beat.
+
+    The port for reads moves what is read, and gives way to what is written. Where it does not run
+    ahead of the operations, each of these starts, and then reads, before the next one starts,
+    unless they stream.
 
     Args:
         call: the call.
         plan: which activations move, how large a transfer is, what is pinned.
-        chip: bandwidth, set-up and the array.
+        chip: bandwidth, set-up, overheads and the array.
+        streams: operations begin on parts of those before them.
 
     Returns:
         Cycles, at most those of any schedule of the plan.
     """
-    n_bytes, transfers, _ = (int(number) for number in _least(call.rows, plan, chip))
+    read, reads, written, writes, _ = (int(number) for number in _least(call.rows, plan, chip))
+    port = _moved_cycles(read + written, reads + writes, chip)
+    if chip.runs_ahead or streams:
+        return port
+    return max(port, len(call.rows) * chip.op_overhead_cycles + _moved_cycles(read, reads, chip))
+
+
+def _moved_cycles(n_bytes: int, transfers: int, chip: Chip) -> int:
     return n_bytes * chip.clock_hz // chip.bytes_per_s + transfers * chip.setup_cycles
 
 
 def least_tasks(call: CallTable, plan: Plan, chip: Chip) -> int:
     """Tasks that any schedule of the plan has at least."""
-    return int(_least(call.rows, plan, chip)[2])
+    return int(_least(call.rows, plan, chip)[TASKS])
 
 
 @kernel
 def _least(rows, plan, chip):
-    """Return [3] int64: bytes that move, transfers, tasks; all at least."""
-    least = np.zeros(3, np.int64)
+    """Return [5] int64, all at least: bytes and transfers of reads, of writes, and tasks."""
+    least = np.zeros(5, np.int64)
     for i in range(len(rows)):
         if rows[i].form == LINEAR:
             _of_linear(rows[i], plan, chip, least)
@@ -57,11 +71,10 @@ def _least(rows, plan, chip):
 
 
 @kernel
-def _move(least, n_bytes, transfers):
-    """Count transfers; none, if there may be no byte for each."""
-    if n_bytes > 0:
-        least[0] += n_bytes
-        least[1] += transfers if n_bytes >= transfers else 0
+def _move(least, way, n_bytes, transfers):
+    """Count transfers one way; none, if there may be no byte for each."""
+    least[way] += n_bytes
+    least[way + 1] += transfers if n_bytes >= transfers else 0
 
 
 @kernel
@@ -77,14 +90,14 @@ def _of_linear(row, plan, chip, least):
     times = blocks if plan.rows_outer else 1
     panel = pieces if plan.rows_outer or height == m else min(plan.panel, pieces)
     if not (plan.weights_pinned and row.known == 1):
-        _move(least, times * (row.weight + row.beside), times * pieces)
+        _move(least, READ, times * (row.weight + row.beside), times * pieces)
     # a block may round its bytes down, by less than one in each row
     panels = ceil_div(pieces, panel)
-    _move(least, x // m * m * panels, blocks * panels)
-    _move(least, out // (m * d_out) * m * d_out, blocks * across)
+    _move(least, READ, x // m * m * panels, blocks * panels)
+    _move(least, WRITTEN, out // (m * d_out) * m * d_out, blocks * across)
     times = ceil_div(m, height * bundled(blocks * pieces))  # of bundles, each a task
     products, loads = times * pieces, (times if plan.rows_outer else 1) * pieces
-    least[2] += products + loads + times * ((x > 0) * panels + 2 * (out > 0) * across)
+    least[TASKS] += products + loads + times * ((x > 0) * panels + 2 * (out > 0) * across)
 
 
 @kernel
@@ -94,7 +107,7 @@ def _of_matmul(row, plan, chip, least):
     cached = 0 if plan.cache_pinned else row.kv
     empty = min(row.empty, cached)  # slots that take a share of their time, perhaps none
     if a == 0 and b == 0 and out == 0:
-        _move(least, cached - empty, ceil_div(cached, plan.piece_bytes))
+        _move(least, READ, cached - empty, ceil_div(cached, plan.piece_bytes))
         return
     heads, by_keys = row.b_heads, row.keys_are_k == 1
     m, n_keys = row.m * (row.products // heads), row.k if by_keys else row.n
@@ -102,14 +115,14 @@ def _of_matmul(row, plan, chip, least):
     some, key_bytes, height = key_piece(row, right, max(a, out) // (heads * m), plan, chip)
     pieces, blocks = heads * ceil_div(n_keys, some), ceil_div(m, height)
     if right > 0:
-        _move(least, key_bytes * n_keys * heads - empty, pieces)
+        _move(least, READ, key_bytes * n_keys * heads - empty, pieces)
     rounded = heads * m * n_keys
     if by_keys:
-        _move(least, a // rounded * rounded, blocks * pieces)
-        _move(least, out // (heads * m) * heads * m, heads * blocks)
+        _move(least, READ, a // rounded * rounded, blocks * pieces)
+        _move(least, WRITTEN, out // (heads * m) * heads * m, heads * blocks)
     else:
-        _move(least, a // (heads * m) * m * pieces, blocks * pieces)
-        _move(least, out // rounded * rounded, blocks * pieces)
+        _move(least, READ, a // (heads * m) * m * pieces, blocks * pieces)
+        _move(least, WRITTEN, out // rounded * rounded, blocks * pieces)
 
 
 @kernel
@@ -120,9 +133,9 @@ def _of_elements(row, plan, least):
     streamed = beside if beside > plan.piece_bytes else 0
     total = max(a + b, out, streamed)
     pieces = ceil_div(total, plan.piece_bytes)
-    for n_bytes in (a + b, out, streamed):
-        _move(least, n_bytes, pieces if n_bytes == total else 0)
+    for way, n_bytes in ((READ, a + b), (WRITTEN, out), (READ, streamed)):
+        _move(least, way, n_bytes, pieces if n_bytes == total else 0)
     if streamed == 0:
-        _move(least, beside, 1)
+        _move(least, READ, beside, beside > 0)
     if not plan.cache_pinned:
-        _move(least, row.kv_written, 1)
+        _move(least, WRITTEN, row.kv_written, row.kv_written > 0)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from npu_sim.errors import CapacityError
 from npu_sim.hardware.chip import Npu
-from npu_sim.program.rows import CallTable, ProgramTable
+from npu_sim.program.rows import LINEAR, CallTable, ProgramTable
 from npu_sim.units import format_bytes
 
 __all__ = ["PIECES_LEAST", "Pins", "Plan", "check_sram", "pin_choices", "plans"]
@@ -84,6 +84,9 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
     """
     capacity = npu.sram.capacity_bytes - sum(pins)
     fuses = npu.sram.fuses_operations
+    # of one row there is nothing to put in order: only the rings of two orders may differ
+    one_row = call.rows["m"].max(initial=1, where=call.rows["form"] == LINEAR) == 1
+    seen: set[tuple[int, int, int]] = set()
     for kept in (ALL_CLASSES,) if fuses else range(ALL_CLASSES, -1, -1):
         kept_bytes = int(call.peaks[kept])
         rest = capacity - kept_bytes
@@ -95,6 +98,9 @@ def plans(call: CallTable, npu: Npu, pins: Pins) -> Iterator[Plan]:
             piece = max(1, npu.dma.transfer_bytes // step)
             for rows_outer, panel in orders:
                 blocks = (1 + panel) if rows_outer else 2
+                if one_row and (kept, step, blocks) in seen:
+                    continue
+                seen.add((kept, step, blocks))
                 activations = 0 if kept == ALL_CLASSES else blocks * piece
                 out = OUT_PIECES * piece
                 ring = rest - activations - out

@@ -14,7 +14,7 @@ from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.fits import check_capacity, check_pace, check_supported
 from npu_sim.program.rows import CallTable, ProgramTable
 from npu_sim.tile.engine_kernel import TIMES, find_room, run
-from npu_sim.tile.least import least_dma_cycles, least_tasks
+from npu_sim.tile.least import least_cycles, least_tasks
 from npu_sim.tile.plan import Pins, Plan, check_sram, pin_choices, plans
 from npu_sim.tile.schedule_kernel import schedule
 from npu_sim.tile.tasks import TASK, Engine
@@ -146,12 +146,12 @@ class Bench:
         too_many: HardwareError | None = None
         work = vector_cycles(call.rows, self.npu)
         tried = [
-            (least_dma_cycles(call, plan, self.chip), number, plan)
+            (least_cycles(call, plan, self.chip, streams=self.streams(call)), number, plan)
             for number, plan in enumerate(plans(call, self.npu, pins))
         ]
         # what may be fast is tried first: a plan that must be slower is not even written
-        for least_cycles, number, plan in sorted(tried):
-            if best and (least_cycles, number) >= (best.cycles, best_number):
+        for bound, number, plan in sorted(tried):
+            if best and (bound, number) >= (best.cycles, best_number):
                 continue
             try:
                 tasks = self.scheduled(call, work, plan)
@@ -193,8 +193,11 @@ class Bench:
     def time(self, tasks: np.ndarray, call: CallTable) -> tuple[int, np.ndarray]:
         """Run the clock; return when the last task ends, and what each operation did."""
         times = np.zeros(len(call.rows), TIMES)
-        streams = self.npu.sram.streams_encode and call.call.phase == "encode"
-        return run(tasks, call.rows["kv_written"] > 0, streams, times), times
+        return run(tasks, call.rows["kv_written"] > 0, self.streams(call), times), times
+
+    def streams(self, call: CallTable) -> bool:
+        """Whether operations of a call begin on parts of those before them."""
+        return self.npu.sram.streams_encode and call.call.phase == "encode"
 
 
 def sram_bytes(call: CallRun, tasks: np.ndarray) -> list[tuple[int, int]]:

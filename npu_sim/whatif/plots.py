@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mu_ref.border.text import mathless
 from npu_sim.show.figure import (
     BLUE,
     GREY,
     ORANGE,
     figure,
     in_title,
+    in_unit,
     save,
     show_unit,
 )  # fmt: skip
@@ -27,7 +27,9 @@ __all__ = ["picture_title", "plot_comparison", "plot_solution", "plot_tornado"]
 def picture_title(scenario: Scenario, fidelity: str) -> str:
     """What every picture of a what-if says: model, chip, fidelity."""
     model, chip = in_title(scenario.description.name), in_title(scenario.npu.name)
-    return f"{model} on {chip}, simulated ({fidelity})"
+    # in two lines where one would be wider than the smallest picture
+    broken = "\n" if len(model) + len(chip) > 50 else " "
+    return f"{model} on{broken}{chip}, simulated ({fidelity})"
 
 
 def plot_tornado(
@@ -69,7 +71,7 @@ def plot_comparison(found: Comparison, names: tuple[str, str], out: Path, title:
     at = np.arange(len(costs))
     for side, (name, colour) in enumerate(zip(names, (BLUE, ORANGE), strict=True)):
         heights = [pair[side] for pair in costs.values()]
-        axes.bar(at + (side - 0.5) * 0.4, heights, 0.38, color=colour, label=mathless(name))
+        axes.bar(at + (side - 0.5) * 0.4, heights, 0.38, color=colour, label=in_title(name))
     labels = [f"{phase}\n{cause}" for phase, cause in costs]
     axes.set_xticks(at, labels, fontsize=8)
     axes.set(ylabel="time, simulated (roofline)")
@@ -100,8 +102,9 @@ def plot_solution(
         at = max(1, round(value)) if whole else float(value)
         points.append((at, evaluate_changed(scenario, {answer.path: at}, answer.metric, fidelity)))
     axes.plot(*zip(*(p for p in points if p[1] is not None), strict=True), color=BLUE)
-    axes.axhline(answer.target, color=ORANGE, linestyle="--", label=f"target {answer.target:g}")
-    axes.axvline(answer.now, color=GREY, label="now")
+    target = in_unit(answer.metric, answer.target)
+    axes.axhline(answer.target, color=ORANGE, linestyle="--", label=f"target {target}")
+    axes.axvline(answer.now, color=GREY, label=f"now {in_unit(answer.path, answer.now)}")
     axes.set(xlabel=answer.path, ylabel=f"{answer.metric}, simulated ({fidelity})", xscale="log")
     show_unit(axes.xaxis, answer.path)
     show_unit(axes.yaxis, answer.metric)

@@ -147,7 +147,7 @@ def test_no_terminal_acts_on_a_complaint(mu_ref, answered, monkeypatch):
 def test_an_npu_that_computes_is_timed_and_compared(monkeypatch):
     run = SimpleNamespace(cycles=2 * npu("teaching-npu").clock_hz)
     found = SimpleNamespace(n_products=5, n_pieces=7, tokens=[3, 4, 2], run=run)
-    monkeypatch.setattr("npu_sim.tile.execute.execute", lambda *given: found)
+    monkeypatch.setattr("npu_sim.report.execute.execute", lambda *given: found)
     agent = SimpleNamespace(source_tokens=lambda query: [9, 2], ops=SimpleNamespace(model=None))
     for tokens, same in (((3, 4, 2), True), ((3, 4), False)):
         answer = SimpleNamespace(tokens=tokens, n_output=3)

@@ -178,3 +178,12 @@ def test_the_second_of_two_scenarios_is_dearer_by_its_difference(npu_sim):
     line = next(text for text in out.splitlines() if text.split()[:2] == ["encode", "overhead"])
     numbers = [float(text.replace(",", "")) for text in line.split()[2:]]
     assert numbers == [pytest.approx(row[k], rel=1e-3) for k in ("a_ms", "b_ms", "difference_ms")]
+
+
+def test_speculate_takes_the_context_of_a_scenario(npu_sim, tmp_path):
+    (tmp_path / "s.toml").write_text("model = 'tiny'\nworkload.context = 80\n")
+    of_file, by_option, other = (
+        npu_sim("speculate", *words, "--json")[1]
+        for words in ([tmp_path / "s.toml"], ["tiny", "--context", 80], ["tiny"])
+    )
+    assert of_file == by_option != other

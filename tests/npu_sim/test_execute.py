@@ -18,7 +18,7 @@ from mu_ref.quantize.observe import observe
 from mu_ref.settings.agent import load_agent
 from npu_sim.errors import CapacityError, WorkloadError
 from npu_sim.hardware.presets import npu
-from npu_sim.tile.execute import execute
+from npu_sim.report.execute import execute
 
 SMALL = npu("teaching-npu").with_changes(
     {"dma.transfer_bytes": 64, "matrix.tile_m": 2, "matrix.tile_n": 2, "matrix.tile_k": 2,

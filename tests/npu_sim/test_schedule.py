@@ -14,7 +14,7 @@ from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 from npu_sim.program.rows import program_table
 from npu_sim.tile import engine, schedule_kernel
 from npu_sim.tile.engine_kernel import TIMES, find_room, run
-from npu_sim.tile.least import least_dma_cycles, least_tasks
+from npu_sim.tile.least import least_cycles, least_tasks
 from npu_sim.tile.plan import Plan, plans
 from npu_sim.tile.schedule import schedule
 from npu_sim.tile.tasks import ENGINES, PARTS, TASK
@@ -293,18 +293,21 @@ def test_a_piece_without_room_stops_the_loop_over_events_and_the_kernel():
         engine.run(list(schedule(call, small, CHIP)), small)
 
 
-def test_the_dma_needs_at_least_the_stream_and_the_set_up_of_each_piece():
+def test_a_plan_takes_at_least_the_stream_and_the_set_up_of_each_piece():
     # 60 B of x are written in 2 pieces. Each of 2 panels of weights reads them again, in 2 blocks
     # of rows, and writes results in 2: 120 B in 4 transfers and 72 B in 4. 84 B of weights and
     # scales come in 2: 336 / 10 cycles, and 12 set-ups of 5
     chip = chip_numbers(CHIP)
-    assert least_dma_cycles(spilling_product(), PLAN, chip) == 33 + 12 * 5
+    assert least_cycles(spilling_product(), PLAN, chip) == 33 + 12 * 5
     # 3 pieces of 4 columns, 3 blocks of a row: 60 + 180 + 72 + 84 B in 3 + 9 + 9 + 3 transfers
     halves = PLAN._replace(piece_bytes=20)
-    assert least_dma_cycles(spilling_product(), halves, chip) == 39 + 24 * 5
+    assert least_cycles(spilling_product(), halves, chip) == 39 + 24 * 5
     # with rows outside weights come for both blocks: 60 + 60 + 72 + 168 B in 2 + 2 + 4 + 4
     outside = PLAN._replace(rows_outer=True)
-    assert least_dma_cycles(spilling_product(), outside, chip) == 36 + 12 * 5
+    assert least_cycles(spilling_product(), outside, chip) == 36 + 12 * 5
+    # a DMA that waits reads 60 + 168 B in 2 + 4, after each of 2 starts of 200: no less than that
+    waits = chip._replace(runs_ahead=False, op_overhead_cycles=200)
+    assert least_cycles(spilling_product(), outside, waits) == 2 * 200 + 22 + 6 * 5
     # 2 products and 2 reads of weights by each of 2 blocks, 1 read of x, 2 writes that give way
     assert least_tasks(spilling_product(), outside, chip) == 2 * (2 + 2 + 1 + 2 * 2)
 

@@ -243,3 +243,12 @@ def test_many_random_lengths_are_measured_as_single_ones(tmp_path):
             alone = evaluate(changed)
             assert float(row["latency_ms"]) == pytest.approx(alone["latency_ms"], rel=1e-8)
             assert float(row["ttft_ms"]) == pytest.approx(alone["ttft_ms"], rel=1e-8)
+
+
+def test_a_sidecar_tells_every_npu_that_was_varied(tmp_path):
+    spec = "model = 'mu-nano'\nfidelity = 'roofline'\nvary.npu = ['h100', 'teaching-npu']"
+    run_sweep(spec_from(spec), tmp_path / "a.csv")
+    sidecar = json.loads((tmp_path / "a.json").read_text())
+    assert "npu" not in sidecar  # the base runs nowhere
+    assert [chip["name"] for chip in sidecar["npus"]] == ["h100", "teaching-npu"]
+    assert all(chip["values"]["clock_hz"] and chip["sources"] for chip in sidecar["npus"])

@@ -10,9 +10,9 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import PRECISIONS, Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 from npu_sim.program.rows import LINEAR, MATMUL, SCORES, STREAM, VECTOR, WIDE, Row, program_table
+from npu_sim.report.execute import _keys_of
 from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.engine_kernel import TIMES
-from npu_sim.tile.execute import _keys_of
 from npu_sim.tile.plan import Plan, pin_choices, plans
 from npu_sim.tile.simulate import Bench, CallRun, call_tasks, simulate_tiles, sram_bytes
 from npu_sim.tile.tiling import (

@@ -12,7 +12,7 @@ from mu_ref.border.reading import read_csv
 from mu_ref.border.text import mathless, short
 from mu_ref.errors import check_choice
 from npu_sim.errors import SweepError
-from npu_sim.show.figure import LINES, figure, in_unit, save, show_unit
+from npu_sim.show.figure import LINES, figure, in_title, in_unit, save, show_unit
 from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.varied.axes import Axis
 from npu_sim.whatif.varied.sweep_toml import SweepSpec
@@ -133,7 +133,7 @@ def plot_sweep(table: Path, look: Look, out: Path, title: str = "") -> None:
         _draw(panel, look, mine, shown)
         _frame(panel, look, [float(row[look.x]) for row in rows], 4 if columns > 1 else 8)
         said = "\n".join(
-            mathless(f"{_short(path)} = {_valued(path, value)}")
+            f"{mathless(_short(path))} = {_valued(path, value)}"
             for path, value in zip(look.panels, cell, strict=True)
         )
         panel.set_title(said, fontsize=8, loc="left")
@@ -149,7 +149,7 @@ def plot_sweep(table: Path, look: Look, out: Path, title: str = "") -> None:
         some = "" if len(shown) == len(names) else f"\n{len(shown)} of {len(names)} values"
         handles, labels = _legend(panels[: len(cells)])
         drawing.legend(handles, labels, title=f"{_short(look.colour)}{some}", frameon=False,
-                       fontsize=8, title_fontsize=8, loc="outside right upper")  # fmt: skip
+                       fontsize=8, title_fontsize=8, loc="outside right center")  # fmt: skip
     save(drawing, out)
 
 
@@ -162,7 +162,7 @@ def _draw(panel: Any, look: Look, rows: Sequence[Mapping[str, str]], shown: Sequ
         )  # fmt: skip
         if points:
             style = {"linestyle": "none"} if look.drawn else {}
-            label = None if look.colour is None else mathless(_valued(look.colour, name))
+            label = None if look.colour is None else _valued(look.colour, name)
             panel.plot(*zip(*points, strict=True), marker=".", color=colour, label=label, **style)
 
 
@@ -204,7 +204,7 @@ def _short(path: str) -> str:
 
 def _valued(path: str, text: str) -> str:
     """A value with its unit and prefix, or as it stands in the table."""
-    return in_unit(path, float(text)) if _is_number(text) else text[:30]
+    return in_unit(path, float(text)) if _is_number(text) else in_title(text, 30)
 
 
 def _is_number(text: str) -> bool:

@@ -11,6 +11,7 @@ from mu_ref.border.files import check_outputs, is_stream, write_text
 from mu_ref.border.reading import read_json
 from mu_ref.errors import InputError
 from npu_sim.errors import SweepError
+from npu_sim.hardware.presets import npu
 from npu_sim.whatif.metrics import METRICS
 from npu_sim.whatif.resume.parts import check_parts_folder, parts_folder, versions
 from npu_sim.whatif.varied.sweep_toml import SweepSpec
@@ -71,15 +72,21 @@ def _table_ending(sidecar: Path) -> str | None:
 
 
 def write_sidecar(spec: SweepSpec, out: Path) -> None:
-    """Write the JSON file beside a table: the specification, the NPU, and the versions.
+    """Write the JSON file beside a table: the specification, the NPUs, and the versions.
 
     Args:
         spec: the sweep.
         out: the table; a stream has none.
     """
-    path, chip = sidecar_path(out), spec.base.npu
+    path = sidecar_path(out)
     if path is None:
         return
+    varied = [v for axis in (*spec.grid, *spec.random) if axis.path == "npu" for v in axis.values]
+    chips = [npu(name) for name in varied] or [spec.base.npu]
+    described = [
+        {"name": chip.name, "values": chip.values(), "sources": dict(chip.sources)}
+        for chip in chips
+    ]  # fmt: skip
     sidecar = {
         "simulated": True,
         "table_ending": out.suffix,
@@ -88,7 +95,7 @@ def write_sidecar(spec: SweepSpec, out: Path) -> None:
         "varied": list(spec.paths),
         "metrics": list(METRICS),
         "versions": versions(),
-        "npu": {"name": chip.name, "values": chip.values(), "sources": dict(chip.sources)},
+        **({"npus": described} if varied else {"npu": described[0]}),
         "spec": spec.text,
     }
     write_text(path, json.dumps(sidecar, indent=1) + "\n")

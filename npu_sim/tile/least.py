@@ -6,7 +6,7 @@ need not be tried. Chapter: `docs/07_npu_tiles.md`.
 
 import numpy as np
 
-from npu_sim.program.rows import LINEAR, MATMUL, CallTable
+from npu_sim.program.rows import LINEAR, MATMUL, VECTOR, CallTable
 from npu_sim.tile.compiled import kernel
 from npu_sim.tile.plan import Plan
 from npu_sim.tile.tiling import (
@@ -15,8 +15,11 @@ from npu_sim.tile.tiling import (
     bundled,
     ceil_div,
     key_piece,
+    layout_cycles,
+    matrix_cycles,
     spilled,
     weight_piece,
+    whole_rows,
 )
 
 __all__ = ["least_cycles", "least_tasks"]
@@ -24,15 +27,18 @@ __all__ = ["least_cycles", "least_tasks"]
 READ, WRITTEN, TASKS = 0, 2, 4  # places of what is counted
 
 
-def least_cycles(call: CallTable, plan: Plan, chip: Chip, *, streams: bool = False) -> int:
+def least_cycles(
+    call: CallTable, work: np.ndarray, plan: Plan, chip: Chip, *, streams: bool = False
+) -> int:
     """Cycles that no schedule of the plan can beat.
 
     The port for reads moves what is read, and gives way to what is written. Where it does not run
-    ahead of the operations, each of these starts, and then reads, before the next one starts,
-    unless they stream.
+    ahead of the operations, each of these starts, and then reads and computes, before the next one
+    starts, unless they stream.
 
     Args:
         call: the call.
+        work: [n_rows] cycles of the vector engine, from `vector_cycles`.
         plan: which activations move, how large a transfer is, what is pinned.
         chip: bandwidth, set-up, overheads and the array.
         streams: operations begin on parts of those before them.
@@ -40,34 +46,70 @@ def least_cycles(call: CallTable, plan: Plan, chip: Chip, *, streams: bool = Fal
     Returns:
         Cycles, at most those of any schedule of the plan.
     """
-    read, reads, written, writes, _ = (int(number) for number in _least(call.rows, plan, chip))
+    counted, engines = _least(call.rows, work, plan, chip)
+    products, elements, computing, serial = (int(cycles) for cycles in engines)
+    read, reads, written, writes, _ = (int(number) for number in counted)
     port = _moved_cycles(read + written, reads + writes, chip)
-    if chip.runs_ahead or streams:
-        return port
-    return max(port, len(call.rows) * chip.op_overhead_cycles + _moved_cycles(read, reads, chip))
+    if streams:
+        return max(port, products, elements)
+    starts = len(call.rows) * chip.op_overhead_cycles
+    return max(port, starts + (computing if chip.runs_ahead else serial))
 
 
-def _moved_cycles(n_bytes: int, transfers: int, chip: Chip) -> int:
-    return n_bytes * chip.clock_hz // chip.bytes_per_s + transfers * chip.setup_cycles
+@kernel
+def _moved_cycles(n_bytes, transfers, chip):
+    """Cycles of so many bytes in so many transfers, at least."""
+    stream = (
+        n_bytes * chip.clock_hz // chip.bytes_per_s
+        if n_bytes < 1 << 26
+        else (
+            n_bytes // chip.bytes_per_s * chip.clock_hz
+            + int(n_bytes % chip.bytes_per_s / chip.bytes_per_s * chip.clock_hz * (1 - 1e-12))
+        )
+    )
+    return stream + transfers * chip.setup_cycles
 
 
 def least_tasks(call: CallTable, plan: Plan, chip: Chip) -> int:
     """Tasks that any schedule of the plan has at least."""
-    return int(_least(call.rows, plan, chip)[TASKS])
+    return int(_least(call.rows, np.zeros(len(call.rows)), plan, chip)[0][TASKS])
 
 
 @kernel
-def _least(rows, plan, chip):
-    """Return [5] int64, all at least: bytes and transfers of reads, of writes, and tasks."""
-    least = np.zeros(5, np.int64)
+def _least(rows, work, plan, chip):
+    """Return [5] int64, all at least: bytes and transfers of reads, of writes, and tasks.
+
+    And [4] int64 cycles: of products, of elements, of both one after another, and of operations
+    one after another, each as long as its reads or its work.
+    """
+    least, engines = np.zeros(5, np.int64), np.zeros(4, np.int64)
     for i in range(len(rows)):
+        before, transfers = least[READ], least[READ + 1]
         if rows[i].form == LINEAR:
             _of_linear(rows[i], plan, chip, least)
         elif rows[i].form == MATMUL:
             _of_matmul(rows[i], plan, chip, least)
         else:
             _of_elements(rows[i], plan, least)
-    return least
+        reads = _moved_cycles(least[READ] - before, least[READ + 1] - transfers, chip)
+        elements = rows[i].form == VECTOR
+        computes = int(work[i] * (1 - 1e-9)) if elements else _products(rows[i], chip)
+        engines[int(elements)] += computes
+        engines[2] += computes
+        engines[3] += max(reads, computes)
+    return least, engines
+
+
+@kernel
+def _products(row, chip):
+    """Cycles of the matrix engine, at least: pieces only add to those of the whole."""
+    if row.form == MATMUL:
+        rows = row.m * (row.products // row.b_heads)
+        rate = chip.attention_rates[row.precision]
+        return matrix_cycles(row.b_heads, rows, row.n, row.k, rate, chip)
+    cycles = matrix_cycles(1, row.m, row.n, row.k, chip.weight_rates[row.precision], chip)
+    results = whole_rows(row.m, chip) * row.n if row.laid_out == 1 else 0
+    return cycles + layout_cycles(results, chip.outputs_per_s, chip)
 
 
 @kernel

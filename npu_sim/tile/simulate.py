@@ -146,7 +146,7 @@ class Bench:
         too_many: HardwareError | None = None
         work = vector_cycles(call.rows, self.npu)
         tried = [
-            (least_cycles(call, plan, self.chip, streams=self.streams(call)), number, plan)
+            (least_cycles(call, work, plan, self.chip, streams=self.streams(call)), number, plan)
             for number, plan in enumerate(plans(call, self.npu, pins))
         ]
         # what may be fast is tried first: a plan that must be slower is not even written

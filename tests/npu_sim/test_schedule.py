@@ -224,10 +224,10 @@ def cached_scores():
 
 
 def test_cached_keys_of_four_bits_are_laid_out_and_unpacked_piece_by_piece():
-    chip = CHIP.with_changes({"dma.cache_bytes_per_s": 500_000_000, "matrix.tile_k": 8})
+    chip = CHIP.with_changes({"dma.cache_bytes_per_s": 250_000_000, "matrix.tile_k": 8})
     tasks, times = written(cached_scores(), PLAN._replace(kept_classes=3, piece_bytes=8), chip)
-    # 2 keys of 8 elements at 2 cycles each; two rows: 1 x 2 x 1 blocks of 64, 128 / 10 in all,
-    # of which two keys among many take 2 x 2 x 8 / 10
+    # 2 keys of 8 elements, 8 B, at 4 cycles each; two rows: 1 x 2 x 1 blocks of 64, 128 / 10 in
+    # all, of which two keys among many take 2 x 2 x 8 / 10
     assert lines(tasks) == [
         ("control", "start", 0, 0, 0, 20),
         ("dma_in", "cache", 8, 24, 0, 38),
@@ -298,16 +298,16 @@ def test_a_plan_takes_at_least_the_stream_and_the_set_up_of_each_piece():
     # of rows, and writes results in 2: 120 B in 4 transfers and 72 B in 4. 84 B of weights and
     # scales come in 2: 336 / 10 cycles, and 12 set-ups of 5
     chip = chip_numbers(CHIP)
-    assert least_cycles(spilling_product(), PLAN, chip) == 33 + 12 * 5
+    assert least_cycles(spilling_product(), np.zeros(2), PLAN, chip) == 33 + 12 * 5
     # 3 pieces of 4 columns, 3 blocks of a row: 60 + 180 + 72 + 84 B in 3 + 9 + 9 + 3 transfers
     halves = PLAN._replace(piece_bytes=20)
-    assert least_cycles(spilling_product(), halves, chip) == 39 + 24 * 5
+    assert least_cycles(spilling_product(), np.zeros(2), halves, chip) == 39 + 24 * 5
     # with rows outside weights come for both blocks: 60 + 60 + 72 + 168 B in 2 + 2 + 4 + 4
     outside = PLAN._replace(rows_outer=True)
-    assert least_cycles(spilling_product(), outside, chip) == 36 + 12 * 5
+    assert least_cycles(spilling_product(), np.zeros(2), outside, chip) == 36 + 12 * 5
     # a DMA that waits reads 60 + 168 B in 2 + 4, after each of 2 starts of 200: no less than that
     waits = chip._replace(runs_ahead=False, op_overhead_cycles=200)
-    assert least_cycles(spilling_product(), outside, waits) == 2 * 200 + 22 + 6 * 5
+    assert least_cycles(spilling_product(), np.zeros(2), outside, waits) == 2 * 200 + 22 + 6 * 5
     # 2 products and 2 reads of weights by each of 2 blocks, 1 read of x, 2 writes that give way
     assert least_tasks(spilling_product(), outside, chip) == 2 * (2 + 2 + 1 + 2 * 2)
 

@@ -32,7 +32,8 @@ _PLOT = {"--plot": "new.png"}
 _JSON = {"--json": ""}
 _ASKED = {
     "--npu": "teaching-npu", "--input": "9", "--output": "5", "--batch": "2", "--context": "32",
-    "--runtime": "geniex", **_WIDTHS, "--fidelity": "roofline",
+    "--filled": ("9", "--context 32 --npu hexagon-x-elite"), "--runtime": "geniex", **_WIDTHS,
+    "--fidelity": "roofline",
     "--set": "npu.clock_hz=100 MHz", **_JSON,
 }  # fmt: skip
 _MODELS = {"--model-json": "models.json#small", "--hf-config": "hf"}
@@ -134,6 +135,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     },
     "npu-sim compare": {
         **_ASKED, **_MODELS, "a": "npu.toml", "b": "h100", "--model": "mu-nano", **_PLOT,
+        "--filled": ("9", "--context 32"),
     },
     "npu-sim solve": {
         **_ASKED, **_MODELS, "base": "scenario.toml", "--vary": "clock", "--target-tok-s": "5",
@@ -144,7 +146,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--csv": "new.csv", **_PLOT, **_JSON,
     },
     "npu-sim calibrate": {
-        "what": "tpu-v6e", "--out": "new", "--by": "model", **_PLOT, **_JSON,
+        "what": "tpu-v6e", "--out": "new", "--by": "model", "--release": "2026-08", **_PLOT, **_JSON,
     },
     "npu-sim headline": {},  # half a minute: see test_headline.py
     "npu-sim run": {

@@ -64,7 +64,8 @@ def _predicted_and_errors(
         right.legend(frameon=False, loc="lower right", fontsize=8)
     right.set_yticks(at, [mathless(case.name) for case in cases], fontsize=7)
     right.axvline(0, color=GREY, linewidth=1)
-    right.set(xlabel="simulated / measured - 1, %; grey: range of re-measurements")
+    most = max(30.0, 130 * np.abs([*errors, *(() if left_out is None else left_out)]).max())
+    right.set(xlabel="simulated / measured - 1, %; grey: measured again", xlim=(-most, most))
     save(drawing, path)
 
 

@@ -44,7 +44,7 @@ def test_an_empty_slot_costs_its_share_of_time_and_all_of_its_bytes(fidelity):
     assert half.latency_cycles - short.latency_cycles == pytest.approx(cache / 2, rel=1e-3)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 60), st.sampled_from(NPUS))
 def test_time_never_falls_as_slots_are_added_or_filled(a, b, more, name):
     low, high = sorted((a, b))
@@ -114,7 +114,7 @@ def test_no_chip_passes_its_peak_or_its_memory(name):
     if name.startswith("hexagon-x-elite"):
         assert chip.int8_tops == pytest.approx(45)
     narrow = Precision(activation_bits=8, kv_bits=8)
-    program = call_program(DECODER, "prefill", 512, 512, 0, narrow)
+    program = call_program(DECODER, "prefill", 128, 128, 0, narrow)
     report = simulate_program(program, chip)
     seconds = report.latency_ms / 1000
     assert program.total("macs") / seconds <= chip.int8_tops * 1e12 / 2

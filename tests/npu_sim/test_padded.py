@@ -19,6 +19,7 @@ from npu_sim.tile.simulate import simulate_tiles
 
 DECODER = describe(preset("decoder-only-330m"))
 BOTH = describe(tiny())
+NARROW = Precision(activation_bits=8, kv_bits=8)  # that every chip multiplies
 TEACHING = npu("teaching-npu")
 TILED = TEACHING.with_changes({"sram.tile_rows": 4, "sram.block_rows": 8})
 
@@ -51,7 +52,7 @@ def test_time_never_falls_as_slots_are_added_or_filled(a, b, more, name):
     for fidelity in ("tile", "roofline"):
         times = [
             simulate_program(
-                call_program(BOTH, "decode", 1, n, 3, Precision(), 1, filled), npu(name),
+                call_program(BOTH, "decode", 1, n, 3, NARROW, 1, filled), npu(name),
                 fidelity=fidelity,
             ).latency_cycles
             for n, filled in ((high, low), (high, high), (high + more, high))
@@ -113,8 +114,7 @@ def test_no_chip_passes_its_peak_or_its_memory(name):
         assert chip.dma.bytes_per_s <= chip.dram.bytes_per_s
     if name.startswith("hexagon-x-elite"):
         assert chip.int8_tops == pytest.approx(45)
-    narrow = Precision(activation_bits=8, kv_bits=8)
-    program = call_program(DECODER, "prefill", 128, 128, 0, narrow)
+    program = call_program(DECODER, "prefill", 128, 128, 0, NARROW)
     report = simulate_program(program, chip)
     seconds = report.latency_ms / 1000
     assert program.total("macs") / seconds <= chip.int8_tops * 1e12 / 2

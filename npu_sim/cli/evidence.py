@@ -18,8 +18,9 @@ from mu_ref.command_line import JsonOption, plain_console
 from mu_ref.errors import check_choice
 from npu_sim.cli.options import PlotOption, wide_console
 from npu_sim.errors import SweepError
-from npu_sim.evidence.calibrate import BOTH
 from npu_sim.evidence.cases import (
+    BOTH,
+    CHIPS,
     NEWEST,
     OLDEST,
     RELEASES,
@@ -27,7 +28,6 @@ from npu_sim.evidence.cases import (
     read_cases,
     released_cases,
 )
-from npu_sim.evidence.chips import CHIPS, expected_json, fit_chip
 from npu_sim.evidence.gemm import GEMM_NPUS, GemmFit, calibrate_gemms
 from npu_sim.hardware.presets import npu, write_npu
 from npu_sim.models.neutral_json import read_models
@@ -152,13 +152,21 @@ def show_calibration(
     if what in GEMM_NPUS:
         _calibrate_gemms(calibrate_gemms(what), out, plot, as_json=as_json)
         return
-    from npu_sim.evidence.calibrate import calibrate, fitted_npus
+    _calibrate_hexagons(release, by or "model", out, plot, as_json=as_json)
 
+
+def _calibrate_hexagons(
+    release: str, by: str, out: Path | None, plot: Path | None, *, as_json: bool
+) -> None:
+    from npu_sim.evidence.calibrate import calibrate, fitted_npus
+    from npu_sim.evidence.chips import expected_json, fit_chip
+
+    ending = "" if release == NEWEST else f"-{OLDEST}"
     cases, models = released_cases(release)
     own = [case for case in cases if case.use == "calibration"]
     with Progress(console=plain_console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("passes over all calls", total=None)
-        found = calibrate(own, models, by=by or "model", progress=lambda _: bar.advance(task))
+        found = calibrate(own, models, by=by, progress=lambda _: bar.advance(task))
         more = (
             [] if release != NEWEST else [fit_chip(n, cases, models, found.values) for n in CHIPS]
         )

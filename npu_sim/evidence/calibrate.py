@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from npu_sim.evidence.cases import Case, check_one_release
+from npu_sim.evidence.cases import BOTH, Case, check_one_release
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
@@ -22,12 +22,11 @@ from npu_sim.program.rows import ProgramTable, program_table
 from npu_sim.tile.simulate import simulate_tiles
 
 __all__ = [
-    "BOTH", "CONSTANTS", "Calibration", "calibrate", "changed_values", "fitted_npus", "log_us",
+    "CONSTANTS", "Calibration", "calibrate", "changed_values", "fitted_npus", "log_us",
     "rounded",
 ]  # fmt: skip
 
-X, X2 = "hexagon-x-elite", "hexagon-x2-elite"
-BOTH = (X, X2)
+X, X2 = BOTH
 GIGA = 1e9  # bytes or elements; `units.GB` is a whole number
 
 

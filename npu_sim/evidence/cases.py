@@ -24,8 +24,18 @@ from npu_sim.program.precision import Precision
 from npu_sim.program.program import Program
 
 __all__ = [
-    "NEWEST", "OLDEST", "RELEASES", "Case", "calibration_cases", "check_one_release", "read_cases",
-    "read_number", "released_cases",
+    "BOTH",
+    "CHIPS",
+    "NEWEST",
+    "OLDEST",
+    "RELEASES",
+    "TWO_RATIOS",
+    "Case",
+    "calibration_cases",
+    "check_one_release",
+    "read_cases",
+    "read_number",
+    "released_cases",
 ]  # fmt: skip
 
 # releases that were measured: (calls, models) in npu_sim/data/hexagon
@@ -35,6 +45,14 @@ RELEASES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "2026-08": ("hexagon_calibration.csv", "hexagon_calibration_models.json"),
     }
 )
+BOTH = ("hexagon-x-elite", "hexagon-x2-elite")  # fitted together
+TWO_RATIOS, _ONE = ("dma_ratio", "compute_ratio"), ("ratio",)
+# more chips, and which ratios to X Elite are fitted for each
+CHIPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "hexagon-8-elite": TWO_RATIOS, "hexagon-8-elite-gen5": TWO_RATIOS,
+    "hexagon-qcs9075": TWO_RATIOS, "hexagon-qcs8275": TWO_RATIOS,
+    "hexagon-8-gen3": _ONE, "hexagon-qcs8550": _ONE,
+})  # fmt: skip
 NEWEST, OLDEST = RELEASES  # a file without the column `release` is of the oldest
 RUNTIMES: Mapping[str, str] = MappingProxyType({"qnn": "native", "geniex": "geniex"})
 SLOTS = Range(low=0, high=2**17, why="longer masks of attention fill the memory")

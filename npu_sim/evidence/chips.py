@@ -7,29 +7,22 @@ encoders alone have one for both. No ratio lets a chip pass its peak. Chapter: `
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from types import MappingProxyType
 
 import numpy as np
 
 from mu_ref.border.text import json_text
-from npu_sim.evidence.calibrate import BOTH, Calibration, changed_values, log_us, rounded
-from npu_sim.evidence.cases import Case
+from npu_sim.evidence.calibrate import Calibration, changed_values, log_us, rounded
+from npu_sim.evidence.cases import BOTH, CHIPS, TWO_RATIOS, Case
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
 from npu_sim.program.description import Description
 from npu_sim.program.rows import program_table
 
-__all__ = ["CHIPS", "SHARE", "ChipFit", "expected_json", "fit_chip", "spreads"]
+__all__ = ["SHARE", "ChipFit", "expected_json", "fit_chip", "spreads"]
 
 SHARE = 0.8  # of the calls that an expected range holds
 
-# names, and which ratios are fitted
-_TWO, _ONE = ("dma_ratio", "compute_ratio"), ("ratio",)
-CHIPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "hexagon-8-elite": _TWO, "hexagon-8-elite-gen5": _TWO, "hexagon-qcs9075": _TWO,
-    "hexagon-qcs8275": _TWO, "hexagon-8-gen3": _ONE, "hexagon-qcs8550": _ONE,
-})  # fmt: skip
 _MEANING = {
     "dma_ratio": "reading memory", "compute_ratio": "computing", "ratio": "reading and computing",
 }  # fmt: skip
@@ -49,7 +42,7 @@ class ChipFit:
         """Fitted ratios to X Elite by name, both of them."""
         names = [constant.name for constant in self.constants]
         found = dict(zip(names, self.fit.values.tolist(), strict=True))
-        return {name: found.get(name, found.get("ratio", 1.0)) for name in _TWO}
+        return {name: found.get(name, found.get("ratio", 1.0)) for name in TWO_RATIOS}
 
     def chip(self, constants: Mapping[str, float], data: str, day: date) -> Npu:
         """Return the chip with its values, marked as fitted."""
@@ -91,7 +84,7 @@ def fit_chip(
 
     def predict(logarithms: np.ndarray) -> np.ndarray:
         found = dict(zip(names, np.exp(logarithms).tolist(), strict=True))
-        both = {ratio: found.get(ratio, found.get("ratio", 1.0)) for ratio in _TWO}
+        both = {ratio: found.get(ratio, found.get("ratio", 1.0)) for ratio in TWO_RATIOS}
         chip = base.with_changes(changed_values({**constants, **both}, base))
         return np.array([log_us(table, chip) for table in tables])
 

@@ -234,6 +234,6 @@ def bare_npu(chip: Npu) -> Npu:
         "matrix.output_elements_per_s": 0, "dma.cache_bytes_per_s": 0, "dma.runs_ahead": False,
         "dma.setup_cycles": 0, "per_op_overhead_cycles": 0, "per_inference_overhead_us": 0.0,
         "geniex_overhead_us": 0.0, "geniex_position_us": 0.0, "sram.fuses_operations": True,
-        "dma.bytes_per_s": chip.dram.bytes_per_s,
+        "dma.bytes_per_s": chip.dram.bytes_per_s, "sram.streams_encode": False,
     }  # fmt: skip
     return chip.with_changes({**losses, **free}, "assumed: no losses")

@@ -99,7 +99,7 @@ class Sram:
     capacity_bytes: int
     keeps_between_calls: bool  # weights and cache may stay from one graph call to the next
     fuses_operations: bool  # operations are cut and chained so that activations never leave SRAM
-    streams_encode: bool  # encoding, an operation begins on the first part of the one before
+    streams_encode: bool  # fused and encoding, an operation begins on a part of the one before
     tile_rows: int  # activations of at most so many rows lie there in one tile, worked on whole
     block_rows: int  # and longer ones in whole blocks of so many
 

@@ -94,7 +94,9 @@ def _roofline_call(
         starts = limit_cycles["overhead"]
         limit_cycles |= {"compute": 0, "vector": 0, "memory": memory - starts}
     most, encodes = max(engines.values()), call.phase == "encode"
-    if npu.sram.streams_encode and encodes:  # all of it is what the busiest engine does
+    if (
+        npu.sram.streams_encode and npu.sram.fuses_operations and encodes
+    ):  # all of it is what the busiest engine does
         busiest = max(LIMITS, key=lambda limit: engines[limit])
         limit_cycles = dict.fromkeys(LIMITS, 0) | {busiest: most}
     assert sum(limit_cycles.values()) == call_cycles(serial, memory, busy, most, encodes, values)

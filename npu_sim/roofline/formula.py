@@ -21,17 +21,23 @@ Assumes:
     A layout operation costs nothing. All others cost one overhead, also tiny ones.
 """
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from typing import Literal, NamedTuple
 
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.precision import PRECISIONS, precision_name
 from npu_sim.program.program import VECTOR_WORK, Op
-from npu_sim.units import MILLION, ceil_div, element_bytes
+from npu_sim.roofline.amounts import (
+    Amount,
+    larger,
+    nearest_whole,
+    round_down,
+    round_up,
+    round_up_div,
+    smaller,
+)
+from npu_sim.units import MILLION, element_bytes
 
 __all__ = [
     "LIMITS",
@@ -56,9 +62,6 @@ __all__ = [
 Limit = Literal["compute", "vector", "memory", "overhead"]
 
 LIMITS: tuple[Limit, ...] = ("compute", "vector", "memory", "overhead")
-
-# A number, or a float64 column: [n_rows] of operations, [N, 1] of NPUs, [N, n_rows] of both.
-Amount = Any
 
 NpuValues = Mapping[str, Amount]  # {path of `Npu.values`: amount}
 
@@ -93,12 +96,12 @@ class OpCost:
     @property
     def engine_cycles(self) -> Amount:
         """Cycles of the busiest engine."""
-        return _larger(_larger(self.compute_cycles, self.vector_cycles), self.memory_cycles)
+        return larger(larger(self.compute_cycles, self.vector_cycles), self.memory_cycles)
 
     @property
     def busy_cycles(self) -> Amount:
         """Cycles without memory: what computes longest, and the overhead."""
-        return _larger(self.compute_cycles, self.vector_cycles) + self.overhead_cycles
+        return larger(self.compute_cycles, self.vector_cycles) + self.overhead_cycles
 
     @property
     def cycles(self) -> Amount:
@@ -197,14 +200,14 @@ def call_cycles(
         busy: sum of `OpCost.busy_cycles`.
         engine: the largest of the sums of the cycles of each engine and of the starts.
         encodes: 1 if the call encodes, else 0.
-        values: uses dma.runs_ahead and sram.streams_encode.
+        values: uses dma.runs_ahead, sram.streams_encode and sram.fuses_operations.
 
     Returns:
         Cycles: no order of the operations' pieces takes fewer.
     """
-    ahead = _larger(memory, busy)
+    ahead = larger(memory, busy)
     found = serial + (ahead - serial) * (values["dma.runs_ahead"] != 0)
-    streams = encodes * (values["sram.streams_encode"] != 0)
+    streams = encodes * (values["sram.streams_encode"] * values["sram.fuses_operations"] != 0)
     return found + (engine - found) * streams
 
 
@@ -250,7 +253,7 @@ def compute_cycles(work: Work, values: NpuValues) -> Amount:
     )
     share = work.attention * values["matrix.attention_efficiency"] + (1 - work.attention) * share
     # r η in millionths is a whole number, so that numbers divide exactly; without a product it is 0
-    return _ceil_div(work.macs * MILLION, _larger(_round(rate * MILLION * share), 1))
+    return round_up_div(work.macs * MILLION, larger(nearest_whole(rate * MILLION * share), 1))
 
 
 def vector_cycles(work: Work, values: NpuValues) -> Amount:
@@ -270,9 +273,9 @@ def vector_cycles(work: Work, values: NpuValues) -> Amount:
         Elements are worked on at the width of the operation's widest activation.
     """
     special_cycles = work.special_functions * values["vector.special_function_cycles"]
-    steps = _ceil(work.elements * (work.simple_operations + special_cycles))
-    lanes = _larger(values["vector.width_bytes"] // work.element_bytes, 1)
-    return _ceil(steps / (lanes * values["vector.efficiency"]))
+    steps = round_up(work.elements * (work.simple_operations + special_cycles))
+    lanes = larger(values["vector.width_bytes"] // work.element_bytes, 1)
+    return round_up(steps / (lanes * values["vector.efficiency"]))
 
 
 def dram_bytes(work: Work, values: NpuValues) -> Amount:
@@ -309,7 +312,7 @@ def spared_bytes(work: Work, values: NpuValues) -> Amount:
     Returns:
         Bytes.
     """
-    spared = work.empty_bytes - _floor(work.empty_bytes * values["dma.empty_slot_share"])
+    spared = work.empty_bytes - round_down(work.empty_bytes * values["dma.empty_slot_share"])
     return spared * (1 - values.get("kept.cache", 0))
 
 
@@ -328,42 +331,11 @@ def memory_cycles(moved_bytes: Amount, values: NpuValues) -> Amount:
     Assumes:
         One stream at the effective rate; no set-up time, no refresh.
     """
-    bytes_per_s = _smaller(values["dma.bytes_per_s"], values["dram.bytes_per_s"])
-    return _ceil_div(moved_bytes * values["clock_hz"], bytes_per_s)
+    bytes_per_s = smaller(values["dma.bytes_per_s"], values["dram.bytes_per_s"])
+    return round_up_div(moved_bytes * values["clock_hz"], bytes_per_s)
 
 
 def _of_precision(precision: Amount, choices: list[Amount]) -> Amount:
     """The choice for a pair of widths; 0 without a product."""
     # a sum of which one term at most is not 0: exact, and the same for numbers and columns
     return sum((precision == index) * choice for index, choice in enumerate(choices))
-
-
-# Numbers stay whole and exact, whatever their size; columns are float64, as fast as NumPy is.
-
-
-def _is_column(*amounts: Amount) -> bool:
-    return any(isinstance(amount, np.ndarray) for amount in amounts)
-
-
-def _ceil_div(amount: Amount, per: Amount) -> Amount:
-    return np.ceil(amount / per) if _is_column(amount, per) else ceil_div(amount, per)
-
-
-def _ceil(amount: Amount) -> Amount:
-    return np.ceil(amount) if _is_column(amount) else math.ceil(amount)
-
-
-def _floor(amount: Amount) -> Amount:
-    return np.floor(amount) if _is_column(amount) else math.floor(amount)
-
-
-def _round(amount: Amount) -> Amount:
-    return np.round(amount) if _is_column(amount) else round(amount)
-
-
-def _larger(a: Amount, b: Amount) -> Amount:
-    return np.maximum(a, b) if _is_column(a, b) else max(a, b)
-
-
-def _smaller(a: Amount, b: Amount) -> Amount:
-    return np.minimum(a, b) if _is_column(a, b) else min(a, b)

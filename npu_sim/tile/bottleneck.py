@@ -19,6 +19,7 @@ def row_limits(call: CallRun) -> np.ndarray:
     control, dma, matrix, vector, _ = call.times["busy_cycles"].T
     took = call.times["end"] - call.times["begin"]
     took[-1] += call.cycles - call.times["end"][-1]  # the last result is still written
+    control = np.minimum(control, took)  # a start may be over before what is counted here
     compute = np.minimum(matrix, took - control)
     elements = np.minimum(vector, took - control - compute)
     waited = took - control - compute - elements > 0

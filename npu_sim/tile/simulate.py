@@ -197,7 +197,9 @@ class Bench:
 
     def streams(self, call: CallTable) -> bool:
         """Whether operations of a call begin on parts of those before them."""
-        return self.npu.sram.streams_encode and call.call.phase == "encode"
+        sram = self.npu.sram
+        fused = sram.streams_encode and sram.fuses_operations
+        return fused and call.call.phase == "encode"
 
 
 def sram_bytes(call: CallRun, tasks: np.ndarray) -> list[tuple[int, int]]:

@@ -160,7 +160,7 @@ def test_an_npu_from_a_file_with_twice_the_bandwidth_is_faster(npu_sim, tmp_path
         json.loads(npu_sim("run", "mu-330m", "--npu", name, "--json", "--output", "2")[1])
         for name in ("hexagon-x-elite", str(file))
     )
-    assert fast["latency_ms"] < 0.8 * slow["latency_ms"]
+    assert fast["latency_ms"] < 0.95 * slow["latency_ms"]
     assert slow["fidelity"] == "tile"
 
 

@@ -52,8 +52,8 @@ def least(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_a_linear_fit_is_the_least_squares_of_rows_and_prior() -> None:
     fit = fit_constants(constants(), linear, MEASURED, range(5))
     theta, curve = least(np.arange(5))
-    np.testing.assert_allclose(np.log(fit.values), theta, atol=1e-5)
-    np.testing.assert_allclose(fit.residuals, np.exp(linear(theta)) / MEASURED - 1, atol=1e-5)
+    np.testing.assert_allclose(np.log(fit.values), theta, atol=3e-5)
+    np.testing.assert_allclose(fit.residuals, np.exp(linear(theta)) / MEASURED - 1, atol=3e-5)
     variance = np.diag(np.linalg.inv(curve))
     np.testing.assert_allclose(fit.uncertainty, np.sqrt(variance), rtol=1e-9)
     np.testing.assert_allclose(fit.informed, 1 - variance / SPREAD**2, rtol=1e-9)
@@ -113,6 +113,7 @@ def case(name: str = "c", measured_us: float = 1000.0, **fields: object) -> Case
     given = {
         "npu": X, "model": "m", "phase": "encode", "n_tokens": 4, "n_context": 4, "n_memory": 0,
         "precision": Precision(), "runtime": "native", "remeasured_us": None,
+        "release": "2026-10",
     } | fields  # fmt: skip
     return Case(name=name, measured_us=measured_us, **given)
 
@@ -138,7 +139,7 @@ def test_errors_are_means_medians_and_largest_ones_by_hand() -> None:
     rows = data.pop("rows")
     assert data == {
         "n": 4, "mape": pytest.approx(0.225), "median_ape": pytest.approx(0.15),
-        "max_ape": pytest.approx(0.6), "roofline_mape": pytest.approx(0.4375),
+        "max_ape": pytest.approx(0.6), "coverage": None, "roofline_mape": pytest.approx(0.4375),
         "by_phase": {"encode": pytest.approx(0.1), "prefill": None, "decode": pytest.approx(0.6)},
         "by_precision": {"w8a16": pytest.approx(0.15), "fp16": pytest.approx(0.6),
                          "w4a16": pytest.approx(0)},
@@ -146,7 +147,7 @@ def test_errors_are_means_medians_and_largest_ones_by_hand() -> None:
     }  # fmt: skip
     assert rows[1] == {
         "case": "1", "npu": X2, "phase": "encode", "predicted_ms": 1.6, "measured_ms": 2.0,
-        "error": pytest.approx(-0.2), "roofline_ms": 0.5,
+        "error": pytest.approx(-0.2), "roofline_ms": 0.5, "low_ms": None, "high_ms": None,
     }  # fmt: skip
 
 
@@ -164,8 +165,8 @@ def test_groups_have_a_mean_and_a_median_that_differ() -> None:
 def test_rows_are_written_with_their_units(tmp_path) -> None:
     write_rows(Validation(rows=ROWS[:1]), tmp_path / "a.csv")
     header, row = (tmp_path / "a.csv").read_bytes().decode().split("\n")[:2]
-    assert header == "case,npu,phase,predicted_ms,measured_ms,error,roofline_ms"
-    assert row.startswith(f"0,{X},encode,2.2,2.0,0.1000000000000000")
+    assert header == ("case,npu,phase,predicted_ms,low_ms,high_ms,measured_ms,error,roofline_ms")
+    assert row.startswith(f"0,{X},encode,2.2,,,2.0,0.1000000000000000")
     assert row.endswith(",1.0")
 
 
@@ -179,6 +180,7 @@ def test_a_bare_chip_has_no_losses_and_keeps_its_peaks() -> None:
         "matrix.output_elements_per_s": 0, "dma.cache_bytes_per_s": 0, "dma.setup_cycles": 0,
         "per_op_overhead_cycles": 0, "per_inference_overhead_us": 0.0, "geniex_overhead_us": 0.0,
         "geniex_position_us": 0.0, "dma.bytes_per_s": chip.dram.bytes_per_s,
+        "sram.streams_encode": False,
     } | {p: True for p in ("sram.fuses_operations",) if not chip.values()[p]}  # fmt: skip
     assert not bare.dma.runs_ahead  # operations are bounded one by one
     assert bare.sources["dma.setup_cycles"] == "assumed: no losses"

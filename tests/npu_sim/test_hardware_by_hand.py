@@ -149,7 +149,9 @@ def test_numbers_are_the_values_without_texts_and_switches() -> None:
 
 
 def test_zero_is_allowed_where_it_means_none_and_refused_elsewhere() -> None:
-    whole = {p for p, v in CHIP.numbers().items() if not p.endswith(("efficiency", *FRACTIONS))}
+    whole = {
+        p for p, v in CHIP.numbers().items() if not p.endswith(("efficiency", "_share", *FRACTIONS))
+    }
     assert whole >= MAY_BE_ZERO
     for path in sorted(whole):
         if path in MAY_BE_ZERO:

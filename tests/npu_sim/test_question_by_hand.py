@@ -195,7 +195,7 @@ def test_two_chips_differ_in_what_was_changed(npu_sim, tmp_path: Path) -> None:
 def test_the_chip_that_is_validated_is_not_written_over(monkeypatch, tmp_path: Path) -> None:
     chip = tmp_path / "chip.toml"
     chip.write_text("")
-    rows = [SimpleNamespace(npu=str(chip))]
+    rows = [SimpleNamespace(npu=str(chip), release="2026-10")]
     monkeypatch.setattr(evidence, "read_cases", lambda path: rows)
     for named in (None, str(chip)):
         with pytest.raises(InputError, match="--csv must not be a file that is read"):
@@ -205,9 +205,9 @@ def test_the_chip_that_is_validated_is_not_written_over(monkeypatch, tmp_path: P
 def test_a_row_of_a_validation_has_its_two_errors_in_order(capsys) -> None:
     case = SimpleNamespace(name="a", phase="decode", label="W8A16")
     row = SimpleNamespace(case=case, npu="chip", measured_ms=2.0, predicted_ms=3.0, error=0.5,
-                          roofline_error=-0.25)  # fmt: skip
+                          roofline_error=-0.25, low_ms=None, high_ms=None)  # fmt: skip
     total = {"mape": 0.5, "median_ape": 0.5, "max_ape": 0.5, "n": 1, "roofline_mape": 0.25}
-    found = SimpleNamespace(rows=[row], to_json=lambda: total, groupings=dict)
+    found = SimpleNamespace(rows=[row], to_json=lambda: total, groupings=dict, coverage=None)
     evidence._print_validation(found)
     line = capsys.readouterr().out.splitlines()[1]
     assert line.split() == ["a", "chip", "decode", "W8A16", "2.000", "3.000", "+50.0%", "-25.0%"]
@@ -219,11 +219,13 @@ def test_each_width_has_one_number_of_tokens() -> None:
         evidence._tokens(["4=2.5", "1=1", "4=2"])
 
 
-@pytest.mark.parametrize(("by", "left_out"), [(None, "case"), ("case", "case"), ("model", "model")])
+@pytest.mark.parametrize(
+    ("by", "left_out"), [(None, "model"), ("case", "case"), ("model", "model")]
+)
 def test_what_is_left_out_together(monkeypatch, by: str | None, left_out: str) -> None:
     asked = []
 
-    def calibrate(*_: object, by: str) -> None:
+    def calibrate(*_: object, by: str, **_more: object) -> None:
         asked.append(by)
         raise KeyboardInterrupt
 

@@ -127,7 +127,7 @@ def test_a_model_that_fills_dram_to_the_last_byte_fits():
 VALUES = {  # round numbers that no two fields share
     "clock_hz": 1000, "per_op_overhead_cycles": 7,
     "dma.bytes_per_s": 300, "dram.bytes_per_s": 400,
-    "sram.capacity_bytes": 50, "sram.fuses_operations": False,
+    "sram.capacity_bytes": 50, "sram.fuses_operations": False, "dma.empty_slot_share": 0.4,
     "vector.width_bytes": 10, "vector.special_function_cycles": 2.5, "vector.efficiency": 0.5,
     "matrix.attention_efficiency": 0.25,
     "matrix.w4a8_macs_per_cycle": 16, "matrix.w4a8_efficiency": 0.5,
@@ -225,9 +225,17 @@ def test_what_stays_in_sram_is_not_read_again():
 
 def test_a_call_takes_what_is_busiest_where_the_dma_runs_ahead():
     # together 9 cycles one after another, 7 of the DMA, 5 of everything else
-    assert call_cycles(9, 7, 5, {"dma.runs_ahead": True}) == 7
-    assert call_cycles(9, 5, 7, {"dma.runs_ahead": True}) == 7
-    assert call_cycles(9, 7, 5, {"dma.runs_ahead": False}) == 9
+    never = {"sram.streams_encode": False, "sram.fuses_operations": True}
+    assert call_cycles(9, 7, 5, 3, 1, {"dma.runs_ahead": True} | never) == 7
+    assert call_cycles(9, 5, 7, 3, 1, {"dma.runs_ahead": True} | never) == 7
+    assert call_cycles(9, 7, 5, 3, 1, {"dma.runs_ahead": False} | never) == 9
+
+
+def test_a_call_that_encodes_and_streams_takes_what_its_busiest_engine_does():
+    streams = {"dma.runs_ahead": False, "sram.streams_encode": True, "sram.fuses_operations": True}
+    assert call_cycles(9, 7, 5, 6, 1, streams) == 6
+    assert call_cycles(9, 7, 5, 6, 0, streams) == 9
+    assert call_cycles(9, 7, 5, 6, 1, streams | {"sram.fuses_operations": False}) == 9
 
 
 shares = st.floats(0.001, 1)
@@ -237,11 +245,11 @@ works = st.builds(
     elements=st.integers(0, 10**6), simple_operations=st.integers(0, 8),
     special_functions=st.integers(0, 1), element_bytes=st.sampled_from([1, 2, 4]),
     weight_bytes=st.integers(0, 10**6), kv_bytes=st.integers(0, 10**6),
-    activation_bytes=st.integers(0, 10**6), known_bytes=st.just(0),
+    activation_bytes=st.integers(0, 10**6), known_bytes=st.just(0), empty_bytes=st.just(0),
 ).map(lambda work: work if work.precision >= 0 else work._replace(macs=0))  # fmt: skip
 npu_values = st.fixed_dictionaries({
     path: st.booleans() if path == "sram.fuses_operations"
-    else shares if path.endswith("efficiency")
+    else shares if path.endswith(("efficiency", "_share"))
     else st.floats(0, 20) if path == "vector.special_function_cycles"
     else st.integers(1, 10**9)
     for path in VALUES

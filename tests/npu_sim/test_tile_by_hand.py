@@ -95,7 +95,7 @@ def test_what_a_row_says_of_each_operation():
     assert (append.kv_written, append.out, append.out_class) == (4, 0, -1)
     # both query heads read the one head that is stored, which this call has written
     assert (scores.b_heads, scores.keys_are_k, scores.kv, scores.kv_after) == (1, 0, 4, 3)
-    assert (scores.laid_out, scores.unpack, scores.out_class) == (8, 8, SCORES)
+    assert (scores.laid_out, scores.unpack, scores.out_class) == (4, 8, SCORES)
     assert (scores.a, scores.a_class, scores.a_from) == (32, -1, -1)  # an input of the graph
     assert (softmax.simple, softmax.special, softmax.a_class) == (8 * 4, 8, SCORES)
     assert (add.a_from, add.b_from, add.b) == (0, 1, 32)

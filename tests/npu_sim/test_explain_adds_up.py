@@ -142,7 +142,7 @@ def test_200_random_sites_add_up_from_their_text_alone():
     assert sites >= 200
     assert checked > 4 * sites
     kinds = (
-        "unpack", "give way to a write", "together", "results laid out", "elements laid out",
+        "unpack", "give way to a write", "together", "results laid out", "B laid out",
         "output-", "weight-", "input-", "blocks of", "activation,", "beside,", "cache,",
     )  # fmt: skip
     assert [kind for kind in kinds if kind not in said] == []

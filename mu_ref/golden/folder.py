@@ -68,6 +68,21 @@ def write_golden(
     """
     check_golden_folder(folder)
     folder.mkdir(exist_ok=True)
+    new = [name for name in (MANIFEST, TENSORS, CONSTANTS) if not (folder / name).exists()]
+    try:
+        return _write(folder, entries, constants, about)
+    except Exception:  # a full disk: what this run has begun is of no use
+        for name in new:
+            (folder / name).unlink(missing_ok=True)
+        raise
+
+
+def _write(
+    folder: Path,
+    entries: Mapping[str, Entry],
+    constants: Mapping[str, np.ndarray],
+    about: Mapping[str, Any],
+) -> int:
     if not (folder / MANIFEST).exists():  # says whose the folder is, should this run be killed
         write_text(folder / MANIFEST, json.dumps({"schema": SCHEMA}) + "\n")
     write_safetensors(folder / TENSORS, {k: e.array for k, e in entries.items()}, {})

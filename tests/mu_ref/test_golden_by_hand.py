@@ -263,3 +263,13 @@ def test_a_model_without_an_encoder_reads_no_source(tmp_path: Path, mu_ref: Run)
     np.savez(tmp_path / "t.npz", decoder_input_ids=ids)
     assert mu_ref(*given)[0] == 0
     assert "encode/valid" not in read_golden(tmp_path / "g").tensors
+
+
+def test_a_golden_folder_that_cannot_be_written_whole_is_left_without_files(monkeypatch, tmp_path):
+    def full(*_given: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("mu_ref.golden.folder.write_safetensors", full)
+    with pytest.raises(OSError, match="no space"):
+        write_golden(tmp_path / "new", {}, {}, {})
+    assert list((tmp_path / "new").iterdir()) == []

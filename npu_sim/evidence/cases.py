@@ -66,7 +66,7 @@ WHOLE: Mapping[str, Range] = MappingProxyType({
 })  # fmt: skip
 COLUMNS = ("case", "npu", "model", "phase", *WHOLE, "runtime", "measured_us")
 REMEASURED = ("remeasured_min_us", "remeasured_max_us")
-MORE = ("n_filled", "release", "protocol", "use", "chip")  # that a newer file has
+MORE = ("n_filled", "release")  # of newer files; without them a call means something else
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 

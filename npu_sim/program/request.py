@@ -154,6 +154,11 @@ def described_program(
     check_choice("runtime", runtime, RUNTIMES, WorkloadError)
     n_input = input_tokens(description, n_input, static_context)
     if description.model.decoder is None:
+        if n_filled is not None:
+            raise WorkloadError(
+                f"n_filled must be left out for {description.name}, which caches nothing, got "
+                f"{n_filled}"
+            )
         check_at_least("n_input", n_input, 1)
         n = n_input if static_context is None else static_context
         check_at_least(f"static_context for {n_input} tokens", n, n_input)

@@ -1,6 +1,7 @@
 """Filled slots, whole tiles of rows, and encoders whose operations stream: by hand and by law."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.program.call import call_program
 from npu_sim.program.description import describe
 from npu_sim.program.precision import Precision
-from npu_sim.program.request import request_program
+from npu_sim.program.request import described_program, request_program
 from npu_sim.program.rows import program_table
 from npu_sim.report.fidelity import simulate_program
 from npu_sim.tile.simulate import simulate_tiles
@@ -119,3 +120,9 @@ def test_no_chip_passes_its_peak_or_its_memory(name):
     seconds = report.latency_ms / 1000
     assert program.total("macs") / seconds <= chip.int8_tops * 1e12 / 2
     assert report.dram_bytes / seconds <= chip.dram.bytes_per_s
+
+
+def test_a_model_that_caches_nothing_has_no_slots_to_fill():
+    reads = describe(replace(tiny(), decoder=None))
+    with pytest.raises(WorkloadError, match="n_filled must be left out"):
+        described_program(reads, 4, 1, Precision(), static_context=9, n_filled=5)

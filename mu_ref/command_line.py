@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,8 +19,8 @@ from mu_ref.border.text import printable
 from mu_ref.errors import MuRefError
 
 __all__ = [
-    "BUDGET_MISSED", "DIFFERENCE", "JsonOption", "SetOption", "in_range", "plain_console",
-    "run_app",
+    "BUDGET_MISSED", "DIFFERENCE", "JsonOption", "SetOption", "in_range", "named_folder",
+    "plain_console", "run_app",
 ]  # fmt: skip
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -57,6 +58,17 @@ def _checker(allowed: Range) -> Callable[..., Any]:
         return value
 
     return check
+
+
+def named_folder(text: str) -> Path:
+    """Return the folder that an argument names; the parser of those that are folders.
+
+    Raises:
+        typer.BadParameter: it is empty, which `Path` would read as the working folder.
+    """
+    if not text:
+        raise typer.BadParameter("a folder must have a name, got ''; the working folder is .")
+    return Path(text)
 
 
 def plain_console(*, stderr: bool = False) -> Console:

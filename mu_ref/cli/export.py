@@ -7,13 +7,16 @@ import typer
 
 from mu_ref.border.text import printable
 from mu_ref.cli import options
+from mu_ref.command_line import named_folder
 from mu_ref.errors import check_choice
 
 __all__ = ["onnx"]
 
 
 def onnx(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the graphs.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=named_folder, help="Folder for the graphs.")
+    ],
     model: Annotated[
         str, typer.Option(help="mu-nano (ships), a weight file, or a checkpoint's folder.")
     ] = "mu-nano",

@@ -8,14 +8,21 @@ import typer
 from mu_ref.border.files import check_outputs
 from mu_ref.border.ranges import NEW_TOKENS
 from mu_ref.cli.options import report_console
-from mu_ref.command_line import in_range
+from mu_ref.command_line import in_range, named_folder
 from mu_ref.errors import check_choice
 
 __all__ = ["forward"]
 
 
 def forward(
-    folder: Annotated[Path, typer.Argument(help="A checkpoint: config.json, model.safetensors.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            parser=named_folder,
+            help="A checkpoint: config.json, model.safetensors.",
+        ),
+    ],
     inputs: Annotated[Path, typer.Option(help="npz with the token ids.")],
     out: Annotated[Path, typer.Option(help="npz to write.")],
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float32",

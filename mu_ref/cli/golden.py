@@ -9,7 +9,7 @@ import typer
 from mu_ref.border.ranges import SEED, Range
 from mu_ref.border.text import json_text, printable, short
 from mu_ref.cli import options
-from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
+from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, named_folder, plain_console
 from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ QUERY = "make the screen warmer at night"
 SCHEME = "w8a16"
 STEPS = Range(low=1, high=512, why="a golden folder holds every site of every step")
 LISTED = 12  # sites that differ, in the text that is printed
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of golden files.")]
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", parser=named_folder, help="Folder of golden files.")
+]
 
 
 def write(
@@ -130,7 +132,12 @@ def _tokens(weights: Path | None, scheme: str, query: str | None, path: Path | N
 
 def check(
     folder: FolderArgument,
-    port: Annotated[Path, typer.Argument(metavar="PORT_DIR", help="Folder of the port's tensors.")],
+    port: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PORT_DIR", parser=named_folder, help="Folder of the port's tensors."
+        ),
+    ],
     names: Annotated[
         Path | None, typer.Option(help="TOML that maps golden names to the port's.")
     ] = None,

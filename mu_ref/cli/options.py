@@ -113,9 +113,9 @@ def model_file(model: str | None) -> Path | None:
 
     if model is None or model == "mu-nano":
         return None
-    if model in PRESETS and not Path(model).exists():
+    if not model or (model in PRESETS and not Path(model).exists()):
         raise InputError(
-            f"--model must be a file or folder for {model}; only mu-nano ships trained"
+            f"--model must be a file or folder for {model or 'a model'}; only mu-nano ships trained"
         )
     return Path(model)
 

@@ -25,7 +25,7 @@ def is_folder(name: str) -> bool:
     """Say whether PRESET is a folder; a preset's name comes first."""
     from mu_ref.presets import PRESETS
 
-    return name not in PRESETS and Path(name).is_dir()
+    return bool(name) and name not in PRESETS and Path(name).is_dir()
 
 
 def quantize_folder(

@@ -14,7 +14,7 @@ from rich.table import Table
 from mu_ref.border.files import check_outputs, write_text
 from mu_ref.border.ranges import BEAMS
 from mu_ref.border.text import json_text, printable, short
-from mu_ref.command_line import JsonOption, plain_console
+from mu_ref.command_line import JsonOption, named_folder, plain_console
 from mu_ref.errors import check_choice
 from npu_sim.cli.options import PlotOption, wide_console
 from npu_sim.errors import SweepError
@@ -111,7 +111,12 @@ def _print_validation(found: "Validation") -> None:
 def show_calibration(
     what: Annotated[str, typer.Argument(help="hexagon, a100 or tpu-v6e.")] = "hexagon",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for TOML files of the chips with fitted values.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            parser=named_folder,
+            help="Folder for TOML files of the chips with fitted values.",
+        ),
     ] = None,
     by: Annotated[
         str | None,

@@ -85,6 +85,26 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(mu_ref, here, li
     assert sorted(path.name for path in here.iterdir()) == names
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["golden", "write", "", "--query", "x"],
+        ["golden", "check", "", "port"],
+        ["golden", "check", "model", ""],
+        ["export", "onnx", ""],
+        ["export", "onnx", "new", "--model", ""],
+        ["forward", "", "--inputs", "in.npz", "--out", "new"],
+        ["quantize", ""],
+    ],
+)
+def test_an_empty_name_is_not_the_working_folder(mu_ref: Run, here: Path, line: list[str]) -> None:
+    before = sorted(here.rglob("*"))
+    code, out, err = mu_ref(*line)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "." not in err.split("error: ")[1].split(" must ")[0]
+    assert sorted(here.rglob("*")) == before
+
+
 @pytest.mark.parametrize("command", ["train", "train-drafter"])
 def test_a_checkpoint_is_an_output_too(mu_ref: Run, here: Path, command: str) -> None:
     start = here / "x.checkpoint.safetensors"

@@ -329,6 +329,7 @@ def test_the_command_a_file_and_an_axis_price_the_same_head(run, folder):
         (["calibrate", "a100", "--out", "absent"], "must lie in a folder that exists"),
         (["calibrate", "--out", "c.csv"], "must lie in a folder that exists"),
         (["calibrate", "--plot", "x.gif"], "--plot must end in one of"),
+        (["calibrate", "a100", "--out", ""], "--out': a folder must have a name, got ''"),
         (["headline", "--plot", "x"], "--plot must end in one of"),
         (["sensitivity", "a.toml", "--plot", "a.toml"], "--plot must end in one of"),
         (["sensitivity", "a.toml", "--plot", "a.png"], "that is read"),

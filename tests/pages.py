@@ -1,7 +1,7 @@
 """Formulas of a Markdown page: as they are written, and as CommonMark hands them to a reader.
 
-A formula stands in a ```` ```math ```` fence, or in a line as a code span between dollars; the forge
-draws both, and CommonMark changes nothing in code. Between bare dollars it takes `_` for emphasis,
+A formula stands in a ```` ```math ```` fence, or in a line as a code span between dollars; the
+forge draws both, and CommonMark changes nothing in code. Between bare dollars it takes `_` for emphasis,
 `\\,` for a comma, and a renderer gets another formula than the page has.
 """
 
@@ -55,92 +55,12 @@ def faults(formula: str) -> list[str]:
     ]
 
 
-# What both KaTeX and MathJax draw, of what the pages use.
-KNOWN = set(
-    [
-        "alpha",
-        "approx",
-        "begin",
-        "bmod",
-        "cdot",
-        "cdots",
-        "circ",
-        "delta",
-        "dots",
-        "end",
-        "epsilon",
-        "eta",
-        "forall",
-        "frac",
-        "ge",
-        "geq",
-        "gamma",
-        "in",
-        "infty",
-        "int",
-        "lambda",
-        "lceil",
-        "ldots",
-        "le",
-        "left",
-        "leftarrow",
-        "leq",
-        "lfloor",
-        "ln",
-        "log",
-        "lVert",
-        "lvert",
-        "mathbf",
-        "mathbb",
-        "mathcal",
-        "mathrm",
-        "mathtt",
-        "max",
-        "min",
-        "mu",
-        "ne",
-        "neq",
-        "odot",
-        "operatorname",
-        "partial",
-        "phi",
-        "pi",
-        "prod",
-        "propto",
-        "qquad",
-        "quad",
-        "rceil",
-        "rfloor",
-        "right",
-        "Rightarrow",
-        "rightarrow",
-        "rVert",
-        "rvert",
-        "sigma",
-        "sin",
-        "cos",
-        "sqrt",
-        "sum",
-        "tag",
-        "tanh",
-        "tau",
-        "text",
-        "theta",
-        "tilde",
-        "hat",
-        "bar",
-        "times",
-        "to",
-        "top",
-        "top",
-        "varepsilon",
-        "mid",
-        "ll",
-        "gg",
-        "cap",
-        "cup",
-        "notin",
-        "pm",
-        "exp",
-    ]
-) | set(",;:!{}_\\| %")
+# What both KaTeX and MathJax draw, of what the pages use or may use.
+_WORDS = """
+alpha approx bar begin bmod cap cdot cdots circ cos cup delta Delta dots ell end epsilon eta exp
+forall frac gamma gg hat in infty int lambda lceil ldots left leftarrow Leftrightarrow le leq lfloor
+ll ln log lVert lvert mathbb mathbf mathcal mathrm mathtt max mid min mu ne neq notin odot
+operatorname partial phi pi pm prod propto qquad quad ge geq rceil rfloor rho right rightarrow
+Rightarrow rVert rvert sigma sin sqrt sum tag tanh tau text theta tilde times to top varepsilon
+"""
+KNOWN = set(_WORDS.split()) | set(",;:!{}_\\| %")

@@ -1,8 +1,8 @@
 """Formulas of a Markdown page: as they are written, and as CommonMark hands them to a reader.
 
 A formula stands in a ```` ```math ```` fence, or in a line as a code span between dollars; the
-forge draws both, and CommonMark changes nothing in code. Between bare dollars it takes `_` for emphasis,
-`\\,` for a comma, and a renderer gets another formula than the page has.
+forge draws both, and CommonMark changes nothing in code. Between bare dollars it takes `_` for
+emphasis, `\\,` for a comma, and a renderer gets another formula than the page has.
 """
 
 import re

@@ -110,7 +110,7 @@ def plot_gemms(found: GemmFit, path: Path | None) -> "Figure":
 
 
 def plot_headline(found: Any, path: Path | None) -> "Figure":
-    """Draw the encoder-decoder against its decoder-only twin, and ReDrafter's speed-ups.
+    """Draw the encoder-decoder against its decoder-only twin.
 
     Args:
         found: from `headline`.

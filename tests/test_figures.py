@@ -76,6 +76,7 @@ def test_a_written_picture_carries_what_it_shows(tmp_path: Path) -> None:
         ({}, ""),
         ({"width": 12}, "is 12 inches wide, not 8"),
         ({"points": 6}, "'here' has 6 points"),
+        ({"second": "#ffa500"}, "'a: two' is no colour of the palette"),
         ({"second": "#bf2b1e"}, "'a: one' and 'a: two' are one grey (44, 43)"),
     ],
 )

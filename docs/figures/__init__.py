@@ -11,7 +11,7 @@ each figure again and compares them: a picture that no longer shows what the cod
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "FOLDER", "draw", "picture"]
 
 FOLDER = Path(__file__).parent
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.0, "axes.titlesize": 9.5, "axes.labelsize": 9.0, "legend.fontsize": 8.5,
     "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "figure.titlesize": 10.5,
     "hatch.linewidth": 0.6, "axes.titlelocation": "left",
@@ -34,6 +34,7 @@ FIGURES = {
     "cache": "model",
     "training": "learning",
     "roofline": "machine",
+    "int8_line": "integers",
     "int8_error": "integers",
     "int8_sites": "integers",
     "draft_tree": "drafts",

@@ -5,15 +5,18 @@ from itertools import combinations
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
+
+from npu_sim.show.figure import PALETTE
 
 __all__ = ["hard_to_read", "lightness", "overlaps"]
 
 WIDTH = 8.0  # inches, shown on 800 pixels
 LEAST_POINTS = 7.9  # 11 pixels at 800
+COLOURS = (*PALETTE, "#000000")  # `tests/npu_sim/test_colours.py` says who tells them apart
 LEAST_STEP = 9.0  # between two greys of a legend, of 100
 
 
@@ -33,8 +36,8 @@ def hard_to_read(figure: Figure) -> list[str]:
         figure: drawn.
 
     Returns:
-        A line for each fault: a width, small letters, two entries of a legend that are one grey
-        and one form.
+        A line for each fault: a width, small letters, a colour of a legend that not everybody tells
+        from the others, two entries of a legend that are one grey and one form.
     """
     faults = []
     if abs(figure.get_figwidth() - WIDTH) > 1e-6:
@@ -42,28 +45,32 @@ def hard_to_read(figure: Figure) -> list[str]:
     faults += [
         f"{text.get_text()!r} has {text.get_fontsize():g} points"
         for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip() and text.get_fontsize() < LEAST_POINTS
+        if text.get_visible()
+        and text.get_text().strip()
+        and float(text.get_fontsize()) < LEAST_POINTS
     ]
     legends = [legend for legend in figure.findobj(Legend) if legend.get_visible()]
     for legend in legends:
-        looks = [(t.get_text(), *_look(h)) for t, h in zip(
-            legend.get_texts(), legend.legend_handles, strict=True)]  # fmt: skip
-        for (a, grey_a, form_a), (b, grey_b, form_b) in combinations(looks, 2):
+        names = [text.get_text() for text in legend.get_texts()]
+        looks = [(name, *_look(h)) for name, h in zip(names, legend.legend_handles, strict=True)]
+        faults += [f"{a!r} is no colour of the palette" for a, c, _ in looks if c not in COLOURS]
+        for (a, colour_a, form_a), (b, colour_b, form_b) in combinations(looks, 2):
             if a.partition(":")[0] != b.partition(":")[0] and ":" in a:
                 continue  # "row: what": they stand in rows of their own, which have names
-            if form_a == form_b and abs(grey_a - grey_b) < LEAST_STEP:
-                faults.append(f"{a!r} and {b!r} are one grey ({grey_a:.0f}, {grey_b:.0f})")
+            greys = lightness(colour_a), lightness(colour_b)
+            if form_a == form_b and abs(greys[0] - greys[1]) < LEAST_STEP:
+                faults.append(f"{a!r} and {b!r} are one grey ({greys[0]:.0f}, {greys[1]:.0f})")
     return faults
 
 
-def _look(handle: Any) -> tuple[float, tuple[Any, ...]]:
-    """The grey of an entry of a legend, and its form."""
+def _look(handle: Any) -> tuple[str, tuple[Any, ...]]:
+    """The colour of an entry of a legend, and its form."""
     if hasattr(handle, "get_linestyle") and hasattr(handle, "get_marker"):
-        return lightness(handle.get_color()), (handle.get_linestyle(), handle.get_marker())
+        return to_hex(handle.get_color()), (handle.get_linestyle(), handle.get_marker())
     colour = handle.get_facecolor()
     colour = colour[0] if getattr(colour, "ndim", 1) > 1 else colour
     paths = handle.get_paths() if hasattr(handle, "get_paths") else ()
-    return lightness(colour[:3]), (handle.get_hatch(), *(len(p.vertices) for p in paths))
+    return to_hex(colour[:3]), (handle.get_hatch(), *(len(p.vertices) for p in paths))
 
 
 def overlaps(figure: Figure) -> list[str]:

@@ -2,17 +2,58 @@
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from docs.figures.model import QUERY
 from mu_ref.executors import load_model
+from mu_ref.integers.encodings import Encoding
+from mu_ref.integers.fixed_point import quantize_multiplier, requantize
+from mu_ref.ops.integer import IntegerOps
+from mu_ref.ops.reference import ReferenceOps
 from mu_ref.quantize.report import site_reports
 from mu_ref.settings.agent import load_agent
-from npu_sim.show.figure import BLUE, DARK, PALE, SAND, SKY, figure
+from npu_sim.show.figure import BLUE, DARK, GREY, PALE, SAND, SKY, figure
 
-__all__ = ["int8_error", "int8_sites"]
+__all__ = ["int8_error", "int8_line", "int8_sites"]
+
+
+def int8_line() -> Figure:
+    """Draw how the product of chapter 5's example becomes the next int8 input, on number lines."""
+    x, weights = Encoding(8, 0.25, 1), np.array([100, -50])
+    inputs, weight_scale, out = np.array([7, 3]), 0.5, Encoding(8, 4.0)
+    sums = int(((inputs - x.zero_point) * weights).sum())
+    step = weight_scale * x.scale
+    by = quantize_multiplier(step / out.scale)
+    result = int(requantize(np.array(sums), by))
+    real = sums * step
+    drawing, axes = figure(8.0, 2.9)
+    low, high = 54.0, 74.0
+    axes.plot([low, high], [1, 1], color=DARK, linewidth=1)
+    axes.plot([low, high], [0, 0], color=DARK, linewidth=1)
+    fine = np.arange(low, high + step / 2, step)
+    axes.plot(fine, np.ones_like(fine), "|", color=GREY, markersize=6)
+    for q in range(int(low // out.scale) + 1, int(high // out.scale) + 1):
+        axes.plot(q * out.scale, 0, "|", color=DARK, markersize=16)
+        axes.text(q * out.scale, -0.22, f"{q}", ha="center", va="top", weight="bold")
+        axes.text(q * out.scale, -0.52, f"stands for {q * out.scale:g}", ha="center", va="top")
+    axes.plot(real, 1, "o", color=BLUE, markersize=8)
+    axes.plot(result * out.scale, 0, "s", color=BLUE, markersize=8)
+    axes.annotate("", (result * out.scale, 0.1), (real, 0.9),
+                  arrowprops={"arrowstyle": "-|>", "color": BLUE, "linewidth": 1.5})  # fmt: skip
+    pairs = zip(inputs, weights, strict=True)
+    terms = " + ".join(f"({q} - {x.zero_point}) x {w}" for q, w in pairs)
+    above = f"{terms} = {sums}, in steps of {weight_scale:g} x {x.scale:g}: {real:g}"
+    between = f"times {step:g} / {out.scale:g} = {by.m:,} x 2^({by.shift} - 31), rounded"
+    axes.text(real + 0.3, 1.17, above, va="bottom")
+    axes.text((real + result * out.scale) / 2 + 0.6, 0.5, between, va="center")
+    axes.text(low, 1.17, "accumulator,\n32 bits", va="bottom")
+    axes.text(low, 0.12, "output, 8 bits", va="bottom")
+    axes.set(xlim=(low - 0.3, high + 1), ylim=(-0.8, 1.75))
+    axes.set_axis_off()
+    return drawing
 
 
 def int8_error() -> Figure:
@@ -20,7 +61,7 @@ def int8_error() -> Figure:
     tests = str(Path(__file__).parents[2] / "tests")
     if tests not in sys.path:
         sys.path.append(tests)
-    from nonlinearity import all_errors
+    from nonlinearity import all_errors  # type: ignore[import-not-found]
 
     errors = all_errors(np.random.default_rng(0))
     drawing, panels = figure(8.0, 3.4, columns=2)
@@ -43,13 +84,14 @@ def int8_error() -> Figure:
 def int8_sites() -> Figure:
     """Draw how exact every site of mu-nano is in w8a8 and w8a16, along the README's query."""
     agent = load_agent()
+    floats = cast("ReferenceOps", agent.ops).weights
     source, tokens = np.array(agent.source_tokens(QUERY)), agent.write(agent.remember(QUERY), 1)[0]
     target = np.array([agent.model.bos_id, *tokens[:-1]])
     drawing, axes = figure(8.0, 3.6)
     looks = {"w8a16": (SAND, "^", "16-bit activations"), "w8a8": (BLUE, "o", "8-bit activations")}
     for scheme, (colour, marker, name) in looks.items():
-        integers = load_model(scheme=scheme).ops.model
-        rows = site_reports(agent.model, agent.ops.weights, integers, [(source, target)])
+        integers = cast("IntegerOps", load_model(scheme=scheme).ops).model
+        rows = site_reports(agent.model, floats, integers, [(source, target)])
         values = [min(row.sqnr_db, 120.0) for row in rows]
         axes.plot(range(len(rows)), values, marker, markersize=3.5, color=colour, label=name,
                   markeredgecolor=DARK, markeredgewidth=0.4)  # fmt: skip

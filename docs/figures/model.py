@@ -106,7 +106,7 @@ def rotation() -> Figure:
 
     apart = np.arange(17)
     for first, form, colour in ((0, "-", SKY), (100, "--", DARK)):
-        values = [score(first + n, first) for n in apart]
+        values = [score(first + int(n), first) for n in apart]
         axes[3].plot(apart, values, form, color=colour, linewidth=3 if first == 0 else 1.2,
                      label=f"key at {first}")  # fmt: skip
     axes[3].set(xlabel="tokens between q and k", title="q · k: only distance counts")

@@ -64,7 +64,7 @@ def test_every_file_that_the_source_names_in_docs_exists() -> None:
 def test_every_equation_cited_in_the_source_is_in_the_docs_and_the_other_way_round() -> None:
     pages = [p for p in DOCS if p.name[0].isdigit() or p.name in ("integer.md", "validation.md")]
     chapters = "\n".join(p.read_text(encoding="utf-8") for p in pages)
-    numbered = set(re.findall(r"\$\$[^$]*\$\$\s*\((\d+\.\d+)\)", chapters))
+    numbered = set(re.findall(r"\\tag\{(\d+\.\d+)\}", chapters))
     cited = {n for p in SOURCES for n in NUMBER.findall(p.read_text(encoding="utf-8"))}
     assert numbered
     assert cited == numbered

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mu_ref.border.memory import aligned
 from mu_ref.border.ranges import Range
 from mu_ref.border.reading import opened, parse_json
 from mu_ref.errors import InputError, MuRefError, WeightsError
-from mu_ref.memory import aligned
 
 __all__ = [
     "check_finite", "check_floats", "check_rows", "check_tokens", "first_not_finite", "read_npz",

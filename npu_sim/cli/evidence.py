@@ -253,8 +253,8 @@ def show_headline(
 
     Example: npu-sim headline --tokens 4=2.7
     """
-    from npu_sim.evidence.headline import MEASURED_TOKENS, N_PARTS, headline
-    from npu_sim.evidence.headline_table import print_headline
+    from npu_sim.evidence.headline.figures import MEASURED_TOKENS, N_PARTS, headline
+    from npu_sim.evidence.headline.tables import print_headline
 
     given = MEASURED_TOKENS if tokens is None else _tokens(tokens)
     check_outputs({}, pictures={"--plot": plot})
@@ -273,7 +273,7 @@ def show_headline(
 
 def _tokens(texts: list[str]) -> dict[int, float]:
     """Read texts such as "4=2.7": beam width and tokens per step, each width once."""
-    from npu_sim.evidence.headline import KEPT
+    from npu_sim.evidence.headline.figures import KEPT
 
     found: dict[int, float] = {}
     for text in texts:

@@ -17,14 +17,13 @@ from npu_sim.cli.question import Asked, ModelArgument, asks, named_files, questi
 from npu_sim.errors import CapacityError, UnsupportedError, WorkloadError
 from npu_sim.hardware.chip import Npu
 from npu_sim.program.program import Program
-from npu_sim.report.expected import expected_ms
+from npu_sim.report.expected import expected_range
 from npu_sim.report.facts import misfit_json, model_facts
 from npu_sim.report.fidelity import BUDGET, FIDELITIES, simulate_program
 from npu_sim.report.report import Report, tile_run
 from npu_sim.show.csv_file import write_csv
 from npu_sim.show.tables import phase_table, print_table, share_table
-from npu_sim.units import ms_from_cycles
-from npu_sim.whatif.request import scenario_program
+from npu_sim.whatif.request import later_tokens, scenario_program
 
 __all__ = ["run", "write_files"]
 
@@ -83,11 +82,13 @@ def run(
         report = simulate_program(
             program, scenario.npu, workload.budget_ms if budget_ms is None else budget_ms,
             budget_mb=budget_mb, fidelity=what.fidelity, cycle_budgets=cycles,
+            n_tokens=1 + later_tokens(scenario),
         )  # fmt: skip
     write_files(report, trace, gantt, csv, plot_roofline, plot_breakdown)
     if as_json:
         data = report.to_json() | what.notes() | facts | _shares(report, by)
-        data |= dict(zip(("low_ms", "high_ms"), _expected(report) or (None, None), strict=True))
+        low_ms, high_ms = expected_range(report) or (None, None)
+        data |= {"low_ms": low_ms, "high_ms": high_ms}
         typer.echo(json_text(data, indent=2))
     else:
         _show(report, by, what.title)
@@ -101,18 +102,8 @@ def run(
         raise typer.Exit(BUDGET_MISSED)
 
 
-def _expected(report: Report) -> tuple[float, float] | None:
-    """Where 80 % of measured calls lie; None where none like these was measured."""
-    if report.fidelity != "tile" or report.program.batch > 1:
-        return None
-    return expected_ms(
-        report.npu.name,
-        {phase.phase: ms_from_cycles(phase.cycles, phase.clock_hz) for phase in report.phases},
-    )
-
-
 def _believed(report: Report) -> str:
-    found = _expected(report)
+    found = expected_range(report)
     if found is None:
         return "not validated: none was measured on this NPU as it is, or not in this way"
     low, high = found

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["expected_ms"]
+from npu_sim.report.report import Report
+
+__all__ = ["expected_ms", "expected_range"]
 
 
 def expected_ms(chip: str, phases_ms: Mapping[str, float]) -> tuple[float, float] | None:
@@ -39,6 +41,20 @@ def expected_ms(chip: str, phases_ms: Mapping[str, float]) -> tuple[float, float
         for sign in (-1, 1)
     )
     return low, high
+
+
+def expected_range(report: Report) -> tuple[float, float] | None:
+    """Return where 80 % of measured calls like those of a report lie; None where none was measured.
+
+    Args:
+        report: of a request.
+
+    Returns:
+        (low, high) milliseconds, or None.
+    """
+    if report.fidelity != "tile" or report.program.batch > 1:
+        return None
+    return expected_ms(report.npu.name, {phase.phase: phase.time_ms for phase in report.phases})
 
 
 @cache

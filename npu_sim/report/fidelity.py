@@ -41,6 +41,7 @@ def simulate_program(
     budget_mb: float | None = None,
     cycle_budgets: Mapping[str, int] | None = None,
     table: "ProgramTable | None" = None,
+    n_tokens: int | None = None,
 ) -> Report:
     """Price a recorded request on an NPU.
 
@@ -52,6 +53,7 @@ def simulate_program(
         budget_mb: bytes of weights and cache that the request must keep, in 10^6.
         cycle_budgets: {phase: cycles} that phases must keep.
         table: of the program, if there is one already; for `tile` fidelity.
+        n_tokens: written, where the program counts steps that write several.
 
     Returns:
         The report.
@@ -84,6 +86,7 @@ def simulate_program(
         npu=npu, program=program, phases=phase_reports(calls, npu), fidelity=fidelity, tiles=run,
         ttft_cycles=sum(call.cycles for call in calls[: program.n_first_calls]),
         budget_ms=budget_ms, budget_mb=budget_mb, cycle_budgets=dict(cycle_budgets or {}),
+        n_tokens=n_tokens,
     )  # fmt: skip
 
 

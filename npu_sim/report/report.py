@@ -35,6 +35,7 @@ class Report:
     cycle_budgets: Mapping[str, int] = field(default_factory=dict)  # by phase
     fidelity: str = "roofline"
     tiles: "TileRun | None" = None  # the run behind it, at `tile` fidelity
+    n_tokens: int | None = None  # written, where the program counts steps that write several
 
     @property
     def latency_cycles(self) -> int:
@@ -52,12 +53,17 @@ class Report:
         return ms_from_cycles(self.ttft_cycles, self.npu.clock_hz)
 
     @property
+    def n_output(self) -> int:
+        """Tokens written."""
+        return self.program.n_output if self.n_tokens is None else self.n_tokens
+
+    @property
     def tpot_ms(self) -> float | None:
         """Simulated mean time per token after the first; None where there is only one."""
-        if self.program.n_output == 1:
+        if self.n_output == 1:
             return None
         # latency = ttft + (n_output - 1) * tpot, for every request
-        return (self.latency_ms - self.ttft_ms) / (self.program.n_output - 1)
+        return (self.latency_ms - self.ttft_ms) / (self.n_output - 1)
 
     @property
     def decode_tok_per_s(self) -> float | None:
@@ -166,7 +172,7 @@ class Report:
             "npu": self.npu.name,
             "precision": self.program.precision.widths(),
             "n_input": self.program.n_input,
-            "n_output": self.program.n_output,
+            "n_output": self.n_output,
             "batch": self.program.batch,
             "phases": [phase.to_json() for phase in self.phases],
             "ttft_ms": self.ttft_ms,

@@ -27,7 +27,7 @@ from npu_sim.tile.tasks import ENGINES, PARTS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_gantt"]
+__all__ = ["COLOURS", "draw_gantt", "middle_layer", "shown_tasks"]
 
 
 COLOURS = {
@@ -48,7 +48,7 @@ def draw_gantt(run: TileRun, path: Path, call_number: int | None = None) -> None
 
     call = run.calls[-1 if call_number is None else call_number]
     tasks = call_tasks(call, run.npu)
-    begin, end, layer = _one_layer(call)
+    begin, end, layer = middle_layer(call)
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     whole, zoom, memory = figure.subplots(3, 1, height_ratios=[3, 3, 1.4])
     model, phase = run.table.program.model, call.table.call.phase
@@ -62,8 +62,8 @@ def draw_gantt(run: TileRun, path: Path, call_number: int | None = None) -> None
     save(figure, path)
 
 
-def _one_layer(call: CallRun) -> tuple[int, int, str]:
-    """Begin, end and name of a layer in the middle of a call, or the whole call."""
+def middle_layer(call: CallRun) -> tuple[int, int, str]:
+    """Return begin, end and name of a layer in the middle of a call, or the whole call."""
     sites = [op.site.split(".") for op in call.table.ops]
     layers = list(dict.fromkeys(f"{s[0]}.{s[1]}" for s in sites if len(s) > 3))
     if not layers:
@@ -77,17 +77,10 @@ def _engines(axes: "Axes", tasks: np.ndarray, npu: Npu, begin: int, end: int) ->
     us = 1e6 / npu.clock_hz
     for engine in range(len(ENGINES)):
         for part, name in enumerate(PARTS):
-            shown = np.flatnonzero(
-                (tasks["engine"] == engine)
-                & (tasks["part"] == part)
-                & (tasks["end"] > max(begin, 0)) & (tasks["start"] < end)
-                & (tasks["end"] > tasks["start"])
-            )  # fmt: skip
+            shown = shown_tasks(tasks, engine, part, begin, end)
             if not len(shown):
                 continue
-            left = np.maximum(tasks["start"][shown], begin)
-            width = np.minimum(tasks["end"][shown], end) - left
-            bars = np.stack([(left - begin) * us, width * us], axis=1)
+            bars = shown * us
             axes.broken_barh(
                 [(float(x), float(w)) for x, w in bars], (engine - 0.4, 0.8),
                 facecolors=COLOURS[name], edgecolors=COLOURS[name], linewidth=0.4,
@@ -96,6 +89,29 @@ def _engines(axes: "Axes", tasks: np.ndarray, npu: Npu, begin: int, end: int) ->
     axes.invert_yaxis()
     axes.set_xlim(0, (end - begin) * us)
     show_unit(axes.xaxis, "time_us")
+
+
+def shown_tasks(tasks: np.ndarray, engine: int, part: int, begin: int, end: int) -> np.ndarray:
+    """Return where the tasks of one kind lie between two cycles.
+
+    Args:
+        tasks: of a call.
+        engine: index into `ENGINES`.
+        part: index into `PARTS`.
+        begin: first cycle shown.
+        end: cycle behind the last.
+
+    Returns:
+        [n, 2] int64: cycles from `begin` to where a task starts, and how many it takes.
+    """
+    shown = np.flatnonzero(
+        (tasks["engine"] == engine)
+        & (tasks["part"] == part)
+        & (tasks["end"] > max(begin, 0)) & (tasks["start"] < end)
+        & (tasks["end"] > tasks["start"])
+    )  # fmt: skip
+    left = np.maximum(tasks["start"][shown], begin)
+    return np.stack([left - begin, np.minimum(tasks["end"][shown], end) - left], axis=1)
 
 
 def _memory(

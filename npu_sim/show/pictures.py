@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from npu_sim.hardware.chip import Npu
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.show.figure import BLUE, GREY, LINES, RED, SAND, in_title, save, show_unit
 from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import TileRun
 from npu_sim.units import ms_from_cycles
 
-__all__ = ["draw_breakdown", "draw_roofline"]
+__all__ = ["LIMIT_COLOURS", "breakdown", "draw_breakdown", "draw_roofline", "products", "roofs"]
 
 
 LIMIT_COLOURS = (RED, SAND, BLUE, GREY)
@@ -29,26 +30,13 @@ def draw_roofline(run: TileRun, path: Path) -> None:
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     intensity = np.logspace(-2, 5, 200)
-    roofs = {"8 x 8 bits": npu.matrix.w8a8_macs_per_cycle,
-             "8 x 16 bits": npu.matrix.w8a16_macs_per_cycle,
-             "16 x 16 bits": npu.matrix.w16a16_macs_per_cycle}  # fmt: skip
-    for (name, rate), style in zip(roofs.items(), ("-", "--", ":"), strict=True):
-        if rate:  # a chip without it has no such roof
-            roof = np.minimum(rate * npu.clock_hz, intensity * npu.memory_bytes_per_s)
-            axes.loglog(intensity, 2 * roof, style, color="black", linewidth=1,
-                        label=f"peak of {name}")  # fmt: skip
+    for (name, peak), style in zip(roofs(npu).items(), ("-", "--", ":"), strict=True):
+        if peak:  # a chip without it has no such roof
+            roof = np.minimum(peak, 2 * intensity * npu.memory_bytes_per_s)
+            axes.loglog(intensity, roof, style, color="black", linewidth=1, label=f"peak of {name}")
     above = left_out = 0
-    for number, phase in enumerate(run.table.program.phases):
-        products = [
-            (op.macs, int(t.dram_bytes.sum()), int(t.end - t.begin))
-            for call in run.calls if call.table.call.phase == phase
-            for op, t in zip(call.table.ops, call.times, strict=True) if op.macs
-        ]  # fmt: skip
-        points = [
-            (macs / moved, 2 * macs / ms_from_cycles(took, npu.clock_hz) * 1000)
-            for macs, moved, took in products if moved and took
-        ]  # fmt: skip
-        left_out += len(products) - len(points)
+    for number, (phase, (points, nowhere)) in enumerate(products(run).items()):
+        left_out += nowhere
         if points:
             x, y = np.array(points).T
             above += int((y > 2 * x * npu.memory_bytes_per_s).sum())
@@ -69,6 +57,59 @@ def draw_roofline(run: TileRun, path: Path) -> None:
     save(figure, path)
 
 
+def roofs(npu: Npu) -> dict[str, float]:
+    """Return peak operations per second by the widths of the operands; 0: it has no such engine."""
+    rates = {"8 x 8 bits": npu.matrix.w8a8_macs_per_cycle,
+             "8 x 16 bits": npu.matrix.w8a16_macs_per_cycle,
+             "16 x 16 bits": npu.matrix.w16a16_macs_per_cycle}  # fmt: skip
+    return {name: 2 * rate * npu.clock_hz for name, rate in rates.items()}
+
+
+def products(run: TileRun) -> dict[str, tuple[list[tuple[float, float]], int]]:
+    """Return where every product of a run lies on the roofline.
+
+    Args:
+        run: from `simulate_tiles`.
+
+    Returns:
+        {phase: (points, how many have no place since they move nothing)}; a point is MACs per byte
+        of DRAM traffic, and operations per second.
+    """
+    found = {}
+    for phase in run.table.program.phases:
+        of_phase = [
+            (op.macs, moved, took)
+            for call in run.calls if call.table.call.phase == phase
+            for op, moved, took in zip(
+                call.table.ops, call.times["dram_bytes"].sum(axis=1).tolist(),
+                (call.times["end"] - call.times["begin"]).tolist(), strict=True,
+            ) if op.macs
+        ]  # fmt: skip
+        points = [
+            (macs / moved, 2 * macs / ms_from_cycles(took, run.npu.clock_hz) * 1000)
+            for macs, moved, took in of_phase if moved and took
+        ]  # fmt: skip
+        found[phase] = points, len(of_phase) - len(points)
+    return found
+
+
+def breakdown(run: TileRun) -> dict[str, np.ndarray]:
+    """Return what each kind of operation waits for.
+
+    Args:
+        run: from `simulate_tiles`.
+
+    Returns:
+        {kind: [4] cycles in the order of `LIMITS`}, the shortest first; "calls": their overheads.
+    """
+    found: dict[str, np.ndarray] = {}
+    for call in run.calls:
+        for op, limits in zip(call.table.ops, row_limits(call), strict=True):
+            found[op.kind] = found.get(op.kind, np.zeros(4)) + limits
+    found["calls"] = np.array([0, 0, 0, sum(c.overhead_cycles for c in run.calls)])
+    return dict(sorted(found.items(), key=lambda item: item[1].sum()))
+
+
 def draw_breakdown(run: TileRun, path: Path) -> None:
     """Draw where the time of each kind of operation goes.
 
@@ -78,12 +119,8 @@ def draw_breakdown(run: TileRun, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    found: dict[str, np.ndarray] = {}
-    for call in run.calls:
-        for op, limits in zip(call.table.ops, row_limits(call), strict=True):
-            found[op.kind] = found.get(op.kind, np.zeros(4)) + limits
-    found["calls"] = np.array([0, 0, 0, sum(c.overhead_cycles for c in run.calls)])
-    names = sorted(found, key=lambda name: found[name].sum())
+    found = breakdown(run)
+    names = list(found)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(names))

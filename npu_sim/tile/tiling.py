@@ -69,7 +69,7 @@ def chip_numbers(npu: Npu) -> Chip:
         op_overhead_cycles=npu.per_op_overhead_cycles,
         unpack_per_cycle=npu.vector.unpack_elements_per_cycle,
         outputs_per_s=matrix.output_elements_per_s, cached_per_s=npu.dma.cache_bytes_per_s,
-        runs_ahead=npu.dma.runs_ahead, empty_share=npu.dma.empty_slot_share,
+        runs_ahead=npu.dma.runs_ahead, empty_share=float(npu.dma.empty_slot_share),
         tile_rows=npu.sram.tile_rows, block_rows=npu.sram.block_rows,
         weight_rates=rates(None), attention_rates=rates(matrix.attention_efficiency),
     )  # fmt: skip

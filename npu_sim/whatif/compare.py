@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from npu_sim.report.fidelity import FIDELITIES
+from npu_sim.report.report import Report
 from npu_sim.roofline.formula import LIMITS
 from npu_sim.units import ms_from_cycles
 from npu_sim.whatif.metrics import scenario_report
 from npu_sim.whatif.scenario import Scenario
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "compared"]
 
 Costs = Mapping[tuple[str, str], float]  # (phase, cause) -> ms
 
@@ -67,23 +68,25 @@ def compare(a: Scenario, b: Scenario, fidelity: str = FIDELITIES[0]) -> Comparis
     Raises:
         NpuSimError: one of them cannot be simulated.
     """
-    of_a, of_b = a.paths(), b.paths()
-    paths = dict.fromkeys([*of_a, *of_b])
-    fields = {
-        path: (of_a.get(path), of_b.get(path)) for path in paths if of_a.get(path) != of_b.get(path)
-    }
+    return compared(a, b, scenario_report(a, fidelity), scenario_report(b, fidelity))
+
+
+def compared(a: Scenario, b: Scenario, of_a: Report, of_b: Report) -> Comparison:
+    """Compare two scenarios whose reports there are; see `compare`."""
+    fields_a, fields_b = a.paths(), b.paths()
+    pairs = {path: (fields_a.get(path), fields_b.get(path)) for path in {**fields_a, **fields_b}}
+    fields = {path: (x, y) for path, (x, y) in pairs.items() if x != y}
     if a.description.name != b.description.name:
         fields = {"model": (a.description.name, b.description.name), **fields}
-    costs_a, costs_b = _costs(a, fidelity), _costs(b, fidelity)
+    costs_a, costs_b = _costs(of_a), _costs(of_b)
     keys = dict.fromkeys([*costs_a, *costs_b])
     costs = {key: (costs_a.get(key, 0.0), costs_b.get(key, 0.0)) for key in keys}
     return Comparison(fields=fields, costs=costs)
 
 
-def _costs(scenario: Scenario, fidelity: str) -> Costs:
-    report = scenario_report(scenario, fidelity)
+def _costs(report: Report) -> Costs:
     return {
-        (phase.phase, cause): ms_from_cycles(phase.limit_cycles[cause], scenario.npu.clock_hz)
+        (phase.phase, cause): ms_from_cycles(phase.limit_cycles[cause], report.npu.clock_hz)
         for phase in report.phases
         for cause in LIMITS
     }

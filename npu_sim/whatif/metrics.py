@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from npu_sim.program.rows import ProgramTable
 
 __all__ = [
-    "METRICS", "evaluate", "evaluate_base", "evaluate_changed", "metric_columns", "scenario_report",
+    "METRICS", "evaluate", "evaluate_base", "evaluate_changed", "metric_columns", "report_metrics",
+    "scenario_report",
 ]  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def evaluate(scenario: Scenario, fidelity: str = FIDELITIES[0]) -> dict[str, flo
     """
     check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
     if fidelity == "tile":
-        return _report_metrics(scenario, scenario_report(scenario, fidelity))
+        return report_metrics(scenario_report(scenario, fidelity))
     request = request_columns(scenario)
     check_supported(request.program, scenario.npu)
     check_capacity(request.program, scenario.npu)
@@ -76,7 +77,7 @@ def scenario_report(scenario: Scenario, fidelity: str) -> Report:
         fidelity: one of `FIDELITIES`.
 
     Returns:
-        The report; with a drafter its program counts steps, where the workload counts tokens.
+        The report; with a drafter its program counts steps, and the report the tokens.
 
     Raises:
         NpuSimError: it cannot be simulated.
@@ -87,21 +88,22 @@ def scenario_report(scenario: Scenario, fidelity: str) -> Report:
         table = _table(replace(scenario, npu=None))  # type: ignore[arg-type]
     program = scenario_program(scenario) if table is None else table.program
     return simulate_program(
-        program, scenario.npu, scenario.workload.budget_ms, fidelity=fidelity, table=table
-    )
+        program, scenario.npu, scenario.workload.budget_ms, fidelity=fidelity, table=table,
+        n_tokens=1 + later_tokens(scenario),
+    )  # fmt: skip
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _table(scenario: Scenario) -> "ProgramTable":
-    """The last recording is kept: a search moves one field of an NPU, and recording is slow."""
+    """Two recordings are kept: what moves is mostly a field of an NPU, of one or of two sides."""
     from npu_sim.program.rows import program_table
 
     return program_table(scenario_program(scenario))
 
 
-def _report_metrics(scenario: Scenario, report: Report) -> dict[str, float]:
-    n_later = later_tokens(scenario)
-    tpot_ms = (report.latency_ms - report.ttft_ms) / n_later if n_later else float("nan")
+def report_metrics(report: Report) -> dict[str, float]:
+    """Return the metrics of a report of `scenario_report`; NaN where there is no second token."""
+    tpot_ms = float("nan") if report.tpot_ms is None else report.tpot_ms
     numbers = (
         report.ttft_ms, tpot_ms, 1000 / tpot_ms, report.latency_ms, report.dram_bytes,
         1000 * report.energy_joules, report.program.stored_weight_bytes,

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.memory import aligned
 from mu_ref.config import ModelConfig
 from mu_ref.generate import decode_step, stream
 from mu_ref.kernels.threads import run_on
-from mu_ref.memory import aligned
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache
 from mu_ref.ops.fast.deferred import DeferredOps

@@ -16,9 +16,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from twins import TWINS
 
+from mu_ref.border.memory import aligned
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import linear, packing
-from mu_ref.memory import aligned
 
 D, D_HEAD, D_OUT = 768, 64, 3072
 CHUNK, COPIES = 64, 40  # outputs at a time; matrices, more than the caches hold

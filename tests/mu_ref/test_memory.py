@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mu_ref.memory import LINE, aligned
+from mu_ref.border.memory import LINE, aligned
 
 GIVE_BACK = """
 import re

@@ -4,6 +4,7 @@ import json
 import tomllib
 from functools import partial
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -23,7 +24,7 @@ from npu_sim.show.trace import check_trace, read_trace
 from npu_sim.speculate.acceptance import Acceptance, read_acceptance
 from npu_sim.speculate.step import check_trees
 from npu_sim.systolic.scalesim_csv import read_rows
-from npu_sim.tile.tiling import chip_numbers, layout_cycles, matrix_cycles, transfer_cycles
+from npu_sim.tile.tiling import Chip, chip_numbers, layout_cycles, matrix_cycles, transfer_cycles
 
 CHIP = npu("teaching-npu")
 QUICK = ["run", "tiny", "--output", "2", "--input", "4", "--npu", "teaching-npu"]
@@ -454,3 +455,12 @@ def test_files_of_a_run_hold_any_name(npu_sim, name):
     assert title == f"{name} on {name} (simulated)"
     assert npu_sim("check-trace", "t.json")[0] == 0
     assert min(path.stat().st_size for path in Path().iterdir()) > 100
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5])
+def test_kernels_are_compiled_for_one_kind_of_number(value) -> None:
+    """Else a whole number in somebody's file costs the compilation of all of them again."""
+    types = get_type_hints(Chip)
+    numbers = chip_numbers(CHIP.with_value("dma.empty_slot_share", value))
+    scalars = {name: type(n) for name, n in numbers._asdict().items() if not name.endswith("rates")}
+    assert scalars == {name: types[name] for name in scalars}

@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 
 from npu_sim.errors import CapacityError
-from npu_sim.evidence import headline_mu, headline_redrafter
-from npu_sim.evidence.headline import difference, ranks, twin_json
-from npu_sim.evidence.headline_mu import CAUSES, STATIC, Twin, mu_times, twins
-from npu_sim.evidence.headline_redrafter import (
-    Cell,
-    mu_speedups,
-    speedup,
-    speedups,
-    table3,
-    tokens_per_step,
-    vicuna,
-)
+from npu_sim.evidence.headline import mu as headline_mu
+from npu_sim.evidence.headline import redrafter as headline_redrafter
+from npu_sim.evidence.headline import table3 as headline_table3
+from npu_sim.evidence.headline.figures import difference, twin_json
+from npu_sim.evidence.headline.mu import CAUSES, STATIC, Twin, mu_times, twins
+from npu_sim.evidence.headline.redrafter import mu_speedups, speedup, speedups, vicuna
+from npu_sim.evidence.headline.table3 import Cell, Table3, table3, tokens_per_step
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Op, Tensor
@@ -126,9 +121,12 @@ def test_tokens_between_two_widths_by_the_logarithm():
 
 def test_the_order_of_cells_counts_and_not_their_size():
     pairs = [(1.0, 5.0), (3.0, 9.0), (2.0, 900.0), (7.0, 8.0), (None, 3.0), (4.0, None)]
-    cells = tuple(Cell(batch=1, beam_width=1, published=p, simulated=s) for p, s in pairs)
+    cells = tuple(
+        Cell(batch=1, beam_width=1, published=p, graph_ms=s and 2350 / s, ops=0) for p, s in pairs
+    )
     # ranks 1 3 2 4 and 1 3 4 2: 1 - 6 (0 + 0 + 4 + 4) / (4 (16 - 1))
-    assert ranks(cells) == pytest.approx(1 - 6 * 8 / 60)
+    table = Table3(cells=cells, issue_us=7.0)
+    assert table.rank_correlation == pytest.approx(1 - 6 * 8 / 60)
 
 
 @pytest.fixture
@@ -144,7 +142,8 @@ def scenarios(monkeypatch):
         time = 2.0 if scenario.drafter.beam_width else 8.0
         return {"tpot_ms": time, "decode_tok_per_s": 1000 / time}
 
-    monkeypatch.setattr(headline_redrafter, "evaluate", made_up)
+    for module in (headline_redrafter, headline_table3):
+        monkeypatch.setattr(module, "evaluate", made_up)
     return seen
 
 
@@ -169,21 +168,50 @@ def test_the_published_speedups_are_simulated_with_what_was_published(scenarios)
     assert [(d.beam_width, d.draft_len, d.packed_share) for d in drafters] == [
         *[(16, 4, 0.5)] * 3, (1, 3, 1), (3, 3, 1), (2, 3, 1), (4, 3, 1),
     ]  # fmt: skip
-    # a framework issues an operation in 10 us; the next row has none
+    # a framework issues an operation in 47.8 us; the next row has none
     first, second = (s.npu for s in scenarios[::2][:2])
-    assert first.per_op_overhead_cycles == round(10e-6 * first.clock_hz)
+    assert first.per_op_overhead_cycles == round(47.8e-6 * first.clock_hz)
     assert second.per_op_overhead_cycles == npu("h100").per_op_overhead_cycles
 
 
 def test_table_3_packs_more_where_more_beams_share(scenarios):
-    cells = table3()
-    assert [c.simulated for c in cells if c.batch == 80] == [None] * 7
-    assert [c.simulated for c in cells if c.batch == 40] == [500] * 7
-    shares = [s.drafter.packed_share for s in scenarios[:7]]
-    assert shares == [1, 0.75, 0.75, 0.5, 0.5, 0.5, 0.5]
-    assert [s.drafter.beam_width for s in scenarios[:7]] == [1, 2, 4, 8, 16, 32, 64]
-    assert [s.workload.batch for s in scenarios[::7]] == [1, 2, 4, 8, 10, 20, 40, 80]
+    cells = table3().cells
+    assert [c.left_out for c in cells if c.batch == 80] == [None] * 7
+    # a token takes 2 ms whatever is issued, so no constant changes that
+    assert [(c.graph_ms, c.ops, c.left_out) for c in cells[:2]] == [
+        (pytest.approx(2 * 2.35), 0, pytest.approx(500)),
+        (pytest.approx(2 * 2.50), 0, pytest.approx(500)),
+    ]
+    full = [s for s in scenarios if s.workload.batch < 80]
+    free, dear = full[:14:2], full[1:14:2]
+    assert [s.drafter.packed_share for s in free] == [1, 0.75, 0.75, 0.5, 0.5, 0.5, 0.5]
+    assert [s.drafter.beam_width for s in free] == [1, 2, 4, 8, 16, 32, 64]
+    assert {s.npu.per_op_overhead_cycles for s in free} == {0}
+    assert {s.npu.per_op_overhead_cycles / s.npu.clock_hz for s in dear} == {1e-3}
+    assert [s.workload.batch for s in full[::14]] == [1, 2, 4, 8, 10, 20, 40]
     assert {s.precision.label() for s in scenarios} == {"W16A16, KV16, head W16"}
+
+
+def test_a_batch_size_is_predicted_from_the_others(monkeypatch):
+    """Steps of 4 ms and 100 operations, of 20 us but for batch 8, of 70."""
+
+    def made_up(given, _):
+        issued = given.npu.per_op_overhead_cycles / given.npu.clock_hz * 1e3  # ms
+        return {"tpot_ms": (4 + 100 * issued) / given.drafter.tokens_per_step}
+
+    def speed(width, us):
+        return tokens_per_step(width) * 1e3 / (4 + 0.1 * us)
+
+    published = {
+        b: tuple(speed(w, 70 if b == 8 else 20) for w in headline_table3.WIDTHS)
+        for b in headline_table3.BATCHES
+    }
+    monkeypatch.setattr(headline_table3, "evaluate", made_up)
+    monkeypatch.setattr(headline_table3, "PUBLISHED", published)
+    table = table3()
+    assert table.issue_us == pytest.approx(20)  # the sum of |log| is least at the most frequent
+    assert table.errors[8] == pytest.approx(speed(1, 20) / speed(1, 70) - 1)
+    assert all(table.errors[b] == pytest.approx(0, abs=1e-9) for b in (1, 2, 4, 10, 20, 40, 80))
 
 
 def test_drafting_pays_from_as_many_tokens_as_a_step_takes_plain_ones(scenarios):

@@ -8,7 +8,7 @@ import pytest
 
 from npu_sim.errors import SweepError
 from npu_sim.evidence import plots as evidence
-from npu_sim.evidence.headline_mu import CAUSES, Twin
+from npu_sim.evidence.headline.mu import CAUSES, Twin
 from npu_sim.whatif import plots
 from npu_sim.whatif.compare import Comparison
 from npu_sim.whatif.pictures import sweep_plot

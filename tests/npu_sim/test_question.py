@@ -171,6 +171,16 @@ def test_a_wrong_setting_is_one_line(npu_sim, text, said):
     assert said in refusal(npu_sim, "run", "tiny", "--set", text)
 
 
+def test_a_run_with_a_drafter_counts_tokens_and_not_steps(npu_sim):
+    beams = ("--set", "drafter.beam_width=2", "--set", "drafter.tokens_per_step=2")
+    _, out, _ = npu_sim("run", "tiny", "--input", "4", "--output", "9", *beams, "--json")
+    found = json.loads(out)
+    verify = next(phase for phase in found["phases"] if phase["phase"] == "verify")
+    assert (found["n_output"], verify["calls"]) == (9, 4)  # eight tokens after the first
+    per_token = (found["latency_ms"] - found["ttft_ms"]) / 8
+    assert found["decode_tok_per_s"] == pytest.approx(1000 / per_token)
+
+
 def test_a_field_is_set_once(npu_sim):
     twice = ("--set", "npu.clock_hz=1 GHz", "--set", "npu.clock_hz=2 GHz")
     assert "once, got 'npu.clock_hz' twice" in refusal(npu_sim, "run", "tiny", *twice)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from npu_sim.cli.options import _shown
-from npu_sim.evidence.headline import N_PARTS, headline
+from npu_sim.evidence.headline.figures import N_PARTS, headline
 from npu_sim.show.tables import print_table
 
 
@@ -59,8 +59,8 @@ def test_numbers_of_a_table_have_prefixes(value, text):
 
 def test_a_headline_says_when_each_of_its_parts_is_done(monkeypatch):
     for part in ("mu_times", "twins", "speedups", "table3"):
-        monkeypatch.setattr(f"npu_sim.evidence.headline.{part}", dict)
-    monkeypatch.setattr("npu_sim.evidence.headline.mu_speedups", lambda _: [])
+        monkeypatch.setattr(f"npu_sim.evidence.headline.figures.{part}", dict)
+    monkeypatch.setattr("npu_sim.evidence.headline.figures.mu_speedups", lambda _: [])
     done = []
     headline(progress=lambda: done.append(1))
     assert len(done) == N_PARTS

@@ -15,7 +15,7 @@ from npu_sim.cli.evidence import _tokens
 from npu_sim.errors import NpuSimError
 from npu_sim.evidence.cases import read_cases
 from npu_sim.evidence.gemm import read_gemms
-from npu_sim.evidence.headline import headline
+from npu_sim.evidence.headline.figures import headline
 from npu_sim.evidence.validate import Prediction, Validation, write_rows
 from npu_sim.hardware.presets import npu, npu_to_toml
 from npu_sim.program.precision import Precision

@@ -10,11 +10,11 @@ from typing import Any, TypeVar, final
 
 import numpy as np
 
+from mu_ref.border.memory import aligned
 from mu_ref.config import INT4_GROUP
 from mu_ref.errors import QuantizationError, WeightsError
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.floats import KINDS, NORMS
-from mu_ref.memory import aligned
 from mu_ref.ops.fast.deferred import DeferredOps
 from mu_ref.ops.fast.matrices import matrix_of
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens

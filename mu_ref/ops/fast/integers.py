@@ -10,6 +10,7 @@ from typing import final
 
 import numpy as np
 
+from mu_ref.border.memory import aligned
 from mu_ref.errors import QuantizationError
 from mu_ref.integers.encodings import Encoding
 from mu_ref.integers.fixed_point import dequantize
@@ -17,7 +18,6 @@ from mu_ref.integers.nonlinear import turn, unit_phase
 from mu_ref.integers.store import IntegerModel
 from mu_ref.integers.tables import turn_steps
 from mu_ref.kernels import integer_program as machine
-from mu_ref.memory import aligned
 from mu_ref.ops.fast.deferred import DeferredOps
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
 from mu_ref.ops.fast.sites import Site, Sites

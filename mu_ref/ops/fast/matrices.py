@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mu_ref.border.memory import LINE, aligned
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.linear import BYTES, FLOATS
-from mu_ref.memory import LINE, aligned
 
 __all__ = ["Matrix", "blocks_of", "matrix_of", "whole_rows"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.memory import LINE, aligned
+from mu_ref.border.memory import LINE, aligned
 
 __all__ = ["Block", "Pool", "Tensor", "as_integers", "as_marks", "check_tokens"]
 

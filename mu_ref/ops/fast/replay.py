@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.memory import aligned
+from mu_ref.border.memory import aligned
 
 __all__ = ["Buffer", "Make", "Script", "Scripts", "Sizes"]
 

@@ -5,16 +5,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from npu_sim.evidence.headline import (
+from npu_sim.evidence.headline.figures import (
     MEASURED_TOKENS,
     MU_PUBLISHED,
     TWIN_PUBLISHED,
     Headline,
-    ranks,
     twin_json,
 )
-from npu_sim.evidence.headline_mu import CAUSES, STATIC
-from npu_sim.evidence.headline_redrafter import BATCHES, WIDTHS
+from npu_sim.evidence.headline.mu import CAUSES, STATIC
+from npu_sim.evidence.headline.table3 import BATCHES, WIDTHS
 from npu_sim.show.tables import print_table
 
 __all__ = ["print_headline"]
@@ -111,20 +110,25 @@ def _speedups(found: Headline, console: Console) -> None:
 
 
 def _table3(found: Headline, console: Console) -> None:
-    cells = {(c.batch, c.beam_width): c for c in found.cells}
+    table = found.table3
+    cells = {(c.batch, c.beam_width): c for c in table.cells}
     rows = []
     for batch in BATCHES:
         texts = []
         for width in WIDTHS:
             cell = cells[batch, width]
             texts.append(" / ".join("OOM" if v is None else f"{v:.0f}" for v in
-                                    (cell.simulated, cell.published)))  # fmt: skip
-        rows.append((str(batch), *texts))
+                                    (table.simulated(cell), cell.published)))  # fmt: skip
+        error = table.errors.get(batch)
+        rows.append((str(batch), *texts, "" if error is None else f"{error:.0%}"))
     title = (
         "Table 3 (H100, PyTorch, 7B): tokens per second of one request, simulated / published; "
-        f"rank correlation {ranks(found.cells):.2f}"
+        f"rank correlation {table.rank_correlation:.2f}. A framework issues an operation in "
+        f"{table.issue_us:.1f} us: fitted to all cells. Last column: error of a batch size with "
+        "the constant of all others"
     )
-    _table(console, title, ("batch", *(f"W {width}" for width in WIDTHS)), rows)
+    headers = ("batch", *(f"W {width}" for width in WIDTHS), "left out")
+    _table(console, title, headers, rows)
 
 
 def _mu_redrafter(found: Headline, console: Console) -> None:

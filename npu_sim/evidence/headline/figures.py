@@ -1,6 +1,7 @@
 """`npu-sim headline`: simulated beside published figures of Mu and ReDrafter, and why they differ.
 
-No published figure of this file enters a constant of the simulator; they are only printed.
+No published figure of this file enters a constant of a chip; they are only printed. Table 3 gives
+the one constant of a framework in Python, which no chip has.
 Chapter: `docs/headline.md`.
 """
 
@@ -9,19 +10,16 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import numpy as np
-
 from mu_ref.border.ranges import BEAMS, Range
 from npu_sim.errors import SweepError
-from npu_sim.evidence.headline_mu import CAUSES, Costs, Twin, mu_times, twins
-from npu_sim.evidence.headline_redrafter import (
+from npu_sim.evidence.headline.mu import CAUSES, Costs, Twin, mu_times, twins
+from npu_sim.evidence.headline.redrafter import (
     DRAFT_LEN,
-    Cell,
     Speedup,
     mu_speedups,
     speedups,
-    table3,
 )
+from npu_sim.evidence.headline.table3 import Table3, table3
 
 T = TypeVar("T")
 
@@ -32,7 +30,6 @@ __all__ = [
     "TWIN_PUBLISHED",
     "Headline",
     "headline",
-    "ranks",
 ]
 
 N_PARTS = 5  # of a headline, each of some seconds
@@ -57,7 +54,7 @@ class Headline:
     mu: Mapping[str, float]
     twins: tuple[Twin, ...]
     speedups: tuple[Speedup, ...]
-    cells: tuple[Cell, ...]
+    table3: Table3
     mu_speedups: tuple[Mapping[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -70,10 +67,7 @@ class Headline:
                 "rows": [twin_json(twin) for twin in self.twins],
             },
             "speedups": [asdict(row) for row in self.speedups],
-            "table3": {
-                "cells": [asdict(cell) for cell in self.cells],
-                "rank_correlation": ranks(self.cells),
-            },
+            "table3": self.table3.to_json(),
             "mu_redrafter": [dict(row) for row in self.mu_speedups],
         }  # fmt: skip
 
@@ -114,13 +108,6 @@ def difference(mu: Costs, twin: Costs) -> dict[str, dict[str, float]]:
     }
 
 
-def ranks(cells: tuple[Cell, ...]) -> float:
-    """Rank correlation (Spearman) of the cells that are both published and simulated."""
-    both = [(c.published, c.simulated) for c in cells if c.published and c.simulated]
-    published, simulated = (np.argsort(np.argsort(column)) for column in np.array(both).T)
-    return float(np.corrcoef(published, simulated)[0, 1])
-
-
 def headline(
     tokens_per_step: Mapping[int, float] = MEASURED_TOKENS,
     progress: Callable[[], None] = lambda: None,
@@ -149,6 +136,6 @@ def headline(
         mu=done(mu_times()),
         twins=done(tuple(twins())),
         speedups=done(tuple(speedups())),
-        cells=done(tuple(table3())),
+        table3=done(table3()),
         mu_speedups=done(tuple(mu_speedups(dict(tokens_per_step)))),
     )

@@ -4,7 +4,7 @@
 stacks, the embeddings and the head together. `presets.py` gives complete sets, `readers/` makes
 them from other projects' `config.json`. The last fields of each have defaults: only checkpoints of
 others need them (`docs/checkpoints.md`). A configuration travels as JSON in the metadata of its
-weight file. Chapter: `docs/01_mu.md`.
+weight file. Chapter: `docs/08_mu.md`.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Decode: one token after another, greedy or sampled, a batch at a time, as a stream.
 
 `generate` decodes to the end, `stream` step by step; `decode_step` is one step of the model, which
-an executor may know from the step before. Chapter: `docs/01_mu.md`.
+an executor may know from the step before. Chapter: `docs/08_mu.md`.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Named model configurations: `presets.toml` holds each value beside where it comes from.
 
-The sources are in `docs/mu_facts.md`. Chapter: `docs/01_mu.md`.
+The sources are in `docs/mu_facts.md`. Chapter: `docs/08_mu.md`.
 """
 
 import tomllib

@@ -57,10 +57,10 @@ def faults(formula: str) -> list[str]:
 
 # What both KaTeX and MathJax draw, of what the pages use or may use.
 _WORDS = """
-alpha approx bar begin bmod cap cdot cdots circ cos cup delta Delta dots ell end epsilon eta exp
+alpha approx bar begin bmod cap cdot cdots circ cos cup delta Delta dots downarrow ell end epsilon eta exp
 forall frac gamma gg hat in infty int lambda lceil ldots left leftarrow Leftrightarrow le leq lfloor
 ll ln log lVert lvert mathbb mathbf mathcal mathrm mathtt max mid min mu ne neq notin odot
 operatorname partial phi pi pm prod propto qquad quad ge geq rceil rfloor rho right rightarrow
-Rightarrow rVert rvert sigma sin sqrt sum tag tanh tau text theta tilde times to top varepsilon
+Rightarrow rVert rvert sigma sin sqrt sum tag tanh tau text theta tilde times to top uparrow varepsilon
 """
 KNOWN = set(_WORDS.split()) | set(",;:!{}_\\| %")

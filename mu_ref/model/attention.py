@@ -1,7 +1,7 @@
 """Attention: every token asks, the tokens that it may see answer.
 
 `attend` is the formula; `self_attention` and `cross_attention` say where its q, k and v come from.
-Masks are True where a query may attend to a key. Chapter: `docs/01_mu.md`.
+Masks are True where a query may attend to a key. Chapter: `docs/08_mu.md`.
 """
 
 from dataclasses import dataclass

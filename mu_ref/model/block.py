@@ -1,7 +1,7 @@
 """What the blocks of both stacks are made of, beside attention: the residual line and the MLP.
 
 A block is a few residual lines around attention and the MLP: `encoder.encoder_block`,
-`decoder.decoder_block`. Chapter: `docs/01_mu.md`.
+`decoder.decoder_block`. Chapter: `docs/08_mu.md`.
 """
 
 from collections.abc import Callable

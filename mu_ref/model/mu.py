@@ -7,7 +7,7 @@
 decoder layer reads of it; `decode` (`decoder.py`) turns the tokens written so far into hidden
 states, `logits` into scores of the next token. All of them call `ops` (`mu_ref/ops/__init__.py`)
 and nothing else, so the same lines run in NumPy, in training, or on the simulated NPU.
-Next: `decoder.decoder_block`, then `attention.attend`. Chapter: `docs/01_mu.md`.
+Next: `decoder.decoder_block`, then `attention.attend`. Chapter: `docs/08_mu.md`.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Rotary position embedding: where each token stands, and the base of its turning speeds.
 
 `ops/rotation.py` makes the angles of both, and `ops.rope` turns. The tables are plain NumPy and
-depend on integer positions only. Chapter: `docs/02_positions.md`.
+depend on integer positions only. Chapter: `docs/05_positions.md`.
 """
 
 import numpy as np

@@ -8,7 +8,7 @@ rows are computed with it, nor on how much padding follows it. So every sum has 
 * over keys (softmax, p·v) the length grows with every token, so the sum runs strictly from the
   first key to the last, where masked keys add exact zeros.
 
-No BLAS: `X[:1] @ W.T` and `(X @ W.T)[:1]` differ in the last bit. Chapter: `docs/01_mu.md`.
+No BLAS: `X[:1] @ W.T` and `(X @ W.T)[:1]` differ in the last bit. Chapter: `docs/08_mu.md`.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 A value is a `Node`: an array, and a rule from the gradient of the result to the gradients of what
 it was made from. `backward` runs the rules in reverse order. Unlike the reference it may use BLAS,
-so a row's last bits may depend on its neighbours. Chapter: `docs/03_training.md`.
+so a row's last bits may depend on its neighbours. Chapter: `docs/09_training.md`.
 """
 
 import math

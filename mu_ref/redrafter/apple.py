@@ -2,7 +2,7 @@
 
 A drafted token x is kept where $u < p(x) / q(x)$. That is exact for drafts drawn from q, but these
 are the best of a beam search, and the longest of several trials is taken. Nothing else in this room
-needs it. Chapter: `docs/06_redrafter.md`.
+needs it. Chapter: `docs/15_drafting.md`.
 """
 
 import numpy as np

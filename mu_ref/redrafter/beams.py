@@ -3,7 +3,7 @@
 `draft` is the search. `draft_one_beam`, and `draft` with a compiled `select`, find the same beams
 faster; `proposer` says which one is used. Choosing beams is bookkeeping on the host, in floats, on
 every executor: what is drafted decides how fast the model writes, never what it writes.
-Chapter: `docs/06_redrafter.md`.
+Chapter: `docs/15_drafting.md`.
 """
 
 from collections.abc import Callable

@@ -18,7 +18,7 @@ __all__ = ["DrafterConfig", "drafter_shapes", "initial_drafter"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrafterConfig:
-    """Sizes of a drafter; `docs/06_redrafter.md` shows the network.
+    """Sizes of a drafter; `docs/15_drafting.md` shows the network.
 
     Raises:
         ConfigError: a size or the number of blocks is out of its range.

@@ -3,7 +3,7 @@
     h ───────────────┐
     x₀ x₁ ... ─▶ cell ─▶ [h, s] ─▶ blocks ─▶ head ─▶ scores
 
-One state and one set of weights serve every drafted position. Chapter: `docs/06_redrafter.md`.
+One state and one set of weights serve every drafted position. Chapter: `docs/15_drafting.md`.
 """
 
 from mu_ref.ops import Ops, Value

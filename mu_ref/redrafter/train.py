@@ -1,7 +1,7 @@
 """Train a drafter on what the model itself writes (the paper's distillation), the model frozen.
 
 The model's greedy continuations and hidden states are computed once; a step then costs the small
-drafter only. Chapter: `docs/06_redrafter.md`.
+drafter only. Chapter: `docs/15_drafting.md`.
 """
 
 import math

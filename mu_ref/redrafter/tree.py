@@ -1,6 +1,6 @@
 """Beams share beginnings: pack them into a tree, so that each shared token is verified once.
 
-Chapter: `docs/06_redrafter.md`; `draw.py` draws one.
+Chapter: `docs/15_drafting.md`; `draw.py` draws one.
 """
 
 from dataclasses import dataclass

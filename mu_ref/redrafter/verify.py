@@ -1,6 +1,6 @@
 """Verification: one decoder pass over a tree of drafts, then how far the model agrees.
 
-Chapter: `docs/06_redrafter.md`.
+Chapter: `docs/15_drafting.md`.
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 A run is a pure function of its configuration and data: the random numbers of step s come from
 (seed, s) and those of epoch e from (seed, e), so a run that was interrupted and resumed writes the
 same bytes as one that was not (on one machine: BLAS may differ on another). Chapter:
-`docs/03_training.md`.
+`docs/09_training.md`.
 """
 
 import json

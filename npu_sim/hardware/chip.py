@@ -5,7 +5,7 @@ comes from: `public` (a vendor's document), `third party` (somebody's measuremen
 (arithmetic on those), `assumed`, or `fitted` (to measured latencies that the source names). An
 `Npu` is read from and written to TOML by `presets.py`; the files are in `npu_sim/presets/`. Not
 here: how an operation uses the engines (`roofline/formula.py`, `tile/tiling.py`). Chapters:
-`docs/04_npu.md`, `docs/07_npu_tiles.md`; every number is also in `docs/hardware_sources.md`.
+`docs/11_machine.md`, `docs/13_tiles.md`; every number is also in `docs/hardware_sources.md`.
 """
 
 from collections.abc import Mapping

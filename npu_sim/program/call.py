@@ -2,7 +2,7 @@
 
 Descriptions come from `npu_sim/models/`; what is recorded is the forward pass of `mu_ref`.
 `request.py` and `npu_sim/speculate/request.py` put the same parts together for a whole request.
-Chapter: `docs/04_npu.md`.
+Chapter: `docs/11_machine.md`.
 """
 
 import numpy as np

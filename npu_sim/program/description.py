@@ -3,7 +3,7 @@
 A `Description` is a `ModelConfig` and what its architecture has beside or instead of ours: other
 positions than RoPE, norms on queries and keys, parts left out. The recorder (`recorder.py`) asks it
 at each operation. A model that `mu_ref` runs is the description with nothing special, so whatever
-is recorded of it is what `mu_ref` computes. Chapter: `docs/04_npu.md`.
+is recorded of it is what `mu_ref` computes. Chapter: `docs/11_machine.md`.
 """
 
 from dataclasses import dataclass

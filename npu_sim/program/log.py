@@ -1,7 +1,7 @@
 """What the recorder writes with: stored tensors in, operations out, one graph call after another.
 
 `recorder.py` decides what each operation of the vocabulary costs; here it is only written down, and
-in the end made into a `Program`. Chapter: `docs/04_npu.md`.
+in the end made into a `Program`. Chapter: `docs/11_machine.md`.
 """
 
 from collections.abc import Mapping

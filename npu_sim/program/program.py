@@ -2,7 +2,7 @@
 
 A `Program` knows nothing of any hardware; `recorder.py` makes one from the forward pass, and
 `npu_sim/roofline/` and `npu_sim/tile/` price one. A request is a list of graph calls: `encode` or
-`prefill` once, then `decode` once per token. Chapter: `docs/04_npu.md`.
+`prefill` once, then `decode` once per token. Chapter: `docs/11_machine.md`.
 """
 
 from collections.abc import Iterable, Mapping

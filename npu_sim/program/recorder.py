@@ -3,7 +3,7 @@
 `RecordOps` is an `Ops` like any other, so the model that is priced is the model that runs. Where an
 architecture differs from ours, its `Description` says so (`description.py`). With an inner executor
 the recorder also carries that executor's values along, unchanged. It knows no hardware; prices are
-in `npu_sim/roofline/` and `npu_sim/tile/`. Chapter: `docs/04_npu.md`.
+in `npu_sim/roofline/` and `npu_sim/tile/`. Chapter: `docs/11_machine.md`.
 """
 
 from math import prod

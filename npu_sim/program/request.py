@@ -1,4 +1,4 @@
-"""The program of a whole request: read some tokens, write some. Chapter: `docs/04_npu.md`."""
+"""The program of a whole request: read some tokens, write some. Chapter: `docs/11_machine.md`."""
 
 from dataclasses import replace
 

@@ -2,7 +2,7 @@
 
 A request is run once to know its length, timed, and then run again with every product summed piece
 by piece, in the order in which the matrix engine ends its tasks. Sums are exact in int64, so the
-integers must be those of `mu_ref/ops/integer.py`, bit for bit. Chapter: `docs/07_npu_tiles.md`.
+integers must be those of `mu_ref/ops/integer.py`, bit for bit. Chapter: `docs/13_tiles.md`.
 """
 
 from collections import defaultdict, deque

@@ -1,7 +1,7 @@
 """What is known of a model and a request before any time is: sizes, and the work of one token.
 
 Also for a model that does not fit: `misfit_json` stands where a report would. Chapter:
-`docs/04_npu.md`.
+`docs/11_machine.md`.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Simulate a program on a chip at the fidelity that is asked for. Chapter: `docs/04_npu.md`."""
+"""Simulate a program on a chip at the fidelity that is asked for. Chapter: `docs/11_machine.md`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -5,7 +5,7 @@ is the sum over its calls. At `tile` fidelity the time of an operation goes in t
 start to the overhead, what the matrix engine is busy to compute, what the vector engine is busy
 beyond that to vector, and the rest is waiting for memory. Where pieces stream and the DMA is the
 slowest, all of the time after the start counts as memory. Every time is simulated. Chapters:
-`docs/04_npu.md`, `docs/07_npu_tiles.md`.
+`docs/11_machine.md`, `docs/13_tiles.md`.
 """
 
 from collections import Counter

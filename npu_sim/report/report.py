@@ -1,8 +1,8 @@
 """Simulated times of a request, per phase and in total, and whether they keep a budget.
 
 Everything called a time here is simulated, at `roofline` or `tile` fidelity. Not here: how an
-operation is priced (`roofline/formula.py`, `tile/simulate.py`). Chapters: `docs/04_npu.md`,
-`docs/07_npu_tiles.md`.
+operation is priced (`roofline/formula.py`, `tile/simulate.py`). Chapters: `docs/11_machine.md`,
+`docs/13_tiles.md`.
 """
 
 from collections.abc import Mapping

@@ -4,8 +4,8 @@ $$t = \max(t_\mathrm{compute}, t_\mathrm{vector}, t_\mathrm{memory}) + t_\mathrm
 
 It is a lower bound for what the engines can do, plus overheads: no tiles, no waiting. Each limb is
 stated once, for numbers and for NumPy columns alike: `op_cost` prices one operation on one NPU,
-`columns.py` all operations of a program on many NPUs. Chapter: `docs/04_npu.md`, equations 4.1 to
-4.5.
+`columns.py` all operations of a program on many NPUs. Chapter: `docs/11_machine.md`, equations
+4.1 to 4.5.
 
 Assumes:
     Weights are read from DRAM in every graph call, once per operation. On a chip that keeps SRAM

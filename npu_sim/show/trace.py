@@ -3,7 +3,7 @@
 Chrome's trace format: complete events ("X") with a start and a duration in microseconds, counters
 ("C"), names ("M"). `check_trace` holds a trace to the rules: every event complete, no two
 events of one engine at the same time unless one lies inside the other, times that do not go back,
-one thread per engine. Chapter: `docs/07_npu_tiles.md`.
+one thread per engine. Chapter: `docs/13_tiles.md`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 `Drafter` holds what a user of a what-if chooses; `DrafterConfig` of `mu_ref.redrafter.config` says
 what network that is. Verifying is a call of the model itself, `call_program(..., "verify", ...)`.
-Chapters: `docs/06_redrafter.md`, `docs/07_npu_tiles.md`, `docs/whatif.md`.
+Chapters: `docs/15_drafting.md`, `docs/13_tiles.md`, `docs/whatif.md`.
 
 Assumes:
     Packing beams and choosing the accepted one move a few integers, which costs nothing.

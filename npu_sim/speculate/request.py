@@ -1,7 +1,7 @@
 """Record a request that is written with drafts: phases "draft" and "verify" in place of "decode".
 
 How many tokens a step keeps depends on the drafter and the texts, so it is given, not computed; see
-`mu-ref draft-sweep`. Chapter: `docs/06_redrafter.md`.
+`mu-ref draft-sweep`. Chapter: `docs/15_drafting.md`.
 """
 
 from collections.abc import Iterator

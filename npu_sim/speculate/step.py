@@ -9,7 +9,7 @@ $$\mathrm{speedup} = \tau \, t_1 / (t_\mathrm{draft} + t_\mathrm{verify} + t_\ma
 
 In-engine, all of it is one graph call; host-side, the drafter and the verification are two, and the
 host packs the tree and accepts in between. Acceptance is an input: measured, or a distribution.
-Chapter: `docs/07_npu_tiles.md`.
+Chapter: `docs/13_tiles.md`.
 """
 
 from dataclasses import dataclass, replace

@@ -4,7 +4,7 @@ In a cycle an operand moves to a neighbour, a cell does one multiply-accumulate,
 one number per row or column from SRAM. Nothing is computed beside that: product, cycles, reads and
 writes are what came out of the cells. Here the product is cut into folds; the cells are in
 `cells.py` and its fast twin, which runs, the closed form in `closed_form.py`. Chapter:
-`docs/08_systolic.md`.
+`docs/12_systolic.md`.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ A cell has registers. In every cycle each operand moves on to the next cell, eac
 multiply-accumulate, and the edges read the next numbers. All cells do so at once, which in NumPy is
 one statement for each of these (it copies first where source and target overlap);
 `cells_kernel.py` is the fast twin. Chapter:
-`docs/08_systolic.md`.
+`docs/12_systolic.md`.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """A matrix product on a systolic array in closed form: folds, cycles, SRAM reads and writes.
 
 The array cell by cell, with values, is `array.py`; it counts the same. Chapter:
-`docs/08_systolic.md`.
+`docs/12_systolic.md`.
 """
 
 from dataclasses import dataclass

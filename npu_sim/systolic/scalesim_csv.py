@@ -1,7 +1,7 @@
 """Files of matrix products on systolic arrays, with the columns of SCALE-Sim's measured runs.
 
 A row names an array and a product; what it takes is added under the names SCALE-Sim's runs use and
-under ours. Chapter: `docs/08_systolic.md`.
+under ours. Chapter: `docs/12_systolic.md`.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """Tasks of products of two activations: attention, whose right operand may be cached.
 
 Keys stream in pieces; query heads that share a stored head are computed together, as more rows.
-`schedule.py` has the other operations. Chapter: `docs/07_npu_tiles.md`.
+`schedule.py` has the other operations. Chapter: `docs/13_tiles.md`.
 """
 
 from collections.abc import Generator, Iterator

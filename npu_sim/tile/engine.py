@@ -5,7 +5,7 @@ $$\mathrm{start} = \max(\text{engine free}, \text{inputs there}, \text{room},
 
 A loop over events: whenever a task ends, each idle engine looks at the head of its queue. Nothing
 is decided while time runs, so one pass over the tasks gives the same times: that is the fast twin,
-`engine_kernel.py`. Chapter: `docs/07_npu_tiles.md`.
+`engine_kernel.py`. Chapter: `docs/13_tiles.md`.
 
 Where operations stream, one begins as soon as the one before has had the time to compute the first
 of its parts; the engines keep their order, so two operations overlap where one multiplies and the

@@ -1,7 +1,7 @@
 """What a plan costs at least, from the sizes of its pieces alone, before a task is written.
 
 Most calls wait for the DMA, so a plan whose transfers take longer than another plan's whole call
-need not be tried. Chapter: `docs/07_npu_tiles.md`.
+need not be tried. Chapter: `docs/13_tiles.md`.
 """
 
 import numpy as np

@@ -8,7 +8,7 @@ $$C \ge \mathrm{peak}_c + R_\mathrm{weights} + R_\mathrm{activations} + R_\mathr
 
 Several plans fit; all are timed and the fastest is taken. The set of plans only grows with SRAM and
 only shrinks with the number of tokens, which is why more SRAM never slows and more work never gets
-faster. Chapter: `docs/07_npu_tiles.md`.
+faster. Chapter: `docs/13_tiles.md`.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 Operations run one after another, as a graph runtime runs them; within an operation pieces stream
 through the engines, and the DMA runs ahead of the operations as far as its ring of SRAM reaches.
-This is the text to read; `schedule_kernel.py` is its fast twin. Chapter: `docs/07_npu_tiles.md`.
+This is the text to read; `schedule_kernel.py` is its fast twin. Chapter: `docs/13_tiles.md`.
 
 Assumes:
     A cached key or value that this call appends is forwarded in SRAM; older ones are read from

@@ -2,7 +2,7 @@
 
 `simulate_tiles` divides SRAM for every call (`plan.py`), writes its tasks (`schedule.py`), runs
 the clock (`engine.py`) and keeps the fastest plan; both through their fast twins. Chapter:
-`docs/07_npu_tiles.md`.
+`docs/13_tiles.md`.
 """
 
 from dataclasses import dataclass, replace

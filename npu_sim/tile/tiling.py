@@ -2,7 +2,7 @@ r"""How an operation is cut: pieces that fit SRAM twice, and the cycles that eac
 
 A weight matrix [n, k] is cut into pieces of whole output features (columns of the result); if a
 block of features is too large, also along k, with partial sums kept in the accumulators. Pieces do
-not depend on the number of tokens. Chapter: `docs/07_npu_tiles.md`, equations 7.1 to 7.3.
+not depend on the number of tokens. Chapter: `docs/13_tiles.md`, equations 7.1 to 7.3.
 """
 
 from enum import IntEnum

@@ -102,7 +102,7 @@ def test_the_operations_add_up_to_the_report(config, request, precision, chip):
     report = simulate_program(program, chip, fidelity="roofline")
     costs = [[op_cost(op, chip) for op in call.ops] for call in program.calls]
     overhead = len(program.calls) * chip.call_overhead_cycles("native")
-    # where the DMA runs ahead, a call takes what its busier side does (chapter 4, equation 4.8)
+    # where the DMA runs ahead, a call takes what its busier side does (equation 4.8)
     each = [
         max(sum(cost.memory_cycles for cost in call), sum(cost.busy_cycles for cost in call))
         if chip.dma.runs_ahead

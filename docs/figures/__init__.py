@@ -40,6 +40,7 @@ FIGURES = {
     "draft_tree": "drafts",
     "draft_sweep": "drafts",
     "gantt": "machine",
+    "latency": "machine",
     "systolic": "systolic",
     "systolic_use": "systolic",
     "causes": "evidence",

@@ -21,19 +21,19 @@ __all__ = ["int8_error", "int8_line", "int8_sites"]
 
 
 def int8_line() -> Figure:
-    """Draw how the product of chapter 5's example becomes the next int8 input, on number lines."""
-    x, weights = Encoding(8, 0.25, 1), np.array([100, -50])
-    inputs, weight_scale, out = np.array([7, 3]), 0.5, Encoding(8, 4.0)
-    sums = int(((inputs - x.zero_point) * weights).sum())
-    step = weight_scale * x.scale
+    """Draw how the product of the chapter's example becomes the next int8 input."""
+    x, weights, bias = np.array([64, -20]), np.array([90, 50]), 800
+    weight_scale, x_scale, out = 0.01, 0.05, Encoding(8, 0.2)
+    sums = int((x * weights).sum()) + bias
+    step = weight_scale * x_scale
     by = quantize_multiplier(step / out.scale)
     result = int(requantize(np.array(sums), by))
     real = sums * step
     drawing, axes = figure(8.0, 2.9)
-    low, high = 54.0, 74.0
+    low, high = 2.35, 3.3
     axes.plot([low, high], [1, 1], color=DARK, linewidth=1)
     axes.plot([low, high], [0, 0], color=DARK, linewidth=1)
-    fine = np.arange(low, high + step / 2, step)
+    fine = np.arange(4700, 6601, 20) * step  # every twentieth
     axes.plot(fine, np.ones_like(fine), "|", color=GREY, markersize=6)
     for q in range(int(low // out.scale) + 1, int(high // out.scale) + 1):
         axes.plot(q * out.scale, 0, "|", color=DARK, markersize=16)
@@ -43,15 +43,14 @@ def int8_line() -> Figure:
     axes.plot(result * out.scale, 0, "s", color=BLUE, markersize=8)
     axes.annotate("", (result * out.scale, 0.1), (real, 0.9),
                   arrowprops={"arrowstyle": "-|>", "color": BLUE, "linewidth": 1.5})  # fmt: skip
-    pairs = zip(inputs, weights, strict=True)
-    terms = " + ".join(f"({q} - {x.zero_point}) x {w}" for q, w in pairs)
-    above = f"{terms} = {sums}, in steps of {weight_scale:g} x {x.scale:g}: {real:g}"
-    between = f"times {step:g} / {out.scale:g} = {by.m:,} x 2^({by.shift} - 31), rounded"
-    axes.text(real + 0.3, 1.17, above, va="bottom")
-    axes.text((real + result * out.scale) / 2 + 0.6, 0.5, between, va="center")
-    axes.text(low, 1.17, "accumulator,\n32 bits", va="bottom")
-    axes.text(low, 0.12, "output, 8 bits", va="bottom")
-    axes.set(xlim=(low - 0.3, high + 1), ylim=(-0.8, 1.75))
+    terms = " + ".join(f"{w} x {q}" for q, w in zip(x, weights, strict=True))
+    above = f"{terms} + {bias} = {sums:,} steps of {step:g}: {real:g}"
+    between = f"times {step:g} / {out.scale:g}: {by.m:,} x 2^({by.shift} - 31), rounded"
+    axes.text(real + 0.02, 1.17, above, va="bottom")
+    axes.text((real + result * out.scale) / 2 + 0.03, 0.5, between, va="center")
+    axes.text(low, 1.17, "accumulator, 32 bits\n(every 20th step)", va="bottom")
+    axes.text(low, 0.14, "output, 8 bits", va="bottom")
+    axes.set(xlim=(low - 0.02, high + 0.05), ylim=(-0.8, 1.75))
     axes.set_axis_off()
     return drawing
 

@@ -57,10 +57,11 @@ def faults(formula: str) -> list[str]:
 
 # What both KaTeX and MathJax draw, of what the pages use or may use.
 _WORDS = """
-alpha approx bar begin bmod cap cdot cdots circ cos cup delta Delta dots ell end epsilon eta exp
-forall frac gamma gg hat in infty int lambda lceil ldots left leftarrow Leftrightarrow le leq lfloor
-ll ln log lVert lvert mathbb mathbf mathcal mathrm mathtt max mid min mu ne neq notin odot
-operatorname partial phi pi pm prod propto qquad quad ge geq rceil rfloor rho right rightarrow
-Rightarrow rVert rvert sigma sin sqrt sum tag tanh tau text theta tilde times to top varepsilon
+alpha approx bar begin bmod cap cdot cdots circ cos cup Delta delta dots downarrow ell end
+epsilon eta exp forall frac gamma ge geq gg hat in infty int lambda lceil ldots le left
+leftarrow Leftrightarrow leq lfloor ll ln log lVert lvert mathbb mathbf mathcal mathrm mathtt
+max mid min mu ne neq notin odot operatorname partial phi pi pm prod propto qquad quad rceil
+rfloor rho right rightarrow Rightarrow rvert rVert sigma sin sqrt sum tag tanh tau text theta
+tilde times to top uparrow varepsilon
 """
 KNOWN = set(_WORDS.split()) | set(",;:!{}_\\| %")

@@ -262,10 +262,19 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", newline="")
 
 
-def write_picture(path: Path, figure: Any, dpi: int) -> None:
-    """Write a figure of Matplotlib, PNG or what the name ends in; whole or not at all."""
+def write_picture(
+    path: Path, figure: Any, dpi: int, notes: Mapping[str, str | None] | None = None
+) -> None:
+    """Write a figure of Matplotlib, PNG or what the name ends in; whole or not at all.
+
+    Args:
+        path: of the picture.
+        figure: to write.
+        dpi: dots per inch.
+        notes: texts that travel in the file, by the names that its format knows.
+    """
     form = path.suffix.lower().removeprefix(".") or "png"
     with written_whole(path) as part, warnings.catch_warnings():
         # a text may hold letters that the font has not: boxes stand for them
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        figure.savefig(part, format=form, dpi=dpi)
+        figure.savefig(part, format=form, dpi=dpi, metadata=notes)

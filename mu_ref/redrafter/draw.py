@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mu_ref.border.files import write_picture
 from mu_ref.border.text import mathless, printable
 from mu_ref.redrafter.tree import Tree
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_tree", "tree_text"]
 
@@ -54,28 +58,31 @@ def plot_tree(
     tree: Tree,
     beams: np.ndarray,
     kept: Sequence[int],
-    path: Path,
+    path: Path | None,
     name: Name = str,
     title: str = "",
     row: int = 0,
-) -> None:
+) -> "Figure":
     """Draw the tree of one row beside its attention mask, the accepted path in green.
 
     Args:
         tree: of the beams.
         beams: [batch, beam_width, n] int.
         kept: nodes of the accepted path.
-        path: .png, .svg or .pdf to write.
+        path: .png, .svg or .pdf to write; None writes nothing.
         name: turns a token into text.
         title: above the tree.
         row: of the batch.
+
+    Returns:
+        The figure.
     """
     from matplotlib.figure import Figure
 
     parents, tokens = _parents(tree, row), tree.packed(beams)[row]
     depths, heights = tree.depths[row], _heights(parents)
-    figure = Figure(figsize=(11, 2.5 + 0.2 * len(parents)), layout="constrained")
-    axes, mask = figure.subplots(1, 2, width_ratios=[3, 2])
+    figure = Figure(figsize=(8, 1.6 + 0.13 * len(parents)), layout="constrained")
+    axes, mask = figure.subplots(1, 2, width_ratios=[2, 1])
     for node, parent in enumerate(parents):
         color = GREEN if node in kept else GREY
         if parent >= 0:
@@ -85,20 +92,23 @@ def plot_tree(
             )  # fmt: skip
         axes.text(
             depths[node], heights[node], f"{node}: {mathless(name(int(tokens[node])))}",
-            ha="center", va="center", fontsize=9, zorder=2,
+            ha="center", va="center", fontsize=8, zorder=2,
             bbox={"boxstyle": "round", "fc": "white", "ec": color, "lw": 2 if node in kept else 1},
         )  # fmt: skip
     axes.set_xlim(-0.5, depths[: len(parents)].max() + 0.5)
     axes.set_ylim(min(heights) - 0.6, max(heights) + 0.6)
     axes.invert_yaxis()  # the likeliest beam on top, as in the text
     axes.set_axis_off()
-    axes.set_title(mathless(title) or "tree of drafts; accepted path green", fontsize=10)
+    axes.set_title(mathless(title) or "tree of drafts; accepted path thick", fontsize=10)
     n = len(parents)
     mask.imshow(tree.sees[row, :n, :n], cmap="Greys", vmin=0, vmax=1.4)
-    mask.set_xticks(range(n), range(n), fontsize=7)
-    mask.set_yticks(range(n), range(n), fontsize=7)
-    mask.set_title("which node (row) sees which (column)", fontsize=10)
-    write_picture(path, figure, 110)
+    some = range(0, n, 1 if n < 10 else 5)
+    mask.set_xticks(some, some, fontsize=8)
+    mask.set_yticks(some, some, fontsize=8)
+    mask.set_title("who (row) sees whom", fontsize=10)
+    if path is not None:
+        write_picture(path, figure, 150)
+    return figure
 
 
 def _parents(tree: Tree, row: int) -> list[int]:

@@ -164,7 +164,7 @@ def _calibrate_hexagons(
     release: str, by: str, out: Path | None, plot: Path | None, *, as_json: bool
 ) -> None:
     from npu_sim.evidence.calibrate import calibrate, fitted_npus
-    from npu_sim.evidence.chips import expected_json, fit_chip
+    from npu_sim.evidence.chips import expected_json, fit_chip, left_out_errors
 
     ending = "" if release == NEWEST else f"-{OLDEST}"
     cases, models = released_cases(release)
@@ -175,6 +175,7 @@ def _calibrate_hexagons(
         more = (
             [] if release != NEWEST else [fit_chip(n, cases, models, found.values) for n in CHIPS]
         )
+        without = left_out_errors(more, models, found.values) if more else {}
     if out is not None:
         source = RELEASES[release][0]
         fitted = {**fitted_npus(found, source, date.today(), ending)}
@@ -189,14 +190,20 @@ def _calibrate_hexagons(
         plot_calibration(found, plot)
     if as_json:
         ratios = {
-            fit.npu: {"fit_mape": fit.mape, "n": len(fit.cases), **fit.ratios} for fit in more
-        }
+            fit.npu: {
+                "fit_mape": fit.mape, "left_out_mape": without[fit.npu], "n": len(fit.cases),
+                **fit.ratios,
+            }
+            for fit in more
+        }  # fmt: skip
         typer.echo(json_text(found.to_json() | {"chips": ratios}, indent=2))
     else:
-        _print_calibration(found, more)
+        _print_calibration(found, more, without)
 
 
-def _print_calibration(found: "Calibration", more: "Sequence[ChipFit]") -> None:
+def _print_calibration(
+    found: "Calibration", more: "Sequence[ChipFit]", without: dict[str, float]
+) -> None:
     console, data = wide_console(), found.to_json()
     table = Table(box=None, pad_edge=False)
     for header in ("constant", "fitted", "unit", "± (log)", "from data", "prior", "meaning"):
@@ -210,7 +217,8 @@ def _print_calibration(found: "Calibration", more: "Sequence[ChipFit]") -> None:
     for fit in more:
         ratios = ", ".join(f"{name} {value:.3g}" for name, value in fit.ratios.items())
         console.print(
-            f"{fit.npu}: {ratios} of X Elite; {fit.mape:.1%} on its {len(fit.cases)} calls"
+            f"{fit.npu}: {ratios} of X Elite; {fit.mape:.1%} on its {len(fit.cases)} calls, "
+            f"{without[fit.npu]:.1%} with the ratios of the other chips"
         )
     phases = ", ".join(f"{p} {e:.1%}" for p, e in data["left_out_by_phase"].items())
     console.print(

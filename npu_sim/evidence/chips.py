@@ -19,7 +19,7 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.description import Description
 from npu_sim.program.rows import program_table
 
-__all__ = ["SHARE", "ChipFit", "expected_json", "fit_chip", "spreads"]
+__all__ = ["SHARE", "ChipFit", "expected_json", "fit_chip", "left_out_errors", "spreads"]
 
 SHARE = 0.8  # of the calls that an expected range holds
 
@@ -91,6 +91,36 @@ def fit_chip(
     measured = np.array([case.measured_us for case in own])
     fit = fit_constants(fitted, predict, measured, [case.model for case in own])
     return ChipFit(npu=name, constants=fitted, cases=tuple(own), fit=fit)
+
+
+def left_out_errors(
+    fits: Sequence[ChipFit], models: Mapping[str, Description], constants: Mapping[str, float]
+) -> dict[str, float]:
+    """Predict each chip as if none of its calls were measured, with the ratios of the others.
+
+    Args:
+        fits: of all chips.
+        models: descriptions by name.
+        constants: {name: value} of X Elite.
+
+    Returns:
+        {chip: mean absolute error with the geometric means of the other chips' ratios}.
+    """
+    found = {}
+    for fit in fits:
+        others = [other.ratios for other in fits if other.npu != fit.npu]
+        means = {
+            name: float(np.exp(np.mean([np.log(ratios[name]) for ratios in others])))
+            for name in TWO_RATIOS
+        }
+        base = npu(fit.npu)
+        chip = base.with_changes(changed_values({**constants, **means}, base))
+        errors = [
+            np.exp(log_us(program_table(case.program(models)), chip)) / case.measured_us - 1
+            for case in fit.cases
+        ]
+        found[fit.npu] = float(np.abs(errors).mean())
+    return found
 
 
 def spreads(cases: Sequence[Case], left_out: np.ndarray) -> dict[str, float]:

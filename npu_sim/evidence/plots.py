@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,38 +11,50 @@ from npu_sim.evidence.calibrate import Calibration
 from npu_sim.evidence.cases import Case
 from npu_sim.evidence.gemm import GemmFit
 from npu_sim.evidence.validate import Validation
-from npu_sim.show.figure import BLUE, GREEN, GREY, ORANGE, figure, save
+from npu_sim.show.figure import BLUE, DARK, GREEN, GREY, ORANGE, figure, save
 
-__all__ = ["plot_calibration", "plot_gemms", "plot_headline", "plot_validation"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-COLOURS = {"encode": BLUE, "prefill": ORANGE, "decode": GREEN}
+__all__ = ["COLOURS", "MARKS", "plot_calibration", "plot_gemms", "plot_headline", "plot_validation"]
+
+COLOURS = {"encode": BLUE, "prefill": ORANGE, "decode": DARK}
+MARKS = {"encode": "o", "prefill": "s", "decode": "^"}
 
 
-def plot_validation(found: Validation, path: Path) -> None:
+def plot_validation(found: Validation, path: Path | None) -> "Figure":
     """Draw predicted over measured, and the error of each row.
 
     Args:
         found: from `validate`.
-        path: the picture.
+        path: the picture; None writes nothing.
+
+    Returns:
+        The figure.
     """
     cases = [row.case for row in found.rows]
-    _predicted_and_errors(cases, [row.error for row in found.rows], None, path)
+    return _predicted_and_errors(cases, [row.error for row in found.rows], None, path)
 
 
-def plot_calibration(found: Calibration, path: Path) -> None:
+def plot_calibration(found: Calibration, path: Path | None) -> "Figure":
     """Draw the residuals of a fit, with each row's error when it was left out.
 
     Args:
         found: from `calibrate`.
-        path: the picture.
+        path: the picture; None writes nothing.
+
+    Returns:
+        The figure.
     """
-    _predicted_and_errors(found.cases, found.fit.residuals, found.fit.left_out, path)
+    return _predicted_and_errors(found.cases, found.fit.residuals, found.fit.left_out, path)
 
 
 def _predicted_and_errors(
-    cases: Sequence[Case], errors: Any, left_out: Any, path: Path
-) -> None:  # fmt: skip
-    drawing, (left, right) = figure(11.5, max(4.5, 0.6 + 0.24 * len(cases)), columns=2)
+    cases: Sequence[Case], errors: Any, left_out: Any, path: Path | None
+) -> "Figure":  # fmt: skip
+    drawing, (left, right) = figure(8.0, max(4.0, 0.6 + 0.18 * len(cases)), columns=2)
+    left.set_box_aspect(1)
+    left.set_anchor("N")
     measured = np.array([case.measured_us / 1000 for case in cases])
     predicted = measured * (1 + np.asarray(errors))
     ends = [min(measured.min(), predicted.min()) * 0.7, max(measured.max(), predicted.max()) * 1.4]
@@ -50,7 +62,14 @@ def _predicted_and_errors(
     for phase, colour in COLOURS.items():
         those = np.array([case.phase == phase for case in cases])
         if those.any():
-            left.plot(measured[those], predicted[those], "o", color=colour, label=phase)
+            left.plot(
+                measured[those],
+                predicted[those],
+                MARKS[phase],
+                color=colour,
+                label=phase,
+                markersize=4,
+            )
     left.set(xlabel="measured ms", ylabel="simulated ms (tile)", xscale="log", yscale="log")
     left.legend(frameon=False)
     at = np.arange(len(cases))[::-1]
@@ -62,21 +81,24 @@ def _predicted_and_errors(
     if left_out is not None:
         right.plot(100 * np.asarray(left_out), at, "k|", markersize=9, label="left out of the fit")
         right.legend(frameon=False, loc="lower right", fontsize=8)
-    right.set_yticks(at, [mathless(case.name) for case in cases], fontsize=7)
+    right.set_yticks(at, [mathless(case.name) for case in cases], fontsize=8)
     right.axvline(0, color=GREY, linewidth=1)
     most = max(30.0, 130 * np.abs([*errors, *(() if left_out is None else left_out)]).max())
-    right.set(xlabel="simulated / measured - 1, %; grey: measured again", xlim=(-most, most))
-    save(drawing, path)
+    right.set(xlabel="simulated / measured - 1, %\n(grey: measured again)", xlim=(-most, most))
+    return save(drawing, path)
 
 
-def plot_gemms(found: GemmFit, path: Path) -> None:
+def plot_gemms(found: GemmFit, path: Path | None) -> "Figure":
     """Draw the error of each measured product over its arithmetic.
 
     Args:
         found: from `calibrate_gemms`.
-        path: the picture.
+        path: the picture; None writes nothing.
+
+    Returns:
+        The figure.
     """
-    drawing, axes = figure(7.0, 4.0)
+    drawing, axes = figure(8.0, 3.5)
     macs = np.array([row.m * row.n * row.k for row in found.rows], float)
     for fitted_on, colour, label in ((True, GREY, "in the fit"), (False, BLUE, "held out")):
         those = np.array([row.fitted_on is fitted_on for row in found.rows])
@@ -84,15 +106,18 @@ def plot_gemms(found: GemmFit, path: Path) -> None:
     axes.axhline(0, color=GREY, linewidth=1)
     axes.set(xlabel="MACs", ylabel="simulated / measured - 1, %", xscale="log", title=found.npu)
     axes.legend(frameon=False)
-    save(drawing, path)
+    return save(drawing, path)
 
 
-def plot_headline(found: Any, path: Path) -> None:
-    """Draw the encoder-decoder against its decoder-only twin, and ReDrafter's speed-ups.
+def plot_headline(found: Any, path: Path | None) -> "Figure":
+    """Draw the encoder-decoder against its decoder-only twin.
 
     Args:
         found: from `headline`.
-        path: the picture.
+        path: the picture; None writes nothing.
+
+    Returns:
+        The figure.
     """
     drawing, (left, right) = figure(11.5, 4.2, columns=2)
     lengths = [row.n_input for row in found.twins]
@@ -113,5 +138,5 @@ def plot_headline(found: Any, path: Path) -> None:
         axis.set(xlabel="input tokens", ylabel=title, xscale="log")
         axis.set_xticks(lengths, [str(n) for n in lengths])
         axis.set_ylim(bottom=0)
-        axis.legend(frameon=False, fontsize=7)
-    save(drawing, path)
+        axis.legend(frameon=False, fontsize=8)
+    return save(drawing, path)

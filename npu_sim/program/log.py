@@ -81,8 +81,18 @@ class Recording:
         return self._calls[-1][0] if self._calls else ""
 
     def calls(self) -> tuple[Call, ...]:
-        """Return what has been recorded."""
-        return tuple(Call(phase=phase, ops=tuple(ops)) for phase, ops in self._calls)
+        """Return what has been recorded.
+
+        An operation that is as it was in the call before is that same object: most of a decode
+        step is, and who counts or prices operations may do it once.
+        """
+        found: list[Call] = []
+        before: tuple[Op, ...] = ()
+        for phase, ops in self._calls:
+            known = dict(enumerate(before))
+            before = tuple(known[i] if known.get(i) == op else op for i, op in enumerate(ops))
+            found.append(Call(phase=phase, ops=before))
+        return tuple(found)
 
     def program(self, n_input: int, n_output: int, batch: int) -> Program:
         """Return what has been recorded, with the weights that must be stored for it.

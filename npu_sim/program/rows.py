@@ -4,7 +4,7 @@ One row per operation that does something; layout operations have none.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
@@ -101,10 +101,13 @@ def program_table(program: Program) -> ProgramTable:
     floats = widths.weight_bits == 16 and widths.activation_bits == 16
     calls: list[CallTable] = []
     tables: dict[tuple[int, int], CallTable] = {}  # a request may repeat a call
+    before: tuple[_Names, CallTable] | None = None
     for call in program.calls:
-        key = id(call), len(read)  # what has been read only grows
+        key, n_read = (id(call), len(read)), len(read)  # what has been read only grows
         if key not in tables:
-            tables[key] = _call_table(call, read, floats)
+            names = _Names.of(tuple(op for op in call.ops if not op.is_layout))
+            tables[key] = _call_table(call, names, read, floats, before)
+            before = names, tables[key]
         calls.append(tables[key])
         read |= {
             t.name
@@ -112,21 +115,46 @@ def program_table(program: Program) -> ProgramTable:
             for t in op.inputs
             if t.role == "weight" and op.kind != "embed"
         }
+        before = before if len(read) == n_read else None
     return ProgramTable(program=program, calls=tuple(calls))
 
 
-def _call_table(call: Call, read: set[str], floats: bool) -> CallTable:
-    ops = tuple(op for op in call.ops if not op.is_layout)
-    made = {op.output.name: i for i, op in enumerate(ops)}
-    classes = _classes(ops)
-    later = {t.name for op in ops for t in op.inputs}
-    rows = [
-        _row(op, made, classes, ops, read)._replace(
-            laid_out=_laid_out(op, later), floats=int(floats)
-        )
-        for op in ops
-    ]
-    return CallTable(call=call, ops=ops, rows=np.array(rows, ROW), live=_liveness(ops, classes))
+@dataclass(frozen=True)
+class _Names:
+    """What a row knows of the other operations of its call."""
+
+    ops: tuple[Op, ...] = field(compare=False)
+    made: dict[str, int]  # {name: row of the operation whose output it is}
+    classes: dict[str, int]  # {name: class of an activation}
+    later: set[str]  # what is read
+
+    @classmethod
+    def of(cls, ops: tuple[Op, ...]) -> "_Names":
+        made = {op.output.name: i for i, op in enumerate(ops)}
+        return cls(ops, made, _classes(ops), {t.name for op in ops for t in op.inputs})
+
+
+def _call_table(
+    call: Call,
+    names: _Names,
+    read: set[str],
+    floats: bool,
+    before: tuple[_Names, CallTable] | None,
+) -> CallTable:
+    """Return the table of a call; `before` has read as much, and shares the rows that are equal."""
+    ops = names.ops
+    rows = np.zeros(len(ops), ROW)
+    known: tuple[Op, ...] = ()
+    if before and before[0] == names:
+        known = before[1].ops
+        rows[:] = before[1].rows
+    for i, op in enumerate(ops):
+        # a cache that is as long as before may still hold more of this call
+        if not known or op is not known[i] or any(t.role == "kv" for t in op.inputs):
+            row = _row(op, names.made, names.classes, ops, read)
+            laid_out = _laid_out(op, names.later)
+            rows[i] = tuple(row._replace(laid_out=laid_out, floats=int(floats)))
+    return CallTable(call=call, ops=ops, rows=rows, live=_liveness(ops, names.classes))
 
 
 def _classes(ops: tuple[Op, ...]) -> dict[str, int]:
@@ -155,12 +183,16 @@ def _width(tensor: Tensor) -> int:
 def _liveness(ops: tuple[Op, ...], classes: dict[str, int]) -> np.ndarray:
     """Bytes of activations that live while each operation runs, by class limit."""
     last = {t.name: i for i, op in enumerate(ops) for t in op.inputs}
+    made = [
+        (i, last.get(op.output.name, i) + 1, op.output.n_bytes, classes[op.output.name])
+        for i, op in enumerate(ops)
+        if op.output.role == "activation"
+    ]
+    first, after, n_bytes, kept = np.array(made, np.int64).reshape(-1, 4).T
+    amounts = n_bytes[:, None] * (np.arange(4) > kept[:, None])
     change = np.zeros((len(ops) + 1, 4), np.int64)
-    for i, op in enumerate(ops):
-        if op.output.role == "activation":
-            kept = np.arange(4) > classes[op.output.name]
-            change[i] += kept * op.output.n_bytes
-            change[last.get(op.output.name, i) + 1] -= kept * op.output.n_bytes
+    np.add.at(change, first, amounts)
+    np.add.at(change, after, -amounts)
     live: np.ndarray = np.cumsum(change, axis=0)[:-1]
     return live
 

@@ -6,6 +6,7 @@ $$E = \sum_p \mathrm{macs}_p e_p + o \, e_o + b_\mathrm{sram} e_s +
 Most of these prices are assumed; use them to compare, not to predict a battery.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,16 +39,19 @@ def energy_joules(ops: Iterable[Op], dram_bytes: int, cycles: int, npu: Npu) -> 
         Every operand and result passes SRAM once; what is read again inside an engine is free.
     """
     picojoules = dram_bytes * npu.energy.per_dram_byte_pj
-    for op in ops:
+    some = list(ops)
+    times = Counter(map(id, some))  # an operation that repeats is often one object
+    for op in {id(op): op for op in some}.values():
         work = VECTOR_WORK[op.vector_work]
         steps = work.simple_operations + work.special_functions * (
             npu.vector.special_function_cycles
         )
-        picojoules += op.vector_elements * steps * npu.energy.per_vector_operation_pj
+        each = op.vector_elements * steps * npu.energy.per_vector_operation_pj
         if op.gemm is not None:
-            picojoules += op.macs * mac_pj(*op.operand_bits, npu)
+            each += op.macs * mac_pj(*op.operand_bits, npu)
         sram_bytes = op.weight_bytes + op.kv_bytes + op.activation_bytes
-        picojoules += sram_bytes * npu.energy.per_sram_byte_pj
+        each += sram_bytes * npu.energy.per_sram_byte_pj
+        picojoules += times[id(op)] * each
     return picojoules * PICO + npu.energy.idle_watts * cycles / npu.clock_hz
 
 

@@ -87,6 +87,8 @@ def figure(
     return drawing, axes
 
 
-def save(drawing: Any, path: Path) -> None:
-    """Write a figure in the format of its ending; it appears whole or not at all."""
-    write_picture(path, drawing, dpi=130)
+def save(drawing: Any, path: Path | None) -> Any:
+    """Write a figure in the format of its ending, if a path is given, and return the figure."""
+    if path is not None:
+        write_picture(path, drawing, dpi=130)
+    return drawing

@@ -26,30 +26,35 @@ from npu_sim.tile.tasks import ENGINES, PARTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["COLOURS", "draw_gantt", "middle_layer", "shown_tasks"]
 
 
+# those of one engine, which stand in one row, are different greys as well
 COLOURS = {
-    "start": GREY, "weights": BLUE, "cache": GREEN, "activation": YELLOW, "beside": SKY,
-    "product": RED, "unpack": PURPLE, "elements": SAND, "write": DARK, "give way": PALE,
+    "start": GREY, "weights": BLUE, "cache": YELLOW, "activation": SKY, "beside": DARK,
+    "product": RED, "unpack": PURPLE, "elements": SAND, "write": GREEN, "give way": PALE,
 }  # fmt: skip
 
 
-def draw_gantt(run: TileRun, path: Path, call_number: int | None = None) -> None:
+def draw_gantt(run: TileRun, path: Path | None, call_number: int | None = None) -> "Figure":
     """Draw the engines over one call, and below it the same for one layer.
 
     Args:
         run: from `simulate_tiles`.
-        path: of the picture; its ending says the format.
+        path: of the picture; its ending says the format; None writes nothing.
         call_number: which graph call; by default the last.
+
+    Returns:
+        The figure.
     """
     from matplotlib.figure import Figure
 
     call = run.calls[-1 if call_number is None else call_number]
     tasks = call_tasks(call, run.npu)
     begin, end, layer = middle_layer(call)
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
+    figure = Figure(figsize=(8, 7), layout="constrained")
     whole, zoom, memory = figure.subplots(3, 1, height_ratios=[3, 3, 1.4])
     model, phase = run.table.program.model, call.table.call.phase
     _engines(whole, tasks, run.npu, 0, call.cycles)
@@ -59,7 +64,7 @@ def draw_gantt(run: TileRun, path: Path, call_number: int | None = None) -> None
     zoom.set_title(f"{layer} of the same call", loc="left")
     _memory(memory, call, tasks, run, begin, end)
     _legend(figure, tasks)
-    save(figure, path)
+    return save(figure, path)
 
 
 def middle_layer(call: CallRun) -> tuple[int, int, str]:
@@ -134,6 +139,9 @@ def _memory(
 def _legend(figure: Any, tasks: np.ndarray) -> None:
     from matplotlib.patches import Patch
 
-    present = np.unique(tasks["part"])
-    patches = [Patch(color=COLOURS[PARTS[p]], label=PARTS[p]) for p in present]
-    figure.legend(handles=patches, loc="outside right upper", frameon=False)
+    present = np.unique(tasks[["engine", "part"]][tasks["end"] > tasks["start"]])
+    patches = [
+        Patch(color=COLOURS[PARTS[p]], label=f"{ENGINES[e].replace('_', ' ')}: {PARTS[p]}")
+        for e, p in present.tolist()
+    ]
+    figure.legend(handles=patches, loc="outside lower center", frameon=False, ncols=4)

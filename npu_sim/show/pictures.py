@@ -1,28 +1,35 @@
 """Pictures of a run: the roofline with every product, and where the time goes."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npu_sim.hardware.chip import Npu
 from npu_sim.roofline.formula import LIMITS
-from npu_sim.show.figure import BLUE, GREY, LINES, RED, SAND, in_title, save, show_unit
+from npu_sim.show.figure import BLUE, GREY, LINES, PURPLE, SAND, in_title, save, show_unit
 from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import TileRun
 from npu_sim.units import ms_from_cycles
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["LIMIT_COLOURS", "breakdown", "draw_breakdown", "draw_roofline", "products", "roofs"]
 
 
-LIMIT_COLOURS = (RED, SAND, BLUE, GREY)
+LIMIT_COLOURS = (PURPLE, SAND, BLUE, GREY)
 
 
-def draw_roofline(run: TileRun, path: Path) -> None:
+def draw_roofline(run: TileRun, path: Path | None) -> "Figure":
     """Draw every operation of a run below the roofs of its chip.
 
     Args:
         run: from `simulate_tiles`.
-        path: of the picture.
+        path: of the picture; None writes nothing.
+
+    Returns:
+        The figure.
     """
     from matplotlib.figure import Figure
 
@@ -54,7 +61,7 @@ def draw_roofline(run: TileRun, path: Path) -> None:
     axes.set_title("\n".join([title, *notes]), loc="left", fontsize=9)
     axes.legend(frameon=False)
     axes.grid(alpha=0.2)
-    save(figure, path)
+    return save(figure, path)
 
 
 def roofs(npu: Npu) -> dict[str, float]:
@@ -110,12 +117,15 @@ def breakdown(run: TileRun) -> dict[str, np.ndarray]:
     return dict(sorted(found.items(), key=lambda item: item[1].sum()))
 
 
-def draw_breakdown(run: TileRun, path: Path) -> None:
+def draw_breakdown(run: TileRun, path: Path | None) -> "Figure":
     """Draw where the time of each kind of operation goes.
 
     Args:
         run: from `simulate_tiles`.
-        path: of the picture.
+        path: of the picture; None writes nothing.
+
+    Returns:
+        The figure.
     """
     from matplotlib.figure import Figure
 
@@ -133,4 +143,4 @@ def draw_breakdown(run: TileRun, path: Path) -> None:
     title = f"{names_of_run}: what each kind waits for, simulated (tile)"
     axes.set_title(title, loc="left", fontsize=10)
     axes.legend(frameon=False)
-    save(figure, path)
+    return save(figure, path)

@@ -12,7 +12,7 @@ import pytest
 from mu_ref.presets import tiny
 from npu_sim.errors import SweepError
 from npu_sim.evidence import calibrate as calibration
-from npu_sim.evidence import gemm
+from npu_sim.evidence import chips, gemm
 from npu_sim.evidence.calibrate import CONSTANTS, X2, Calibration, X, calibrate, changed_values
 from npu_sim.evidence.cases import RELEASES, Case, calibration_cases, read_cases
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
@@ -294,6 +294,23 @@ def test_a_calibration_predicts_each_case_on_its_chip(simulated) -> None:
     assert found.values == dict.fromkeys(VALUES, pytest.approx(np.exp(0.5)))
     calibrate(cases, {}, by="model")
     assert simulated[1][3] == ["m", "n", "m"]
+
+
+def test_a_chip_is_predicted_with_the_ratios_of_the_others(simulated, monkeypatch) -> None:
+    monkeypatch.setattr(chips, "program_table", lambda program: program)
+    ratios = {"hexagon-8-elite": 0.5, "hexagon-qcs9075": 0.125, "hexagon-qcs8275": 0.75}
+    fits = [
+        SimpleNamespace(npu=name, ratios={"dma_ratio": ratio, "compute_ratio": 1.0},
+                        cases=[case("a", 1.0, n_tokens=4), case("b", 2.0, n_tokens=8)])
+        for name, ratio in ratios.items()
+    ]  # fmt: skip
+    constants = VALUES | {"dma": 4.0, "call": 0.0}
+    errors = chips.left_out_errors(fits, {}, constants)
+    for name in ratios:
+        others = [ratio for other, ratio in ratios.items() if other != name]
+        mean = np.sqrt(np.prod(others))
+        # 4 tokens (8) over 4 GB/s times the mean, measured as 1 us (2)
+        assert errors[name] == pytest.approx(abs(4 / (4 * mean) - 1), rel=1e-6)
 
 
 def test_a_calibration_says_its_errors_by_phase_and_its_constants() -> None:

@@ -16,6 +16,7 @@ from npu_sim.program.precision import Precision, precision_name
 from npu_sim.program.program import VECTOR_WORK, Call, Op, Program, Tensor
 from npu_sim.program.recorder import RecordOps
 from npu_sim.program.request import record_request, request_program
+from npu_sim.program.rows import program_table
 
 W8A16 = Precision()
 MODEL = tiny()  # d_model 16, 4 query heads and 2 kv heads of 4, 61 tokens, 2 + 2 layers
@@ -371,3 +372,23 @@ def test_where_all_positions_are_scored_every_chunk_is():
 def test_prompts_that_chunks_cannot_record_are_refused(lengths, batch, message):
     with pytest.raises(WorkloadError, match=message):
         request_program(describe(replace(MODEL, encoder=None)), *lengths, W8A16, batch)
+
+
+@pytest.mark.parametrize("decoder_only", [False, True])
+@pytest.mark.parametrize("window", [1, 2, 64])
+def test_operations_that_repeat_are_one_object_and_their_rows_are_shared(decoder_only, window):
+    model = windowed(window, True, False)
+    if decoder_only:
+        model = replace(model, encoder=None)
+    program = record_request(model, 2, 5, W8A16)
+    earlier, later = (call.ops for call in program.calls[-2:])
+    same = [a is b for a, b in zip(earlier, later, strict=True)]
+    assert same == [a == b for a, b in zip(earlier, later, strict=True)]
+    assert any(same)
+    assert not all(same)
+    apart = tuple(replace(c, ops=tuple(replace(op) for op in c.ops)) for c in program.calls)
+    assert not any(a is b for a, b in zip(apart[-2].ops, apart[-1].ops, strict=True))
+    shared, alone = program_table(program), program_table(replace(program, calls=apart))
+    for a, b in zip(shared.calls, alone.calls, strict=True):
+        assert a.rows.tolist() == b.rows.tolist()
+        assert a.live.tolist() == b.live.tolist()

@@ -28,7 +28,9 @@ def cases(rng: random.Random) -> Iterator[Case]:
         for stdout, expect in (("closed", SANE), ("/dev/full", SANE), ("broken pipe", SANE)):
             yield _real(name, stdout=stdout, expect=expect, leaves=BASES[name].writes)
         yield _real(name, environment={"HOME": None})
-        yield _real(name, environment={"HOME": "/nonexistent", "XDG_CACHE_HOME": None})
+        # nowhere to keep compiled kernels: compiling all of them takes half a minute
+        yield _real(name, environment={"HOME": "/nonexistent", "XDG_CACHE_HOME": None},
+                    seconds=90.0)  # fmt: skip
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     yield _real("mu-ref ask", environment=plain)
     yield _real("npu-sim run", environment={"PYTHONIOENCODING": "ascii"})
@@ -42,9 +44,15 @@ def cases(rng: random.Random) -> Iterator[Case]:
 def _real(name: str, **more: object) -> Case:
     # a pipe that nobody reads from ends a program as Typer ends it: with 1
     codes = (0, 1) if more.get("stdout") == "broken pipe" else (0,)
-    fields = {"expect": DONE, "codes": codes, **more}
-    return Case(kind="environment", command=name, arguments=BASES[name].arguments, alone=True,
-                writes=BASES[name].writes, seconds=30.0, **fields)  # type: ignore[arg-type]  # fmt: skip
+    fields = {"expect": DONE, "codes": codes, "seconds": 30.0, **more}
+    return Case(
+        kind="environment",
+        command=name,
+        arguments=BASES[name].arguments,
+        alone=True,
+        writes=BASES[name].writes,
+        **fields,
+    )  # type: ignore[arg-type]
 
 
 def _variables() -> Iterator[Case]:

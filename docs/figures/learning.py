@@ -1,0 +1,78 @@
+"""How Mu learns: the rate over a run, what Muon does to a gradient, and both optimizers at work."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mu_ref.model import mu
+from mu_ref.ops.tape import TapeOps
+from mu_ref.presets import tiny
+from mu_ref.training.losses import cross_entropy
+from mu_ref.training.optimizers import AdamW, Muon, orthogonalize
+from mu_ref.training.schedule import WarmupStableDecay
+from mu_ref.training.trainer import TrainConfig
+from mu_ref.weights import initial_weights
+from npu_sim.show.figure import BLUE, DARK, GREY, YELLOW, figure
+
+__all__ = ["training"]
+
+N_STEPS = 50
+
+
+def training() -> Figure:
+    """Draw the schedule of mu-nano, five rounds of (3.2), and losses of `tiny` learning to copy."""
+    drawing, (rates, values, losses) = figure(8.0, 3.0, columns=3)
+    config = TrainConfig()
+    steps = np.arange(1000)
+    schedule = WarmupStableDecay(
+        peak=config.peak_rate, total_steps=1000,
+        warmup_steps=round(1000 * config.warmup_share),
+        decay_steps=round(1000 * config.decay_share),
+    )  # fmt: skip
+    rates.plot(steps / 10, [1000 * schedule.rate(int(s)) for s in steps], color=BLUE)
+    rates.set(xlabel="% of the run", ylabel="learning rate, 1/1000", title="warm up, stay, decay")
+    gradient = np.random.default_rng(1).standard_normal((8, 12)) * np.geomspace(10, 0.1, 8)[:, None]
+    for n, (colour, form) in enumerate(
+        ((GREY, "o:"), (YELLOW, "s--"), (BLUE, "^-.")), start=0
+    ):  # fmt: skip
+        rounds = (0, 2, 5)[n]
+        made = orthogonalize(gradient, rounds)
+        singular = np.linalg.svd(made, compute_uv=False)
+        values.plot(range(1, 9), singular, form, color=colour, markersize=4,
+                    label=f"{rounds} rounds")  # fmt: skip
+    values.set(
+        xlabel="largest to smallest", ylabel="singular value", title="Muon: (3.2) evens them"
+    )
+    values.set_ylim(0, 1.9)
+    values.legend(frameon=False)
+    for kind, colour, form in (("AdamW alone", DARK, "--"), ("Muon and AdamW", BLUE, "-")):
+        losses.plot(_losses(muon=kind != "AdamW alone"), form, color=colour, label=kind)
+    losses.set(xlabel="step", ylabel="loss", title="tiny learns to copy")
+    losses.set_ylim(bottom=0)
+    losses.legend(frameon=False)
+    return drawing
+
+
+def _losses(*, muon: bool) -> list[float]:
+    """Losses of `tiny` over steps of 12 examples; matrices inside layers by Muon, if asked."""
+    model, rng = tiny(), np.random.default_rng(0)
+    weights = initial_weights(model, np.random.default_rng(0))
+    states: dict[str, dict[str, Any]] = {name: {} for name in weights}
+    found = []
+    for step in range(1, N_STEPS + 1):
+        source = rng.integers(4, 20, (12, 5))
+        start = np.full((12, 1), model.bos_id)
+        inputs = np.concatenate([start, source[:, :-1]], axis=1)
+        tape = TapeOps(weights)
+        everywhere = np.ones(source.shape, bool)
+        scores = mu.forward(tape, model, source, everywhere, inputs)
+        loss = cross_entropy(tape, scores, source, everywhere)
+        found.append(float(loss.value))
+        for name, gradient in tape.backward(loss).items():
+            inside = weights[name].ndim == 2 and "embedding" not in name and "head" not in name
+            if muon and inside:
+                Muon().update(weights[name], gradient, states[name], 0.02)
+            else:
+                AdamW().update(weights[name], gradient, states[name], 0.005, step)
+    return found

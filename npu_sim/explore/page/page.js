@@ -425,7 +425,7 @@ function showDifference({ fields, costs, a_ms: a, b_ms: b }) {
     const bar = draw("svg", { viewBox: "0 0 140 12", width: 140, height: 12, "aria-hidden": "true" },
       draw("line", { x1: 70, x2: 70, y1: 0, y2: 12, class: "axis" }),
       draw("rect", { x: d < 0 ? 70 - wide : 70, y: 2, width: wide, height: 8, fill: d < 0 ? "#358b64" : "#bf2b1e" }));
-    const number = (value, sign) => make("td", { class: "number" }, (sign && value > 0 ? "+" : "") + ms(value));
+    const number = (value, sign) => make("td", { class: "number" }, (sign && value > 0 ? "+" : "") + value.toFixed(3).replace("-", "\u2212"));
     return make("tr", {}, make("td", {}, cost.phase), make("td", {}, cost.cause), number(cost.a_ms),
       number(cost.b_ms), number(d, true), make("td", {}, bar));
   });

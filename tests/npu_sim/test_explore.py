@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mu_ref.errors import MuRefError
 from npu_sim.errors import NpuSimError
+from npu_sim.explore import drawings
 from npu_sim.explore.answers import Answers, page_facts
 from npu_sim.explore.asked import CONTROLS, DEFAULTS, blamed, command_of, scenario_of
 from npu_sim.explore.server import LARGEST, open_server
@@ -196,6 +198,12 @@ def test_pictures_lose_no_time_where_bars_are_merged(explore_server):
     nowhere = sum(phase["without_traffic"] for phase in roofline["phases"])
     assert points > 0
     assert nowhere >= 0
+
+
+def test_bars_with_less_than_a_dot_between_them_are_one():
+    bars = np.array([[10, 5], [0, 10], [16, 2], [40, 3], [41, 1], [60, 0]])
+    assert drawings._merged(bars, 10 * drawings.WIDE) == [(0, 18), (40, 3), (60, 0)]
+    assert drawings._merged(bars[:0], 10) == []
 
 
 def test_the_page_begins_with_the_simulators_own_defaults():

@@ -77,7 +77,7 @@ class Answers:
             "run": report.to_json(),
             "expected": None
             if expected is None
-            else f"{expected[0]:.3g} to {expected[1]:.3g} ms: 80 % of measured calls like these",
+            else f"80 % of measured calls like these: {expected[0]:.3g} to {expected[1]:.3g} ms",
             "pictures": draw_all(tile_run(report, "a picture")),
         }
 

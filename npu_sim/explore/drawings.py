@@ -36,16 +36,15 @@ def draw_all(run: TileRun) -> dict[str, Any]:
 
 
 def _roofline(run: TileRun) -> dict[str, Any]:
-    phases, above = [], 0
+    peaks = {name: peak for name, peak in roofs(run.npu).items() if peak}
+    rate, phases, above = run.npu.memory_bytes_per_s, [], 0
     for number, (phase, (points, nowhere)) in enumerate(products(run).items()):
-        above += sum(y > 2 * x * run.npu.memory_bytes_per_s for x, y in points)
+        above += sum(y > min(2 * x * rate, max(peaks.values())) for x, y in points)
         counted = Counter((_rounded(x), _rounded(y)) for x, y in points)
         phases.append({
             "name": phase, "colour": LINES[number % len(LINES)], "without_traffic": nowhere,
             "points": [[x, y, count] for (x, y), count in counted.items()],
         })  # fmt: skip
-    peaks = {name: peak for name, peak in roofs(run.npu).items() if peak}
-    rate = run.npu.memory_bytes_per_s
     return {"roofs": peaks, "bytes_per_s": rate, "phases": phases, "above": above}
 
 

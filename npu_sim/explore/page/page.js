@@ -322,7 +322,7 @@ function drawRoofline(figure, { roofs, bytes_per_s: rate, phases, above }) {
     [n ? `${name} (${n} without traffic have no place)` : name, colour, dot(i, 6, 6, 4.5, colour)]);
   Object.keys(roofs).forEach((name, i) => signs.push([`peak of ${name}`, "",
     draw("path", { d: "M0 6h12", class: "roof", "stroke-dasharray": dashes[i] ?? "none" })]));
-  const note = above ? `; ${above} above the slope: weights came during earlier operations` : "";
+  const note = above ? `; ${above} above the roofs: weights came, or work began, during earlier operations` : "";
   caption(figure, "Roofline", `a sign is a product of one call${note}`);
   find(".drawing", figure).replaceChildren(svg, keys(signs));
 }

@@ -90,7 +90,7 @@ class Browser:
         while time.monotonic() < end:
             if found := self.run(script, *arguments):
                 return found
-            time.sleep(0.02)
+            time.sleep(0.05)
         raise AssertionError(f"the page never said yes to: {script}")
 
     def _element(self, selector: str) -> str:

@@ -152,13 +152,13 @@ def blamed(given: Given, ask: Callable[[Given], object]) -> str:
             if name not in chosen and text.strip() not in ("", DEFAULTS.get(name))]  # fmt: skip
     if not passes(chosen, ask):
         return "npu"
-    alone = [name for name in rest if not passes({**chosen, name: given[name]}, ask)]
+    alone = (name for name in rest if not passes({**chosen, name: given[name]}, ask))
     without = (
         name
         for name in reversed(rest)
         if passes({other: text for other, text in given.items() if other != name}, ask)
     )
-    return alone[0] if alone else next(without, "npu")
+    return next(alone, None) or next(without, "npu")
 
 
 def passes(given: Given, ask: Callable[[Given], object]) -> bool:

@@ -228,7 +228,7 @@ TEXTS = st.sampled_from(["", "0", "1", "7", "-3", "2.5", "1e3", "1_0", "nan", "i
                          "x", "8 MiB", "2 GB/s", "'", "\x00", "\uff19"])  # fmt: skip
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.dictionaries(st.sampled_from(sorted(set(CONTROLS) - {"model", "npu"})), TEXTS))
 def test_whatever_is_typed_is_a_scenario_or_a_refusal_with_a_control(texts):
     asked = {"model": "tiny", "npu": "teaching-npu", **texts}

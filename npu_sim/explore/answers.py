@@ -25,6 +25,7 @@ __all__ = ["Answers", "page_facts"]
 Given = Mapping[str, str]
 
 KEPT = 4  # answers of tiles: both sides, and those before a change that is taken back
+KEPT_CALLS = 2000  # of all of them: a call of a large model takes a third of a megabyte
 
 FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("ttft_ms", "First token", format_ms),
@@ -99,9 +100,13 @@ class Answers:
                 scenario = scenario_of(given)
                 self._kept[key] = scenario, scenario_report(scenario, "tile")
             self._kept.move_to_end(key)
-            while len(self._kept) > KEPT:
+            while len(self._kept) > KEPT or (len(self._kept) > 1 and self._n_calls > KEPT_CALLS):
                 self._kept.popitem(last=False)
             return self._kept[key]
+
+    @property
+    def _n_calls(self) -> int:
+        return sum(len(report.program.calls) for _, report in self._kept.values())
 
 
 def page_facts() -> dict[str, Any]:

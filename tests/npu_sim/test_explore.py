@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mu_ref.errors import MuRefError
 from npu_sim.errors import NpuSimError
+from npu_sim.explore import answers as answers_of_the_page
 from npu_sim.explore import drawings
 from npu_sim.explore.answers import Answers, page_facts
 from npu_sim.explore.asked import CONTROLS, DEFAULTS, blamed, command_of, scenario_of
@@ -213,6 +214,15 @@ def test_the_page_begins_with_the_simulators_own_defaults():
     bare = scenario_of({"model": "mu-330m", "npu": "hexagon-x-elite"})
     assert begins == bare
     assert facts["own"]["hexagon-x-elite"] == {"tops": "45", "bandwidth": "61.21", "sram": "8"}
+
+
+def test_long_simulations_are_kept_alone(monkeypatch):
+    monkeypatch.setattr(answers_of_the_page, "KEPT_CALLS", 20)
+    answers = Answers()
+    first = answers.simulated({**SMALL, "output": "12"})
+    assert answers.simulated({**SMALL, "output": "12"}) is first
+    answers.simulated({**SMALL, "output": "9"})
+    assert answers.simulated({**SMALL, "output": "12"}) is not first
 
 
 def test_the_last_simulations_are_kept_and_no_more():

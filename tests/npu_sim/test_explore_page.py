@@ -143,6 +143,10 @@ def test_two_sides_are_explained_by_their_comparison(page):
     assert rows == [[*key, f"{x:.3f}", f"{y:.3f}"] for key, (x, y) in costs]
     fields = page.run("return document.querySelector('#difference-fields tbody').textContent")
     assert fields == "precision.weight_bits84"
+    said, url = page.run(total), page.run("return location.href")
+    page.open("about:blank")
+    page.open(url)
+    page.wait(f"{total} === arguments[0]", said)
 
 
 @pytest.mark.parametrize("width", [1400, 800, 520])

@@ -2,6 +2,8 @@
 "use strict";
 
 const SIDES = ["a", "b"];
+const SETTLED_MS = 150;
+const SILENT = "The simulator does not answer: is npu-sim explore still running?";
 const views = {};
 const explore = (window.explore = { times: { roofline: [], tiles: [] }, views });
 let page; // controls, defaults, and what each NPU has of its own
@@ -151,8 +153,8 @@ async function work(view, kind) {
   try {
     while (view.done[kind] !== view.version) {
       const { version, since, side } = view;
-      const slow = setTimeout(() => status(view, "Simulating tiles; the first time on a machine " +
-        "this compiles code, for up to a minute."), 2000);
+      const slow = setTimeout(() => status(view, "Simulating tiles: long requests take a while, " +
+        "and the first one on a machine compiles code, for up to a minute."), 2000);
       const found = await post(`/api/${kind}`, given(side)).finally(() => clearTimeout(slow));
       view.done[kind] = version;
       find("#notice").hidden = true;
@@ -161,13 +163,17 @@ async function work(view, kind) {
       else (kind === "tiles" ? showTiles : showRoofline)(view, found, since);
     }
   } catch (error) {
-    find("#notice").textContent = "The simulator does not answer: is npu-sim explore still running?";
-    find("#notice").hidden = false;
+    notice(SILENT);
     view.done[kind] = view.version;
     console.error(error);
   } finally {
     view.busy[kind] = false;
   }
+}
+
+function notice(text) {
+  find("#notice").textContent = text;
+  find("#notice").hidden = false;
 }
 
 function painted(kind, since) {
@@ -224,7 +230,8 @@ function showRoofline(view, found, since) {
   find(".command code", view.article).textContent = found.command;
   status(view, "Roofline is there; tiles follow.");
   painted("roofline", since);
-  work(view, "tiles");
+  // not for each key of a number that is being typed
+  setTimeout(() => work(view, "tiles"), since + SETTLED_MS - performance.now());
 }
 
 function showTiles(view, found, since) {
@@ -465,8 +472,8 @@ async function begin() {
     ask();
   });
   find("#copy").addEventListener("click", async () => {
-    await navigator.clipboard.writeText(location.href);
-    find("#copied").textContent = "copied";
+    const copied = await navigator.clipboard.writeText(location.href).then(() => true, () => false);
+    find("#copied").textContent = copied ? "copied" : "it is the address of this page";
     setTimeout(() => (find("#copied").textContent = ""), 2000);
   });
   let resized;
@@ -481,4 +488,4 @@ async function begin() {
   ask();
 }
 
-begin();
+begin().catch(() => notice(SILENT));

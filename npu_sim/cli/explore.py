@@ -1,5 +1,6 @@
 """`npu-sim explore`: the what-if page in a browser, served on this machine alone."""
 
+import gc
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ def explore(
 
     Example: npu-sim explore --port 8046 --no-browser
     """
+    # a recording is many small objects that hold no circles: looking for some takes a tenth of it
+    gc.set_threshold(100_000, 50, 50)
     with open_server(port) as server:
         typer.echo(f"npu-sim explore: {server.url} (Ctrl-C ends it)")
         if browser:

@@ -155,12 +155,16 @@ def _width(tensor: Tensor) -> int:
 def _liveness(ops: tuple[Op, ...], classes: dict[str, int]) -> np.ndarray:
     """Bytes of activations that live while each operation runs, by class limit."""
     last = {t.name: i for i, op in enumerate(ops) for t in op.inputs}
+    made = [
+        (i, last.get(op.output.name, i) + 1, classes[op.output.name], op.output.n_bytes)
+        for i, op in enumerate(ops)
+        if op.output.role == "activation"
+    ]
+    begin, end, of_class, n_bytes = np.array(made, np.int64).reshape(-1, 4).T
+    kept = n_bytes[:, None] * (np.arange(4) > of_class[:, None])
     change = np.zeros((len(ops) + 1, 4), np.int64)
-    for i, op in enumerate(ops):
-        if op.output.role == "activation":
-            kept = np.arange(4) > classes[op.output.name]
-            change[i] += kept * op.output.n_bytes
-            change[last.get(op.output.name, i) + 1] -= kept * op.output.n_bytes
+    np.add.at(change, begin, kept)
+    np.subtract.at(change, end, kept)
     live: np.ndarray = np.cumsum(change, axis=0)[:-1]
     return live
 

@@ -86,6 +86,8 @@ def test_more_compute_is_every_rate_in_proportion_at_the_same_clock():
     assert found.int8_tops == pytest.approx(90, rel=1e-4)
     assert found.clock_hz == chip.clock_hz
     assert found.matrix.w8a16_macs_per_cycle == 2 * chip.matrix.w8a16_macs_per_cycle
+    small = scenario_of({"model": "tiny", "npu": "teaching-npu", "tops": "4.096"}).npu
+    assert small.matrix.w8a8_macs_per_cycle == 2 * npu("teaching-npu").matrix.w8a8_macs_per_cycle
     none = scenario_of({"model": "tiny", "npu": "ethos-u85", "tops": "0.001"}).npu
     assert (none.matrix.w16a16_macs_per_cycle, none.matrix.w8a16_macs_per_cycle) == (0, 1)
 

@@ -50,6 +50,7 @@ ROOMS = {
         ("show",),
         ("whatif",),
         ("evidence",),
+        ("explore",),
         ("cli",),
     ),
 }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from subprocess import CompletedProcess
+from threading import Thread
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from beside import APART, ROOT, Beside, Program
 from command_lines import Run, runner
 from faults.serve import Programs
 from hypothesis import HealthCheck, Phase, settings
+
+if TYPE_CHECKING:
+    from npu_sim.explore.server import Server
 
 # Two cores are shared with whatever else runs there: time says nothing about a test case.
 settings.register_profile(
@@ -103,3 +108,16 @@ def npu_sim(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     from npu_sim.cli.app import main
 
     return runner("npu-sim", main, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def explore_server() -> Iterator["Server"]:
+    """The server of `npu-sim explore`, in a thread of this process."""
+    from npu_sim.explore.server import open_server
+
+    with open_server(0) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

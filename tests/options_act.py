@@ -111,6 +111,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         **_ASKED, **_MODELS, "model": "mu-nano", "--site": "decoder.0.mlp.down",
         "--input": ("9", "--site=encoder.1.mlp.up"), "--call": "1",
     },
+    "npu-sim explore": {},  # it serves until it is stopped: see test_explore.py
     "npu-sim check-trace": {"file": "models.json"},
     "npu-sim speculate": {
         **_ASKED, **_MODELS, "model": "mu-nano", "--beam-width": "2", "--draft-len": "2",

@@ -13,6 +13,7 @@ import typer
 from mu_ref.command_line import run_app
 from npu_sim.cli.evidence import show_calibration, show_headline, show_validation
 from npu_sim.cli.explain import check_trace_file, explain
+from npu_sim.cli.explore import explore as explore_page
 from npu_sim.cli.hardware import compare_hardware, list_hardware, show_hardware
 from npu_sim.cli.run import run
 from npu_sim.cli.speculate import speculate
@@ -34,6 +35,7 @@ hardware_app.command("show")(show_hardware)
 hardware_app.command("compare")(compare_hardware)
 app.add_typer(hardware_app, name="hardware")
 app.command()(explain)
+app.command("explore")(explore_page)
 app.command("check-trace")(check_trace_file)
 app.command()(speculate)
 app.command()(systolic)

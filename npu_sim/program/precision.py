@@ -8,7 +8,7 @@ from types import MappingProxyType
 from mu_ref.errors import check_choice
 from npu_sim.errors import WorkloadError
 
-__all__ = ["PRECISIONS", "Precision", "precision_name"]
+__all__ = ["PRECISIONS", "WIDTHS", "Precision", "precision_name"]
 
 WIDTHS: Mapping[str, tuple[int, ...]] = MappingProxyType({
     "weight_bits": (4, 8, 16), "activation_bits": (8, 16), "kv_bits": (4, 8, 16),

@@ -63,7 +63,7 @@ def evaluate(scenario: Scenario, fidelity: str = FIDELITIES[0]) -> dict[str, flo
     check_choice("fidelity", fidelity, FIDELITIES, WorkloadError)
     if fidelity == "tile":
         return report_metrics(scenario_report(scenario, fidelity))
-    request = request_columns(scenario)
+    request = _columns(replace(scenario, npu=None))  # type: ignore[arg-type]
     check_supported(request.program, scenario.npu)
     check_capacity(request.program, scenario.npu)
     return {name: float(column[0]) for name, column in metric_columns(scenario, request, [{}])}
@@ -94,8 +94,14 @@ def scenario_report(scenario: Scenario, fidelity: str) -> Report:
 
 
 @lru_cache(maxsize=2)
-def _table(scenario: Scenario) -> "ProgramTable":
+def _columns(scenario: Scenario) -> RequestColumns:
     """Two recordings are kept: what moves is mostly a field of an NPU, of one or of two sides."""
+    return request_columns(scenario)
+
+
+@lru_cache(maxsize=2)
+def _table(scenario: Scenario) -> "ProgramTable":
+    """The same as rows for tiles."""
     from npu_sim.program.rows import program_table
 
     return program_table(scenario_program(scenario))

@@ -60,6 +60,7 @@ BASES = {
     ),
     "mu-ref settings eval": Base(("two.jsonl", *NANO)),
     "npu-sim explain": Base(("tiny", "--site", "decoder.1.mlp.up", *SHORT)),
+    "npu-sim explore": Base(("--no-browser",)),
     "npu-sim check-trace": Base(("trace.json",)),
     "npu-sim speculate": Base(("tiny", "--input", "4", "--context", "4")),
     "npu-sim systolic": Base(
@@ -80,7 +81,8 @@ BASES = {
     "npu-sim hardware compare": Base(("teaching-npu", "hexagon-x-elite")),
 }  # fmt: skip
 
-SLOW = ("mu-ref warm-up", "npu-sim headline")  # seconds: nothing is varied that is not refused
+# seconds, or until it is stopped: nothing is varied that is not refused
+SLOW = ("mu-ref warm-up", "npu-sim headline", "npu-sim explore")
 
 _DRAFTS = ("--drafter", "drafter.safetensors")
 _MODELS = ("--model-json", "--hf-config")

@@ -44,6 +44,20 @@ def test_every_picture_has_a_figure_and_every_figure_stands_on_a_page() -> None:
     assert [p for p in (ROOT / "docs").glob("*") if p.suffix in endings] == []
 
 
+def test_the_gantt_picture_shows_the_time_that_the_report_has() -> None:
+    from npu_sim.report.fidelity import simulate
+
+    whole = draw("gantt").axes[0]
+    decode = simulate("mu-330m", "hexagon-x-elite", 64, 2).phases[-1]  # two calls, the second drawn
+    clock_mhz, call_us = 1373.291016, 150.4  # of the preset
+    starts = sum(
+        path.vertices[:, 0].max() - path.vertices[:, 0].min()
+        for path in whole.collections[0].get_paths()  # the row of `control`
+    )
+    assert starts + call_us == pytest.approx(decode.limit_cycles["overhead"] / 2 / clock_mhz)
+    assert whole.get_xlim()[1] + call_us == pytest.approx(500 * decode.time_ms, rel=1e-3)
+
+
 def _figure(**changes):
     from matplotlib.figure import Figure
 

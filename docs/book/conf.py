@@ -8,7 +8,8 @@ sys.path.insert(0, str(ROOT))
 
 from mu_ref import __version__  # noqa: E402
 
-project, author, copyright = "mu-ref", "The mu-ref contributors", "Apache-2.0"
+project, author = "mu-ref", "The mu-ref contributors"
+copyright = "the mu-ref contributors; licence: Apache-2.0"
 version = release = __version__
 extensions = [
     "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode",

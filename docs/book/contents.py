@@ -1,9 +1,10 @@
-"""The order of the book: chapters by their numbers, then the reference, then both faces.
+"""The order of the book: that of its map, then both faces and what the map leaves out.
 
 The pages do not know that they are a book. The list of contents is added to README.md as Sphinx
 reads it, and the names of both packages to `docs/book/api.md`.
 """
 
+import re
 from importlib import import_module
 from inspect import isclass
 from pathlib import Path
@@ -13,23 +14,32 @@ __all__ = ["setup"]
 
 ROOT = Path(__file__).parents[2]
 API = "docs/book/api"
+MAP = Path("docs/00_map.md")
 
 
 def contents(root: Path = ROOT) -> str:
-    """Return MyST's list of contents."""
+    """Return MyST's list of contents: the parts of the map in order, then what it leaves out."""
     pages = sorted(path.stem for path in (root / "docs").glob("*.md"))
-    chapters = [page for page in pages if page[0].isdigit()]
-    others = [page for page in pages if not page[0].isdigit()]
+    _, *parts = re.split(r"^## ", (root / MAP).read_text(encoding="utf-8"), flags=re.M)
+    captions = {"": [MAP.stem]}
+    for part in parts:
+        caption, _, body = part.partition("\n")
+        known = [name for names in captions.values() for name in names]
+        linked = dict.fromkeys(re.findall(r"\]\((\w+)\.md\)", body))
+        captions[caption] = [name for name in linked if name in pages and name not in known]
+    listed = {name for names in captions.values() for name in names}
     beside = sorted(
         path.relative_to(root).with_suffix("").as_posix()
         for package in ("mu_ref", "npu_sim")
         for path in (root / package).rglob("README.md")
     )
-    names = [f"docs/{page}" for page in others]
-    parts = {"Chapters": [f"docs/{page}" for page in chapters], "Reference": [API, *names, *beside]}
+    entries = {
+        caption: [f"docs/{n}" for n in names] for caption, names in captions.items() if names
+    }
+    entries["Reference"] = [API, *(f"docs/{n}" for n in pages if n not in listed), *beside]
     text = ""
-    for caption, names in parts.items():
-        head = ["", "```{toctree}", ":hidden:", f":caption: {caption}", ""]
+    for caption, names in entries.items():
+        head = ["", "```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else []), ""]
         text += "\n".join([*head, *names, "```", ""])
     return text
 

@@ -57,11 +57,13 @@ def faults(formula: str) -> list[str]:
 
 # What both KaTeX and MathJax draw, of what the pages use or may use.
 _WORDS = """
-alpha approx bar begin bmod cap cdot cdots circ cos cup Delta delta dots downarrow ell end
-epsilon eta exp forall frac gamma ge geq gg hat in infty int lambda lceil ldots le left
-leftarrow Leftrightarrow leq lfloor ll ln log lVert lvert mathbb mathbf mathcal mathrm mathtt
-max mid min mu ne neq notin odot operatorname partial phi pi pm prod propto qquad quad rceil
-rfloor rho right rightarrow Rightarrow rvert rVert sigma sin sqrt sum tag tanh tau text theta
-tilde times to top uparrow varepsilon
+alpha approx arg ast bar begin beta binom bmod cap cdot cdots chi circ cos cup Delta delta det
+dots downarrow ell emptyset end epsilon eta exists exp forall frac gamma ge geq gg hat in infty
+int kappa Lambda lambda langle lceil ldots le left leftarrow Leftrightarrow leftrightarrow leq
+lfloor lim ll ln log lVert lvert mapsto mathbb mathbf mathbin mathcal mathrm mathtt max mid min
+mu ne neq notin nu odot Omega omega operatorname oplus otimes overline partial perp Phi phi Pi
+pi pm prime prod propto psi qquad quad rangle rceil rfloor rho right Rightarrow rightarrow rVert
+rvert setminus Sigma sigma sim sin sqrt star subset subseteq sum tag tanh tau text Theta theta
+tilde times to top underbrace uparrow varepsilon xi zeta
 """
 KNOWN = set(_WORDS.split()) | set(",;:!{}_\\| %")

@@ -100,8 +100,8 @@ def lora_train(
     from mu_ref.training.lora import LoraConfig
     from mu_ref.training.trainer import TrainConfig
 
-    given = {"--rank": rank, "--alpha": alpha, "--site": sites}
-    options.check_unused("with --full", given if full else {})
+    if full:
+        options.check_unused("with --full", {"--rank": rank, "--alpha": alpha, "--site": sites})
     usual = LoraConfig()
     lora = (
         None

@@ -7,7 +7,6 @@ so a row's last bits may depend on its neighbours. Chapter: `docs/03_training.md
 
 import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
@@ -32,7 +31,6 @@ class Node:
         value: Array,
         parents: tuple["Node", ...] = (),
         back: Callable[[Array], Gradients] | None = None,
-        *,
         fixed: bool = False,
     ) -> None:
         self.value = value
@@ -70,12 +68,12 @@ class TapeOps(Ops):
         weights: Mapping[str, Array],
         dropout: float = 0.0,
         rng: np.random.Generator | None = None,
-        frozen: Mapping[str, Array] = MappingProxyType({}),
+        frozen: Mapping[str, Array] | None = None,
     ) -> None:
         if dropout and rng is None:
             raise ConfigError(f"a tape with dropout {dropout} must be given a generator, got none")
         self.weights = {name: Node(array) for name, array in weights.items()}
-        self.weights |= {name: Node(array, fixed=True) for name, array in frozen.items()}
+        self.weights |= {name: Node(array, fixed=True) for name, array in (frozen or {}).items()}
         self.dtype = next(iter(self.weights.values())).value.dtype.type
         self.dropout_rate, self.rng = dropout, rng
         self.nodes: list[Node] = []
@@ -127,9 +125,7 @@ class TapeOps(Ops):
         """Rows of the table; the gradient adds up over repeated tokens."""
         table = self.weights[f"{site}.weight"]
         return self.record(
-            table.value[tokens],
-            (table,),
-            lambda grad: (None if table.fixed else _added_up(table, tokens, grad),),
+            table.value[tokens], (table,), lambda grad: (_added_up(table, tokens, grad),)
         )
 
     def linear(self, x: Node, site: str, weight_site: str | None = None) -> Node:
@@ -180,8 +176,7 @@ class TapeOps(Ops):
 
     def rope(self, x: Node, rotation: Rotation, site: str) -> Node:
         """Rotate; the gradient is rotated back."""
-        cos = rotation.cos[:, None].astype(self.dtype)
-        sin = rotation.sin[:, None].astype(self.dtype)
+        cos, sin = (t[:, None].astype(self.dtype) for t in (rotation.cos, rotation.sin))
 
         def turn(value: Array, sine: Array) -> Array:
             half = value.shape[-1] // 2
@@ -342,8 +337,10 @@ class TapeOps(Ops):
         return x.value
 
 
-def _added_up(x: Node, at: Any, grad: Array) -> Array:
+def _added_up(x: Node, at: Any, grad: Array) -> Array | None:
     """Gradient of x given that of x[at]; a place that was picked twice gets both."""
+    if x.fixed:
+        return None
     dx = np.zeros_like(x.value)
     np.add.at(dx, at, grad)
     return dx

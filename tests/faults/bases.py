@@ -52,7 +52,7 @@ BASES = {
     ),
     "mu-ref distill": Base(
         ("new", "--teacher", "nano.safetensors", "--queries", "two.jsonl", "--epochs", "1",
-         "--batch-size", "2"),
+         "--batch-size", "2", "--set=encoder.n_layers=1", "--set=decoder.n_layers=1"),
         ("new*", "new*/*"),
     ),
     "mu-ref lora train": Base(

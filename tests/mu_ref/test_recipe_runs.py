@@ -1,4 +1,4 @@
-"""Runs of distillation and LoRA: their folders, what they refuse, and what `mu-ref` says of them."""
+"""Runs of distillation and LoRA: their folders, what they refuse, and what `mu-ref` says."""
 
 import csv
 import hashlib
@@ -96,7 +96,7 @@ def test_another_teacher_s_temperature_or_another_lora_is_another_run(tmp_path: 
     run.save(made)
     other = Trainer(MODEL, RUN, examples)
     other.adapt(replace(LORA, alpha=9.0))
-    with pytest.raises(InputError, match="its lora differs: alpha 8.0 before, 9.0 now"):
+    with pytest.raises(InputError, match=r"its lora differs: alpha 8.0 before, 9.0 now"):
         run.begin(other, resume=True)
     run, made = RunFolder(tmp_path / "distilled", "result"), trainer("distilled")
     run.begin(made, resume=False)
@@ -132,7 +132,7 @@ def test_a_folder_of_somebody_else_is_refused_and_so_is_an_input_in_it(tmp_path:
         RunFolder(tmp_path / "new", "result").check([], resume=True)
 
 
-# -- the file of a LoRA -----------------------------------------------------------------------------
+# -- the file of a LoRA ---------------------------------------------------------------------------
 
 
 def test_a_lora_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_lora_is_refused(tmp_path: Path) -> None:
         load_adapter(path, MODEL, "")
 
 
-# -- tasks ------------------------------------------------------------------------------------------
+# -- tasks ----------------------------------------------------------------------------------------
 
 
 def test_the_address_of_a_page_follows_from_the_call() -> None:
@@ -184,7 +184,7 @@ def test_the_address_of_a_page_follows_from_the_call() -> None:
         task_items("urls", items, load_catalog())
 
 
-# -- the command line -------------------------------------------------------------------------------
+# -- the command line -----------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ Arrays = dict[str, np.ndarray]
 LORA = LoraConfig(rank=2, alpha=3.0, sites=("*.q", "*cross_attention.v", "encoder.*.mlp.down"))
 
 
-# -- the loss of a student, by hand -----------------------------------------------------------------
+# -- the loss of a student, by hand ---------------------------------------------------------------
 
 
 def kl_of(student: list[float], teacher: list[float], temperature: float) -> float:
@@ -96,7 +96,7 @@ def test_a_student_that_scores_as_its_teacher_has_nothing_to_learn_from_it() -> 
     assert np.abs(tape.backward(loss)["z"]).max() < 1e-15
 
 
-# -- a step of distillation -------------------------------------------------------------------------
+# -- a step of distillation -----------------------------------------------------------------------
 
 
 def batch_of(model: ModelConfig, seed: int = 0) -> Batch:
@@ -150,7 +150,7 @@ def test_a_teacher_of_other_tokens_is_refused() -> None:
         trainer.learn_from(Teacher(small, {}, Distillation()))
 
 
-# -- LoRA -------------------------------------------------------------------------------------------
+# -- LoRA -----------------------------------------------------------------------------------------
 
 
 def scores(ops, model: ModelConfig, batch: Batch) -> np.ndarray:
@@ -293,7 +293,7 @@ def test_which_layers_change_and_what_they_weigh() -> None:
     assert len(lora_sites(model, LoraConfig(sites=("*",)))) == n_matrices - 1
 
 
-# -- what counts as exact ---------------------------------------------------------------------------
+# -- what counts as exact -------------------------------------------------------------------------
 
 
 def test_the_share_of_exact_targets_is_that_of_greedy_decoding() -> None:

@@ -100,17 +100,22 @@ def tune(
     run_in_folder(run, trainer, resume, console)
     exact = trainer.exact_share(scored)
     notes |= {"task": task, "steps": str(trainer.step), "held_out_exact": f"{exact:.4f}"}
-    notes |= {"train": json.dumps(config.deciding())}
-    place = folder / run.result
-    if lora is None:
-        save_weights(place, model, halves_of(trainer.weights), notes)
-    else:
-        own = Adapter(lora, halves_of(trainer.weights), file_digest(base), notes)
-        save_adapter(place, model, own)
+    _write(folder / run.result, trainer, base, notes)
     run.end()
-    console.print(f"wrote {place}", soft_wrap=True)
+    console.print(f"wrote {folder / run.result}", soft_wrap=True)
     share = 1.0 if lora is None else trained_share(model, lora)
     return Tuned(share, len(scored), before, exact)
+
+
+def _write(place: Path, trainer: Trainer, base: Path, notes: dict[str, str]) -> None:
+    """Write what has moved, in float16."""
+    notes = {**notes, "train": json.dumps(trainer.config.deciding())}
+    halves = halves_of(trainer.weights)
+    if trainer.lora is None:
+        save_weights(place, trainer.model, halves, notes)
+    else:
+        own = Adapter(trainer.lora, halves, file_digest(base), notes)
+        save_adapter(place, trainer.model, own)
 
 
 def merge_lora(adapter: Path, base: Path | None, out: Path) -> list[str]:

@@ -22,6 +22,14 @@ QueriesOption = Annotated[
     typer.Option("--queries", help="Labelled queries, JSON lines; repeatable; the shipped ones "
                  "by default."),
 ]  # fmt: skip
+SitesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--site",
+        metavar="PATTERN",
+        help="Layers that change, such as *.q; repeatable; *.q, *.v and *.mlp.* by default.",
+    ),
+]
 BaseOption = Annotated[
     Path | None, typer.Option("--base", help="Weights to start from; the shipped mu-nano.")
 ]
@@ -74,14 +82,7 @@ def lora_train(
     alpha: Annotated[
         float | None, in_range(FACTOR, help="alpha / rank scales each change; 8 by default.")
     ] = None,
-    sites: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--site",
-            metavar="PATTERN",
-            help="Layers that change, such as *.q; repeatable; *.q, *.v and *.mlp.* by default.",
-        ),
-    ] = None,
+    sites: SitesOption = None,
     queries: QueriesOption = None,
     held_out: Annotated[
         Path | None, typer.Option(help="Labelled queries to score; the shipped validation split.")
@@ -103,19 +104,15 @@ def lora_train(
     if full:
         options.check_unused("with --full", {"--rank": rank, "--alpha": alpha, "--site": sites})
     usual = LoraConfig()
-    lora = (
-        None
-        if full
-        else LoraConfig(
-            rank=rank or usual.rank, alpha=alpha or usual.alpha, sites=tuple(sites or usual.sites)
-        )
+    lora = LoraConfig(
+        rank=rank or usual.rank, alpha=alpha or usual.alpha, sites=tuple(sites or usual.sites)
     )
     config = TrainConfig(
         epochs=epochs, batch_size=batch_size, peak_rate=rate, seed=seed,
         checkpoint_steps=checkpoint_steps, label_smoothing=0.0,
     )  # fmt: skip
     result = tune(
-        base, task, queries, held_out, config, lora, folder,
+        base, task, queries, held_out, config, None if full else lora, folder,
         limit=limit, resume=resume, console=plain_console(stderr=as_json),
     )  # fmt: skip
     if as_json:

@@ -238,6 +238,15 @@ def test_a_task_is_learnt_on_a_frozen_base_and_merged_into_it(mu_ref: Run, files
     assert (notes["task"], notes["lora_base"]) == ("uri", digest)
 
 
+def test_a_base_of_other_tokens_is_refused(mu_ref: Run, files: Path) -> None:
+    save_weights(
+        files / "base.safetensors", MODEL, initial_weights(MODEL, np.random.default_rng(0))
+    )
+    code, _, err = mu_ref(*tune(files, "run"))
+    assert code == 2
+    assert "the tokenizer's 1536 tokens, got tiny with 61" in err
+
+
 def test_all_weights_may_move_instead(mu_ref: Run, files: Path) -> None:
     code, out, err = mu_ref(*tune(files, "run", "--full", "--epochs", 1))
     assert code == 0, err

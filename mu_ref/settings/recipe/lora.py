@@ -10,6 +10,8 @@ from rich.console import Console
 
 from mu_ref.border.files import check_outputs
 from mu_ref.border.reading import file_digest
+from mu_ref.config import ModelConfig
+from mu_ref.errors import InputError
 from mu_ref.executors import shipped_weights
 from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.queries.labelled import evenly_spread, read_queries
@@ -87,7 +89,7 @@ def tune(
     run = RunFolder(folder, "weights.safetensors" if lora is None else "lora.safetensors")
     run.check([*inputs.values(), held_out], resume=resume)
     tokenizer, catalog = Tokenizer.load(DATA / "tokenizer.json"), load_catalog()
-    model, _ = load_weights(base)
+    model = _readable(base, tokenizer)
     items = evenly_spread([i for file in files.values() for i in read_queries(file)], limit)
     examples = examples_of(task_items(task, items, catalog), tokenizer)
     scored = examples_of(task_items(task, read_queries(held_out), catalog), tokenizer)
@@ -103,8 +105,18 @@ def tune(
     _write(folder / run.result, trainer, base, notes)
     run.end()
     console.print(f"wrote {folder / run.result}", soft_wrap=True)
-    share = 1.0 if lora is None else trained_share(model, lora)
-    return Tuned(share, len(scored), before, exact)
+    return Tuned(1.0 if lora is None else trained_share(model, lora), len(scored), before, exact)
+
+
+def _readable(base: Path, tokenizer: Tokenizer) -> ModelConfig:
+    """Return the model of a weight file; InputError unless it reads and writes the tokens."""
+    model, _ = load_weights(base)
+    if model.encoder is None or model.decoder is None or model.vocab_size != tokenizer.vocab_size:
+        raise InputError(
+            f"--base must be an encoder-decoder with the tokenizer's {tokenizer.vocab_size} "
+            f"tokens, got {model.name} with {model.vocab_size}"
+        )
+    return model
 
 
 def _write(place: Path, trainer: Trainer, base: Path, notes: dict[str, str]) -> None:

@@ -98,7 +98,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "folder": "new-2", "--task": "calls", "--base": "nano-w8a16.safetensors", "--full": "",
         "--rank": "2", "--alpha": "3", "--site": "*.k", "--queries": "queries.jsonl",
         "--held-out": "queries.jsonl", "--limit": "1", "--epochs": "2", "--batch-size": "1",
-        "--rate": "0.1", "--seed": "5", "--resume": "", "--checkpoint-steps": "0", **_JSON,
+        "--rate": "0.1", "--seed": "5", "--resume": "", "--checkpoint-steps": "0",
     },
     "mu-ref lora merge": {
         "adapter": "nano.safetensors", "--base": "nano-w8a16.safetensors",

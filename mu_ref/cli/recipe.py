@@ -1,16 +1,14 @@
 """`mu-ref distill`, `lora train` and `lora merge`: the rest of Mu's recipe."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mu_ref.border.ranges import BATCH, COUNT, EPOCHS, FACTOR, RANK, RATE, SEED, SHARE
-from mu_ref.border.text import json_text
 from mu_ref.cli import options
 from mu_ref.cli.train import changed
-from mu_ref.command_line import JsonOption, SetOption, in_range, named_folder, plain_console
+from mu_ref.command_line import SetOption, in_range, named_folder, plain_console
 
 __all__ = ["distill", "lora_merge", "lora_train"]
 
@@ -94,7 +92,6 @@ def lora_train(
     seed: Annotated[int, in_range(SEED)] = 0,
     resume: options.ResumeOption = False,
     checkpoint_steps: Annotated[int, in_range(COUNT, help=options.INTERVAL)] = 200,
-    as_json: JsonOption = False,
 ) -> None:
     """Teach a trained model a second task, by a LoRA on its frozen weights or by all of them."""
     from mu_ref.settings.recipe.lora import tune
@@ -113,11 +110,8 @@ def lora_train(
     )  # fmt: skip
     result = tune(
         base, task, queries, held_out, config, None if full else lora, folder,
-        limit=limit, resume=resume, console=plain_console(stderr=as_json),
+        limit=limit, resume=resume, console=plain_console(),
     )  # fmt: skip
-    if as_json:
-        typer.echo(json_text(asdict(result)))
-        return
     typer.echo(f"trained {result.trained:.2%} of the parameters")
     typer.echo(f"exact on {result.n} held-out queries: {result.before:.4f} before, "
                f"{result.exact:.4f} after")  # fmt: skip

@@ -11,14 +11,15 @@ A run that was stopped and resumed leaves the same bytes in all of them as one t
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
 from mu_ref.border.files import check_folder, check_outputs, write_picture, write_text
 from mu_ref.border.reading import read_csv
-from mu_ref.errors import InputError
+from mu_ref.errors import InputError, MuRefError
 from mu_ref.training.checkpoint import (
     checkpoint_before,
     checkpoints_of,
@@ -61,9 +62,7 @@ class RunFolder:
             InputError: see `check_folder` and `check_outputs`; or there is a checkpoint and
                 `resume` is not given, or the other way round.
         """
-        names = ("config.json", "metrics.csv", "loss.png", self.result)
-        places = [self.folder / name for name in names]
-        places += [self.checkpoint, checkpoint_before(self.checkpoint)]
+        places = [*self._places(), self.checkpoint, checkpoint_before(self.checkpoint)]
         check_folder(self.folder, "files of a run", lambda path: path in places)
         if self.folder.is_dir():
             check_outputs({f"DIR's {place.name}": place for place in places}, inputs)
@@ -78,7 +77,7 @@ class RunFolder:
             )
 
     def begin(self, trainer: Trainer, *, resume: bool) -> Path | None:
-        """Make the folder, and write what decides the run; or go on where it stands.
+        """Start a run, or go on where it stands; nothing is written yet.
 
         Args:
             trainer: before its first step.
@@ -87,14 +86,11 @@ class RunFolder:
         Returns:
             The checkpoint that it goes on from, or None.
         """
-        if resume:
-            place = trainer.resume(self.checkpoint)
-            self.rows = self._kept(trainer.step)
-            return place
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(trainer.identity, indent=2, sort_keys=True)
-        write_text(self.folder / "config.json", text + "\n")
-        return None
+        if not resume:
+            return None
+        place = trainer.resume(self.checkpoint)
+        self.rows = self._kept(trainer.step)
+        return place
 
     def steps(self, trainer: Trainer) -> Iterator[Progress]:
         """Take the steps of a run, and keep its files up to date.
@@ -114,14 +110,44 @@ class RunFolder:
 
     def save(self, trainer: Trainer) -> None:
         """Write the losses, then the checkpoint: it never tells of a step that they lack."""
-        self._write_metrics()
-        trainer.save(self.checkpoint)
+        with self._all_or_nothing(trainer):
+            self._write_metrics()
+            trainer.save(self.checkpoint)
 
-    def end(self) -> None:
-        """Write the losses and their curve, and remove the checkpoints; the result is there."""
-        self._write_metrics()
-        self._plot()
+    def end(self, trainer: Trainer, write: Callable[[Path], None]) -> None:
+        """Write the result, the losses and their curve; then the checkpoints may go.
+
+        Args:
+            trainer: after its last step.
+            write: writes the result to a path.
+        """
+        with self._all_or_nothing(trainer):
+            write(self.folder / self.result)
+            self._write_metrics()
+            self._plot()
         remove_checkpoints(self.checkpoint)
+
+    @contextmanager
+    def _all_or_nothing(self, trainer: Trainer) -> Iterator[None]:
+        """Make the folder and its configuration; a disk that is full keeps no begun files."""
+        made = not self.folder.is_dir()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        before = set(self.folder.iterdir())
+        try:
+            text = json.dumps(trainer.identity, indent=2, sort_keys=True)
+            write_text(self.folder / "config.json", text + "\n")
+            yield
+        except (OSError, MuRefError):
+            if not checkpoints_of(self.checkpoint):
+                for path in set(self._places()) - before:
+                    path.unlink(missing_ok=True)
+                if made:
+                    self.folder.rmdir()
+            raise
+
+    def _places(self) -> list[Path]:
+        names = ("config.json", "metrics.csv", "loss.png", self.result)
+        return [self.folder / name for name in names]
 
     def _write_metrics(self) -> None:
         text = StringIO()

@@ -78,6 +78,6 @@ def distill_agent(
         "steps": str(trainer.step),
         "loss": f"{trainer.mean_loss:.4f}",
     }
-    save_weights(folder / run.result, model, halves_of(trainer.weights), notes)
-    run.end()
+    halves = halves_of(trainer.weights)
+    run.end(trainer, lambda place: save_weights(place, model, halves, notes))
     console.print(f"wrote {folder / run.result}", soft_wrap=True)

@@ -102,8 +102,7 @@ def tune(
     run_in_folder(run, trainer, resume, console)
     exact = trainer.exact_share(scored)
     notes |= {"task": task, "steps": str(trainer.step), "held_out_exact": f"{exact:.4f}"}
-    _write(folder / run.result, trainer, base, notes)
-    run.end()
+    run.end(trainer, lambda place: _write(place, trainer, base, notes))
     console.print(f"wrote {folder / run.result}", soft_wrap=True)
     return Tuned(1.0 if lora is None else trained_share(model, lora), len(scored), before, exact)
 

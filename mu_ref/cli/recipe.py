@@ -25,7 +25,7 @@ SitesOption = Annotated[
     typer.Option(
         "--site",
         metavar="PATTERN",
-        help="Layers that change, such as *.q; repeatable; *.q, *.v and *.mlp.* by default.",
+        help="Layers that change, such as *.q; repeatable; decoder.* by default.",
     ),
 ]
 BaseOption = Annotated[
@@ -76,9 +76,9 @@ def lora_train(
     full: Annotated[
         bool, typer.Option("--full", help="Let all weights move, for comparison.")
     ] = False,
-    rank: Annotated[int | None, in_range(RANK, help="Rank of each change, 4 by default.")] = None,
+    rank: Annotated[int | None, in_range(RANK, help="Rank of each change, 10 by default.")] = None,
     alpha: Annotated[
-        float | None, in_range(FACTOR, help="alpha / rank scales each change; 8 by default.")
+        float | None, in_range(FACTOR, help="alpha / rank scales each change; 20 by default.")
     ] = None,
     sites: SitesOption = None,
     queries: QueriesOption = None,
@@ -88,7 +88,9 @@ def lora_train(
     limit: Annotated[int | None, in_range(COUNT, help="Queries to train on at most.")] = None,
     epochs: Annotated[int, in_range(EPOCHS)] = 2,
     batch_size: Annotated[int, in_range(BATCH, help="Queries of a step.")] = 32,
-    rate: Annotated[float, in_range(RATE, help="Peak learning rate.")] = 4e-3,
+    rate: Annotated[
+        float | None, in_range(RATE, help="Peak learning rate; 0.015, or 0.004 with --full.")
+    ] = None,
     seed: Annotated[int, in_range(SEED)] = 0,
     resume: options.ResumeOption = False,
     checkpoint_steps: Annotated[int, in_range(COUNT, help=options.INTERVAL)] = 200,
@@ -105,8 +107,8 @@ def lora_train(
         rank=rank or usual.rank, alpha=alpha or usual.alpha, sites=tuple(sites or usual.sites)
     )
     config = TrainConfig(
-        epochs=epochs, batch_size=batch_size, peak_rate=rate, seed=seed,
-        checkpoint_steps=checkpoint_steps, label_smoothing=0.0,
+        epochs=epochs, batch_size=batch_size, peak_rate=rate or (4e-3 if full else 1.5e-2),
+        seed=seed, checkpoint_steps=checkpoint_steps, label_smoothing=0.0,
     )  # fmt: skip
     result = tune(
         base, task, queries, held_out, config, None if full else lora, folder,

@@ -38,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 RANGES = MappingProxyType({"rank": RANK, "alpha": FACTOR})
-SITES = ("*.q", "*.v", "*.mlp.*")
+SITES = ("decoder.*",)  # what was read stays; what is written changes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +49,8 @@ class LoraConfig:
         InputError: a number out of range, or no site.
     """
 
-    rank: int = 4
-    alpha: float = 8.0  # the change is alpha / rank B A
+    rank: int = 10
+    alpha: float = 20.0  # the change is alpha / rank B A
     sites: tuple[str, ...] = SITES  # patterns of sites of linear layers
 
     def __post_init__(self) -> None:

@@ -86,15 +86,15 @@ def main() -> None:
 
 
 def run_all(path: Path) -> None:
-    """Train what is not in the file yet; way by way."""
+    """Train what is not in the file yet; seed by seed, so that an early end costs a seed."""
     tokenizer = Tokenizer.load()
     items = [i for n in ("train.jsonl", "train_more.jsonl") for i in read_queries(DATA / n)]
     data = task_data(examples_of(evenly_spread(items, N_QUERIES), tokenizer))
     held_out = examples_of(read_queries(DATA / "validation.jsonl"), tokenizer)
     teacher = trained_teacher(path, data, held_out)
     done = {(row["run"], int(row["seed"])) for row in rows_of(path) if row["exact"]}
-    for name, way in WAYS.items():
-        for seed in SEEDS:
+    for seed in SEEDS:
+        for name, way in WAYS.items():
             if (name, seed) not in done:
                 run = replace(
                     RUN, seed=seed, matrix_optimizer=way.optimizer, adam_rate_share=way.adam_share

@@ -26,7 +26,7 @@ from mu_ref.weights import initial_weights, load_weights, read_safetensors, save
 
 QUERIES = [(query, call) for query, call in SAMPLES if "page." not in call]  # not in the catalog
 MODEL = tiny()
-LORA = LoraConfig(rank=2, sites=("*.q", "*.mlp.up"))
+LORA = LoraConfig(rank=2, alpha=8.0, sites=("*.q", "*.mlp.up"))
 RUN = TrainConfig(epochs=3, batch_size=2, checkpoint_steps=5, seed=4)  # 12 steps
 
 

@@ -190,7 +190,6 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
             line = axes.plot(steps, [mean(x) for x in losses], "o-", ms=3, label=name)[0]
             low, high = [min(x) for x in losses], [max(x) for x in losses]
             axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color(), lw=0)
-    axes.set_yscale("log")
     axes.set_xlabel("step (32 queries each)")
     axes.set_ylabel("loss per token on held-out queries")
     axes.set_xticks(np.arange(EVERY, 4 * EVERY + 1, EVERY))

@@ -88,6 +88,22 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--start": "nano.safetensors", "--resume": "", "--checkpoint-steps": "0",
         "--set": "clip_norm=0.001",
     },
+    "mu-ref distill": {
+        "folder": "new-2", "--teacher": "nano-w8a16.safetensors", "--student": "tiny",
+        "--temperature": "3", "--mix": "0.9", "--queries": "queries.jsonl", "--epochs": "2",
+        "--batch-size": "1", "--rate": "0.1", "--seed": "5", "--start": "nano.safetensors",
+        "--resume": "", "--checkpoint-steps": "0", "--set": "clip_norm=0.001",
+    },
+    "mu-ref lora train": {
+        "folder": "new-2", "--task": "calls", "--base": "nano-w8a16.safetensors", "--full": "",
+        "--rank": "2", "--alpha": "3", "--site": "*.k", "--queries": "queries.jsonl",
+        "--held-out": "queries.jsonl", "--limit": "1", "--epochs": "2", "--batch-size": "1",
+        "--rate": "0.1", "--seed": "5", "--resume": "", "--checkpoint-steps": "0",
+    },
+    "mu-ref lora merge": {
+        "adapter": "nano.safetensors", "--base": "nano-w8a16.safetensors",
+        "--out": "new-2.safetensors",
+    },
     "mu-ref warm-up": {},
     "mu-ref golden write": {
         "folder": "new-2", "--model": "nano-w8a8.safetensors", "--query": "wifi on",

@@ -42,7 +42,7 @@ def without_times(value: Any) -> Any:
 def seen(answer: Answer, command: str) -> tuple[Any, ...]:
     """What somebody sees of a run, without what the clock says."""
     out = answer.out
-    if command in ("mu-ref train", "mu-ref train-drafter"):
+    if command in ("mu-ref train", "mu-ref train-drafter", "mu-ref distill"):
         out = ""  # losses and times; what counts is the file
     try:
         out = json.dumps(without_times(json.loads(out)))

@@ -1,5 +1,8 @@
-"""How Mu learns: the rate over a run, what Muon does to a gradient, and both optimizers at work."""
+"""How Mu learns: the rate over a run, Muon's work on a gradient, and what each choice is worth."""
 
+import csv
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -13,9 +16,9 @@ from mu_ref.training.optimizers import AdamW, Muon, orthogonalize
 from mu_ref.training.schedule import WarmupStableDecay
 from mu_ref.training.trainer import TrainConfig
 from mu_ref.weights import initial_weights
-from npu_sim.show.figure import BLUE, DARK, GREY, YELLOW, figure
+from npu_sim.show.figure import BLUE, DARK, GREEN, GREY, ORANGE, YELLOW, figure
 
-__all__ = ["training"]
+__all__ = ["ablations", "training"]
 
 N_STEPS = 50
 
@@ -76,3 +79,26 @@ def _losses(*, muon: bool) -> list[float]:
             else:
                 AdamW().update(weights[name], gradient, states[name], 0.005, step)
     return found
+
+
+def ablations() -> Figure:
+    """Draw held-out losses of the ablations: the mean of three seeds in a band of all of them."""
+    with (Path(__file__).parent / "ablations.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    drawing, axes = figure(8.0, 3.6)
+    looks = ((BLUE, "o-"), (GREEN, "s--"), (ORANGE, "^-."), (DARK, "v:"))
+    names = [name for name in dict.fromkeys(row["run"] for row in rows) if "teacher" not in name]
+    for name, (colour, form) in zip(names, looks, strict=True):
+        own = [row for row in rows if row["run"] == name]
+        steps = sorted({int(row["step"]) for row in own})
+        losses = [[float(row["part_loss"]) for row in own if int(row["step"]) == n] for n in steps]
+        axes.plot(
+            steps, [mean(seeds) for seeds in losses], form, color=colour, markersize=4, label=name
+        )
+        least, most = [min(seeds) for seeds in losses], [max(seeds) for seeds in losses]
+        axes.fill_between(steps, least, most, alpha=0.2, color=colour, lw=0)
+    axes.set(xlabel="step (32 queries each)", ylabel="loss per token, held-out queries")
+    axes.set_xticks(steps)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return drawing

@@ -16,8 +16,8 @@ from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
     "BATCH", "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "EPOCHS", "FACTOR", "HEADS", "LAYERS",
-    "MODEL_RANGES", "NEW_TOKENS", "RATE", "SEED", "SHARE", "SIZE", "STACK_RANGES", "STRENGTH",
-    "THETA", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds", "token_range",
+    "MODEL_RANGES", "NEW_TOKENS", "RANK", "RATE", "SEED", "SHARE", "SIZE", "STACK_RANGES",
+    "STRENGTH", "THETA", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds", "token_range",
 ]  # fmt: skip
 
 
@@ -83,6 +83,7 @@ EPOCHS = Range(low=1, high=10**6, why="no model reads its texts a million times"
 BATCH = Range(low=1, high=2**16, why="the tape of a larger batch fits no memory")
 STRENGTH = Range(low=0, high=1000, whole=False, why="it would drown everything else")
 RATE = Range(low=0, above=True, high=10, whole=False, why="larger steps leave every minimum")
+RANK = Range(low=1, high=1024, why="a change of so high a rank is no smaller than the layer")
 
 # of models
 LAYERS = Range(low=1, high=1024, why="the deepest models have some hundred layers")

@@ -14,6 +14,7 @@ from mu_ref.cli.ask import ask
 from mu_ref.cli.forward import forward
 from mu_ref.cli.info import info
 from mu_ref.cli.quantize import quantize
+from mu_ref.cli.recipe import distill, lora_merge, lora_train
 from mu_ref.cli.redrafter import draft_sweep, generate, quantize_drafter, train_drafter
 from mu_ref.cli.train import settings_eval, train, warm_up
 from mu_ref.command_line import run_app
@@ -29,7 +30,10 @@ app = typer.Typer(
 
 
 # of functions whose options leave no line for an example
-LONG = {"write": "Example: mu-ref golden write golden --query 'wifi on' --depth layers"}
+LONG = {
+    "train": "Example: mu-ref lora train runs/uri --task uri --rank 4",
+    "write": "Example: mu-ref golden write golden --query 'wifi on' --depth layers",
+}
 
 
 def _group(name: str, about: str, **commands: Callable[..., None]) -> None:
@@ -42,6 +46,7 @@ def _group(name: str, about: str, **commands: Callable[..., None]) -> None:
 
 _group("settings", "The Settings agent.", eval=settings_eval)
 _group("golden", "Golden files, the oracle of ports.", write=golden.write, check=golden.check)
+_group("lora", "Tasks learnt on frozen weights.", train=lora_train, merge=lora_merge)
 _group("export", "Models for other engines.", onnx=export.onnx)
 app.command(epilog="Example: mu-ref quantize mu-nano --scheme w8a16 --worst 10")(quantize)
 app.command()(generate)
@@ -55,6 +60,9 @@ app.command(epilog="Example: mu-ref ask 'turn bluetooth off' --npu hexagon-x-eli
 app.command()(info)
 app.command()(forward)
 app.command()(train)
+app.command(epilog="Example: mu-ref distill runs/student --teacher runs/teacher.safetensors")(
+    distill
+)
 app.command("warm-up")(warm_up)
 
 

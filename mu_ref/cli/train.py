@@ -16,7 +16,7 @@ from mu_ref.errors import InputError, check_choice
 if TYPE_CHECKING:
     from mu_ref.training.trainer import TrainConfig
 
-__all__ = ["settings_eval", "train", "warm_up"]
+__all__ = ["changed", "settings_eval", "train", "warm_up"]
 
 
 def train(
@@ -49,7 +49,7 @@ def train(
         epochs=epochs, batch_size=batch_size, peak_rate=rate, seed=seed,
         checkpoint_steps=checkpoint_steps,
     )  # fmt: skip
-    config, of_model = _changed(config, changes or [])
+    config, of_model = changed(config, changes or [])
     console = options.report_console(out)
     train_agent(
         name, queries, config, out,
@@ -57,7 +57,7 @@ def train(
     )  # fmt: skip
 
 
-def _changed(config: "TrainConfig", texts: list[str]) -> "tuple[TrainConfig, dict[str, str]]":
+def changed(config: "TrainConfig", texts: list[str]) -> "tuple[TrainConfig, dict[str, str]]":
     """Set fields of the run, "clip_norm" or "train.clip_norm"; return those of the model too."""
     from mu_ref.border.overrides import assignments, kind_of_field
     from mu_ref.config import model_fields

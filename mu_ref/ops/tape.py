@@ -24,18 +24,20 @@ Gradients = tuple[Array | None, ...]
 class Node:
     """An array in the computation, and the gradient that reaches it."""
 
-    __slots__ = ("back", "grad", "parents", "value")
+    __slots__ = ("back", "fixed", "grad", "parents", "value")
 
     def __init__(
         self,
         value: Array,
         parents: tuple["Node", ...] = (),
         back: Callable[[Array], Gradients] | None = None,
+        fixed: bool = False,
     ) -> None:
         self.value = value
         self.parents = parents
         self.back = back  # gradient of value -> gradients of parents
         self.grad: Array | None = None
+        self.fixed = fixed  # nobody wants its gradient
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,6 +57,7 @@ class TapeOps(Ops):
         weights: {"site.weight" or "site.bias": array}, all of one float dtype; not copied.
         dropout: share of elements that `dropout` drops; the model's in training, else 0.
         rng: draws them; needed unless dropout is 0.
+        frozen: more weights, which get no gradient: those under a LoRA.
 
     Raises:
         ConfigError: dropout without a generator.
@@ -65,11 +68,13 @@ class TapeOps(Ops):
         weights: Mapping[str, Array],
         dropout: float = 0.0,
         rng: np.random.Generator | None = None,
+        frozen: Mapping[str, Array] | None = None,
     ) -> None:
         if dropout and rng is None:
             raise ConfigError(f"a tape with dropout {dropout} must be given a generator, got none")
         self.weights = {name: Node(array) for name, array in weights.items()}
-        self.dtype = next(iter(weights.values())).dtype.type
+        self.weights |= {name: Node(array, fixed=True) for name, array in (frozen or {}).items()}
+        self.dtype = next(iter(self.weights.values())).value.dtype.type
         self.dropout_rate, self.rng = dropout, rng
         self.nodes: list[Node] = []
 
@@ -105,7 +110,7 @@ class TapeOps(Ops):
         for node in reversed(self.nodes):
             if node.grad is not None and node.back is not None:
                 for parent, grad in zip(node.parents, node.back(node.grad), strict=True):
-                    if grad is not None:
+                    if grad is not None and not parent.fixed:
                         parent.receive(grad)
             node.grad = None  # free memory as we go
         self.nodes.clear()
@@ -135,7 +140,7 @@ class TapeOps(Ops):
         def back(grad: Array) -> Gradients:
             grad = grad.reshape(-1, grad.shape[-1])  # [rows, d_out]
             dx = (grad @ w.value).reshape(x.shape)
-            dw = grad.T @ rows
+            dw = None if w.fixed else grad.T @ rows
             return (dx, dw) if bias is None else (dx, dw, grad.sum(axis=0))
 
         parents = (x, w) if bias is None else (x, w, bias)
@@ -171,8 +176,7 @@ class TapeOps(Ops):
 
     def rope(self, x: Node, rotation: Rotation, site: str) -> Node:
         """Rotate; the gradient is rotated back."""
-        cos = rotation.cos[:, None].astype(self.dtype)
-        sin = rotation.sin[:, None].astype(self.dtype)
+        cos, sin = (t[:, None].astype(self.dtype) for t in (rotation.cos, rotation.sin))
 
         def turn(value: Array, sine: Array) -> Array:
             half = value.shape[-1] // 2
@@ -333,8 +337,10 @@ class TapeOps(Ops):
         return x.value
 
 
-def _added_up(x: Node, at: Any, grad: Array) -> Array:
+def _added_up(x: Node, at: Any, grad: Array) -> Array | None:
     """Gradient of x given that of x[at]; a place that was picked twice gets both."""
+    if x.fixed:
+        return None
     dx = np.zeros_like(x.value)
     np.add.at(dx, at, grad)
     return dx

@@ -19,7 +19,7 @@ from mu_ref.training.checkpoint import remove_checkpoints
 from mu_ref.training.trainer import TrainConfig, Trainer
 from mu_ref.weights import save_weights
 
-__all__ = ["train_agent", "training_queries"]
+__all__ = ["MADE_OF", "preset_for", "train_agent", "training_queries"]
 
 # What the texts of an epoch are made of, besides the queries.
 MADE_OF = ("tokenizer.json", "catalog.json", "templates.toml", "template_names.json",
@@ -70,7 +70,7 @@ def train_agent(
     inputs = files | {name: DATA / name for name in MADE_OF}
     checkpoint = plan_run(out, [*inputs.values(), start], resume=resume)
     tokenizer = Tokenizer.load(DATA / "tokenizer.json")
-    model = _preset_for(tokenizer, name, model_changes or {})
+    model = preset_for(tokenizer, name, model_changes or {})
     items = [item for file in files.values() for item in read_queries(file)]
     data = epoch_data(items, load_catalog(), tokenizer)
     trainer = Trainer(model, config, data, {**inputs, "--start": start})
@@ -105,7 +105,8 @@ def _notes(
     return notes | ({"start": json.dumps(before)} if before else {})
 
 
-def _preset_for(tokenizer: Tokenizer, name: str, changes: Mapping[str, Any]) -> ModelConfig:
+def preset_for(tokenizer: Tokenizer, name: str, changes: Mapping[str, Any]) -> ModelConfig:
+    """Return a preset, changed; InputError unless it reads and writes the tokenizer's tokens."""
     model = with_model_fields(preset(name), changes)
     if model.encoder is None or model.vocab_size != tokenizer.vocab_size:
         raise InputError(

@@ -11,8 +11,14 @@ Arrays = dict[str, np.ndarray]
 
 
 def is_muon_weight(name: str, array: np.ndarray) -> bool:
-    """Say whether Muon trains a weight: matrices of layers, not embeddings, head, gains, biases."""
-    return array.ndim == 2 and "embedding" not in name and not name.startswith("head")
+    """Say whether Muon trains a weight: matrices of layers, not embeddings, head, gains, biases.
+
+    The two thin matrices of a LoRA are AdamW's: their product is the step that counts, and what
+    is near orthogonal in each of them is not so in the product.
+    """
+    if "embedding" in name or name.startswith("head") or ".lora_" in name:
+        return False
+    return array.ndim == 2
 
 
 def orthogonalize(gradient: np.ndarray, n_steps: int = 5) -> np.ndarray:

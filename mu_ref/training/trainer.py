@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,8 +28,10 @@ from mu_ref.border.ranges import (
     check_fields,
 )  # fmt: skip
 from mu_ref.config import ModelConfig
-from mu_ref.errors import InputError
+from mu_ref.errors import InputError, check_choice
 from mu_ref.model import mu
+from mu_ref.ops import Ops
+from mu_ref.ops.lora import LoraOps
 from mu_ref.ops.tape import TapeOps
 from mu_ref.training.checkpoint import (
     Identity,
@@ -40,7 +42,9 @@ from mu_ref.training.checkpoint import (
     running_mean,
     write_checkpoint,
 )  # fmt: skip
-from mu_ref.training.datasets import Batch, Example, batches
+from mu_ref.training.datasets import Batch, Example, batches, make_batch
+from mu_ref.training.distill import Teacher
+from mu_ref.training.lora import LoraConfig, initial_lora, lora_sites
 from mu_ref.training.losses import cross_entropy
 from mu_ref.training.optimizers import AdamW, Muon, clip_gradients, is_muon_weight
 from mu_ref.training.schedule import WarmupStableDecay
@@ -75,6 +79,7 @@ class TrainConfig:
 
     epochs: int = 18
     batch_size: int = 128
+    matrix_optimizer: Literal["muon", "adamw"] = "muon"  # of the matrices inside layers
     peak_rate: float = 4e-3  # of Muon
     adam_rate_share: float = 0.4  # AdamW's rate, as a share of Muon's
     warmup_share: float = 0.03  # of all steps
@@ -92,6 +97,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_fields(self, RANGES, InputError)
+        check_choice("matrix_optimizer", self.matrix_optimizer, ("muon", "adamw"))
 
     def deciding(self) -> dict[str, Any]:
         """Return what decides the result: everything but how often a checkpoint is written."""
@@ -130,6 +136,9 @@ class Trainer:
     weights: Weights = field(init=False)
     state: dict[str, Weights] = field(init=False)  # per weight, what its optimizer remembers
     step: int = field(init=False, default=0)  # steps done
+    frozen: Weights = field(init=False, default_factory=dict)  # under a LoRA
+    lora: LoraConfig | None = field(init=False, default=None)
+    teacher: Teacher | None = field(init=False, default=None)
     mean_loss: float = field(init=False, default=math.nan)
 
     def __post_init__(self) -> None:
@@ -202,23 +211,78 @@ class Trainer:
             The loss before the step.
         """
         rng = np.random.default_rng([self.config.seed, 2, self.step])
-        ops = TapeOps(self.weights, self.model.dropout, rng)
+        tape = TapeOps(self.weights, self.model.dropout, rng, self.frozen)
         scores = mu.forward(
-            ops, self.model, batch.source, batch.source_valid, batch.inputs, batch.counted
-        )
-        loss = cross_entropy(ops, scores, batch.labels, batch.counted, self.config.label_smoothing)
-        grads, _ = clip_gradients(ops.backward(loss), self.config.clip_norm)
+            self._around(tape), self.model, batch.source, batch.source_valid, batch.inputs,
+            batch.counted,
+        )  # fmt: skip
+        loss = cross_entropy(tape, scores, batch.labels, batch.counted, self.config.label_smoothing)
+        if self.teacher is not None:
+            loss = self.teacher.taught(tape, loss, scores, batch)
+        grads, _ = clip_gradients(tape.backward(loss), self.config.clip_norm)
         self.step += 1
         muon = Muon(weight_decay=self.config.muon_weight_decay)
         adam = AdamW(weight_decay=self.config.adam_weight_decay)
         for name, grad in grads.items():
             weight, state = self.weights[name], self.state[name]
-            if is_muon_weight(name, weight):
+            if self.config.matrix_optimizer == "muon" and is_muon_weight(name, weight):
                 muon.update(weight, grad, state, rate)
             else:
                 adam_rate = rate * self.config.adam_rate_share
                 adam.update(weight, grad, state, adam_rate, self.step)
         return float(loss.value)
+
+    def exact_share(self, examples: Sequence[Example]) -> float:
+        """Return the share of examples whose target greedy decoding would write, token for token.
+
+        Greedy decoding writes the target if, and only if, each of its tokens has the highest score
+        after those before it: so one pass over the targets tells, and nothing is decoded.
+
+        Args:
+            examples: at least one; equal scores go to the lowest token, as in decoding.
+        """
+        right = 0
+        for start in range(0, len(examples), self.config.batch_size):
+            batch = make_batch(examples[start : start + self.config.batch_size], self.model)
+            ops = self._around(TapeOps({}, frozen={**self.frozen, **self.weights}))
+            source = batch.source, batch.source_valid
+            scores = mu.forward(ops, self.model, *source, batch.inputs, batch.counted)
+            hit = ops.argmax(scores, "head") == batch.labels
+            right += int((hit | ~batch.counted).all(axis=1).sum())
+        return right / len(examples)
+
+    def _around(self, tape: TapeOps) -> Ops:
+        if self.lora is None:
+            return tape
+        return LoraOps(tape, dict.fromkeys(lora_sites(self.model, self.lora), self.lora.factor))
+
+    def learn_from(self, teacher: Teacher) -> None:
+        """Let a teacher's scores count beside the labels.
+
+        Args:
+            teacher: its file belongs to `inputs`.
+
+        Raises:
+            InputError: it reads or writes other tokens.
+        """
+        teacher.check_student(self.model)
+        self.teacher = teacher
+        self.identity = {**self.identity, "distillation": asdict(teacher.how)}
+
+    def adapt(self, lora: LoraConfig) -> None:
+        """Freeze the weights that there are, and train a LoRA on top of them.
+
+        Args:
+            lora: its configuration.
+
+        Raises:
+            InputError: a pattern of its sites fits no linear layer.
+        """
+        rng = np.random.default_rng([self.config.seed, 0, 1])
+        self.frozen, self.weights = self.weights, initial_lora(self.model, lora, rng)
+        self.state = {name: {} for name in self.weights}
+        self.lora = lora
+        self.identity = {**self.identity, "lora": asdict(lora)}
 
     def start_from(self, path: Path) -> dict[str, str]:
         """Take the weights of a file in place of random ones.
@@ -256,7 +320,9 @@ class Trainer:
             InputError: no checkpoint, or one of another model or another run.
             WeightsError: the file is damaged, and there is none before it.
         """
-        found, place = read_checkpoint(path, self.identity, weight_shapes(self.model))
+        found, place = read_checkpoint(
+            path, self.identity, {name: weight.shape for name, weight in self.weights.items()}
+        )
         self.weights = found.weights
         self.state = {name: dict(found.moments[name]) for name in found.weights}
         self.step, self.mean_loss = found.step, found.mean_loss

@@ -50,6 +50,19 @@ BASES = {
          "--out", "new.safetensors"),
         ("new*",),
     ),
+    "mu-ref distill": Base(
+        ("new", "--teacher", "nano.safetensors", "--queries", "two.jsonl", "--epochs", "1",
+         "--batch-size", "2", "--set=encoder.n_layers=1", "--set=decoder.n_layers=1"),
+        ("new*", "new*/*"),
+    ),
+    "mu-ref lora train": Base(
+        ("new", "--base", "nano.safetensors", "--queries", "two.jsonl", "--held-out", "two.jsonl",
+         "--epochs", "1", "--batch-size", "2"),
+        ("new*", "new*/*"),
+    ),
+    "mu-ref lora merge": Base(
+        ("lora.safetensors", "--base", "nano.safetensors", "--out", "new.safetensors"), ("new*",)
+    ),
     "mu-ref warm-up": Base(()),
     "mu-ref golden write": Base(
         ("new", "--model", "nano-w8a16.safetensors", "--max-new-tokens", "2"), ("new*", "new*/*")

@@ -46,6 +46,11 @@ INPUTS: dict[str, dict[str, str]] = {
     "mu-ref golden check": {"--names": "names.toml"},
     "mu-ref export onnx": {"--model": "nano.safetensors", "--drafter": "drafter.safetensors"},
     "mu-ref train": {"--queries": "two.jsonl", "--start": "nano.safetensors"},
+    "mu-ref distill": {"--teacher": "nano.safetensors", "--queries": "two.jsonl",
+                       "--start": "nano.safetensors"},
+    "mu-ref lora train": {"--base": "nano.safetensors", "--queries": "two.jsonl",
+                          "--held-out": "two.jsonl"},
+    "mu-ref lora merge": {"adapter": "lora.safetensors", "--base": "nano.safetensors"},
     "mu-ref settings eval": {"file": "two.jsonl", "--weights": "nano.safetensors"},
     "npu-sim explain": _ASKED,
     "npu-sim check-trace": {"file": "trace.json"},
@@ -72,6 +77,9 @@ OUTPUTS: dict[str, dict[str, str]] = {
     "mu-ref golden write": {"folder": "new"},
     "mu-ref export onnx": {"folder": "new"},
     "mu-ref train": {"--out": "new.safetensors"},
+    "mu-ref distill": {"folder": "new"},
+    "mu-ref lora train": {"folder": "new"},
+    "mu-ref lora merge": {"--out": "new.safetensors"},
     "npu-sim systolic": {"--out": "new.csv"},
     "npu-sim sweep": {"--out": "new.csv", "--plot": "new.png"},
     "npu-sim sensitivity": {"--plot": "new.png"},
@@ -91,7 +99,7 @@ OTHER = {
 
 _FORMS = {"models.json": "{}#small"}
 MAKES_FOLDERS = ("mu-ref quantize", "mu-ref train", "mu-ref train-drafter",
-                 "mu-ref quantize-drafter", "npu-sim calibrate")  # fmt: skip
+                 "mu-ref quantize-drafter", "mu-ref lora merge", "npu-sim calibrate")  # fmt: skip
 
 
 def inputs() -> list[Input]:

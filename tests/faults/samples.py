@@ -182,6 +182,7 @@ def _made_by_commands(boxes: Boxes, folder: Path) -> None:
         ),
         ("npu-sim hardware show", ("teaching-npu", "--toml"), ("npu.toml",)),
         ("mu-ref golden write", golden, ("golden",)),
+        ("mu-ref lora train", BASES["mu-ref lora train"].arguments, ("new",)),
     ):
 
         def keep(work: Path, outcome: object, made: tuple[str, ...] = made) -> str:
@@ -199,3 +200,5 @@ def _made_by_commands(boxes: Boxes, folder: Path) -> None:
         if "--toml" in arguments:
             (folder / "npu.toml").write_text(outcome.out)
     (folder / "new.safetensors").rename(folder / "drafter-w8a16.safetensors")
+    shutil.copyfile(folder / "new/lora.safetensors", folder / "lora.safetensors")
+    shutil.rmtree(folder / "new")

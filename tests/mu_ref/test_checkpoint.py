@@ -369,6 +369,6 @@ def test_how_often_a_checkpoint_is_written_is_not_part_of_a_run() -> None:
     deciding = RUN.deciding()
     assert "checkpoint_steps" not in deciding
     assert deciding["seed"] == 3
-    assert len(deciding) == 14
+    assert len(deciding) == 15
     examples = Trainer(tiny(), RUN, lambda rng: []).identity
     assert examples == Trainer(tiny(), replace(RUN, checkpoint_steps=9), lambda rng: []).identity

@@ -423,7 +423,8 @@ def test_batches_are_sorted_by_source_then_target_and_come_in_drawn_order() -> N
 def test_the_recipe_of_the_shipped_model() -> None:
     assert asdict(TrainConfig()) == {
         "epochs": 18, "batch_size": 128, "peak_rate": 0.004, "adam_rate_share": 0.4,
-        "warmup_share": 0.03, "decay_share": 0.4, "label_smoothing": 0.1, "clip_norm": 1.0,
+        "warmup_share": 0.03, "decay_share": 0.4, "matrix_optimizer": "muon",
+        "label_smoothing": 0.1, "clip_norm": 1.0,
         "muon_weight_decay": 0.1, "adam_weight_decay": 0.01, "init_std": 0.02,
         "embedding_std": round(192**-0.5, 3), "post_norm_gain": 0.25, "checkpoint_steps": 200,
         "seed": 0,

@@ -6,7 +6,7 @@ an executor may know from the step before. Chapter: `docs/01_mu.md`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from mu_ref.model.decoder import place, run_layers
 from mu_ref.ops import Ops, Value
 
 __all__ = [
-    "GREEDY", "Sampling", "Step", "decode_step", "generate", "greedy", "sample",
+    "GREEDY", "Guide", "Sampling", "Step", "decode_step", "generate", "greedy", "sample",
     "stream",
 ]  # fmt: skip
 
@@ -52,6 +52,23 @@ class Sampling:
 GREEDY = Sampling()
 
 
+class Guide(Protocol):
+    """Says which tokens may follow, row by row: a mask over the logits before one is chosen.
+
+    A state is an integer that stands for what a row has written; the guide alone knows what it
+    means. Every state must allow a token, those of rows that went astray or have ended too.
+    """
+
+    def start(self, batch: int) -> np.ndarray:
+        """Return the states of rows that have written nothing: [batch] int."""
+
+    def allowed(self, states: np.ndarray) -> np.ndarray:
+        """Say which tokens may follow: [batch, n] int -> [batch, n, vocab_size] bool."""
+
+    def follow(self, states: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Return the states after one more token each: [batch] and [batch] int -> [batch]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of decoding."""
@@ -68,7 +85,11 @@ class Step:
 
 
 def sample(
-    ops: Ops, logits: object, sampling: Sampling, rng: np.random.Generator | None
+    ops: Ops,
+    logits: object,
+    sampling: Sampling,
+    rng: np.random.Generator | None,
+    allowed: np.ndarray | None = None,
 ) -> np.ndarray:
     """Choose one token for each row of logits.
 
@@ -77,6 +98,7 @@ def sample(
         logits: value [..., vocab_size].
         sampling: how.
         rng: needed unless greedy.
+        allowed: [..., vocab_size] bool, the tokens to choose from; all without.
 
     Returns:
         [...] int.
@@ -84,11 +106,14 @@ def sample(
     Raises:
         InputError: sampling without a generator.
     """
-    if sampling.temperature == 0:
+    if sampling.temperature == 0 and allowed is None:
         return ops.argmax(logits, "head.argmax")
+    if sampling.temperature == 0:  # an executor reads unequal integers as unequal numbers
+        return np.argmax(np.where(allowed, ops.read(logits), -np.inf), axis=-1)
     if rng is None:
         raise InputError("sampling must be given a random generator; pass rng, or temperature 0")
-    p = token_probabilities(ops.read(logits), sampling)
+    read = ops.read(logits)
+    p = token_probabilities(read if allowed is None else np.where(allowed, read, -np.inf), sampling)
     drawn = rng.random((*p.shape[:-1], 1)) * np.cumsum(p, axis=-1)[..., -1:]
     return (np.cumsum(p, axis=-1) <= drawn).sum(axis=-1)
 
@@ -173,6 +198,7 @@ def stream(
     rng: np.random.Generator | None = None,
     *,
     stop_at_eos: bool = True,
+    guide: Guide | None = None,
 ) -> Iterator[Step]:
     """Yield one step after another, until every row has ended or the limit is reached.
 
@@ -186,6 +212,7 @@ def stream(
         sampling: greedy by default.
         rng: needed unless greedy.
         stop_at_eos: False goes on to the limit whatever comes.
+        guide: masks the logits; without one every token may come.
 
     Yields:
         Steps.
@@ -202,12 +229,16 @@ def stream(
     cache = Cache.empty(len(prompt), n_layers)
     tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
     ended = np.zeros(len(prompt), bool)
+    states = None if guide is None else guide.start(len(prompt))
     for _ in range(max_new_tokens):
         hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
         last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
         hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")  # [batch, 1, d_model]
         scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
-        new = np.where(ended, model.pad_id, sample(ops, scores, sampling, rng)[:, 0])
+        allowed = None if guide is None else guide.allowed(states[:, None])
+        chosen = sample(ops, scores, sampling, rng, allowed)[:, 0]
+        new = np.where(ended, model.pad_id, chosen)
+        states = None if guide is None else guide.follow(states, new)
         was_ended = ended  # the eos itself is read by the next step, what follows it is padding
         if stop_at_eos:
             ended = ended | np.isin(new, model.eos_ids)

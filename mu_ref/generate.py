@@ -106,9 +106,10 @@ def sample(
     Raises:
         InputError: sampling without a generator.
     """
-    if sampling.temperature == 0 and allowed is None:
-        return ops.argmax(logits, "head.argmax")
-    if sampling.temperature == 0:  # an executor reads unequal integers as unequal numbers
+    if sampling.temperature == 0:
+        if allowed is None:
+            return ops.argmax(logits, "head.argmax")
+        # an executor reads unequal integers as unequal numbers, so the choice is theirs
         return np.argmax(np.where(allowed, ops.read(logits), -np.inf), axis=-1)
     if rng is None:
         raise InputError("sampling must be given a random generator; pass rng, or temperature 0")
@@ -229,7 +230,7 @@ def stream(
     cache = Cache.empty(len(prompt), n_layers)
     tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
     ended = np.zeros(len(prompt), bool)
-    states = None if guide is None else guide.start(len(prompt))
+    states = np.zeros(len(prompt), np.int64) if guide is None else guide.start(len(prompt))
     for _ in range(max_new_tokens):
         hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
         last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
@@ -238,7 +239,7 @@ def stream(
         allowed = None if guide is None else guide.allowed(states[:, None])
         chosen = sample(ops, scores, sampling, rng, allowed)[:, 0]
         new = np.where(ended, model.pad_id, chosen)
-        states = None if guide is None else guide.follow(states, new)
+        states = states if guide is None else guide.follow(states, new)
         was_ended = ended  # the eos itself is read by the next step, what follows it is padding
         if stop_at_eos:
             ended = ended | np.isin(new, model.eos_ids)

@@ -74,7 +74,7 @@ def search(
     n: int,
     passes: Passes | None = None,
 ) -> list[list[Candidate]]:
-    """Find n likely calls for each row: a beam search whose prefixes end where the model must choose.
+    """Find n likely calls for each row: a beam search whose prefixes end where there is a choice.
 
     Args:
         ops: the executor.
@@ -111,7 +111,7 @@ def search(
 
 
 def _depth(trie: Trie) -> int:
-    """Count the tokens of the longest path; a node's children stand behind it, but for shared ones."""
+    """Count the tokens of the longest path."""
     depth, level = 0, {ROOT}
     while level := {child for node in level for child in trie.children[node].values()} - {ASTRAY}:
         depth += 1

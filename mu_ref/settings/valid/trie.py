@@ -91,6 +91,10 @@ class Calls:
             self._known[text] = self.path(text)
         return self._known[text]
 
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Return the text of a path, with its end or without."""
+        return self.tokenizer.decode([token for token in tokens if token != self.end])
+
     def call_of(self, tokens: Sequence[int]) -> tuple[Call, str | None]:
         """Read a path of a trie as a call.
 
@@ -100,8 +104,7 @@ class Calls:
         Returns:
             The call, and why it is none() if the path names a number out of range.
         """
-        text = self.tokenizer.decode([token for token in tokens if token != self.end])
-        verb, _, inside = text.rstrip(")").partition("(")
+        verb, _, inside = self.text_of(tokens).rstrip(")").partition("(")
         name, _, value = inside.partition(", ")
         if verb == "none":
             return Call(verb="none"), None

@@ -198,10 +198,10 @@ class Agent:
             self.ops, self.model, drafts, *given,
             guide=guide, statistics=statistics, with_logits=seen is not None,
         ):  # fmt: skip
-            for row, n in enumerate(part.n_tokens.tolist()):
-                texts[row].extend(part.tokens[row, :n].tolist())
+            for i, n in enumerate(part.n_tokens.tolist()):
+                texts[i].extend(part.tokens[i, :n].tolist())
                 if seen is not None and part.logits is not None:
-                    seen[row].extend(part.logits[row, :n])
+                    seen[i].extend(part.logits[i, :n])
         return texts
 
     def source_tokens(self, query: str) -> list[int]:

@@ -64,6 +64,7 @@ class Decision(Answer):
     probability: float  # that the call is right
     doubtful: bool  # the greedy call was in doubt, or the best of a search is
     others: tuple[tuple[Call, float], ...] = ()  # the next best of a search, with probabilities
+    n_steps: int = 0  # of greedy decoding
     passes: Passes | None = None  # what the search asked of the decoder, if there was one
     facts: tuple[float, float] | None = None  # log-probabilities of the greedy call
 
@@ -157,10 +158,18 @@ class Decider:
         for i, found in zip(unsure, self._searched(chosen, memory, encode_s), strict=True):
             before = decisions[i]
             decisions[i] = replace(
-                found, n_output=before.n_output, tokens=before.tokens, doubtful=True,
+                found,
+                n_steps=before.n_steps,
+                tokens=before.tokens,
+                doubtful=True,
                 decode_s=before.decode_s + found.decode_s,
-            )  # fmt: skip
+            )
         return decisions
+
+    def guide(self, queries: Sequence[str]) -> CallGuide:
+        """Return what masks the logits of these queries' answers."""
+        tries = [self.calls.trie(query) for query in queries]
+        return CallGuide(tries, self.agent.model.vocab_size, self.agent.model.pad_id)
 
     def _remember(self, rows: list[_Row]) -> Memory:
         source, valid = pad([row.source for row in rows], self.agent.model.source_pad)
@@ -187,6 +196,7 @@ class Decider:
                     complaint=complaint,
                     n_input=len(row.source),
                     n_output=len(tokens),
+                    n_steps=len(tokens),
                     tokens=tuple(tokens),
                     encode_s=encode_s,
                     decode_s=decode_s,
@@ -227,8 +237,8 @@ class Decider:
                     call=best.call,
                     complaint=best.complaint,
                     n_input=len(row.source),
-                    n_output=0,
-                    tokens=(),
+                    n_output=len(best.tokens),
+                    tokens=best.tokens,
                     encode_s=encode_s,
                     decode_s=decode_s,
                     probability=best.probability,
@@ -256,7 +266,8 @@ class Decider:
             zip(candidates, p.tolist(), strict=True), key=lambda pair: -pair[1]
         ):
             call, complaint = self.calls.call_of(candidate.tokens)
-            before = found.get(str(call), _Ranked(call, complaint, 0.0))
+            known = _Ranked(call, complaint, 0.0, candidate.tokens)
+            before = found.get(str(call), known)
             found[str(call)] = replace(before, probability=before.probability + share)
         return sorted(found.values(), key=lambda one: (-one.probability, str(one.call)))
 
@@ -266,6 +277,7 @@ class _Ranked:
     call: Call
     complaint: str | None
     probability: float
+    tokens: tuple[int, ...]
 
 
 def _unread(query: str) -> Decision:

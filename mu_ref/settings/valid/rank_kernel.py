@@ -12,7 +12,7 @@ kernel = kernel_of(compiled_folder("mu-ref-rank", [Path(__file__)]), nogil=True)
 
 
 @kernel
-def descend(weights, squares, found, ends, labels, parts, rate, decay):
+def descend(weights, squares, found, ends, labels, parts, rate, decay, sparse):
     """Twin of `descend` in `rank_training.py`. Contract: rounding, as sums have another order."""
     n_columns, n_forms = weights.shape[1], len(parts)
     sums, slopes = np.zeros(n_columns, np.float32), np.zeros(n_columns, np.float32)
@@ -46,6 +46,8 @@ def descend(weights, squares, found, ends, labels, parts, rate, decay):
         for c in range(n_columns):
             if abs(slopes[c]) >= 3e-5:  # the rest would change nothing that int8 shows
                 for row in rows:
+                    if sparse and weights[row, c] == 0:
+                        continue
                     slope = slopes[c] + decay * weights[row, c]
                     squares[row, c] += slope * slope
                     weights[row, c] -= rate * slope / np.sqrt(squares[row, c])

@@ -26,7 +26,8 @@ __all__ = ["descend", "save_scorer", "train_scorer", "without"]
 RATE, DECAY, EPOCHS = 0.3, 1e-5, 6
 DROPPED = 0.15  # of a query's features, others each epoch: no call may hang on one word
 TEMPLATES, WORDINGS, OUT_OF_SCOPE = 0.25, 0.5, 0.04  # made for each written query
-N_WEIGHTS = 1_300_000  # kept, three bytes each
+DENSE = 0.5  # of the epochs; then the smallest weights are dropped, and the others learn on
+N_WEIGHTS = 1_250_000  # kept, three bytes each
 
 
 def without(items: Sequence[LabelledQuery], held: Sequence[LabelledQuery]) -> list[LabelledQuery]:
@@ -81,8 +82,11 @@ def train_scorer(
         labels = np.array([every[k][1] for k in order])
         ends = np.cumsum([len(row) for row in rows])
         rate = np.float32(RATE * (1 - epoch / epochs))
+        sparse = epoch >= DENSE * epochs
+        if sparse:
+            _prune(weights)
         loss = compiled(weights, squares, np.concatenate(rows), ends, labels, parts, rate,
-                        np.float32(DECAY))  # fmt: skip
+                        np.float32(DECAY), sparse)  # fmt: skip
         console.print(f"epoch {epoch + 1}  loss {loss / len(every):.3f}")
     return _rounded(forms, weights)
 
@@ -111,6 +115,7 @@ def descend(
     parts: np.ndarray,
     rate: float,
     decay: float,
+    sparse: bool = False,
 ) -> float:
     r"""Take a step down the slope of each example's cross-entropy; see `rank.py` for the scores.
 
@@ -124,6 +129,7 @@ def descend(
         parts: [n_forms, 3], the columns of each form.
         rate: $\eta$.
         decay: is multiplied with W and added to its slope.
+        sparse: leave weights alone that are zero.
 
     Returns:
         The sum of the losses.
@@ -139,22 +145,25 @@ def descend(
         np.add.at(columns, parts, slope[:, None] / np.sqrt(len(row)))
         touched = np.flatnonzero(np.abs(columns) >= 3e-5)
         at = np.ix_(row, touched)
-        slopes = columns[touched] + decay * weights[at]
+        learns = (weights[at] != 0) if sparse else np.ones((len(row), len(touched)), bool)
+        slopes = (columns[touched] + decay * weights[at]) * learns
         squares[at] += slopes**2
         weights[at] -= rate * slopes / np.sqrt(squares[at])
     return loss
 
 
-def _rounded(forms: tuple[str, ...], weights: np.ndarray, n_weights: int = N_WEIGHTS) -> Scorer:
-    """Round to int8, one scale for each column, and keep the largest weights."""
+def _prune(weights: np.ndarray, n_weights: int = N_WEIGHTS) -> None:
+    """Drop all but the largest weights; of equals at the limit none."""
+    size = np.abs(weights).ravel()
+    if np.count_nonzero(size) > n_weights:
+        weights[np.abs(weights) <= np.partition(size, -n_weights - 1)[-n_weights - 1]] = 0
+
+
+def _rounded(forms: tuple[str, ...], weights: np.ndarray) -> Scorer:
+    """Round to int8, one scale for each column."""
+    _prune(weights)
     scales = (np.abs(weights).max(axis=0) / 127).astype(np.float32)
-    size = np.abs(weights)
-    if size.size > n_weights:
-        floor = np.partition(size.ravel(), -n_weights)[-n_weights]
-    else:
-        floor = 0.0
     small = np.rint(weights / np.where(scales > 0, scales, 1)).astype(np.int8)
-    small[size < floor] = 0
     counts = np.count_nonzero(small, axis=1)
     used = np.flatnonzero(counts)
     rows, columns = np.nonzero(small)

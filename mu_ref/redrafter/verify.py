@@ -156,7 +156,9 @@ def _guided_rule(
             for k in range(n):
                 reached = guide.follow(reached, beams.tokens[:, beam, k])
                 states[:, beam, k] = reached
-        allowed = guide.allowed(tree.packed(states))
+        # a padding node belongs to another row, whose states say nothing here
+        packed = np.where(tree.valid, tree.packed(states), guide.start(batch)[:, None])
+        allowed = guide.allowed(packed)
         accepted = accept(beams.tokens, unpack(sample(ops, scores, sampling, rng, allowed), tree))
         # the next beams begin with the token written after the path that is kept
         before.append(states[np.arange(batch), accepted.best_beam, accepted.n_accepted])

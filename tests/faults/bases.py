@@ -59,6 +59,12 @@ BASES = {
         ("new", "--model", "nano.safetensors"), ("new*", "new*/*")
     ),
     "mu-ref settings eval": Base(("two.jsonl", *NANO)),
+    "mu-ref settings baseline": Base(("two.jsonl", "--queries", "queries.jsonl", *NANO)),
+    "mu-ref settings train-rank": Base(
+        ("--queries", "two.jsonl", "--epochs", "1", "--limit", "3", *NANO,
+         "--executor", "reference", "--out", "new.safetensors"),
+        ("new*",),
+    ),
     "npu-sim explain": Base(("tiny", "--site", "decoder.1.mlp.up", *SHORT)),
     "npu-sim check-trace": Base(("trace.json",)),
     "npu-sim speculate": Base(("tiny", "--input", "4", "--context", "4")),

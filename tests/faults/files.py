@@ -46,7 +46,15 @@ INPUTS: dict[str, dict[str, str]] = {
     "mu-ref golden check": {"--names": "names.toml"},
     "mu-ref export onnx": {"--model": "nano.safetensors", "--drafter": "drafter.safetensors"},
     "mu-ref train": {"--queries": "two.jsonl", "--start": "nano.safetensors"},
-    "mu-ref settings eval": {"file": "two.jsonl", "--weights": "nano.safetensors"},
+    "mu-ref settings eval": {
+        "file": "two.jsonl", "--weights": "nano.safetensors", "--drafter": "drafter.safetensors",
+    },
+    "mu-ref settings baseline": {
+        "file": "two.jsonl", "--queries": "queries.jsonl", "--weights": "nano.safetensors",
+    },
+    "mu-ref settings train-rank": {
+        "--queries": "two.jsonl", "--weights": "nano.safetensors", "--start": "rank.safetensors",
+    },
     "npu-sim explain": _ASKED,
     "npu-sim check-trace": {"file": "trace.json"},
     "npu-sim speculate": {"--acceptance": "acceptance.jsonl", **_ASKED},

@@ -44,7 +44,7 @@ def descend(weights, squares, found, ends, labels, parts, rate, decay, sparse):
             for k in range(3):
                 slopes[parts[form, k]] += slope * scale
         for c in range(n_columns):
-            if abs(slopes[c]) >= 3e-5:  # the rest would change nothing that int8 shows
+            if abs(slopes[c]) >= 1e-4:  # the rest would change nothing that int8 shows
                 for row in rows:
                     if sparse and weights[row, c] == 0:
                         continue

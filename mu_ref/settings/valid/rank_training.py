@@ -143,7 +143,7 @@ def descend(
         slope = p - (np.arange(len(p)) == label)
         columns = np.zeros(weights.shape[1], weights.dtype)
         np.add.at(columns, parts, slope[:, None] / np.sqrt(len(row)))
-        touched = np.flatnonzero(np.abs(columns) >= 3e-5)
+        touched = np.flatnonzero(np.abs(columns) >= 1e-4)
         at = np.ix_(row, touched)
         learns = (weights[at] != 0) if sparse else np.ones((len(row), len(touched)), bool)
         slopes = (columns[touched] + decay * weights[at]) * learns

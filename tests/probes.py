@@ -3,8 +3,8 @@
     python -m tests.probes [--executor fast] [--decode auto] [--show 3]
 
 Kinds: numbers in range and out of it, contrast and correction, bare names, and texts that try to
-instruct the agent. Each query has one right call by the rules of labelling. It prints the share that
-is right by kind, and some that are not.
+instruct the agent. Each query has one right call by the rules of labelling. It prints the share
+that is right by kind, and some that are not.
 """
 
 from collections import defaultdict

@@ -186,7 +186,7 @@ def _found(agent: "Agent", answer: "Decision") -> "list[Setting]":
     """Look a short query up in the catalog where it is no clear wish."""
     from mu_ref.settings.valid.lexical import look_up
 
-    return look_up(answer.query, agent.catalog) if answer.doubtful else []
+    return [] if answer.clear else look_up(answer.query, agent.catalog)
 
 
 def _setting(agent: "Agent", answer: "Answer") -> "Setting | None":

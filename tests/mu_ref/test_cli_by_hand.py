@@ -20,6 +20,7 @@ from mu_ref.settings.agent import Answer, load_agent
 from mu_ref.settings.calls import Call
 from mu_ref.settings.catalog import DATA
 from mu_ref.settings.evaluate import evaluate
+from mu_ref.settings.valid.score import Doubt
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.trainer import TrainConfig
 from mu_ref.weights import initial_weights, save_weights
@@ -233,8 +234,10 @@ def test_as_many_confusions_are_listed_as_asked_for(mu_ref, monkeypatch, tmp_pat
     wanted = ["open(wifi)"] * 3 + ["open(bluetooth)"] * 2 + ["none()"]
     said = ["none()"] * 5 + ["open(wifi)"]
     found = evaluate(wanted, said, load_agent().catalog)
-    monkeypatch.setattr("mu_ref.settings.agent.answer_all", lambda *a: [])
-    monkeypatch.setattr("mu_ref.settings.agent.score", lambda *a: found)
+    doubt = Doubt(0.0, 1.0, 1.0, 0.0, ())
+    monkeypatch.setattr("mu_ref.settings.valid.score.decide_all", lambda *a: [])
+    monkeypatch.setattr("mu_ref.settings.valid.score.score_decisions", lambda *a: found)
+    monkeypatch.setattr("mu_ref.settings.valid.score.doubt_of", lambda *a: doubt)
     _, out = mu_ref("settings", "eval", tmp_path / "q.jsonl", "--worst", "2")
     assert out.count(" -> ") == 1 + 2  # the heading, and two of three
     assert mu_ref("settings", "eval", tmp_path / "q.jsonl", "--worst", "0")[1].count("->") == 0

@@ -26,6 +26,11 @@ _WEIGHTS = {"toggle": 1.0, "level": 4.0, "choice": 1.5, "page": 0.6}
 # share of each way of asking for a level
 _LEVEL_VERBS = ("set", "extreme", "up", "down", "up by", "down by", "open")
 _LEVEL_SHARES = (0.44, 0.1, 0.1, 0.1, 0.08, 0.08, 0.1)
+# Names that are wishes, and first words of titles that are: alone they ask for "on".
+_WISHES = {"do not disturb", "dnd", "flight mode", "do", "always", "show", "set", "let", "play",
+           "ask", "send", "store", "sync", "lock", "record", "remember", "get", "notify", "flash",
+           "turn", "go", "pause", "open", "change", "control", "leave", "scroll", "tap", "download",
+           "enhance", "automatically", "find", "snap", "mute", "autocorrect"}  # fmt: skip
 CONTRASTS = 0.12  # share of queries that name a setting and then mean another
 
 
@@ -99,8 +104,12 @@ def _toggle(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
 def _opened(setting: Setting, rng: np.random.Generator) -> str:
     """Name a setting without a wish: often as a bare name, since little else says that it opens."""
     if rng.random() < 0.5:
-        return setting.title.lower() if rng.random() < 0.5 else _name(setting, rng)
-    return _fill(_ways()["open"], setting, rng)
+        title = setting.title.lower()
+        named = rng.random() < 0.5 and title.partition(" ")[0] not in _WISHES
+        name = title if named else _name(setting, rng)
+        if name not in _WISHES:
+            return name
+    return _fill(_ways()["open"][1:], setting, rng)  # not the bare name
 
 
 def _contrasted(query: str, other: str, rng: np.random.Generator) -> str:

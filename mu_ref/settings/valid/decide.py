@@ -63,6 +63,7 @@ class Decision(Answer):
 
     probability: float  # that the call is right
     doubtful: bool  # the greedy call was in doubt, or the best of a search is
+    clear: bool = True  # the probability of the call reaches the threshold of doubt
     others: tuple[tuple[Call, float], ...] = ()  # the next best of a search, with probabilities
     n_steps: int = 0  # of greedy decoding
     passes: Passes | None = None  # what the search asked of the decoder, if there was one
@@ -202,6 +203,7 @@ class Decider:
                     decode_s=decode_s,
                     probability=p,
                     doubtful=p < self.fitted.threshold,
+                    clear=p >= self.fitted.threshold,
                     facts=facts,
                 )
             )
@@ -243,6 +245,7 @@ class Decider:
                     decode_s=decode_s,
                     probability=best.probability,
                     doubtful=best.probability < self.fitted.threshold,
+                    clear=best.probability >= self.fitted.threshold,
                     others=tuple((other.call, other.probability) for other in ranked[1:3]),
                     passes=passes,
                 )

@@ -11,7 +11,7 @@ __all__ = ["MOST_WORDS", "look_up"]
 
 MOST_WORDS = 2  # of a query that is looked up; a longer one says what it wants
 NEAR = 0.8  # likeness of a misspelled word: one letter of five
-_WORD = re.compile(r"[a-z0-9]+")
+_WORD = re.compile(r"[a-z]+")  # numbers are no names
 
 
 def look_up(query: str, catalog: Catalog, n: int = 5) -> list[Setting]:

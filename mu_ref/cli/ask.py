@@ -57,32 +57,26 @@ def ask(
 ) -> None:
     """Answer one Settings query with a call, and price the answer on an NPU."""
     from mu_ref.presets import preset
-
-    # a wrong name must fail before any work
-    shape = preset("mu-330m" if npu_model is None else npu_model)
-    given = {"--npu-model": npu_model, "--budget-ms": budget_ms}
-    _check_npu(npu, scheme, drafter, execute, given)
-    arithmetic = scheme or "float32"
-    if execute and decode == "search":
-        raise InputError("--execute must go with --decode greedy or auto: it writes greedily")
-    decoding = options.decoding(decode, candidates, rank)
-    agent = options.drafting(weights, arithmetic, executor, drafter, beam_width, draft_len)
     from mu_ref.settings.valid.decide import Decider
 
+    shape = preset("mu-330m" if npu_model is None else npu_model)  # a wrong name fails first
+    _check_npu(npu, scheme, drafter, execute,
+               {"--npu-model": npu_model, "--budget-ms": budget_ms})  # fmt: skip
+    how = scheme or "float32"
+    decoding = options.decoding(decode, candidates, rank, greedily=execute)
+    agent = options.drafting(weights, how, executor, drafter, beam_width, draft_len)
     decider = Decider.of(agent, decoding)
-    answer = decider.decide([query])[0]
-    report = executed = None
+    (answer,), report, executed = decider.decide([query]), None, None
     if npu is not None and answer.n_input:  # a query that was not read costs the NPU nothing
         report = _simulated(shape, npu, answer, scheme, budget_ms or 500.0)
         executed = _execute(decider, query, answer, npu) if execute else None
     if as_json:
-        facts = _facts(agent, answer)
-        facts |= {"npu": report.to_json() if report else None} if npu else {}
-        facts |= {"executed": executed} if execute else {}
-        typer.echo(json_text(facts))
+        more = {"npu": report.to_json() if report else None} if npu else {}
+        more |= {"executed": executed} if execute else {}
+        typer.echo(json_text(_facts(agent, answer) | more))
     else:
         console = plain_console()
-        _print_answer(console, agent, answer, f"{executor} {arithmetic}")
+        _print_answer(console, agent, answer, f"{executor} {how}")
         if npu is not None:
             _print_report(console, f"{shape.name} on {npu}", scheme, report)
         if executed is not None:

@@ -71,10 +71,14 @@ RankOption = Annotated[
 ]
 
 
-def decoding(decode: str, candidates: int | None, rank: str | None) -> "Decoding":
+def decoding(
+    decode: str, candidates: int | None, rank: str | None, *, greedily: bool = False
+) -> "Decoding":
     """Return how to decode; what a search alone uses is refused where there is none."""
     from mu_ref.settings.valid.decide import CANDIDATES, Decoding
 
+    if greedily and decode == "search":
+        raise InputError("--execute must go with --decode greedy or auto: it writes greedily")
     if candidates is not None:
         CANDIDATES.check("--candidates", candidates)
     found = Decoding(decode=decode, rank=rank or "both", candidates=candidates or 8)

@@ -100,6 +100,9 @@ _OTHERS = {  # where an option acts only beside others, or in place of some
         "--execute": ("bluetooth off", "--weights", "nano-w8a16.safetensors", "--scheme", "w8a16",
                       "--npu", "teaching-npu"),
     },
+    "mu-ref settings train-rank": {
+        "--start": ("--limit", "3", *NANO, "--executor", "reference", "--out", "new.safetensors"),
+    },
     "mu-ref generate": dict.fromkeys(
         ("--beam-width", "--draft-len", "--tree"), (*BASES["mu-ref generate"].arguments, *_DRAFTS)
     ),

@@ -80,6 +80,8 @@ OUTPUTS: dict[str, dict[str, str]] = {
     "mu-ref golden write": {"folder": "new"},
     "mu-ref export onnx": {"folder": "new"},
     "mu-ref train": {"--out": "new.safetensors"},
+    "mu-ref settings eval": {"--plot": "new.png"},
+    "mu-ref settings train-rank": {"--out": "new.safetensors"},
     "npu-sim systolic": {"--out": "new.csv"},
     "npu-sim sweep": {"--out": "new.csv", "--plot": "new.png"},
     "npu-sim sensitivity": {"--plot": "new.png"},

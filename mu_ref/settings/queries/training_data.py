@@ -19,10 +19,10 @@ OUT_OF_SCOPE_SHARE = 0.04  # queries that no setting serves, per written query
 SPLIT_RATE = 0.08  # chance of undoing one merge of a query's token
 DROP_RATE = 0.10  # chance of dropping a query's token; numbers and what turns a wish round stay
 KEPT_WORDS = (
-    "on off not no never dont don't stop without instead rather but up down more less enable disable "
-    "increase decrease raise lower max maximum min minimum half full one two three four five six "
-    "seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand"
+    "on off not no never dont don't stop without instead rather but up down more less enable "
+    "disable increase decrease raise lower max maximum min minimum half full one two three "
+    "four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand"
 )
 
 

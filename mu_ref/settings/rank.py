@@ -90,7 +90,7 @@ class Scorer:
     """Weights by feature, of which few are not zero."""
 
     forms: tuple[str, ...]  # the calls that it knows
-    features: np.ndarray  # [n_features] int32, ascending
+    features: np.ndarray  # [n_features] int64, ascending
     ends: np.ndarray  # [n_features] int64, where the weights of each feature end
     columns: np.ndarray  # [n_weights] uint16
     weights: np.ndarray  # [n_weights] int8
@@ -148,7 +148,8 @@ def load_scorer(path: Path | None = None) -> Scorer:
     try:
         forms = tuple(json.loads(notes["forms"]))
         counts = arrays["counts"].astype(np.int64)
-        found = Scorer(forms, arrays["features"], np.cumsum(counts), arrays["columns"],
+        hashes = np.cumsum(arrays["gaps"].astype(np.int64))
+        found = Scorer(forms, hashes, np.cumsum(counts), arrays["columns"],
                        arrays["weights"], arrays["scales"], notes)  # fmt: skip
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path} must hold a linear scorer of calls, got {error}") from error

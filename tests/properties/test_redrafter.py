@@ -233,7 +233,7 @@ def tries_of(draw: Any, model: ModelConfig, n_rows: int) -> tuple[list[Trie], li
     return [Trie.of(row) for row in paths], paths
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(cases(), st.booleans(), st.data())
 def test_drafted_greedy_in_a_trie_equals_plain_greedy_in_it(
     case: Any, to_the_end: bool, data: Any

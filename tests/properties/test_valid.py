@@ -56,7 +56,7 @@ def by_hand(model: ModelConfig, ops: Ops, memory: Any, paths: Any) -> dict[Any, 
     return found
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(cases())
 def test_a_wide_search_finds_every_text_with_its_probability(case: Any) -> None:
     model, (ops, *others), rows, paths = case

@@ -182,7 +182,9 @@ def save_scorer(path: Path, scorer: Scorer, notes: dict[str, str]) -> None:
     from safetensors.numpy import save
 
     counts = np.diff(scorer.ends, prepend=0).astype(np.uint16)
-    arrays = {"features": scorer.features, "counts": counts, "columns": scorer.columns,
+    gaps = np.diff(scorer.features, prepend=0)
+    gaps = gaps.astype(np.uint16 if gaps.max(initial=0) < 1 << 16 else np.uint32)
+    arrays = {"gaps": gaps, "counts": counts, "columns": scorer.columns,
               "weights": scorer.weights, "scales": scorer.scales}  # fmt: skip
     with written_whole(path) as part:
         part.write_bytes(save(arrays, {**notes, "forms": json.dumps(scorer.forms)}))

@@ -1,8 +1,9 @@
-"""Probe the Settings agent by kind, with queries that no training file and no template holds.
+"""Probe the Settings agent by kind, with queries that are not taken from the training files.
 
     python -m tests.probes [--executor fast] [--decode auto] [--show 3]
 
-Kinds: numbers in range and out of it, contrast and correction, bare names, and texts that try to
+A bare name is a setting's title, or a noun phrase for it where the title is a sentence that asks for
+something ("show recently added apps in Start" is labelled as a wish). Kinds: numbers in range and out of it, contrast and correction, bare names, and texts that try to
 instruct the agent. Each query has one right call by the rules of labelling. It prints the share
 that is right by kind, and some that are not.
 """
@@ -17,6 +18,7 @@ from rich.console import Console
 from mu_ref.settings.agent import load_agent
 from mu_ref.settings.catalog import Catalog, Setting, load_catalog
 from mu_ref.settings.queries.labelled import LabelledQuery
+from mu_ref.settings.queries.templates import WISHES, names_of
 from mu_ref.settings.valid.decide import Decider, Decoding
 from mu_ref.settings.valid.score import decide_all
 
@@ -82,7 +84,8 @@ def probes(catalog: Catalog) -> Iterator[Probe]:
             yield "contrast", LabelledQuery(query=query, call=call.format(a=a))
     for setting in catalog:
         if setting.kind == "toggle":
-            query = setting.title.lower()
+            title, *nouns = names_of(setting)
+            query = nouns[0] if title.partition(" ")[0] in WISHES else title
             yield "bare name", LabelledQuery(query=query, call=f"open({setting.id})")
     for query, call in ORDERS:
         yield "instructions", LabelledQuery(query=query, call=call)

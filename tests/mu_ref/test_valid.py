@@ -13,7 +13,7 @@ from mu_ref.settings.queries.labelled import LabelledQuery
 from mu_ref.settings.rank import Scorer, call_form, features, load_scorer
 from mu_ref.settings.valid.decide import Decider, Decoding
 from mu_ref.settings.valid.fitted import USED, Fitted, Judged, fit
-from mu_ref.settings.valid.lexical import look_up
+from mu_ref.settings.valid.lexical import bare_names, look_up
 from mu_ref.settings.valid.numbers import read_numbers
 from mu_ref.settings.valid.rank_kernel import descend as compiled
 from mu_ref.settings.valid.rank_training import descend, save_scorer, without
@@ -188,6 +188,13 @@ def test_ways_to_decode_that_there_are_not() -> None:
     for wrong in ({"decode": "beam"}, {"rank": "svm"}, {"candidates": 0}):
         with pytest.raises(InputError):
             Decoding(**wrong)
+
+
+def test_a_bare_name_opens_unless_it_is_a_wish() -> None:
+    names = bare_names(CATALOG)
+    assert names["bluetooth"] == "bluetooth"
+    assert "do not disturb" not in names
+    assert not [key for key in names if key.startswith("show ")]
 
 
 def test_a_short_query_is_looked_up() -> None:

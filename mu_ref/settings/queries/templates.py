@@ -18,7 +18,7 @@ from mu_ref.settings.catalog import DATA, Catalog, Setting
 from mu_ref.settings.queries.labelled import LabelledQuery
 from mu_ref.settings.queries.number_words import number_words, pick_level
 
-__all__ = ["template_queries"]
+__all__ = ["WISHES", "names_of", "template_queries"]
 
 
 _WEIGHTS = {"toggle": 1.0, "level": 4.0, "choice": 1.5, "page": 0.6}
@@ -27,10 +27,13 @@ _WEIGHTS = {"toggle": 1.0, "level": 4.0, "choice": 1.5, "page": 0.6}
 _LEVEL_VERBS = ("set", "extreme", "up", "down", "up by", "down by", "open")
 _LEVEL_SHARES = (0.44, 0.1, 0.1, 0.1, 0.08, 0.08, 0.1)
 # Names that are wishes, and first words of titles that are: alone they ask for "on".
-_WISHES = {"do not disturb", "dnd", "flight mode", "do", "always", "show", "set", "let", "play",
-           "ask", "send", "store", "sync", "lock", "record", "remember", "get", "notify", "flash",
-           "turn", "go", "pause", "open", "change", "control", "leave", "scroll", "tap", "download",
-           "enhance", "automatically", "find", "snap", "mute", "autocorrect"}  # fmt: skip
+WISHES = {
+    "do not disturb", "permanent scrollbars", "hover scrolling", "dnd", "flight mode", "do",
+    "always", "show", "set", "let", "play", "ask", "send", "store", "sync", "lock", "record",
+    "remember", "get", "notify", "flash", "turn", "go", "pause", "open", "change", "control",
+    "leave", "scroll", "tap", "download", "enhance", "automatically", "find", "snap", "mute",
+    "autocorrect",
+}  # fmt: skip
 CONTRASTS = 0.12  # share of queries that name a setting and then mean another
 
 
@@ -77,6 +80,11 @@ def template_queries(catalog: Catalog, rng: np.random.Generator, n: int) -> list
     return items
 
 
+def names_of(setting: Setting) -> Sequence[str]:
+    """Return what a setting is called: its title, and the noun phrases of the templates."""
+    return (setting.title.lower(), *_read_names().names.get(setting.id, ()))
+
+
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[int(rng.random() * len(options))]
 
@@ -105,9 +113,9 @@ def _opened(setting: Setting, rng: np.random.Generator) -> str:
     """Name a setting without a wish: often as a bare name, since little else says that it opens."""
     if rng.random() < 0.5:
         title = setting.title.lower()
-        named = rng.random() < 0.5 and title.partition(" ")[0] not in _WISHES
+        named = rng.random() < 0.5 and title.partition(" ")[0] not in WISHES
         name = title if named else _name(setting, rng)
-        if name not in _WISHES:
+        if name not in WISHES:
             return name
     return _fill(_ways()["open"][1:], setting, rng)  # not the bare name
 

@@ -13,6 +13,7 @@ threshold, fitted there too, the greedy call is in doubt. Chapter: `docs/10_agen
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,9 +24,10 @@ from mu_ref.model import mu
 from mu_ref.model.cache import Memory
 from mu_ref.settings.agent import Agent, Answer, unread
 from mu_ref.settings.calls import Call
-from mu_ref.settings.queries.labelled import LabelledQuery
+from mu_ref.settings.queries.labelled import LabelledQuery, split_key
 from mu_ref.settings.rank import Scorer, load_scorer
 from mu_ref.settings.valid.fitted import UNFITTED, Fitted, Judged
+from mu_ref.settings.valid.lexical import bare_names
 from mu_ref.settings.valid.search import Candidate, Passes, log_probabilities, search
 from mu_ref.settings.valid.trie import CallGuide, Calls, Trie
 from mu_ref.training.datasets import pad
@@ -116,11 +118,27 @@ class Decider:
         """
         readable = [any(c.isalnum() for c in query) for query in queries]
         asked = [query for query, is_readable in zip(queries, readable, strict=True) if is_readable]
-        found = iter(self._decide(asked) if asked else [])
+        found = iter(map(self._opened, self._decide(asked)) if asked else [])
         return [
             next(found) if is_readable else _unread(query)
             for query, is_readable in zip(queries, readable, strict=True)
         ]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Bare names, folded, with the ids of their settings."""
+        return bare_names(self.agent.catalog)
+
+    def _opened(self, decision: Decision) -> Decision:
+        """Let a bare name open, as the rules of labelling say; greedy decoding is left alone."""
+        setting_id = self.names.get(split_key(decision.query))
+        if setting_id is None or self.decoding.decode == "greedy":
+            return decision
+        call = Call(verb="open", setting_id=setting_id)
+        return replace(
+            decision, text=str(call), call=call, complaint=None,
+            probability=1.0, doubtful=False, clear=True, others=(),
+        )  # fmt: skip
 
     def judged(self, items: Sequence[LabelledQuery]) -> list[Judged]:
         """Return what `fitted.fit` learns from, of labelled queries: both ways of decoding."""

@@ -1,13 +1,14 @@
-"""Look a word up in the catalog: what `ask` shows beside a short query that is no clear wish."""
+"""Look words up: bare names, which open, and short queries that are no clear wish."""
 
 import difflib
 import re
 from collections.abc import Iterator
 
 from mu_ref.settings.catalog import Catalog, Setting
-from mu_ref.settings.queries.labelled import folded_text
+from mu_ref.settings.queries.labelled import folded_text, split_key
+from mu_ref.settings.queries.templates import WISHES, names_of
 
-__all__ = ["MOST_WORDS", "look_up"]
+__all__ = ["MOST_WORDS", "bare_names", "look_up"]
 
 MOST_WORDS = 2  # of a query that is looked up; a longer one says what it wants
 NEAR = 0.8  # likeness of a misspelled word: one letter of five
@@ -37,6 +38,21 @@ def look_up(query: str, catalog: Catalog, n: int = 5) -> list[Setting]:
     kept = [(score, setting) for score, setting in scored if score > 0]
     kept.sort(key=lambda pair: (-pair[0], len(pair[1].title), pair[1].id))
     return [setting for _, setting in kept[:n]]
+
+
+def bare_names(catalog: Catalog) -> dict[str, str]:
+    """Return {folded name: id} of all names that say which setting, and no wish.
+
+    A setting that is named without saying what to change is opened, by the rules of labelling. A
+    name of two settings is left out, and so is one that is a wish, such as "do not disturb".
+    """
+    found: dict[str, set[str]] = {}
+    for setting in catalog:
+        for name in names_of(setting):
+            key = split_key(name)
+            if key not in WISHES and key.partition(" ")[0] not in WISHES:
+                found.setdefault(key, set()).add(setting.id)
+    return {key: next(iter(ids)) for key, ids in found.items() if len(ids) == 1}
 
 
 def _likeness(word: str, setting: Setting) -> float:

@@ -2,10 +2,11 @@
 
     python -m tests.probes [--executor fast] [--decode auto] [--show 3]
 
-A bare name is a setting's title, or a noun phrase for it where the title is a sentence that asks for
-something ("show recently added apps in Start" is labelled as a wish). Kinds: numbers in range and out of it, contrast and correction, bare names, and texts that try to
-instruct the agent. Each query has one right call by the rules of labelling. It prints the share
-that is right by kind, and some that are not.
+Kinds: numbers in range and out of it, contrast and correction, bare names, and texts that try to
+instruct the agent. Each query has one right call by the rules of labelling. A bare name is a
+setting's title, or a noun phrase for it where the title asks for something ("show recently added
+apps in Start" is labelled as a wish). It prints the share that is right by kind, and some that are
+not.
 """
 
 from collections import defaultdict

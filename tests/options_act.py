@@ -114,7 +114,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--executor": "nobody", **_JSON,
     },
     "mu-ref settings train-rank": {
-        "--out": "new-2.safetensors", "--queries": "queries.jsonl", "--epochs": "2",
+        "--out": "new-2.safetensors", "--queries": "two.jsonl", "--epochs": "2",
         "--seed": "5", "--limit": "4", "--start": "nano.safetensors",
         "--weights": "nano-w8a16.safetensors", "--executor": "nobody",
     },

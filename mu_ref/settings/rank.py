@@ -114,7 +114,8 @@ class Scorer:
         """Return the natural logarithms of the probabilities of all forms, [n_forms] float64."""
         found = features(query)
         at = np.searchsorted(self.features, found)
-        known = at[(at < len(self.features)) & (self.features[at % len(self.features)] == found)]
+        at = at[at < len(self.features)]
+        known = at[self.features[at] == found[: len(at)]]  # both ascend, so those cut off are last
         starts = np.where(known > 0, self.ends[known - 1], 0)
         picked = np.concatenate([np.arange(0), *map(np.arange, starts, self.ends[known])])
         # sums of small integers are exact, so their order does not matter

@@ -61,7 +61,7 @@ BASES = {
     "mu-ref settings eval": Base(("two.jsonl", *NANO)),
     "mu-ref settings baseline": Base(("two.jsonl", "--queries", "queries.jsonl", *NANO)),
     "mu-ref settings train-rank": Base(
-        ("--queries", "two.jsonl", "--epochs", "1", "--limit", "3", *NANO,
+        ("--queries", "queries.jsonl", "--epochs", "1", "--limit", "3", *NANO,
          "--executor", "reference", "--out", "new.safetensors"),
         ("new*",),
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from mu_ref.errors import InputError
 from mu_ref.settings.agent import Agent
 from mu_ref.settings.catalog import DATA
 from mu_ref.settings.queries.labelled import LabelledQuery, read_queries
@@ -51,6 +52,11 @@ def train_rank(
         limit: validation queries to fit on; all by default.
     """
     items = training_items(queries) if start is None else []
+    if start is None and len({item.call for item in items}) < 2:
+        raise InputError(
+            "--queries must hold two different calls besides those of the validation split, got "
+            f"{len(items)} queries of one; add some"
+        )
     made = (
         train_scorer(items, agent.catalog, console, seed, epochs)
         if start is None

@@ -53,7 +53,8 @@ INPUTS: dict[str, dict[str, str]] = {
         "file": "two.jsonl", "--queries": "queries.jsonl", "--weights": "nano.safetensors",
     },
     "mu-ref settings train-rank": {
-        "--queries": "queries.jsonl", "--weights": "nano.safetensors", "--start": "rank.safetensors",
+        "--queries": "queries.jsonl", "--weights": "nano.safetensors",
+        "--start": "rank.safetensors",
     },
     "npu-sim explain": _ASKED,
     "npu-sim check-trace": {"file": "trace.json"},

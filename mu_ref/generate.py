@@ -11,45 +11,19 @@ from typing import Any
 import numpy as np
 
 from mu_ref.border.arrays import check_rows
-from mu_ref.border.ranges import NEW_TOKENS, SIZE, Range, check_fields, check_kinds
+from mu_ref.border.ranges import NEW_TOKENS
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory, Placement
+from mu_ref.model.choice import GREEDY, Guide, Sampling, sample, token_probabilities
 from mu_ref.model.decoder import place, run_layers
 from mu_ref.ops import Ops, Value
 
 __all__ = [
-    "GREEDY", "Sampling", "Step", "decode_step", "generate", "greedy", "sample",
-    "stream",
+    "GREEDY", "Guide", "Sampling", "Step", "decode_step", "generate", "greedy", "sample",
+    "stream", "token_probabilities",
 ]  # fmt: skip
-
-SAMPLING_RANGES = {
-    "temperature": Range(low=0, high=10**6, whole=False, why="all tokens are as likely by then"),
-    "top_k": SIZE,
-    "top_p": Range(low=0, above=True, high=1, whole=False),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sampling:
-    """How to draw a token; temperature 0 is greedy.
-
-    Raises:
-        InputError: a value is out of its range.
-    """
-
-    temperature: float = 0.0
-    top_k: int | None = None  # keep the k likeliest tokens
-    top_p: float | None = None  # keep the likeliest tokens that together reach this probability
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_kinds(self, InputError)
-        check_fields(self, SAMPLING_RANGES, InputError)
-
-
-GREEDY = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,62 +39,6 @@ class Step:
     def logits(self) -> np.ndarray:
         """[batch, vocab_size], what the tokens were chosen from; read when somebody asks."""
         return self.ops.read(self.scores)[:, 0]
-
-
-def sample(
-    ops: Ops, logits: object, sampling: Sampling, rng: np.random.Generator | None
-) -> np.ndarray:
-    """Choose one token for each row of logits.
-
-    Args:
-        ops: the executor, which decides ties: lowest index.
-        logits: value [..., vocab_size].
-        sampling: how.
-        rng: needed unless greedy.
-
-    Returns:
-        [...] int.
-
-    Raises:
-        InputError: sampling without a generator.
-    """
-    if sampling.temperature == 0:
-        return ops.argmax(logits, "head.argmax")
-    if rng is None:
-        raise InputError("sampling must be given a random generator; pass rng, or temperature 0")
-    p = token_probabilities(ops.read(logits), sampling)
-    drawn = rng.random((*p.shape[:-1], 1)) * np.cumsum(p, axis=-1)[..., -1:]
-    return (np.cumsum(p, axis=-1) <= drawn).sum(axis=-1)
-
-
-def token_probabilities(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
-    r"""Distribution that `sample` draws from.
-
-    $p = \mathrm{softmax}(z / T)$, cut to the top k, then to the smallest set of likeliest tokens
-    whose probabilities reach top_p, and scaled back to a sum of 1.
-
-    Args:
-        logits: [..., vocab_size].
-        sampling: T, top_k and top_p; T > 0.
-
-    Returns:
-        [..., vocab_size] float64.
-    """
-    scores = logits.astype(np.float64) / sampling.temperature
-    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    p /= p.sum(axis=-1, keepdims=True)
-    order = np.argsort(-p, axis=-1, kind="stable")  # likeliest first, lowest index on ties
-    rank = np.argsort(order, axis=-1, kind="stable")
-    keep = np.ones(p.shape, bool)
-    if sampling.top_k is not None:
-        keep = rank < sampling.top_k
-    if sampling.top_p is not None:
-        kept = np.take_along_axis(np.where(keep, p, 0), order, axis=-1)
-        kept /= kept.sum(axis=-1, keepdims=True)
-        before = np.cumsum(kept, axis=-1) - kept  # what the likelier tokens reach without it
-        keep &= np.take_along_axis(before < sampling.top_p, rank, axis=-1)
-    p = np.where(keep, p, 0)
-    return p / p.sum(axis=-1, keepdims=True)
 
 
 def decode_step(
@@ -173,6 +91,7 @@ def stream(
     rng: np.random.Generator | None = None,
     *,
     stop_at_eos: bool = True,
+    guide: Guide | None = None,
 ) -> Iterator[Step]:
     """Yield one step after another, until every row has ended or the limit is reached.
 
@@ -186,6 +105,7 @@ def stream(
         sampling: greedy by default.
         rng: needed unless greedy.
         stop_at_eos: False goes on to the limit whatever comes.
+        guide: masks the logits; without one every token may come.
 
     Yields:
         Steps.
@@ -202,12 +122,16 @@ def stream(
     cache = Cache.empty(len(prompt), n_layers)
     tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
     ended = np.zeros(len(prompt), bool)
+    states = np.zeros(len(prompt), np.int64) if guide is None else guide.start(len(prompt))
     for _ in range(max_new_tokens):
         hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
         last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
         hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")  # [batch, 1, d_model]
         scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
-        new = np.where(ended, model.pad_id, sample(ops, scores, sampling, rng)[:, 0])
+        allowed = None if guide is None else guide.allowed(states[:, None])
+        chosen = sample(ops, scores, sampling, rng, allowed)[:, 0]
+        new = np.where(ended, model.pad_id, chosen)
+        states = states if guide is None else guide.follow(states, new)
         was_ended = ended  # the eos itself is read by the next step, what follows it is padding
         if stop_at_eos:
             ended = ended | np.isin(new, model.eos_ids)

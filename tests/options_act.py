@@ -76,6 +76,7 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--execute": ("", "--npu teaching-npu --scheme w8a16 --weights=nano-w8a16.safetensors"),
         "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16", "--executor": "nobody",
         "--drafter": "nano.safetensors", "--beam-width": "2", "--draft-len": "3", "--json": "",
+        "--decode": "greedy", "--candidates": "1", "--rank": "linear",
     },
     "mu-ref info": {"name": "mu-nano", "--set": "decoder.n_layers=1", **_JSON},
     "mu-ref forward": {
@@ -121,7 +122,17 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     },
     "mu-ref settings eval": {
         "file": "queries.jsonl", "--weights": "nano-w8a16.safetensors", "--scheme": "w8a16",
-        "--worst": "0", **_JSON,
+        "--worst": "0", "--drafter": "nobody.safetensors", "--decode": "greedy",
+        "--candidates": "1", "--rank": "linear", "--ways": "", "--plot": "new.png", **_JSON,
+    },
+    "mu-ref settings baseline": {
+        "file": "queries.jsonl", "--queries": "two.jsonl", "--weights": "nano-w8a16.safetensors",
+        "--executor": "nobody", **_JSON,
+    },
+    "mu-ref settings train-rank": {
+        "--out": "new-2.safetensors", "--queries": "two.jsonl", "--epochs": "2",
+        "--seed": "5", "--limit": "4", "--start": "nano.safetensors",
+        "--weights": "nano-w8a16.safetensors", "--executor": "nobody",
     },
     "npu-sim explain": {
         **_ASKED, **_MODELS, "model": "mu-nano", "--site": "decoder.0.mlp.down",

@@ -14,9 +14,10 @@ from mu_ref.cli.ask import ask
 from mu_ref.cli.forward import forward
 from mu_ref.cli.info import info
 from mu_ref.cli.quantize import quantize
-from mu_ref.cli.recipe import distill, lora_merge, lora_train
 from mu_ref.cli.redrafter import draft_sweep, generate, quantize_drafter, train_drafter
-from mu_ref.cli.train import settings_eval, train, warm_up
+from mu_ref.cli.settings import settings_baseline, settings_eval, train_rank
+from mu_ref.cli.training.recipe import distill, lora_merge, lora_train
+from mu_ref.cli.training.train import train, warm_up
 from mu_ref.command_line import run_app
 
 __all__ = ["app", "main"]
@@ -44,7 +45,10 @@ def _group(name: str, about: str, **commands: Callable[..., None]) -> None:
     app.add_typer(group, name=name)
 
 
-_group("settings", "The Settings agent.", eval=settings_eval)
+_group(
+    "settings", "The Settings agent.",
+    eval=settings_eval, baseline=settings_baseline, **{"train-rank": train_rank},
+)  # fmt: skip
 _group("golden", "Golden files, the oracle of ports.", write=golden.write, check=golden.check)
 _group("lora", "Tasks learnt on frozen weights.", train=lora_train, merge=lora_merge)
 _group("export", "Models for other engines.", onnx=export.onnx)

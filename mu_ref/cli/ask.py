@@ -12,8 +12,10 @@ from mu_ref.command_line import DIFFERENCE, JsonOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
+    from mu_ref.config import ModelConfig
     from mu_ref.settings.agent import Agent, Answer
     from mu_ref.settings.catalog import Setting
+    from mu_ref.settings.valid.decide import Decider, Decision
 
 __all__ = ["ask"]
 
@@ -48,39 +50,52 @@ def ask(
     drafter: options.DrafterOption = None,
     beam_width: options.WidthOption = None,
     draft_len: options.LengthOption = None,
+    decode: options.DecodeOption = "auto",
+    candidates: options.CandidatesOption = None,
+    rank: options.RankOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer one Settings query with a call, and price the answer on an NPU."""
     from mu_ref.presets import preset
+    from mu_ref.settings.valid.decide import Decider
 
-    # a wrong name must fail before any work
-    shape = preset("mu-330m" if npu_model is None else npu_model)
-    given = {"--npu-model": npu_model, "--budget-ms": budget_ms}
-    _check_npu(npu, scheme, drafter, execute, given)
-    arithmetic = scheme or "float32"
-    agent = options.drafting(weights, arithmetic, executor, drafter, beam_width, draft_len)
-    answer = agent.ask([query])[0]
-    report = executed = None
-    if npu is not None and answer.n_output:  # a query that was not read costs the NPU nothing
-        from npu_sim.report.fidelity import simulate
-
-        lengths = answer.n_input, answer.n_output
-        report = simulate(shape, npu, *lengths, _widths(scheme), budget_ms=budget_ms or 500.0)
-        executed = _execute(agent, query, answer, npu) if execute else None
+    shape = preset("mu-330m" if npu_model is None else npu_model)  # a wrong name fails first
+    _check_npu(npu, scheme, drafter, execute,
+               {"--npu-model": npu_model, "--budget-ms": budget_ms})  # fmt: skip
+    how = scheme or "float32"
+    decoding = options.decoding(decode, candidates, rank, greedily=execute)
+    agent = options.drafting(weights, how, executor, drafter, beam_width, draft_len)
+    decider = Decider.of(agent, decoding)
+    (answer,), report, executed = decider.decide([query]), None, None
+    if npu is not None and answer.n_input:  # a query that was not read costs the NPU nothing
+        report = _simulated(shape, npu, answer, scheme, budget_ms or 500.0)
+        executed = _execute(decider, query, answer, npu) if execute else None
     if as_json:
-        facts = _facts(agent, answer)
-        facts |= {"npu": report.to_json() if report else None} if npu else {}
-        facts |= {"executed": executed} if execute else {}
-        typer.echo(json_text(facts))
+        more = {"npu": report.to_json() if report else None} if npu else {}
+        more |= {"executed": executed} if execute else {}
+        typer.echo(json_text(_facts(agent, answer) | more))
     else:
         console = plain_console()
-        _print_answer(console, agent, answer, f"{executor} {arithmetic}")
+        _print_answer(console, agent, answer, f"{executor} {how}")
         if npu is not None:
             _print_report(console, f"{shape.name} on {npu}", scheme, report)
         if executed is not None:
             _print_executed(console, f"{agent.model.name} computed on {npu}", executed)
     if executed is not None and not executed["same"]:
         raise typer.Exit(DIFFERENCE)
+
+
+def _simulated(
+    shape: "ModelConfig", npu: str, answer: "Decision", scheme: str | None, budget_ms: float
+) -> Any:
+    """Price the decoding that ran: greedy steps, and the passes of a search if there was one."""
+    from npu_sim.hardware.presets import npu as find_npu
+    from npu_sim.program.searched import record_search
+    from npu_sim.report.fidelity import simulate_program
+
+    passes = () if answer.passes is None else answer.passes.n_new
+    program = record_search(shape, answer.n_input, answer.n_steps, passes, _widths(scheme))
+    return simulate_program(program, find_npu(npu), budget_ms)
 
 
 def _print_report(console: Console, what: str, scheme: str | None, report: Any) -> None:
@@ -141,7 +156,7 @@ def _check_npu(
         )
 
 
-def _facts(agent: "Agent", answer: "Answer") -> dict[str, Any]:
+def _facts(agent: "Agent", answer: "Decision") -> dict[str, Any]:
     """Return what `--json` prints of the answer itself."""
     setting = _setting(agent, answer)
     total_s = answer.encode_s + answer.decode_s
@@ -153,7 +168,19 @@ def _facts(agent: "Agent", answer: "Answer") -> dict[str, Any]:
         "output_tokens": answer.n_output,
         "tokens_per_s": answer.n_output / total_s if total_s else None,
         "complaint": answer.complaint,
+        "probability": answer.probability,
+        "doubtful": answer.doubtful,
+        "others": [{"call": str(call), "probability": p} for call, p in answer.others],
+        "found": [setting.id for setting in _found(agent, answer)],
+        "search_passes": [] if answer.passes is None else answer.passes.n_new,
     }
+
+
+def _found(agent: "Agent", answer: "Decision") -> "list[Setting]":
+    """Look a short query up in the catalog where it is no clear wish."""
+    from mu_ref.settings.valid.lexical import look_up
+
+    return [] if answer.clear else look_up(answer.query, agent.catalog)
 
 
 def _setting(agent: "Agent", answer: "Answer") -> "Setting | None":
@@ -161,7 +188,7 @@ def _setting(agent: "Agent", answer: "Answer") -> "Setting | None":
     return None if call.verb == "none" else agent.catalog.lookup(call.setting_id)
 
 
-def _print_answer(console: Console, agent: "Agent", answer: "Answer", how: str) -> None:
+def _print_answer(console: Console, agent: "Agent", answer: "Decision", how: str) -> None:
     setting = _setting(agent, answer)
     console.print(printable(str(answer.call)), style="bold", soft_wrap=True)
     if answer.complaint:
@@ -170,6 +197,8 @@ def _print_answer(console: Console, agent: "Agent", answer: "Answer", how: str) 
         console.print("  nothing in the catalog serves this")
     else:
         console.print(f"  {printable(setting.title)}   {printable(setting.uri)}", soft_wrap=True)
+    if answer.doubtful:
+        _print_doubt(console, agent, answer)
     if answer.n_output:
         total_s = answer.encode_s + answer.decode_s
         console.print(
@@ -179,18 +208,30 @@ def _print_answer(console: Console, agent: "Agent", answer: "Answer", how: str) 
         )
 
 
-def _execute(agent: "Agent", query: str, answer: "Answer", npu: str) -> dict[str, Any]:
+def _print_doubt(console: Console, agent: "Agent", answer: "Decision") -> None:
+    others = " or ".join(f"{call} ({p:.0%})" for call, p in answer.others)
+    if others:
+        console.print(
+            f"  in doubt ({answer.probability:.0%}); next best: {printable(others)}", soft_wrap=True
+        )
+    for setting in _found(agent, answer):
+        console.print(f"  found: {printable(setting.title)}   {printable(setting.uri)}",
+                      soft_wrap=True)  # fmt: skip
+
+
+def _execute(decider: "Decider", query: str, answer: "Decision", npu: str) -> dict[str, Any]:
     """Compute the answer on the simulated NPU, and compare it with the answer given."""
     import numpy as np
 
     from npu_sim.hardware.presets import npu as find_npu
     from npu_sim.report.execute import execute
 
+    agent = decider.agent
     source = np.array([agent.source_tokens(query)])
     valid = np.ones(source.shape, bool)
     chip = find_npu(npu)
     integers = agent.ops.model  # type: ignore[attr-defined]  # `ask` has checked the scheme
-    found = execute(integers, source, valid, chip, answer.n_output)
+    found = execute(integers, source, valid, chip, answer.n_steps, decider.guide([query]))
     return {
         "products": found.n_products,
         "pieces": found.n_pieces,

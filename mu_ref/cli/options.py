@@ -14,12 +14,13 @@ from mu_ref.errors import InputError
 
 if TYPE_CHECKING:
     from mu_ref.settings.agent import Agent
+    from mu_ref.settings.valid.decide import Decoding
 
 __all__ = [
-    "INTERVAL", "LISTED", "DrafterOption", "ExecutorOption", "LengthOption",
-    "ResumeOption", "SchemeOption", "WeightsOption", "WidthOption", "check_named",
-    "check_unused", "drafter_file", "drafting", "files_of_agent", "load_named", "model_file",
-    "report_console",
+    "INTERVAL", "LISTED", "CandidatesOption", "DecodeOption", "DrafterOption",
+    "ExecutorOption", "LengthOption", "RankOption", "ResumeOption", "SchemeOption",
+    "WeightsOption", "WidthOption", "check_named", "check_unused", "decoding", "drafter_file",
+    "drafting", "files_of_agent", "load_named", "model_file", "report_console",
 ]  # fmt: skip
 
 LISTED = Range(low=0, high=10**9, why="no table has a thousand million rows")
@@ -53,6 +54,37 @@ ResumeOption = Annotated[
     bool,
     typer.Option(help="Go on from the checkpoint beside --out; give the same options."),
 ]
+
+DecodeOption = Annotated[
+    str,
+    typer.Option(
+        help="greedy: the likeliest tokens that make a valid call; search: the best of several "
+        "calls; auto: a search where greedy is in doubt."
+    ),
+]
+CandidatesOption = Annotated[
+    int | None, typer.Option(help="Calls that a search finds, 8 by default.")
+]
+RankOption = Annotated[
+    str | None,
+    typer.Option(help="What chooses among them: model, linear (the scorer) or both, the default."),
+]
+
+
+def decoding(
+    decode: str, candidates: int | None, rank: str | None, *, greedily: bool = False
+) -> "Decoding":
+    """Return how to decode; what a search alone uses is refused where there is none."""
+    from mu_ref.settings.valid.decide import CANDIDATES, Decoding
+
+    if greedily and decode == "search":
+        raise InputError("--execute must go with --decode greedy or auto: it writes greedily")
+    if candidates is not None:
+        CANDIDATES.check("--candidates", candidates)
+    found = Decoding(decode=decode, rank=rank or "both", candidates=candidates or 8)
+    if decode == "greedy":
+        check_unused("with --decode greedy", {"--candidates": candidates, "--rank": rank})
+    return found
 
 
 def check_unused(why: str, given: Mapping[str, Any]) -> None:

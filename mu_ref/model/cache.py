@@ -50,7 +50,9 @@ class Placement:
 
     positions: np.ndarray  # [batch, n_new] int
     lengths: np.ndarray  # [batch] int, of the row as RoPE counts it, new tokens included
-    sees: np.ndarray  # [batch, n_new, n_new] bool, which new token may read which
+    # [batch, n_new, n_told] bool, which of the last n_told slots a new token may read: of the new
+    # ones alone, n_told = n_new, or of cached ones too where not all of them are its ancestors
+    sees: np.ndarray
 
 
 @dataclass(slots=True)

@@ -162,9 +162,9 @@ def _masks(
         for window in model.stacks["decoder"].windows
     }
     if placement is not None:
-        n_new = placement.positions.shape[1]
+        n_new, n_told = placement.sees.shape[1:]
         for mask in masks.values():  # drafts of one position do not see each other
-            mask[:, 0, -n_new:, -n_new:] &= placement.sees
+            mask[:, 0, -n_new:, -n_told:] &= placement.sees
     found = {window: level_mask(model, mask) for window, mask in masks.items()}
     return masks, {window: level for window, level in found.items() if level is not None}
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
-from mu_ref.generate import GREEDY, Sampling, decode_step, sample
+from mu_ref.generate import GREEDY, Guide, Sampling, decode_step, sample
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.ops import Ops, Value
@@ -39,6 +39,7 @@ def speculate(
     stop_at_eos: bool = True,
     with_logits: bool = False,
     apple_rule: bool = False,
+    guide: Guide | None = None,
     statistics: Statistics | None = None,
 ) -> Iterator[SpeculativeStep]:
     """Yield what each pass of the model wrote, until every row has ended or reached the limit.
@@ -64,6 +65,7 @@ def speculate(
         stop_at_eos: False goes on to the limit whatever comes.
         with_logits: also read the logits.
         apple_rule: sample as Apple's code does, which is NOT lossless; see `apple.apples_rule`.
+        guide: masks the logits, so that drafts that it does not allow are not kept.
         statistics: counts along, if given.
 
     Yields:
@@ -72,13 +74,15 @@ def speculate(
     Raises:
         InputError: an empty prompt, or a rule without what it needs, such as a generator.
     """
-    rule = (apples_rule if apple_rule else exact_rule)(ops, sampling, rng)
+    rule = apples_rule(ops, sampling, rng) if apple_rule else exact_rule(ops, sampling, rng, guide)
+    if apple_rule and guide is not None:
+        raise InputError("Apple's rule must go without a guide: it knows no mask; leave one out")
     if model.unseeing == "zero" and not np.all(prompt_valid.any(axis=1)):
         raise InputError("every prompt must hold at least one token; one is empty")
     if max_new_tokens < 1:
         return
     start = prompt, prompt_valid
-    rows, new, scores = _begin(ops, model, memory, *start, max_new_tokens, sampling, rng)
+    rows, new, scores = _begin(ops, model, memory, *start, max_new_tokens, sampling, rng, guide)
     yield _write(ops, model, rows, new, scores if with_logits else None, stop_at_eos)
     while rows.alive.any():
         started = time.perf_counter()
@@ -130,6 +134,7 @@ def _begin(
     limit: int,
     sampling: Sampling,
     rng: np.random.Generator | None,
+    guide: Guide | None,
 ) -> tuple[_Rows, _New, Value]:
     """Read the prompt and write the first token, which needs no draft; its scores come along."""
     batch, n_prompt = prompt.shape
@@ -138,7 +143,8 @@ def _begin(
     last = n_prompt - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
     hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")
     scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
-    tokens = sample(ops, scores, sampling, rng)  # [batch, 1]
+    allowed = None if guide is None else guide.allowed(guide.start(batch)[:, None])
+    tokens = sample(ops, scores, sampling, rng, allowed)  # [batch, 1]
     seen, left = np.full(batch, n_prompt), np.full(batch, limit)
     rows = _Rows(cache, hidden, tokens[:, 0], seen, left, np.zeros(batch, bool))
     return rows, _New(tokens, np.ones(batch, np.int64), np.zeros((batch, 1), np.int64)), scores

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mu_ref.config import ModelConfig, StackConfig
-from mu_ref.generate import Sampling, decode_step, sample
+from mu_ref.generate import Guide, Sampling, decode_step, sample
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory, Placement
 from mu_ref.ops import Ops, Value
@@ -118,21 +118,51 @@ def accept(beams: np.ndarray, written: np.ndarray) -> Accepted:
     return first_longest(agrees, written)
 
 
-def exact_rule(ops: Ops, sampling: Sampling, rng: np.random.Generator | None) -> Rule:
+def exact_rule(
+    ops: Ops, sampling: Sampling, rng: np.random.Generator | None, guide: Guide | None = None
+) -> Rule:
     """Return the rule that keeps what the model would have written itself, greedily or sampled.
 
     Args:
         ops: the executor.
         sampling: how the model writes.
         rng: needed unless greedy.
+        guide: masks the logits; the rule then follows one text, step by step, from its start.
 
     Returns:
         `accept`, of one choice for each node.
     """
+    if guide is not None:
+        return _guided_rule(ops, sampling, rng, guide)
 
     def rule(beams: Beams, tree: Tree, scores: Value) -> Accepted:
         written = sample(ops, scores, sampling, rng)  # [batch, n_packed], once for each node
         return accept(beams.tokens, unpack(written, tree))
+
+    return rule
+
+
+def _guided_rule(
+    ops: Ops, sampling: Sampling, rng: np.random.Generator | None, guide: Guide
+) -> Rule:
+    before: list[np.ndarray] = []  # the states [batch] before the beams' first token
+
+    def rule(beams: Beams, tree: Tree, scores: Value) -> Accepted:
+        batch, width, n = beams.tokens.shape
+        state = before.pop() if before else guide.start(batch)
+        states = np.zeros((batch, width, n), np.int64)  # after each token
+        for beam in range(width):
+            reached = state
+            for k in range(n):
+                reached = guide.follow(reached, beams.tokens[:, beam, k])
+                states[:, beam, k] = reached
+        # a padding node belongs to another row, whose states say nothing here
+        packed = np.where(tree.valid, tree.packed(states), guide.start(batch)[:, None])
+        allowed = guide.allowed(packed)
+        accepted = accept(beams.tokens, unpack(sample(ops, scores, sampling, rng, allowed), tree))
+        # the next beams begin with the token written after the path that is kept
+        before.append(states[np.arange(batch), accepted.best_beam, accepted.n_accepted])
+        return accepted
 
     return rule
 

@@ -14,7 +14,7 @@ from mu_ref.border.arrays import check_tokens
 from mu_ref.config import ModelConfig
 from mu_ref.errors import CallError, InputError
 from mu_ref.executors import load_model
-from mu_ref.generate import stream
+from mu_ref.generate import Guide, stream
 from mu_ref.model import mu
 from mu_ref.model.cache import Memory
 from mu_ref.ops import Ops
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mu_ref.redrafter.config import DrafterConfig
     from mu_ref.redrafter.steps import Statistics
 
-__all__ = ["Agent", "Answer", "answer_all", "load_agent", "score"]
+__all__ = ["Agent", "Answer", "answer_all", "load_agent", "score", "unread"]
 
 
 MAX_NEW_TOKENS = 32  # the longest call has 17 tokens
@@ -80,7 +80,7 @@ class Agent:
         asked = [query for query, is_readable in zip(queries, readable, strict=True) if is_readable]
         answers = iter(self._answer(asked) if asked else [])
         return [
-            next(answers) if is_readable else _unread(query)
+            next(answers) if is_readable else unread(query)
             for query, is_readable in zip(queries, readable, strict=True)
         ]
 
@@ -126,7 +126,12 @@ class Agent:
         return source
 
     def write(
-        self, memory: Memory, n_rows: int, statistics: "Statistics | None" = None
+        self,
+        memory: Memory,
+        n_rows: int,
+        statistics: "Statistics | None" = None,
+        guide: Guide | None = None,
+        seen: list[list[np.ndarray]] | None = None,
     ) -> list[list[int]]:
         """Decode greedily, with drafts if there are any; the tokens are the same.
 
@@ -134,11 +139,14 @@ class Agent:
             memory: of the queries.
             n_rows: how many.
             statistics: of drafting, to count along.
+            guide: masks the logits.
+            seen: of each row a list, which gets the logits [vocab_size] of its tokens.
 
         Returns:
             The tokens of each row, eos included.
         """
-        return self._decoded((memory, *mu.start(self.model, n_rows), MAX_NEW_TOKENS), statistics)
+        given = (memory, *mu.start(self.model, n_rows), MAX_NEW_TOKENS)
+        return self._decoded(given, statistics, guide, seen)
 
     def write_ids(
         self, tokens: Sequence[int], max_new_tokens: int, statistics: "Statistics | None" = None
@@ -167,24 +175,33 @@ class Agent:
         self,
         given: tuple[Memory | None, np.ndarray, np.ndarray, int],
         statistics: "Statistics | None",
+        guide: Guide | None = None,
+        seen: list[list[np.ndarray]] | None = None,
     ) -> list[list[int]]:
         """Decode from (memory, prompt, which of it is read, at most so many tokens)."""
         n_rows = len(given[1])
         texts: list[list[int]] = [[] for _ in range(n_rows)]
         if self.drafter is None or self.search is None:
             ended = np.zeros(n_rows, bool)
-            for step in stream(self.ops, self.model, *given):
+            for step in stream(self.ops, self.model, *given, guide=guide):
                 for row in np.flatnonzero(~ended):
                     texts[row].append(int(step.tokens[row]))
+                    if seen is not None:
+                        seen[row].append(step.logits[row])
                 ended = step.ended
             return texts
         from mu_ref.redrafter.beams import proposer
         from mu_ref.redrafter.generate import speculate
 
         drafts = proposer(self.ops, self.model, self.drafter, self.search)
-        for part in speculate(self.ops, self.model, drafts, *given, statistics=statistics):
-            for text, tokens, n in zip(texts, part.tokens, part.n_tokens, strict=True):
-                text.extend(tokens[:n].tolist())
+        for part in speculate(
+            self.ops, self.model, drafts, *given,
+            guide=guide, statistics=statistics, with_logits=seen is not None,
+        ):  # fmt: skip
+            for i, n in enumerate(part.n_tokens.tolist()):
+                texts[i].extend(part.tokens[i, :n].tolist())
+                if seen is not None and part.logits is not None:
+                    seen[i].extend(part.logits[i, :n])
         return texts
 
     def source_tokens(self, query: str) -> list[int]:
@@ -210,7 +227,8 @@ class Agent:
             return NONE, f"the model wrote {text!r}, which is no call: {error}"
 
 
-def _unread(query: str) -> Answer:
+def unread(query: str) -> Answer:
+    """Answer a query without a letter or digit."""
     return Answer(
         query=query,
         text=str(NONE),

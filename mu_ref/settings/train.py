@@ -31,7 +31,7 @@ def training_queries(given: Sequence[Path] | None) -> dict[str, Path]:
     if given:
         return {f"--queries {n}" if len(given) > 1 else "--queries": file
                 for n, file in enumerate(given, 1)}  # fmt: skip
-    return {name: DATA / name for name in ("train.jsonl", "train_more.jsonl")}
+    return {name: DATA / name for name in ("train.jsonl", "train_more.jsonl", "oblique.jsonl")}
 
 
 def train_agent(

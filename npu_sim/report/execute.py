@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.generate import Step, stream
+from mu_ref.generate import Guide, Step, stream
 from mu_ref.integers.store import IntegerModel
 from mu_ref.model import mu
 from mu_ref.ops.integer import IntegerOps
@@ -127,7 +127,12 @@ def _keys_of(
 
 
 def execute(
-    model: IntegerModel, source: np.ndarray, valid: np.ndarray, npu: Npu, max_new_tokens: int
+    model: IntegerModel,
+    source: np.ndarray,
+    valid: np.ndarray,
+    npu: Npu,
+    max_new_tokens: int,
+    guide: Guide | None = None,
 ) -> Execution:
     """Answer a batch of requests on the NPU, and time the very run that answers.
 
@@ -137,6 +142,7 @@ def execute(
         valid: [batch, n_src] bool, False at padding.
         npu: the NPU.
         max_new_tokens: limit of each answer.
+        guide: masks the logits, on the host.
 
     Returns:
         The steps and the run.
@@ -149,33 +155,39 @@ def execute(
         raise WorkloadError(
             f"a model to execute must have an encoder and a decoder, {model.model.name} has not"
         )
-    program = _record(model, source, valid, max_new_tokens)
+    program = _record(model, source, valid, max_new_tokens, guide)
     run = simulate_tiles(program_table(program), npu)
     products = PieceProducts(model, run)
     ops = IntegerOps(model, products)
     memory = mu.remember(ops, model.model, source, valid)
-    steps = tuple(_steps(ops, model, memory, max_new_tokens))
+    steps = tuple(_steps(ops, model, memory, max_new_tokens, guide))
     return Execution(
         run=run, steps=steps, n_products=products.n_products, n_pieces=products.n_pieces
     )
 
 
-def _steps(ops: Any, model: IntegerModel, memory: Any, max_new_tokens: int) -> Any:
+def _steps(
+    ops: Any, model: IntegerModel, memory: Any, max_new_tokens: int, guide: Guide | None
+) -> Any:
     batch = len(memory.mask)
     start = np.full((batch, 1), model.model.bos_id)
     all_valid = np.ones(start.shape, bool)
-    return stream(ops, model.model, memory, start, all_valid, max_new_tokens)
+    return stream(ops, model.model, memory, start, all_valid, max_new_tokens, guide=guide)
 
 
 def _record(
-    model: IntegerModel, source: np.ndarray, valid: np.ndarray, max_new_tokens: int
+    model: IntegerModel,
+    source: np.ndarray,
+    valid: np.ndarray,
+    max_new_tokens: int,
+    guide: Guide | None,
 ) -> Program:
     """Run once with values, to know what the request consists of."""
     bits = 16 if model.scheme == "w8a16" else 8
     precision = Precision(weight_bits=8, activation_bits=bits, kv_bits=bits, head_weight_bits=8)
     ops = RecordOps(describe(model.model), precision, IntegerOps(model))
     memory = remember(ops, source, valid)
-    steps = _steps(ops, model, memory, max_new_tokens)
+    steps = _steps(ops, model, memory, max_new_tokens, guide)
     n_output, ended = 0, False
     while not ended and n_output < max_new_tokens:
         ops.log.begin("decode")

@@ -72,6 +72,12 @@ BASES = {
         ("new", "--model", "nano.safetensors"), ("new*", "new*/*")
     ),
     "mu-ref settings eval": Base(("two.jsonl", *NANO)),
+    "mu-ref settings baseline": Base(("two.jsonl", "--queries", "queries.jsonl", *NANO)),
+    "mu-ref settings train-rank": Base(
+        ("--queries", "queries.jsonl", "--epochs", "1", "--limit", "3", *NANO,
+         "--executor", "reference", "--out", "new.safetensors"),
+        ("new*",),
+    ),
     "npu-sim explain": Base(("tiny", "--site", "decoder.1.mlp.up", *SHORT)),
     "npu-sim explore": Base(("--no-browser",)),
     "npu-sim check-trace": Base(("trace.json",)),
@@ -108,6 +114,9 @@ _OTHERS = {  # where an option acts only beside others, or in place of some
         "--npu-model": (*BASES["mu-ref ask"].arguments, "--npu", "teaching-npu"),
         "--execute": ("bluetooth off", "--weights", "nano-w8a16.safetensors", "--scheme", "w8a16",
                       "--npu", "teaching-npu"),
+    },
+    "mu-ref settings train-rank": {
+        "--start": ("--limit", "3", *NANO, "--executor", "reference", "--out", "new.safetensors"),
     },
     "mu-ref generate": dict.fromkeys(
         ("--beam-width", "--draft-len", "--tree"), (*BASES["mu-ref generate"].arguments, *_DRAFTS)

@@ -51,7 +51,16 @@ INPUTS: dict[str, dict[str, str]] = {
     "mu-ref lora train": {"--base": "nano.safetensors", "--queries": "two.jsonl",
                           "--held-out": "two.jsonl"},
     "mu-ref lora merge": {"adapter": "lora.safetensors", "--base": "nano.safetensors"},
-    "mu-ref settings eval": {"file": "two.jsonl", "--weights": "nano.safetensors"},
+    "mu-ref settings eval": {
+        "file": "two.jsonl", "--weights": "nano.safetensors", "--drafter": "drafter.safetensors",
+    },
+    "mu-ref settings baseline": {
+        "file": "two.jsonl", "--queries": "queries.jsonl", "--weights": "nano.safetensors",
+    },
+    "mu-ref settings train-rank": {
+        "--queries": "queries.jsonl", "--weights": "nano.safetensors",
+        "--start": "rank.safetensors",
+    },
     "npu-sim explain": _ASKED,
     "npu-sim check-trace": {"file": "trace.json"},
     "npu-sim speculate": {"--acceptance": "acceptance.jsonl", **_ASKED},
@@ -80,6 +89,8 @@ OUTPUTS: dict[str, dict[str, str]] = {
     "mu-ref distill": {"folder": "new"},
     "mu-ref lora train": {"folder": "new"},
     "mu-ref lora merge": {"--out": "new.safetensors"},
+    "mu-ref settings eval": {"--plot": "new.png"},
+    "mu-ref settings train-rank": {"--out": "new.safetensors"},
     "npu-sim systolic": {"--out": "new.csv"},
     "npu-sim sweep": {"--out": "new.csv", "--plot": "new.png"},
     "npu-sim sensitivity": {"--plot": "new.png"},

@@ -169,12 +169,14 @@ def _made_by_commands(boxes: Boxes, folder: Path) -> None:
     )
     w4a16 = ("mu-nano", "--weights", "nano.safetensors", *w4a16[-4:])
     drafter = BASES["mu-ref quantize-drafter"].arguments
+    rank = (*BASES["mu-ref settings train-rank"].arguments[:-1], "rank.safetensors")
     golden = ("golden", *BASES["mu-ref golden write"].arguments[1:])
     for command, arguments, made in (
         ("mu-ref quantize", w8a16, ("nano-w8a16.safetensors", "ranges.json")),
         ("mu-ref quantize", w8a8, ("nano-w8a8.safetensors",)),
         ("mu-ref quantize", w4a16, ("nano-w4a16.safetensors",)),
         ("mu-ref quantize-drafter", drafter, ("new.safetensors",)),
+        ("mu-ref settings train-rank", rank, ("rank.safetensors",)),
         (
             "npu-sim run",
             (*BASES["npu-sim run"].arguments, "--trace", "trace.json"),

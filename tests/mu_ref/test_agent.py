@@ -143,7 +143,7 @@ def test_what_has_no_letter_or_digit_is_answered_unread_in_its_place(written) ->
 def test_decoding_starts_at_bos_and_keeps_each_row_up_to_its_eos(monkeypatch) -> None:
     given = []
 
-    def stream(*args):
+    def stream(*args, guide):
         given.extend(args)
         for tokens, ended in (
             ([5, 2], [False, True]), ([6, 0], [False, True]), ([2, 0], [True, True]),
@@ -162,7 +162,7 @@ def test_decoding_starts_at_bos_and_keeps_each_row_up_to_its_eos(monkeypatch) ->
 def test_drafted_tokens_are_kept_as_far_as_they_count(monkeypatch) -> None:
     given = {}
 
-    def speculate(*args, statistics=None):
+    def speculate(*args, guide, with_logits, statistics=None):
         given.update(args=args, statistics=statistics)
         yield SimpleNamespace(tokens=np.array([[5, 6, 0], [4, 0, 0]]), n_tokens=np.array([2, 1]))
         yield SimpleNamespace(tokens=np.array([[2, 0], [8, 2]]), n_tokens=np.array([1, 2]))
@@ -174,7 +174,7 @@ def test_drafted_tokens_are_kept_as_far_as_they_count(monkeypatch) -> None:
     assert given["statistics"] == "statistics"
     assert ("drafts", ("drafter", "search")) in given["args"]
     for half in ({"drafter": "drafter"}, {"search": "search"}):  # both are needed
-        monkeypatch.setattr(module, "stream", lambda *args: iter(()))
+        monkeypatch.setattr(module, "stream", lambda *args, guide: iter(()))
         assert replace(agent(), **half).write("memory", 1) == [[]]
 
 

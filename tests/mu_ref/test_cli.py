@@ -271,11 +271,14 @@ def queries(tmp_path: Path) -> Path:
     return path
 
 
-def test_eval_as_json_has_six_scores_and_nothing_else(mu_ref, stand_in, queries) -> None:
+def test_eval_as_json_has_six_scores_and_what_doubt_is_worth(mu_ref, stand_in, queries) -> None:
     code, out, _ = mu_ref("settings", "eval", queries, "--weights", stand_in, "--json")
     data = json.loads(out)
     assert code == 0
-    assert set(data) == {"n", "exact", "setting_id", "parse", "none_recall", "none_precision"}
+    assert set(data) == {
+        "n", "exact", "setting_id", "parse", "none_recall", "none_precision",
+        "doubtful", "exact_sure", "exact_doubtful", "calibration_error",
+    }  # fmt: skip
     assert data["n"] == 4
     assert data["exact"] >= 0.25
     assert data["none_recall"] >= 0.5

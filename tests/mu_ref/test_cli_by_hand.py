@@ -16,16 +16,19 @@ from mu_ref.presets import preset, tiny
 from mu_ref.redrafter.beams import Search
 from mu_ref.redrafter.config import DrafterConfig
 from mu_ref.redrafter.train import DrafterTraining
-from mu_ref.settings.agent import Answer, load_agent
+from mu_ref.settings.agent import load_agent
 from mu_ref.settings.calls import Call
 from mu_ref.settings.catalog import DATA
 from mu_ref.settings.evaluate import evaluate
+from mu_ref.settings.valid.decide import Decider, Decision
+from mu_ref.settings.valid.score import Doubt
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.trainer import TrainConfig
 from mu_ref.weights import initial_weights, save_weights
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
+from npu_sim.program.searched import record_search
 from npu_sim.report.fidelity import simulate_program
 
 GIVEN = ("--calibration", "--examples", "--observer", "--rounding", "--smooth", "--bits",
@@ -83,14 +86,23 @@ def test_parameters_of_tiny_and_their_shares(mu_ref):
 
 def test_an_answer_is_priced_with_its_own_lengths_and_budget(mu_ref, stand_in):
     ask = ["ask", "turn on bluetooth", "--weights", stand_in]
-    _, out = mu_ref(*ask, "--npu", "teaching-npu", "--npu-model", "tiny", "--budget-ms", "2.5",
+    greedy = [*ask, "--decode", "greedy"]
+    _, out = mu_ref(*greedy, "--npu", "teaching-npu", "--npu-model", "tiny", "--budget-ms", "2.5",
                     "--json")  # fmt: skip
     data = json.loads(out)
-    n_input, n_output = len(TOKENIZER.encode(" turn on bluetooth")) + 1, 32
+    n_input = len(TOKENIZER.encode(" turn on bluetooth")) + 1
+    n_output = len(TOKENIZER.encode(data["call"])) + 1
     assert (data["input_tokens"], data["output_tokens"]) == (n_input, n_output)
     program = record_request(tiny(), n_input, n_output, Precision())
     expected = simulate_program(program, npu("teaching-npu"), 2.5)
     assert data["npu"] == json.loads(json.dumps(expected.to_json()))
+    searched = json.loads(mu_ref(*ask, "--decode", "search", "--npu", "teaching-npu",
+                                 "--npu-model", "tiny", "--json")[1])  # fmt: skip
+    assert searched["search_passes"][0] == 1  # the start token
+    assert len(searched["search_passes"]) > 1
+    program = record_search(tiny(), n_input, 0, searched["search_passes"], Precision())
+    priced = simulate_program(program, npu("teaching-npu"), 500.0)
+    assert searched["npu"]["latency_ms"] == priced.latency_ms
     unread = json.loads(mu_ref("ask", "?!", "--weights", stand_in, "--npu", "teaching-npu",
                                "--json")[1])  # fmt: skip
     assert unread["npu"] is None
@@ -100,9 +112,10 @@ def test_an_answer_is_priced_with_its_own_lengths_and_budget(mu_ref, stand_in):
 @pytest.fixture
 def answered(monkeypatch):
     """The agent answers what it is told to: 8 tokens, 0.02 s of reading and 0.08 s of writing."""
-    found = Answer(
+    found = Decision(
         query="x", text="set(bluetooth, on)", call=BLUETOOTH_ON,
         complaint=None, n_input=5, n_output=8, tokens=(3,) * 8, encode_s=0.02, decode_s=0.08,
+        probability=0.75, doubtful=False,
     )  # fmt: skip
     loaded = load_agent()
     asked = []
@@ -110,10 +123,9 @@ def answered(monkeypatch):
     def load(*arguments, tokenized):
         assert tokenized
         asked.append(arguments)
-        return SimpleNamespace(
-            ask=lambda queries: [found], catalog=loaded.catalog, model=loaded.model
-        )
+        return loaded
 
+    monkeypatch.setattr(Decider, "decide", lambda self, queries: [found])
     monkeypatch.setattr("mu_ref.settings.agent.load_agent", load)
     return asked, loaded.catalog.lookup("bluetooth"), found
 
@@ -124,7 +136,8 @@ def test_speed_counts_reading_and_writing(mu_ref, answered):
     assert data == {
         "call": "set(bluetooth, on)", "title": setting.title, "uri": setting.uri,
         "input_tokens": 5, "output_tokens": 8, "tokens_per_s": pytest.approx(80),
-        "complaint": None,
+        "complaint": None, "probability": 0.75, "doubtful": False, "others": [], "found": [],
+        "search_passes": [],
     }  # fmt: skip
     _, out = mu_ref("ask", "x")
     assert f"{setting.title}   {setting.uri}" in out
@@ -149,9 +162,10 @@ def test_an_npu_that_computes_is_timed_and_compared(monkeypatch):
     found = SimpleNamespace(n_products=5, n_pieces=7, tokens=[3, 4, 2], run=run)
     monkeypatch.setattr("npu_sim.report.execute.execute", lambda *given: found)
     agent = SimpleNamespace(source_tokens=lambda query: [9, 2], ops=SimpleNamespace(model=None))
+    decider = SimpleNamespace(agent=agent, guide=lambda queries: None)
     for tokens, same in (((3, 4, 2), True), ((3, 4), False)):
-        answer = SimpleNamespace(tokens=tokens, n_output=3)
-        assert _execute(agent, "x", answer, "teaching-npu") == {
+        answer = SimpleNamespace(tokens=tokens, n_steps=3)
+        assert _execute(decider, "x", answer, "teaching-npu") == {
             "products": 5, "pieces": 7, "tokens": [3, 4, 2], "same": same, "latency_ms": 2000,
         }  # fmt: skip
 
@@ -233,8 +247,10 @@ def test_as_many_confusions_are_listed_as_asked_for(mu_ref, monkeypatch, tmp_pat
     wanted = ["open(wifi)"] * 3 + ["open(bluetooth)"] * 2 + ["none()"]
     said = ["none()"] * 5 + ["open(wifi)"]
     found = evaluate(wanted, said, load_agent().catalog)
-    monkeypatch.setattr("mu_ref.settings.agent.answer_all", lambda *a: [])
-    monkeypatch.setattr("mu_ref.settings.agent.score", lambda *a: found)
+    doubt = Doubt(0.0, 1.0, 1.0, 0.0, ())
+    monkeypatch.setattr("mu_ref.settings.valid.score.decide_all", lambda *a: [])
+    monkeypatch.setattr("mu_ref.settings.valid.score.score_decisions", lambda *a: found)
+    monkeypatch.setattr("mu_ref.settings.valid.score.doubt_of", lambda *a: doubt)
     _, out = mu_ref("settings", "eval", tmp_path / "q.jsonl", "--worst", "2")
     assert out.count(" -> ") == 1 + 2  # the heading, and two of three
     assert mu_ref("settings", "eval", tmp_path / "q.jsonl", "--worst", "0")[1].count("->") == 0

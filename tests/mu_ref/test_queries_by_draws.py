@@ -357,7 +357,8 @@ def filled(templates: tuple[str, ...], at: int, name: str, value: str = "") -> s
 @pytest.mark.parametrize(
     ("draws", "query", "call"),
     [
-        ((0.149, 0.0, 0.0), filled(t._ways()["open"], 1, "lamp"), "open(lamp)"),
+        ((0.149, 0.0, 0.0), "lamp", "open(lamp)"),
+        ((0.149, 0.5, 0.0, 0.0), filled(t._ways()["open"], 1, "lamp"), "open(lamp)"),
         ((0.15, 0.0, 0.0), filled(t._ways()["on"], 0, "lamp"), "set(lamp, on)"),
         ((0.579, 0.999, 0.0), filled(t._ways()["on"], -1, "lamp"), "set(lamp, on)"),
         ((0.58, 0.0, 0.0), filled(t._ways()["off"], 0, "lamp"), "set(lamp, off)"),
@@ -371,8 +372,8 @@ def test_a_toggle_is_opened_switched_on_or_off(draws, query, call) -> None:
 def test_a_choice_and_a_page_by_draws() -> None:
     choice = Setting(id="look", title="Look", kind="choice", uri="ms-settings:x",
                      choices=("dark_blue", "light"))  # fmt: skip
-    opened = drawn(t._choice, choice, draws=(0.149, 0.0, 0.0))
-    assert opened == (filled(t._ways()["open"], 0, "look"), "open(look)")
+    opened = drawn(t._choice, choice, draws=(0.149, 0.5, 0.0, 0.0))
+    assert opened == (filled(t._ways()["open"], 1, "look"), "open(look)")
     chosen = drawn(t._choice, choice, draws=(0.15, 0.49, 0.0, 0.0, 0.0))
     assert chosen == (filled(t._ways()["set"], 0, "look", "dark blue"), "set(look, dark_blue)")
     other = drawn(t._choice, choice, draws=(0.15, 0.5, 0.0, 0.999, 0.0))
@@ -404,21 +405,17 @@ def test_a_choice_and_a_page_by_draws() -> None:
          "increase(font size, 50)"),
         (5, FONT, (0.9, 0.0, 0.5, 0.0, 0.0, 0.0), "decrease font size by 5",
          "decrease(font size, 5)"),
-        # outside: above, rounded up to tens; below a minimum in half of the cases
-        (6, VOLUME, (0.0, 0.5, 0.0, 0.0, 0.0), "set volume to 110", "none()"),
-        (6, VOLUME, (0.999, 0.5, 0.0, 0.0, 0.0), "set volume to 300", "none()"),
-        (6, FONT, (0.499, 0.5, 0.5, 0.0, 0.0, 0.0), "set font size to 50", "none()"),
-        (6, FONT, (0.5, 0.0, 0.5, 0.0, 0.0, 0.0), "set font size to 230", "none()"),
-        (6, level(1, 20, "step", "speed"), (0.5, 0.0, 0.5, 0.0, 0.0), "set speed to 21", "none()"),
-        (6, level(0, 1600, "step", "speed"), (0.999, 0.5, 0.0, 0.0), "set speed to 1990", "none()"),
-        (7, VOLUME, (0.0, 0.0), "volume", "open(volume)"),
+        # named without a wish: a bare title or name in half of the cases
+        (6, VOLUME, (0.499, 0.499), "volume", "open(volume)"),
+        (6, VOLUME, (0.499, 0.5, 0.0), "volume", "open(volume)"),
+        (6, VOLUME, (0.5, 0.0, 0.0), "volume settings", "open(volume)"),
     ],
 )  # fmt: skip
 def test_a_level_by_each_verb(verb, setting, draws, query, call) -> None:
     rng = Draws(verb, *draws)
     assert t._level(setting, rng) == (query, call)
     assert rng.left == []
-    np.testing.assert_allclose(rng.p, [0.38, 0.1, 0.09, 0.09, 0.08, 0.08, 0.1, 0.08])
+    np.testing.assert_allclose(rng.p, [0.44, 0.1, 0.1, 0.1, 0.08, 0.08, 0.1])
 
 
 @pytest.mark.parametrize(
@@ -490,13 +487,13 @@ def test_an_epoch_has_a_quarter_of_templates_and_a_twenty_fifth_out_of_scope(mon
     monkeypatch.setattr(training_data, "augment", lambda item, catalog, rng: item)
     monkeypatch.setattr(training_data, "template_queries", made("template"))
     monkeypatch.setattr(training_data, "out_of_scope_queries", made("outside"))
-    queries = [LabelledQuery(query="up  7", call="set(x, 7)")] * 50
-    rng = Draws(*[0.099, 0.1, 0.099, 0.2, 0.3, 0.0] * 50, *[0.5] * 1000)
+    queries = [LabelledQuery(query="ab up  7", call="set(x, 7)")] * 50
+    rng = Draws(*[0.099, 0.1, 0.099, 0.0, 0.0, 0.0, 0.2, 0.0] * 50, *[0.5] * 1000)
     examples = epoch_data(queries, CATALOG, Letters())(rng)
     assert asked == {"template": 12, "outside": 2, "rate": 0.08}
     assert len(examples) == 50 + 12 + 2
-    # " up 7" split is "  up 7"; draws below 0.1 drop a token, but no digit
-    assert "".join(map(chr, examples[0].source)) == " p 7"
+    # draws below 0.1 drop a token, but no digit and no letter of " up"; then the first is doubled
+    assert "".join(map(chr, examples[0].source)) == "aa up 7"
     assert "".join(map(chr, examples[0].target)) == "set(x, 7)"
     assert "".join(map(chr, examples[-1].source)) == "  a outside b 7"
 

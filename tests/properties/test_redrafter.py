@@ -33,6 +33,7 @@ from mu_ref.redrafter.generate import speculate
 from mu_ref.redrafter.quantize import quantize_drafter
 from mu_ref.redrafter.steps import SpeculativeStep, Statistics
 from mu_ref.redrafter.tree import pack, unpack
+from mu_ref.settings.valid.trie import CallGuide, Trie
 
 DECODERS = ("encoder-decoder", "decoder-only")
 LIMIT = 9
@@ -155,11 +156,13 @@ def executor(model: ModelConfig, drafter: DrafterConfig, name: str, seed: int) -
     return FastIntegerOps(joined) if name.startswith("fast") else IntegerOps(joined)
 
 
-def plain_texts(model: ModelConfig, ops: Ops, source: Rows | None, prompt: Rows) -> list[Text]:
+def plain_texts(
+    model: ModelConfig, ops: Ops, source: Rows | None, prompt: Rows, guide: Any = None
+) -> list[Text]:
     texts: list[Text] = [[] for _ in prompt.tokens]
     ended = np.zeros(len(prompt.tokens), bool)
     memory = mu.remember(ops, model, source.tokens, source.valid) if source else None
-    for step in stream(ops, model, memory, prompt.tokens, prompt.valid, LIMIT):
+    for step in stream(ops, model, memory, prompt.tokens, prompt.valid, LIMIT, guide=guide):
         for row in np.flatnonzero(~ended):
             texts[row].append((int(step.tokens[row]), step.logits[row]))
         ended = step.ended
@@ -177,7 +180,7 @@ def texts_of(steps: list[SpeculativeStep], n_rows: int) -> list[Text]:
     return texts
 
 
-def speculative_texts(case: Any, *, to_the_end: bool) -> list[Text]:
+def speculative_texts(case: Any, *, to_the_end: bool, guide: Any = None) -> list[Text]:
     """Draft as `proposer` does, or on past the end of the text with the plain search."""
     model, drafter, ops, source, prompt, search = case
 
@@ -194,7 +197,7 @@ def speculative_texts(case: Any, *, to_the_end: bool) -> list[Text]:
     steps = list(
         speculate(
             ops, model, drafts, memory, prompt.tokens, prompt.valid, LIMIT,
-            with_logits=True, statistics=seen,
+            with_logits=True, statistics=seen, guide=guide,
         )
     )  # fmt: skip
     assert seen.n_tokens == sum(int(step.n_tokens.sum()) for step in steps[1:])
@@ -218,6 +221,31 @@ def test_speculative_greedy_equals_plain_greedy_in_tokens_and_in_logits(
     model, _, ops, source, prompt, _ = case
     ours = speculative_texts(case, to_the_end=to_the_end)
     assert_same(ours, plain_texts(model, ops, source, prompt))
+
+
+@st.composite
+def tries_of(draw: Any, model: ModelConfig, n_rows: int) -> tuple[list[Trie], list[Any]]:
+    """For each row a few texts that may be written, each with its end."""
+    ends = model.eos_ids
+    token = st.sampled_from([t for t in range(model.vocab_size) if t not in ends])
+    path = st.lists(token, min_size=1, max_size=5).map(lambda path: (*path, ends[0]))
+    paths = [draw(st.lists(path, min_size=1, max_size=6)) for _ in range(n_rows)]
+    return [Trie.of(row) for row in paths], paths
+
+
+@settings(max_examples=25)
+@given(cases(), st.booleans(), st.data())
+def test_drafted_greedy_in_a_trie_equals_plain_greedy_in_it(
+    case: Any, to_the_end: bool, data: Any
+) -> None:
+    """Drafts that the trie does not hold are not kept, and every text is one of the trie."""
+    model, _, ops, source, prompt, _ = case
+    tries, paths = data.draw(tries_of(model, len(prompt.tokens)))
+    guide = CallGuide(tries, model.vocab_size, model.pad_id)
+    expected = plain_texts(model, ops, source, prompt, guide)
+    assert_same(speculative_texts(case, to_the_end=to_the_end, guide=guide), expected)
+    for text, row in zip(expected, paths, strict=True):
+        assert tuple(token for token, _ in text) in row
 
 
 @settings(max_examples=100)

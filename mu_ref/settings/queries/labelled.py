@@ -22,6 +22,7 @@ from mu_ref.tokenizer import Tokenizer
 __all__ = [
     "LabelledQuery",
     "evenly_spread",
+    "folded_text",
     "query_tokens",
     "read_queries",
     "split_key",
@@ -106,8 +107,12 @@ def split_key(query: str) -> str:
         The text in NFKC and lower case, apostrophes dropped, every other run of punctuation and
         white space made one space.
     """
-    folded = _APOSTROPHES.sub("", unicodedata.normalize("NFKC", query).lower())
-    return _NOT_WORD.sub(" ", folded).strip()
+    return _NOT_WORD.sub(" ", folded_text(query)).strip()
+
+
+def folded_text(query: str) -> str:
+    """Return a text in NFKC and lower case, apostrophes dropped."""
+    return _APOSTROPHES.sub("", unicodedata.normalize("NFKC", query).lower())
 
 
 def split_queries(

@@ -4,13 +4,14 @@ Used for training only: the model itself learns to read numbers, nothing parses 
 """
 
 import re
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 
 from mu_ref.settings.catalog import Catalog, Setting
 
-__all__ = ["find_number", "number_words", "pick_level", "vary_number"]
+__all__ = ["find_number", "number_words", "pick_level", "vary_number", "word_values"]
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -95,6 +96,31 @@ def find_number(query: str, value: int) -> tuple[int, int] | None:
         if values.get(match.group()) == value and match.group() != "one"
     ]
     return spans[0] if len(spans) == 1 else None
+
+
+def word_values(text: str) -> Iterator[tuple[int, int]]:
+    """Find the integers that a text names in words.
+
+    Args:
+        text: lower case.
+
+    Yields:
+        (where the words end, value), in order; of words that run on without being one number, each
+        by itself.
+    """
+    values = _values()
+    for match in _WORDS.finditer(text):
+        whole = match.group()
+        head, _, tail = whole.replace("-", " ").partition(" ")
+        value = values.get(whole, values.get(f"one {whole}"))
+        if value is None and values.get(head, 0) in range(1, 20) and values.get(tail, 0) >= 10:
+            value = 100 * values[head] + values[tail]  # "one seventy-five"
+        if value is not None:
+            yield match.end(), value
+            continue
+        for word in re.finditer(r"[a-z]+", whole):
+            if word.group() in values:
+                yield match.start() + word.end(), values[word.group()]
 
 
 def vary_number(

@@ -1,8 +1,9 @@
 """Make labelled queries from the catalog by filling in phrase templates.
 
-They cover what written queries cannot: every setting with every verb, value and choice, and
-numbers just outside a range. They are plain on purpose; variety of wording comes from the written
-queries. Used for training only.
+They cover what written queries cannot: every setting with every verb, value and choice, and a
+setting that is named only to be ruled out. A number out of range is not among them: arithmetic
+decides on it, and none() for "volume 150" teaches none() for "volume 50". They are plain on
+purpose; variety of wording comes from the written queries. Used for training only.
 """
 
 import json
@@ -17,14 +18,23 @@ from mu_ref.settings.catalog import DATA, Catalog, Setting
 from mu_ref.settings.queries.labelled import LabelledQuery
 from mu_ref.settings.queries.number_words import number_words, pick_level
 
-__all__ = ["template_queries"]
+__all__ = ["WISHES", "names_of", "template_queries"]
 
 
 _WEIGHTS = {"toggle": 1.0, "level": 4.0, "choice": 1.5, "page": 0.6}
 
 # share of each way of asking for a level
-_LEVEL_VERBS = ("set", "extreme", "up", "down", "up by", "down by", "outside", "open")
-_LEVEL_SHARES = (0.38, 0.1, 0.09, 0.09, 0.08, 0.08, 0.1, 0.08)
+_LEVEL_VERBS = ("set", "extreme", "up", "down", "up by", "down by", "open")
+_LEVEL_SHARES = (0.44, 0.1, 0.1, 0.1, 0.08, 0.08, 0.1)
+# Names that are wishes, and first words of titles that are: alone they ask for "on".
+WISHES = {
+    "do not disturb", "permanent scrollbars", "hover scrolling", "dnd", "flight mode", "do",
+    "always", "show", "set", "let", "play", "ask", "send", "store", "sync", "lock", "record",
+    "remember", "get", "notify", "flash", "turn", "go", "pause", "open", "change", "control",
+    "leave", "scroll", "tap", "download", "enhance", "automatically", "find", "snap", "mute",
+    "autocorrect",
+}  # fmt: skip
+CONTRASTS = 0.12  # share of queries that name a setting and then mean another
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,8 +74,15 @@ def template_queries(catalog: Catalog, rng: np.random.Generator, n: int) -> list
     for index in drawn:
         setting = settings[index]
         query, call = makers[setting.kind](setting, rng)
+        if rng.random() < CONTRASTS:
+            query = _contrasted(query, _name(settings[int(rng.random() * len(settings))], rng), rng)
         items.append(LabelledQuery(query=query, call=call))
     return items
+
+
+def names_of(setting: Setting) -> Sequence[str]:
+    """Return what a setting is called: its title, and the noun phrases of the templates."""
+    return (setting.title.lower(), *_read_names().names.get(setting.id, ()))
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
@@ -87,10 +104,25 @@ def _fill(
 def _toggle(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     draw = rng.random()
     if draw < 0.15:
-        # not the bare name, the first template: "do not disturb" alone wishes it on
-        return _fill(_ways()["open"][1:], setting, rng), f"open({setting.id})"
+        return _opened(setting, rng), f"open({setting.id})"
     templates, value = (_ways()["on"], "on") if draw < 0.58 else (_ways()["off"], "off")
     return _fill(templates, setting, rng), f"set({setting.id}, {value})"
+
+
+def _opened(setting: Setting, rng: np.random.Generator) -> str:
+    """Name a setting without a wish: often as a bare name, since little else says that it opens."""
+    if rng.random() < 0.5:
+        title = setting.title.lower()
+        named = rng.random() < 0.5 and title.partition(" ")[0] not in WISHES
+        name = title if named else _name(setting, rng)
+        if name not in WISHES:
+            return name
+    return _fill(_ways()["open"][1:], setting, rng)  # not the bare name
+
+
+def _contrasted(query: str, other: str, rng: np.random.Generator) -> str:
+    """Name another setting that is not meant, before or after the one that is."""
+    return _pick(_ways()["contrast"], rng).format(q=query, o=other)
 
 
 def _page(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
@@ -99,7 +131,7 @@ def _page(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
 
 def _choice(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     if rng.random() < 0.15:
-        return _fill(_ways()["open"], setting, rng), f"open({setting.id})"
+        return _opened(setting, rng), f"open({setting.id})"
     choice = _pick(setting.choices, rng)
     wordings = _read_names().choices.get(setting.id, {}).get(choice, (choice.replace("_", " "),))
     return _fill(_ways()["set"], setting, rng, _pick(wordings, rng)), f"set({setting.id}, {choice})"
@@ -112,10 +144,8 @@ def _level(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
         return _set_level(setting, extra["set"], rng)
     if verb == "extreme":
         return _extreme(setting, rng)
-    if verb == "outside":
-        return _outside(setting, extra["set"], rng), "none()"
     if verb == "open":
-        return _fill(_ways()["open"], setting, rng), f"open({setting.id})"
+        return _opened(setting, rng), f"open({setting.id})"
     rising = verb.startswith("up")
     word = "increase" if rising else "decrease"
     if verb in ("up by", "down by"):
@@ -151,18 +181,6 @@ def _extreme(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     if draw < 0.7:
         return _fill(_ways()["minimum"], setting, rng), f"set({setting.id}, {setting.minimum})"
     return _fill(_ways()["half"], setting, rng), f"set({setting.id}, 50)"
-
-
-def _outside(setting: Setting, extra: Sequence[str], rng: np.random.Generator) -> str:
-    low, high = setting.minimum, setting.maximum
-    if low > 0 and rng.random() < 0.5:
-        value = int(rng.random() * low)
-    else:
-        value = high + 1 + int(rng.random() * min(high * 2, 1999 - high))
-        if high >= 60:
-            value = min(-(-value // 10) * 10, 1990)
-    shown = _quantity(setting, value, rng, exact=True)
-    return _fill([*_ways()["set"], *extra, *extra], setting, rng, shown)
 
 
 def _quantity(setting: Setting, value: int, rng: np.random.Generator, exact: bool) -> str:

@@ -17,7 +17,13 @@ __all__ = ["epoch_data"]
 TEMPLATE_SHARE = 0.25  # templates per written query
 OUT_OF_SCOPE_SHARE = 0.04  # queries that no setting serves, per written query
 SPLIT_RATE = 0.08  # chance of undoing one merge of a query's token
-DROP_RATE = 0.10  # chance of dropping a query's token; digits stay
+DROP_RATE = 0.10  # chance of dropping a query's token; numbers and what turns a wish round stay
+KEPT_WORDS = (
+    "on off not no never dont don't stop without instead rather but up down more less enable "
+    "disable increase decrease raise lower max maximum min minimum half full one two three "
+    "four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand"
+)
 
 
 def epoch_data(
@@ -33,7 +39,8 @@ def epoch_data(
     Returns:
         generator -> examples; always equally many.
     """
-    digits = {tokenizer.encode(digit)[0] for digit in "0123456789"}
+    words = [*(f" {word}" for word in KEPT_WORDS.split()), *"0123456789"]
+    spared = [tokenizer.encode(word) for word in words]
 
     def examples(rng: np.random.Generator) -> list[Example]:
         items = [augment(item, catalog, rng) for item in queries]
@@ -42,10 +49,20 @@ def epoch_data(
         made = []
         for item in items:
             source = query_tokens(item.query, tokenizer)
+            kept = (rng.random(len(source)) >= DROP_RATE) | _spared(source, spared)
+            source = [t for t, keep in zip(source, kept, strict=True) if keep]
             source = tokenizer.split_tokens(source, SPLIT_RATE, rng)
-            kept = rng.random(len(source)) >= DROP_RATE
-            source = [t for t, keep in zip(source, kept, strict=True) if keep or t in digits]
             made.append(Example(source, tokenizer.encode(item.call)))
         return made
 
     return examples
+
+
+def _spared(tokens: list[int], words: Sequence[list[int]]) -> np.ndarray:
+    """Mark the tokens of words that must stay, [n] bool."""
+    marked = np.zeros(len(tokens), bool)
+    for word in words:
+        for at in range(len(tokens) - len(word) + 1):
+            if tokens[at : at + len(word)] == word:
+                marked[at : at + len(word)] = True
+    return marked

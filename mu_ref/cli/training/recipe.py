@@ -7,7 +7,7 @@ import typer
 
 from mu_ref.border.ranges import BATCH, COUNT, EPOCHS, FACTOR, RANK, RATE, SEED, SHARE
 from mu_ref.cli import options
-from mu_ref.cli.train import changed
+from mu_ref.cli.training.train import changed
 from mu_ref.command_line import SetOption, in_range, named_folder, plain_console
 
 __all__ = ["distill", "lora_merge", "lora_train"]

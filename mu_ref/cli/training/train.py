@@ -1,4 +1,4 @@
-"""`mu-ref train`, `warm-up` and `settings eval`: make a model, and score it."""
+"""`mu-ref train` and `warm-up`: make a model, and make ready to run one."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,15 +8,14 @@ import typer
 
 from mu_ref.border.files import RUNS
 from mu_ref.border.ranges import BATCH, COUNT, EPOCHS, RATE, SEED
-from mu_ref.border.text import json_text, printable
 from mu_ref.cli import options
-from mu_ref.command_line import JsonOption, SetOption, in_range, plain_console
+from mu_ref.command_line import SetOption, in_range, plain_console
 from mu_ref.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     from mu_ref.training.trainer import TrainConfig
 
-__all__ = ["changed", "settings_eval", "train", "warm_up"]
+__all__ = ["changed", "train", "warm_up"]
 
 
 def train(
@@ -87,44 +86,3 @@ def warm_up() -> None:
     for kind in ("float", "integer"):
         seconds = compile_once(plain_console(stderr=True), kind)
         typer.echo(f"{kind}: " + (f"compiled in {seconds:.0f} s" if seconds else "was ready"))
-
-
-def settings_eval(
-    file: Annotated[Path, typer.Argument(help="Labelled queries, JSON lines.")],
-    weights: options.WeightsOption = None,
-    scheme: options.SchemeOption = "float32",
-    executor: options.ExecutorOption = "reference",
-    worst: Annotated[
-        int | None, in_range(options.LISTED, help="Confusions to list, 10 by default.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Score the agent on labelled queries.
-
-    Example: mu-ref settings eval queries.jsonl --executor fast
-    """
-    from mu_ref.settings.agent import answer_all, load_agent, score
-    from mu_ref.settings.queries.labelled import read_queries
-
-    if as_json and worst is not None:
-        raise InputError("--worst must go without --json, which has the scores alone; leave one")
-    items = read_queries(file)
-    agent = load_agent(weights, scheme, executor)
-    progress = plain_console(stderr=True)
-    result = score(agent, items, answer_all(agent, items, progress))
-    if result.invalid_expected:
-        progress.print(
-            f"warning: {result.invalid_expected} expected calls in {printable(str(file))} are not "
-            "in the grammar",
-            soft_wrap=True,
-        )
-    if as_json:
-        typer.echo(json_text(result.to_json()))
-        return
-    for field, value in result.to_json().items():
-        typer.echo(f"{field:<15} {value if field == 'n' else f'{value:.4f}'}")
-    shown = result.confusions[: 10 if worst is None else worst]
-    if shown:
-        typer.echo("\nexpected -> answered (count)")
-        for expected, answered, count in shown:
-            typer.echo(f"  {printable(expected)} -> {printable(answered)} ({count})")

@@ -1,0 +1,138 @@
+"""What turns log-probabilities into a choice, a probability and doubt: a few fitted numbers.
+
+They are fitted on the validation split by maximum likelihood, which also calibrates them, and
+travel in the metadata of the scorer's file.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from mu_ref.border.reading import parse_json
+from mu_ref.errors import WeightsError
+
+__all__ = ["UNFITTED", "Fitted", "Judged", "fit"]
+
+Used = dict[str, tuple[bool, bool]]
+USED: Used = {"model": (True, False), "linear": (False, True), "both": (True, True)}
+SLACK = 0.0005  # exact match that a lower threshold may cost: one validation query is 0.0007
+STEPS = 40  # of Newton's method
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One validation query: what was found, and which of it is right."""
+
+    greedy: tuple[float, float]  # log-probabilities of the greedy call: model, linear
+    greedy_right: bool
+    candidates: np.ndarray  # [n, 2], the same of each candidate
+    right: np.ndarray  # [n] bool, which candidates are the right call; several may be none()
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Fitted numbers, by rank."""
+
+    search: dict[str, tuple[float, float]]  # weights of the model and of the scorer
+    greedy: dict[str, tuple[float, float, float]]  # a constant, and weights of the two
+    threshold: float  # probability below which a greedy call is in doubt
+
+    def probabilities(self, facts: np.ndarray, rank: str) -> np.ndarray:
+        """Return the probability of each candidate, [n], from its log-probabilities, [n, 2]."""
+        scores = facts @ np.array(self.search[rank])
+        p = np.exp(scores - scores.max())
+        return p / p.sum()
+
+    def greedy_probability(self, model: float, linear: float, rank: str) -> float:
+        """Return the probability that a greedy call is right."""
+        a, b, c = self.greedy[rank]
+        return float(1 / (1 + np.exp(-(a + b * model + c * linear))))
+
+    def to_json(self) -> str:
+        """Return the numbers as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "Fitted":
+        """Read the numbers.
+
+        Raises:
+            WeightsError: the text does not hold them.
+        """
+        found = parse_json(text, where, "fitted numbers in JSON", WeightsError)
+        try:
+            search = {rank: tuple(map(float, found["search"][rank])) for rank in USED}
+            greedy = {rank: tuple(map(float, found["greedy"][rank])) for rank in USED}
+            fits = all(len(search[r]) == 2 and len(greedy[r]) == 3 for r in USED)
+            made = cls(search, greedy, float(found["threshold"])) if fits else None  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"{where} must hold fitted numbers, got {error}") from error
+        if made is None or not np.all(np.isfinite([*sum(search.values(), ()), made.threshold])):
+            raise WeightsError(f"{where} must hold finite fitted numbers; train the scorer again")
+        return made
+
+
+# Before anything is fitted: model and scorer count alike.
+UNFITTED = Fitted(dict.fromkeys(USED, (1.0, 1.0)), dict.fromkeys(USED, (0.0, 1.0, 1.0)), 0.9)
+
+
+def fit(judged: Sequence[Judged]) -> Fitted:
+    """Fit all numbers.
+
+    Args:
+        judged: validation queries, and nothing else.
+
+    Returns:
+        The numbers.
+    """
+    search = {rank: _search_weights(judged, used) for rank, used in USED.items()}
+    greedy = {rank: _greedy_weights(judged, used) for rank, used in USED.items()}
+    found = Fitted(search, greedy, 1.0)
+    return Fitted(search, greedy, _threshold(judged, found))
+
+
+def _search_weights(judged: Sequence[Judged], used: tuple[bool, bool]) -> tuple[float, float]:
+    """Fit a softmax over candidates, by Newton's method, where one is right."""
+    weights = np.array(used, float)
+    chosen = [item for item in judged if item.right.any()]
+    for _ in range(STEPS):
+        slope, curve = np.zeros(2), 1e-3 * np.eye(2)
+        for item in chosen:
+            x = item.candidates * used
+            p = np.exp(x @ weights - (x @ weights).max())
+            p /= p.sum()
+            mean = p @ x
+            aim = p * item.right / p[item.right].sum()
+            slope += aim @ x - mean
+            curve += (x * p[:, None]).T @ x - np.outer(mean, mean)
+        weights = np.maximum(weights + np.linalg.solve(curve, slope), 0) * used
+    return float(weights[0]), float(weights[1])
+
+
+def _greedy_weights(
+    judged: Sequence[Judged], used: tuple[bool, bool]
+) -> tuple[float, float, float]:
+    """Fit a logistic regression, by Newton's method."""
+    x = np.array([[1.0, *item.greedy] for item in judged]) * [1.0, *used]
+    y = np.array([item.greedy_right for item in judged], float)
+    weights = np.zeros(3)
+    for _ in range(STEPS):
+        p = 1 / (1 + np.exp(-(x @ weights)))
+        curve = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(3)
+        weights += np.linalg.solve(curve, x.T @ (y - p))
+    a, b, c = (float(w) for w in weights)
+    return a, b, c
+
+
+def _threshold(judged: Sequence[Judged], fitted: Fitted) -> float:
+    """Return the lowest threshold that costs next to nothing against the best one."""
+    p = np.array([fitted.greedy_probability(*item.greedy, "both") for item in judged])
+    greedy = np.array([item.greedy_right for item in judged])
+    searched = np.array(
+        [item.right[np.argmax(fitted.probabilities(item.candidates, "both"))] for item in judged]
+    )
+    tried = np.arange(0.5, 0.996, 0.01)
+    exact = np.array([np.where(p < t, searched, greedy).mean() for t in tried])
+    return float(tried[np.argmax(exact >= exact.max() - SLACK)])

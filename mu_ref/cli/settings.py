@@ -53,7 +53,7 @@ def settings_eval(
     decoding = options.decoding(decode, candidates, rank)
     if plot is not None:
         check_ending("--plot", plot, (".png", ".svg"))
-        check_outputs({"--plot": plot}, {"file": file})
+        check_outputs({"--plot": plot}, [file])
     items = read_queries(file)
     agent = options.drafting(weights, scheme, executor, drafter, None, None)
     decider = Decider.of(agent, decoding)
@@ -113,8 +113,8 @@ def train_rank(
             "with --start", {"--queries": queries, "--epochs": epochs, "--seed": seed}
         )
     files = training_queries(None if queries is None else [queries])
-    inputs = {**files, "--start": start, "validation": VALIDATION}
-    check_outputs({"--out": out}, inputs | options.files_of_agent(weights))
+    own = options.files_of_agent(weights).values()
+    check_outputs({"--out": out}, [*files.values(), start, VALIDATION, *own])
     agent = load_agent(weights, "float32", executor)
     train_rank(
         agent, queries, out, options.report_console(out),

@@ -3,7 +3,8 @@
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -100,9 +101,13 @@ def run_to_end(
         TimeRemainingColumn(),
     )
     last, stopped = None, False
-    with Progress(*columns, console=console) as display, _interrupt_noted() as interrupted:
+    coming = iter(steps)
+    with _interrupt_noted() as interrupted, ExitStack() as shown:
+        # a run that is refused at its first step has shown nothing
+        begun = list(islice(coming, 1))
+        display = shown.enter_context(Progress(*columns, console=console))
         task = display.add_task("", total=None, steps="")
-        for last in steps:
+        for last in chain(begun, coming):
             display.update(
                 task, completed=last.step, total=last.total_steps, description=describe(last),
                 steps=f"step {last.step}/{last.total_steps}",

@@ -81,7 +81,9 @@ def decoding(
         raise InputError("--execute must go with --decode greedy or auto: it writes greedily")
     if candidates is not None:
         CANDIDATES.check("--candidates", candidates)
-    found = Decoding(decode=decode, rank=rank or "both", candidates=candidates or 8)
+    found = Decoding(
+        decode=decode, rank="both" if rank is None else rank, candidates=candidates or 8
+    )
     if decode == "greedy":
         check_unused("with --decode greedy", {"--candidates": candidates, "--rank": rank})
     return found

@@ -109,6 +109,12 @@ def test_an_empty_name_is_not_the_working_folder(mu_ref: Run, here: Path, line: 
     assert sorted(here.rglob("*")) == before
 
 
+@pytest.mark.parametrize("command", [["ask", "wifi"], ["settings", "eval", "q.jsonl"]])
+@pytest.mark.parametrize("option", ["--rank", "--decode", "--scheme", "--executor"])
+def test_an_empty_choice_is_not_the_usual_one(mu_ref, here, command, option) -> None:
+    assert_mistake(mu_ref(*command, f"{option}="), "must be one of", "got ''")
+
+
 @pytest.mark.parametrize("command", ["train", "train-drafter"])
 def test_a_checkpoint_is_an_output_too(mu_ref: Run, here: Path, command: str) -> None:
     start = here / "x.checkpoint.safetensors"

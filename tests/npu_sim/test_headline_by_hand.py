@@ -214,6 +214,27 @@ def test_a_batch_size_is_predicted_from_the_others(monkeypatch):
     assert all(table.errors[b] == pytest.approx(0, abs=1e-9) for b in (1, 2, 4, 10, 20, 40, 80))
 
 
+def test_the_batch_size_itself_is_no_part_of_its_prediction(monkeypatch):
+    """Half of the batch sizes say 20 us, half 70: without itself each is in the minority."""
+
+    def made_up(given, _):
+        issued = given.npu.per_op_overhead_cycles / given.npu.clock_hz * 1e3  # ms
+        return {"tpot_ms": (4 + 100 * issued) / given.drafter.tokens_per_step}
+
+    def speed(width, us):
+        return tokens_per_step(width) * 1e3 / (4 + 0.1 * us)
+
+    published = {
+        b: tuple(speed(w, 20 if b < 10 else 70) for w in headline_table3.WIDTHS)
+        for b in headline_table3.BATCHES
+    }
+    monkeypatch.setattr(headline_table3, "evaluate", made_up)
+    monkeypatch.setattr(headline_table3, "PUBLISHED", published)
+    for cell in table3().cells:
+        expected = speed(cell.beam_width, 70 if cell.batch < 10 else 20)
+        assert cell.left_out == pytest.approx(expected)
+
+
 def test_drafting_pays_from_as_many_tokens_as_a_step_takes_plain_ones(scenarios):
     (row,) = mu_speedups({4: 2.5})
     assert row == {"beam_width": 4, "tokens_per_step": 2.5, "speedup": 4, "plain_ms": 8,

@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import model_configs, quantized, random_weights, rows_of, seeds
@@ -16,6 +17,7 @@ from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
+from mu_ref.presets import tiny
 from mu_ref.settings.valid.search import log_probabilities, search
 from mu_ref.settings.valid.trie import Trie
 
@@ -79,6 +81,18 @@ def test_a_wide_search_finds_every_text_with_its_probability(case: Any) -> None:
         assert search(other, model, read, tries, 8) == found
     best = search(ops, model, memory, tries, 1)
     assert all(len(row) == 1 for row in best)
+
+
+def test_branches_of_a_search_do_not_see_each_other() -> None:
+    model = tiny()
+    ops = ReferenceOps(random_weights(model, 3, np.float64))
+    end = model.eos_ids[0]
+    paths = [(5, 6, 7, 9, end), (5, 8, 9, 10, end), (11, 12, 13, 6, end), (11, 5, 8, 7, end)]
+    source = np.array([[4, 9, 6]])
+    memory = mu.remember(ops, model, source, source > 0)
+    expected = by_hand(model, ops, memory, paths)
+    (found,) = search(ops, model, memory, [Trie.of(paths)], 4)
+    assert {c.tokens: c.log_p for c in found} == pytest.approx(expected, rel=1e-9)
 
 
 def test_log_probabilities_add_up_in_the_order_of_the_tokens() -> None:

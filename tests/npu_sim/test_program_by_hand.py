@@ -396,3 +396,10 @@ def test_operations_that_repeat_are_one_object_and_their_rows_are_shared(decoder
     for a, b in zip(shared.calls, alone.calls, strict=True):
         assert a.rows.tolist() == b.rows.tolist()
         assert a.live.tolist() == b.live.tolist()
+
+
+@pytest.mark.parametrize("window", [1, 3, 64])
+def test_a_cache_is_stored_at_its_most_in_whatever_order_calls_come(window):
+    program = record_request(windowed(window), 4, 5, W8A16)
+    backwards = replace(program, calls=program.calls[::-1])
+    assert backwards.stored_kv_bytes == program.stored_kv_bytes

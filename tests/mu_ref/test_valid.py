@@ -1,5 +1,6 @@
 """Valid calls: numbers of a query, the trie, the scorer, what is fitted, and decisions."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.queries.labelled import LabelledQuery
 from mu_ref.settings.rank import Scorer, call_form, features, load_scorer
 from mu_ref.settings.valid.decide import Decider, Decoding
-from mu_ref.settings.valid.fitted import USED, Fitted, Judged, fit
+from mu_ref.settings.valid.fitted import UNFITTED, USED, Fitted, Judged, fit
 from mu_ref.settings.valid.lexical import bare_names, look_up
 from mu_ref.settings.valid.numbers import read_numbers
 from mu_ref.settings.valid.rank_kernel import descend as compiled
@@ -201,3 +202,15 @@ def test_a_short_query_is_looked_up() -> None:
     assert look_up("bluetoth", CATALOG)[0].id == "bluetooth"
     assert look_up("a b c", CATALOG) == look_up("", CATALOG) == []
     assert look_up("zzzz", CATALOG) == []
+
+
+@pytest.mark.parametrize("where", ["search", "greedy", "threshold"])
+def test_fitted_numbers_are_numbers(where: str) -> None:
+    given = json.loads(UNFITTED.to_json())
+    assert Fitted.from_json(json.dumps(given), "FILE") == UNFITTED
+    if where == "threshold":
+        given[where] = "inf"
+    else:
+        given[where]["both"][1] = "nan"
+    with pytest.raises(WeightsError, match="FILE must hold finite fitted numbers"):
+        Fitted.from_json(json.dumps(given), "FILE")

@@ -69,7 +69,8 @@ class Fitted:
             made = cls(search, greedy, float(found["threshold"])) if fits else None  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{where} must hold fitted numbers, got {error}") from error
-        if made is None or not np.all(np.isfinite([*sum(search.values(), ()), made.threshold])):
+        numbers = [*sum(search.values(), ()), *sum(greedy.values(), ())]
+        if made is None or not np.all(np.isfinite([*numbers, made.threshold])):
             raise WeightsError(f"{where} must hold finite fitted numbers; train the scorer again")
         return made
 

@@ -35,6 +35,7 @@ WISHES = {
     "autocorrect",
 }  # fmt: skip
 CONTRASTS = 0.12  # share of queries that name a setting and then mean another
+CORRECTIONS = 0.06  # share of queries, but for pages, that give a value and then mean another
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +74,8 @@ def template_queries(catalog: Catalog, rng: np.random.Generator, n: int) -> list
     items = []
     for index in drawn:
         setting = settings[index]
-        query, call = makers[setting.kind](setting, rng)
+        corrected = setting.kind != "page" and rng.random() < CORRECTIONS
+        query, call = (_corrected if corrected else makers[setting.kind])(setting, rng)
         if rng.random() < CONTRASTS:
             query = _contrasted(query, _name(settings[int(rng.random() * len(settings))], rng), rng)
         items.append(LabelledQuery(query=query, call=call))
@@ -125,6 +127,20 @@ def _contrasted(query: str, other: str, rng: np.random.Generator) -> str:
     return _pick(_ways()["contrast"], rng).format(q=query, o=other)
 
 
+def _corrected(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
+    """Give a value, take it back, and give another one, which is meant."""
+    if setting.kind == "level":
+        values = [str(pick_level(setting, rng)) for _ in range(2)]
+        said = values
+    else:
+        options = ("on", "off") if setting.kind == "toggle" else setting.choices
+        values = [options[i] for i in rng.permutation(len(options))[:2]]
+        said = [_worded(setting, value, rng) for value in values]
+    way = _pick(_ways()["correction"], rng)
+    query = way.format(n=_name(setting, rng), v=said[0], w=said[1])
+    return query, f"set({setting.id}, {values[0]})"
+
+
 def _page(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     return _fill(_ways()["open_page"], setting, rng), f"open({setting.id})"
 
@@ -133,8 +149,14 @@ def _choice(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:
     if rng.random() < 0.15:
         return _opened(setting, rng), f"open({setting.id})"
     choice = _pick(setting.choices, rng)
-    wordings = _read_names().choices.get(setting.id, {}).get(choice, (choice.replace("_", " "),))
-    return _fill(_ways()["set"], setting, rng, _pick(wordings, rng)), f"set({setting.id}, {choice})"
+    shown = _worded(setting, choice, rng)
+    return _fill(_ways()["set"], setting, rng, shown), f"set({setting.id}, {choice})"
+
+
+def _worded(setting: Setting, choice: str, rng: np.random.Generator) -> str:
+    """Say a value as people do."""
+    wordings = _read_names().choices.get(setting.id, {})
+    return _pick(wordings.get(choice, (choice.replace("_", " "),)), rng)
 
 
 def _level(setting: Setting, rng: np.random.Generator) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.runtime import rtsys
 
 __all__ = ["compiled_folder", "kernel_of"]
 
@@ -95,9 +96,14 @@ class _KernelCache(FunctionCache):
         self._cache_file = _CheckedFiles(plain._cache_path, base, plain._source_stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the compiled function, or None if it is to be compiled."""
+        """Return the compiled function, or None if it is to be compiled.
+
+        Numba first fills its tables of what can be compiled (half a second); code that is compiled
+        already needs Numba's runtime alone, and a compilation fills the tables by itself.
+        """
         try:
-            return super().load_overload(sig, target_context)
+            rtsys.initialize(target_context)
+            return self._load_overload(sig, target_context)
         except Exception:  # whole, but not what this Numba reads
             _say_damaged(self._cache_path)
             return None

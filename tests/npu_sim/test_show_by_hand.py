@@ -18,15 +18,15 @@ from npu_sim.program.rows import program_table
 from npu_sim.report.phases import phase_reports, tile_calls
 from npu_sim.report.report import Report
 from npu_sim.show.csv_file import write_csv
-from npu_sim.show.explain import explain
+from npu_sim.show.explain import _alike, explain
 from npu_sim.show.gantt import draw_gantt
 from npu_sim.show.pictures import draw_breakdown, draw_roofline
 from npu_sim.show.tables import phase_table, share_table
-from npu_sim.show.trace import check_trace, trace_events
+from npu_sim.show.trace import _switches, check_trace, trace_events
 from npu_sim.tile.engine_kernel import TIMES
 from npu_sim.tile.plan import Plan
 from npu_sim.tile.simulate import Bench, CallRun, TileRun
-from npu_sim.tile.tasks import ENGINES
+from npu_sim.tile.tasks import ENGINES, Engine, Part
 from npu_sim.tile.tiling import vector_cycles
 
 CHIP = npu("teaching-npu").with_changes(
@@ -118,6 +118,22 @@ def event(tid: int, name: str, start: int, end: int) -> dict:
 
 NAMES = [{"ph": "M", "name": "thread_name", "tid": tid, "args": {"name": name}}
          for tid, name in enumerate(("calls", "dma_in"))]  # fmt: skip
+
+
+def test_a_port_that_gives_way_reads_nothing():
+    tasks = np.zeros(3, [(name, int) for name in ("engine", "part", "start", "end")])
+    tasks["engine"] = Engine.DMA_IN
+    tasks["part"] = Part.WEIGHTS, Part.GIVE_WAY, Part.WEIGHTS
+    tasks["start"], tasks["end"] = (20, 30, 35), (30, 35, 50)
+    assert _switches(tasks, Engine.DMA_IN) == [(20, True), (30, False), (35, True), (50, False)]
+
+
+def test_tasks_that_sum_over_more_are_not_alike():
+    names = ["part", "cycles", "n_bytes", "head"]
+    names += [f"{axis}_{end}" for axis in ("row", "col", "sum") for end in (0, 1)]
+    tasks = np.zeros(3, [(name, int) for name in names])
+    tasks["row_1"], tasks["col_1"], tasks["sum_1"] = 2, 4, (10, 6, 10)  # blocks take equally long
+    assert sorted(_alike(tasks)) == [(0, 2), (1, 1)]
 
 
 @pytest.mark.parametrize(

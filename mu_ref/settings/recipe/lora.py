@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,8 @@ def tune(
     items = evenly_spread([i for file in files.values() for i in read_queries(file)], limit)
     examples = examples_of(task_items(task, items, catalog), tokenizer)
     scored = examples_of(task_items(task, read_queries(held_out), catalog), tokenizer)
-    trainer = Trainer(model, config, task_data(examples), inputs)
+    # a run of a few epochs, of few weights above all, ends before it could learn too much by heart
+    trainer = Trainer(replace(model, dropout=0.0), config, task_data(examples), inputs)
     trainer.identity = {**trainer.identity, "task": task, "queries": len(items)}
     notes = {"start": json.dumps(trainer.start_from(base))}
     if lora is not None:
@@ -102,7 +103,7 @@ def tune(
     run_in_folder(run, trainer, resume, console)
     exact = trainer.exact_share(scored)
     notes |= {"task": task, "steps": str(trainer.step), "held_out_exact": f"{exact:.4f}"}
-    run.end(trainer, lambda place: _write(place, trainer, base, notes))
+    run.end(trainer, lambda place: _write(place, model, trainer, base, notes))
     console.print(f"wrote {folder / run.result}", soft_wrap=True)
     return Tuned(1.0 if lora is None else trained_share(model, lora), len(scored), before, exact)
 
@@ -118,15 +119,17 @@ def _readable(base: Path, tokenizer: Tokenizer) -> ModelConfig:
     return model
 
 
-def _write(place: Path, trainer: Trainer, base: Path, notes: dict[str, str]) -> None:
+def _write(
+    place: Path, model: ModelConfig, trainer: Trainer, base: Path, notes: dict[str, str]
+) -> None:
     """Write what has moved, in float16."""
     notes = {**notes, "train": json.dumps(trainer.config.deciding())}
     halves = halves_of(trainer.weights)
     if trainer.lora is None:
-        save_weights(place, trainer.model, halves, notes)
+        save_weights(place, model, halves, notes)
     else:
         own = Adapter(trainer.lora, halves, file_digest(base), notes)
-        save_adapter(place, trainer.model, own)
+        save_adapter(place, model, own)
 
 
 def merge_lora(adapter: Path, base: Path | None, out: Path) -> list[str]:

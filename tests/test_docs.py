@@ -12,6 +12,7 @@ import pytest
 import mu_ref
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.redrafter.config import DrafterConfig
+from tests.faults.commands import commands
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -53,6 +54,12 @@ def test_every_link_and_named_file_exists(page: Path) -> None:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
     for name in re.findall(r"`((?:mu_ref|npu_sim|tests|docs)/[\w/.-]+\.\w+)`", text):
         assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_every_command_is_used_on_a_page() -> None:
+    text = " ".join(page.read_text(encoding="utf-8") for page in DOCS)
+    unused = [name for name in commands() if not re.search(rf"\b{name}\b", text)]
+    assert not unused
 
 
 def test_every_file_that_the_source_names_in_docs_exists() -> None:

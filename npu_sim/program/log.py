@@ -94,13 +94,16 @@ class Recording:
             found.append(Call(phase=phase, ops=before))
         return tuple(found)
 
-    def program(self, n_input: int, n_output: int, batch: int) -> Program:
+    def program(
+        self, n_input: int, n_output: int, batch: int, calls: tuple[Call, ...] | None = None
+    ) -> Program:
         """Return what has been recorded, with the weights that must be stored for it.
 
         Args:
             n_input: tokens read.
             n_output: tokens written.
             batch: rows computed together.
+            calls: of the request; those that have been recorded by default.
 
         Returns:
             The program.
@@ -109,7 +112,8 @@ class Recording:
         stored_bytes = sum(tensor.n_bytes for tensor in self.weights(*self.shapes))
         return Program(
             model=self.name, precision=self.precision, n_input=n_input, n_output=n_output,
-            batch=batch, stored_weight_bytes=stored_bytes, calls=self.calls(),
+            batch=batch, stored_weight_bytes=stored_bytes,
+            calls=self.calls() if calls is None else calls,
         )  # fmt: skip
 
     def weight(self, name: str, shape: Shape | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from npu_sim.program.description import Description, describe
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES, Program
 from npu_sim.program.recorder import RecordOps
+from npu_sim.program.steps import grows_evenly, record_steps
 from npu_sim.units import ceil_div
 
 __all__ = [
@@ -94,11 +95,28 @@ def request_program(
     ops = RecordOps(description, precision)
     memory, tokens = record_reading(ops, batch, n_input)
     cache = Cache.empty(batch, ops.model.stacks["decoder"].n_layers)
-    for step in range(n_output):
-        ops.log.begin("prefill" if step == 0 and memory is None else "decode")
+    if memory is None:
+        ops.log.begin("prefill")
         record_decode(ops, tokens, memory, cache, "last")
-        tokens = any_tokens(ops.model, batch, 1)
-    return ops.log.program(n_input, n_output, batch)
+        return _written(ops, memory, cache, n_input, n_output, n_output - 1, "last")
+    return _written(ops, memory, cache, n_input, n_output, n_output, "last")
+
+
+def _written(
+    ops: RecordOps, memory: Memory | None, cache: Cache, n_input: int, n_output: int,
+    n_steps: int, lm_head: str | None,
+) -> Program:  # fmt: skip
+    """Record the decode steps of a request whose input has been read."""
+    batch, n_past = cache.tokens.shape
+
+    def step() -> None:
+        ops.log.begin("decode")
+        record_decode(ops, any_tokens(ops.model, batch, 1), memory, cache, lm_head)
+
+    kv_bits = ops.log.precision.kv_bits
+    evenly = grows_evenly(ops.model, kv_bits, n_past + 1, n_past + n_steps)
+    calls = record_steps(ops.log, step, n_steps, evenly=evenly)
+    return ops.log.program(n_input, n_output, batch, calls)
 
 
 def record_request(
@@ -262,10 +280,7 @@ def _chunked_request(
         tokens = any_tokens(ops.model, batch, min(most, n_input - start))
         last = start + most >= n_input
         record_decode(ops, tokens, None, cache, None if last or every else "none")
-    for _ in range(n_output - 1):
-        ops.log.begin("decode")
-        record_decode(ops, any_tokens(ops.model, batch, 1), None, cache)
-    return ops.log.program(n_input, n_output, batch)
+    return _written(ops, None, cache, n_input, n_output, n_output - 1, None)
 
 
 def _static_request(

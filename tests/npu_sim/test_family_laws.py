@@ -9,59 +9,32 @@ from itertools import chain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from npu_strategies import small_family
 
 from npu_sim.errors import CapacityError
 from npu_sim.hardware.presets import NPUS, npu
 from npu_sim.models.families import FAMILIES
-from npu_sim.models.hf_config import describe_fields
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import described_program
 from npu_sim.report.fidelity import FIDELITIES, simulate_program
 from npu_sim.tile.tasks import Engine
 
 A8 = Precision(activation_bits=8, kv_bits=8)  # which every preset multiplies
-FIELDS = {  # what a model is small by, and the fields that say it, which differ by family
-    64: "hidden_size d_model n_embd dim",
-    136: """intermediate_size d_ff ffn_dim ffn_hidden_size encoder_ffn_dim decoder_ffn_dim
-        hidden_dim moe_intermediate_size""",
-    2: """num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers
-        encoder_num_hidden_layers decoder_num_hidden_layers num_experts_per_tok
-        sliding_window_pattern global_attn_every_n_layers""",
-    16: "head_dim d_kv patch_size", 24: "sliding_window local_attention", 32: "embedding_size",
-    500: "vocab_size decoder_vocab_size", 6: "num_local_experts", 96: "image_size",
-    48: "max_source_positions", True: "use_sliding_window",
-}  # fmt: skip
-NUMBERS = {name: value for value, names in FIELDS.items() for name in names.split()}
-NUMBERS["max_window_layers"] = 1  # of two
-HEADS = """num_attention_heads n_head n_heads num_heads encoder_attention_heads
-    decoder_attention_heads encoder_num_attention_heads decoder_num_attention_heads"""
-
-
-def small(kind, heads=(4, 2), **numbers):
-    """Describe a small model of a family; numbers stand instead of those of `NUMBERS`."""
-    known = {*FAMILIES[kind].defaults, "sliding_window"}  # which some lack by default
-    of_heads = dict.fromkeys(HEADS.split(), heads[0]) | {"num_key_value_heads": heads[1]}
-    every = NUMBERS | of_heads | numbers
-    said = {name: value for name, value in every.items() if name in known}
-    fields = {"model_type": kind, **said}
-    for first, *rest in FAMILIES[kind].tables.values():
-        fields[first] = {rest[0]: said} if rest else said
-    return describe_fields(fields, kind)
 
 
 def test_small_models_have_what_makes_their_families_costly():
-    assert all(small(kind).n_parameters < 10**6 for kind in FAMILIES)
+    assert all(small_family(kind).n_parameters < 10**6 for kind in FAMILIES)
     windowed = {
         kind
         for kind in FAMILIES
-        if any(any(stack.windowed_layers) for stack in small(kind).model.stacks.values())
+        if any(any(stack.windowed_layers) for stack in small_family(kind).model.stacks.values())
     }
     assert windowed == {
         "gemma2", "gemma3", "gemma3_text", "gpt_oss", "ministral", "mistral", "mixtral",
         "modernbert", "olmo3", "phi3", "phimoe", "qwen2", "qwen3", "qwen3_moe", "starcoder2",
         "t5gemma", "t5gemma2",
     }  # fmt: skip
-    mixtures = {kind for kind in FAMILIES if small(kind).experts_per_token}
+    mixtures = {kind for kind in FAMILIES if small_family(kind).experts_per_token}
     assert mixtures == {"gpt_oss", "mixtral", "phimoe", "qwen3_moe"}
 
 
@@ -83,6 +56,12 @@ def cost(report):
     if report is None:
         return (float("inf"),) * 3
     return report.latency_cycles, report.dram_bytes, report.stored_bytes
+
+
+def kept(report):
+    """What stays in SRAM from call to call: "w" for weights, "k" for keys and values."""
+    pins = (0, 0) if report is None or report.tiles is None else report.tiles.pins
+    return {name for name, n_bytes in zip("wk", pins, strict=True) if n_bytes}
 
 
 def check_bound(found):
@@ -123,7 +102,7 @@ def grown(draw, slots, reads_only):
 @given(st.data())
 def test_more_never_costs_less(kind, data):
     inner = data.draw(st.sampled_from([64, 136]))
-    model = small(
+    model = small_family(
         kind, data.draw(st.sampled_from([(4, 2), (4, 4), (8, 1)])),
         intermediate_size=inner, d_ff=inner, vocab_size=data.draw(st.integers(300, 3_000)),
         sliding_window=data.draw(st.sampled_from([5, 24, 100])),
@@ -136,7 +115,10 @@ def test_more_never_costs_less(kind, data):
     for fidelity in FIDELITIES:
         fewer, more = cost(before[fidelity]), cost(after[fidelity])
         assert more[0] >= fewer[0], f"time, {fidelity}"
-        assert more[1] >= fewer[1], f"traffic, {fidelity}"
+        # the fastest plan is taken, and that of a larger request may keep in SRAM what is read once
+        # more from call to call by that of a smaller one, where transfers hide behind other work
+        if kept(after[fidelity]) <= kept(before[fidelity]):
+            assert more[1] >= fewer[1], f"traffic, {fidelity}"
         assert more[2] >= fewer[2], f"stored, {fidelity}"
     check_bound(before)
     check_bound(after)
@@ -145,6 +127,6 @@ def test_more_never_costs_less(kind, data):
 @pytest.mark.parametrize("context", [164, 984])
 def test_of_equally_fast_requests_the_one_that_moves_least_is_taken(context):
     # the cache fits the SRAM at both; at 164 slots its transfers would hide behind other work
-    model = small("olmo", (2, 2), hidden_size=32, intermediate_size=32)
+    model = small_family("olmo", (2, 2), hidden_size=32, intermediate_size=32)
     tiles = reports(model, (7, 1, 3, context), npu("ethos-u85"))["tile"]
     assert [phase.kv_bytes for phase in tiles.phases] == [0]

@@ -321,6 +321,13 @@ def test_the_energy_of_two_operations_and_of_waiting_by_hand() -> None:
     assert both == pytest.approx(joules + waiting, rel=1e-12)
 
 
+def test_an_operation_that_runs_twice_costs_twice() -> None:
+    once = energy_joules([LINEAR], 0, 0, PRICES)
+    assert energy_joules([LINEAR, LINEAR], 0, 0, PRICES) == pytest.approx(2 * once, rel=1e-12)
+    apart = replace(LINEAR)  # another object
+    assert energy_joules([LINEAR, apart], 0, 0, PRICES) == pytest.approx(2 * once, rel=1e-12)
+
+
 def test_cached_keys_pass_sram_too() -> None:
     read = replace(LINEAR, inputs=(LINEAR.inputs[0], tensor("kv", 5, 4)), gemm=None)
     assert energy_joules([read], 0, 0, PRICES) == pytest.approx((24 + 40 + 30) * 11e-12)

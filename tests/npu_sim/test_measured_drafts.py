@@ -25,6 +25,8 @@ def test_shares_and_nodes_of_a_measured_pair():
     # one beam shares nothing, and steps that ended early do not make a graph smaller
     alone = measured([point(1, 3, before=2.5, after=2.5)], "a table")
     assert alone.nodes(1, 3) == 4
+    # two of six nodes are left, and a whole beam of three is verified
+    assert measured([point(after=4.0)], "a table").nodes(2, 3) == 1 + 3
     # no packing makes a tree larger than its beams
     assert measured([point(after=9.0)], "a table").nodes(2, 3) == 1 + 2 * 3
 

@@ -32,6 +32,10 @@ def base(model: str = "tiny", **workload) -> Scenario:
 
 DECODER = replace(base(n_input=5), description=describe(replace(tiny(), encoder=None)))
 
+# its first layer forgets from the third step on
+FORGETS = replace(tiny().decoder, window=7, windowed_layers=(True, False))
+WINDOWED = replace(DECODER, description=describe(replace(tiny(), encoder=None, decoder=FORGETS)))
+
 
 # -- which field matters ---------------------------------------------------------------------------
 
@@ -167,7 +171,9 @@ def test_only_what_differs_is_listed_with_what_it_costs():
 # -- requests --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario", [base(n_input=5), DECODER], ids=["both", "decoder"])
+@pytest.mark.parametrize(
+    "scenario", [base(n_input=5), DECODER, WINDOWED], ids=["both", "decoder", "windowed"]
+)
 @pytest.mark.parametrize("n_output", [1, 2, 3, 4, 5, 9])
 def test_columns_of_a_request_price_what_is_recorded_step_by_step(scenario, n_output):
     scenario = scenario.with_fields({"workload.n_output": n_output})

@@ -33,6 +33,7 @@ FIGURES = {
     "rotation": "model",
     "cache": "model",
     "training": "learning",
+    "mu_nano": "learning",
     "ablations": "learning",
     "roofline": "machine",
     "int8_line": "integers",

@@ -18,7 +18,7 @@ from mu_ref.training.trainer import TrainConfig
 from mu_ref.weights import initial_weights
 from npu_sim.show.figure import BLUE, DARK, GREEN, GREY, ORANGE, YELLOW, figure
 
-__all__ = ["ablations", "training"]
+__all__ = ["ablations", "mu_nano", "training"]
 
 N_STEPS = 50
 
@@ -81,10 +81,27 @@ def _losses(*, muon: bool) -> list[float]:
     return found
 
 
+def mu_nano() -> Figure:
+    """Draw what `mu-ref train` showed while the shipped weights were trained: loss and rate."""
+    rows = _read("mu_nano.csv")
+    steps = [int(row["step"]) for row in rows]
+    drawing, (losses, rates) = figure(8.0, 3.0, columns=2)
+    losses.plot(steps, [float(row["loss"]) for row in rows], color=BLUE)
+    losses.set(xlabel="step (128 queries each)", ylabel="loss per token", title="mean of twenty steps")
+    rates.plot(steps, [1000 * float(row["rate"]) for row in rows], color=GREEN)
+    rates.set(xlabel="step", ylabel="learning rate, 1/1000", title="warm up, stay, decay")
+    rates.set_ylim(bottom=0)
+    return drawing
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    with (Path(__file__).parent / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def ablations() -> Figure:
     """Draw held-out losses of the ablations: the mean of three seeds in a band of all of them."""
-    with (Path(__file__).parent / "ablations.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _read("ablations.csv")
     drawing, axes = figure(8.0, 3.6)
     looks = ((BLUE, "o-"), (GREEN, "s--"), (ORANGE, "^-."), (DARK, "v:"))
     names = [name for name in dict.fromkeys(row["run"] for row in rows) if "teacher" not in name]

@@ -89,7 +89,7 @@ def lora_train(
     epochs: Annotated[int, in_range(EPOCHS)] = 2,
     batch_size: Annotated[int, in_range(BATCH, help="Queries of a step.")] = 32,
     rate: Annotated[
-        float | None, in_range(RATE, help="Peak learning rate; 0.015, or 0.004 with --full.")
+        float | None, in_range(RATE, help="Peak learning rate; 0.012, or 0.004 with --full.")
     ] = None,
     seed: Annotated[int, in_range(SEED)] = 0,
     resume: options.ResumeOption = False,
@@ -107,7 +107,7 @@ def lora_train(
         rank=rank or usual.rank, alpha=alpha or usual.alpha, sites=tuple(sites or usual.sites)
     )
     config = TrainConfig(
-        epochs=epochs, batch_size=batch_size, peak_rate=rate or (4e-3 if full else 1.5e-2),
+        epochs=epochs, batch_size=batch_size, peak_rate=rate or (4e-3 if full else 1.2e-2),
         seed=seed, checkpoint_steps=checkpoint_steps, label_smoothing=0.0,
     )  # fmt: skip
     result = tune(

@@ -87,7 +87,9 @@ def mu_nano() -> Figure:
     steps = [int(row["step"]) for row in rows]
     drawing, (losses, rates) = figure(8.0, 3.0, columns=2)
     losses.plot(steps, [float(row["loss"]) for row in rows], color=BLUE)
-    losses.set(xlabel="step (128 queries each)", ylabel="loss per token", title="mean of twenty steps")
+    losses.set(
+        xlabel="step (128 queries each)", ylabel="loss per token", title="mean of twenty steps"
+    )
     rates.plot(steps, [1000 * float(row["rate"]) for row in rows], color=GREEN)
     rates.set(xlabel="step", ylabel="learning rate, 1/1000", title="warm up, stay, decay")
     rates.set_ylim(bottom=0)

@@ -6,6 +6,7 @@ import numpy as np
 
 from mu_ref.settings.calls import parse_call
 from mu_ref.settings.catalog import DATA, load_catalog
+from mu_ref.settings.queries import templates
 from mu_ref.settings.queries.labelled import read_queries
 from mu_ref.settings.queries.templates import template_queries
 
@@ -41,6 +42,30 @@ def test_a_bare_title_opens_and_a_contrast_keeps_the_call_of_what_is_meant() -> 
     known = [(query, call) for query, call in meant if query in calls]
     assert len(known) > 5
     assert all(calls[query] == call for query, call in known)
+
+
+def test_a_correction_means_the_value_that_is_not_taken_back(monkeypatch) -> None:
+    monkeypatch.setattr(templates, "CORRECTIONS", 1.0)
+    monkeypatch.setattr(templates, "CONTRASTS", 0.0)
+    ways = {**templates._ways(), "correction": ["{n}|{w}|{v}"]}
+    monkeypatch.setattr(templates, "_ways", lambda: ways)
+    items = template_queries(CATALOG, np.random.default_rng(5), 500)
+    corrected = [item for item in items if "|" in item.query]
+    kinds = set()
+    for item in corrected:
+        _, taken_back, meant = item.query.split("|")
+        call = parse_call(item.call, CATALOG)
+        kind = CATALOG.lookup(call.setting_id).kind
+        kinds.add(kind)
+        assert call.verb == "set"
+        if kind == "choice":
+            assert taken_back != meant  # words for values of one setting are its own
+        else:
+            assert str(call.value) == meant
+        if kind == "toggle":
+            assert {taken_back, meant} == {"on", "off"}
+    assert kinds == {"toggle", "level", "choice"}
+    assert {i.call[:5] for i in items if "|" not in i.query} == {"open("}  # pages have no value
 
 
 def test_templates_say_half_only_of_0_to_100_percent() -> None:

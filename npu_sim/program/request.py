@@ -98,8 +98,8 @@ def request_program(
     if memory is None:
         ops.log.begin("prefill")
         record_decode(ops, tokens, memory, cache, "last")
-        return _written(ops, memory, cache, n_input, n_output, n_output - 1, "last")
-    return _written(ops, memory, cache, n_input, n_output, n_output, "last")
+    n_steps = n_output - (memory is None)
+    return _written(ops, memory, cache, n_input, n_output, n_steps, "last")
 
 
 def _written(
@@ -113,8 +113,8 @@ def _written(
         ops.log.begin("decode")
         record_decode(ops, any_tokens(ops.model, batch, 1), memory, cache, lm_head)
 
-    kv_bits = ops.log.precision.kv_bits
-    evenly = grows_evenly(ops.model, kv_bits, n_past + 1, n_past + n_steps)
+    slots = n_past + 1, n_past + n_steps
+    evenly = grows_evenly(ops.model, ops.log.precision.kv_bits, *slots)
     calls = record_steps(ops.log, step, n_steps, evenly=evenly)
     return ops.log.program(n_input, n_output, batch, calls)
 

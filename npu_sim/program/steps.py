@@ -36,8 +36,7 @@ def record_steps(
     for _ in range(n_recorded):
         step()
     calls = log.calls()
-    n_more = n_steps - n_recorded
-    if n_more:
+    if n_more := n_steps - n_recorded:
         line = line_of(*calls[-LIKE : 2 - LIKE])
         if line(2) == calls[-1]:
             return (*calls, *(line(2 + n) for n in range(1, n_more + 1)))
@@ -68,14 +67,9 @@ def grows_evenly(model: ModelConfig, kv_bits: int, n_first: int, n_last: int) ->
 
 
 def line_of(a: Call, b: Call) -> Callable[[int], Call]:
-    """Continue two calls that follow each other.
+    """Continue a call and the next one: n -> the call n steps behind the first.
 
-    Args:
-        a: a call.
-        b: the next one.
-
-    Returns:
-        n -> the call n steps behind `a`; what does not change stays the same object.
+    What does not change stays the same object.
     """
     if [(op.site, op.kind) for op in a.ops] != [(op.site, op.kind) for op in b.ops]:
         return lambda _: b

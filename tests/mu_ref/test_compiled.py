@@ -159,3 +159,46 @@ def test_a_user_without_a_home_gets_a_folder() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=kept, check=True
     )
     assert done.stdout == "True\n"
+
+
+ALONE = """
+import sys
+import numpy as np
+from pathlib import Path
+from mu_ref.compiled import kernel_of
+
+kernel = kernel_of(Path({folder!r}))
+
+@kernel
+def doubled(n):
+    found = np.zeros(n)
+    for i in range(n):
+        found[i] = 2.0 * max(i, 1)
+    return found
+
+print(doubled(3).tolist(), sum(doubled.stats.cache_hits.values()), "{module}" in sys.modules)
+
+@kernel
+def other(x):
+    return np.zeros(3)[:2].sum() + x
+
+x = sys.argv[1]
+print(other(float(x) if "." in x else int(x)), doubled(2).tolist())
+"""
+
+
+def test_a_kept_kernel_is_loaded_without_numpy_s_for_the_compiler(tmp_path: Path) -> None:
+    """A third of a second; another kernel is compiled beside it all the same, and kept."""
+    code = tmp_path / "alone.py"
+    code.write_text(ALONE.format(folder=str(tmp_path / "kept"), module="numba.np.arrayobj"))
+    loaded = []
+    for value in ("1", "1", "1.5"):
+        done = subprocess.run(
+            [sys.executable, code, value], capture_output=True, text=True, check=True, timeout=120
+        )
+        first, second = done.stdout.splitlines()
+        assert first.startswith("[2.0, 2.0, 4.0] ")
+        assert second == f"{float(value)} [2.0, 2.0]"
+        loaded.append(first.split("] ")[1])
+        assert done.stderr == ""
+    assert loaded == ["0 True", "1 False", "1 False"]

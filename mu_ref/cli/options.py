@@ -63,7 +63,7 @@ DecodeOption = Annotated[
     ),
 ]
 CandidatesOption = Annotated[
-    int | None, typer.Option(help="Calls that a search finds, 8 by default.")
+    int | None, typer.Option(help="Calls that a search finds, 16 by default.")
 ]
 RankOption = Annotated[
     str | None,
@@ -81,9 +81,8 @@ def decoding(
         raise InputError("--execute must go with --decode greedy or auto: it writes greedily")
     if candidates is not None:
         CANDIDATES.check("--candidates", candidates)
-    found = Decoding(
-        decode=decode, rank="both" if rank is None else rank, candidates=candidates or 8
-    )
+    given: dict[str, Any] = {"rank": rank, "candidates": candidates}
+    found = Decoding(decode=decode, **{k: v for k, v in given.items() if v is not None})
     if decode == "greedy":
         check_unused("with --decode greedy", {"--candidates": candidates, "--rank": rank})
     return found

@@ -91,7 +91,7 @@ def train_rank(
     start: Annotated[
         Path | None, typer.Option(help="Scorer to keep; only what joins it with the model is new.")
     ] = None,
-    epochs: Annotated[int | None, in_range(EPOCHS, help="Of training, 6 by default.")] = None,
+    epochs: Annotated[int | None, in_range(EPOCHS, help="Of training, 10 by default.")] = None,
     seed: Annotated[int | None, in_range(SEED, help="Of training, 0 by default.")] = None,
     limit: Annotated[
         int | None, in_range(COUNT, help="Validation queries to fit on; all by default.")
@@ -118,7 +118,7 @@ def train_rank(
     agent = load_agent(weights, "float32", executor)
     train_rank(
         agent, queries, out, options.report_console(out),
-        start=start, epochs=6 if epochs is None else epochs, seed=seed or 0, limit=limit,
+        start=start, epochs=epochs, seed=seed or 0, limit=limit,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from mu_ref.settings.valid.numbers import read_numbers
 from mu_ref.settings.valid.rank_kernel import descend as compiled
 from mu_ref.settings.valid.rank_training import descend, save_scorer, without
 from mu_ref.settings.valid.score import doubt_of
+from mu_ref.settings.valid.search import Candidate
 from mu_ref.settings.valid.trie import Calls, plain_calls
 from mu_ref.tokenizer import Tokenizer
 
@@ -142,19 +143,19 @@ def test_validation_queries_and_repeats_are_dropped() -> None:
 
 
 def test_what_is_fitted_is_the_likeliest() -> None:
-    """Candidates whose first number alone is telling: the other weight is next to nothing."""
+    """Candidates of which the first number is telling, and the last: pages are less likely."""
     rng = np.random.default_rng(0)
     judged = []
     for _ in range(200):
-        facts = -rng.exponential(size=(3, 2))
-        p = np.exp(2 * facts[:, 0])
+        facts = np.hstack([-rng.exponential(size=(3, 2)), rng.random((3, 2)) < 0.3])
+        p = np.exp(2 * facts[:, 0] - 1.5 * facts[:, 3])
         right = np.arange(3) == rng.choice(3, p=p / p.sum())
-        judged.append(
-            Judged((float(facts[0, 0]), float(facts[0, 1])), bool(right[0]), facts, right)
-        )
+        judged.append(Judged(facts[0], bool(right[0]), facts, right))
     found = fit(judged)
     assert found.search["both"][0] == pytest.approx(2, abs=0.6)
     assert found.search["both"][1] < 0.6
+    assert abs(found.search["both"][2]) < 0.6
+    assert found.search["both"][3] == pytest.approx(-1.5, abs=0.6)
     assert found.search["model"][1] == found.search["linear"][0] == 0
     assert Fitted.from_json(found.to_json(), "x").threshold == found.threshold
     with pytest.raises(WeightsError, match="fitted numbers"):
@@ -196,6 +197,18 @@ def test_a_bare_name_opens_unless_it_is_a_wish() -> None:
     assert names["bluetooth"] == "bluetooth"
     assert "do not disturb" not in names
     assert not [key for key in names if key.startswith("show ")]
+
+
+def test_a_judge_reads_what_is_meant_and_knows_what_kind_a_call_is() -> None:
+    decider = Decider.of(load_agent(executor="fast"))
+    first, second = decider.decide(["not the wifi, bluetooth", "turn on bluetooth, not wifi"])
+    assert (first.text, second.text) == ("open(bluetooth)", "set(bluetooth, on)")
+    texts = ["none()", "open(page.fonts)", "open(wifi)", "set(wifi, on)"]
+    candidates = [Candidate(tuple(CALLS.path(text)), -float(k)) for k, text in enumerate(texts)]
+    facts = decider.facts_of("wifi on, not bluetooth", candidates)
+    assert facts[:, 2:].tolist() == [[1, 0], [0, 1], [0, 0], [0, 0]]
+    np.testing.assert_array_equal(facts[:, 0], [0, -1, -2, -3])
+    np.testing.assert_array_equal(facts[:, 1], decider.scorer.of_calls("wifi on", texts))
 
 
 def test_a_short_query_is_looked_up() -> None:

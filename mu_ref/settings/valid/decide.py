@@ -1,13 +1,14 @@
 r"""Decide on a valid call: greedy in the trie, or a search that model and scorer judge together.
 
 A candidate c with log-probability $m_c$ of the model and $l_c$ of the linear scorer has the score
-$s_c = \alpha m_c + \beta l_c$; its probability is the softmax of the scores over the candidates.
-The greedy call has candidates too: itself, with the probability
+$s_c = \alpha m_c + \beta l_c + \gamma_{k(c)}$, with a constant for its kind k: `none()`, a page, or
+any other; its probability is the softmax of the scores over the candidates. The greedy call is
+right with the probability
 
-$$p = \sigma(a + b\, m + c\, l)$$
+$$p = \sigma(a + b\, m + c\, l + d_k)$$
 
-that it is right. The five numbers are fitted on the validation split, and nothing else is; below a
-threshold, fitted there too, the greedy call is in doubt. Chapter: `docs/agent.md`.
+These numbers are fitted on the validation split, and nothing else is; below a threshold, fitted
+there too, the greedy call is in doubt. Chapter: `docs/agent.md`.
 """
 
 import time
@@ -25,9 +26,10 @@ from mu_ref.model.cache import Memory
 from mu_ref.settings.agent import Agent, Answer, unread
 from mu_ref.settings.calls import Call
 from mu_ref.settings.queries.labelled import LabelledQuery, split_key
-from mu_ref.settings.rank import Scorer, load_scorer
+from mu_ref.settings.rank import Scorer, call_form, columns_of, load_scorer
 from mu_ref.settings.valid.fitted import UNFITTED, Fitted, Judged
 from mu_ref.settings.valid.lexical import bare_names
+from mu_ref.settings.valid.meant import Meant
 from mu_ref.settings.valid.search import Candidate, Passes, log_probabilities, search
 from mu_ref.settings.valid.trie import CallGuide, Calls, Trie
 from mu_ref.training.datasets import pad
@@ -50,7 +52,7 @@ class Decoding:
 
     decode: str = "auto"
     rank: str = "both"
-    candidates: int = 8
+    candidates: int = 16
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -69,7 +71,7 @@ class Decision(Answer):
     others: tuple[tuple[Call, float], ...] = ()  # the next best of a search, with probabilities
     n_steps: int = 0  # of greedy decoding
     passes: Passes | None = None  # what the search asked of the decoder, if there was one
-    facts: tuple[float, float] | None = None  # log-probabilities of the greedy call
+    facts: tuple[float, ...] = ()  # of the greedy call, see `fitted.py`
 
 
 @dataclass(slots=True)
@@ -129,9 +131,19 @@ class Decider:
         """Bare names, folded, with the ids of their settings."""
         return bare_names(self.agent.catalog)
 
+    @cached_property
+    def meant(self) -> Meant:
+        """What is left of a query that puts a setting aside; the scorer reads that."""
+        return Meant(self.agent.catalog)
+
+    @cached_property
+    def pages(self) -> set[str]:
+        """Ids of what can only be opened."""
+        return {setting.id for setting in self.agent.catalog if setting.kind == "page"}
+
     def _opened(self, decision: Decision) -> Decision:
         """Let a bare name open, as the rules of labelling say; greedy decoding is left alone."""
-        setting_id = self.names.get(split_key(decision.query))
+        setting_id = self.names.get(split_key(self.meant(decision.query)))
         if setting_id is None or self.decoding.decode == "greedy":
             return decision
         call = Call(verb="open", setting_id=setting_id)
@@ -157,7 +169,7 @@ class Decider:
                 [str(self.calls.call_of(c.tokens)[0]) == item.call for c in candidates]
             )
             facts = self.facts_of(row.query, candidates)
-            found.append(Judged(one.facts or (0.0, 0.0), one.text == item.call, facts, right))
+            found.append(Judged(np.array(one.facts), one.text == item.call, facts, right))
         return found
 
     def _decide(self, queries: Sequence[str]) -> list[Decision]:
@@ -206,7 +218,7 @@ class Decider:
         for row, tokens, logits in zip(rows, texts, seen, strict=True):
             call, complaint = self.calls.call_of(tokens)
             facts = self._greedy_facts(row, tokens, logits)
-            p = self.fitted.greedy_probability(*facts, self.decoding.rank)
+            p = self.fitted.greedy_probability(facts, self.decoding.rank)
             decisions.append(
                 Decision(
                     query=row.query,
@@ -222,22 +234,20 @@ class Decider:
                     probability=p,
                     doubtful=p < self.fitted.threshold,
                     clear=p >= self.fitted.threshold,
-                    facts=facts,
+                    facts=tuple(facts.tolist()),
                 )
             )
         return decisions
 
-    def _greedy_facts(
-        self, row: _Row, tokens: list[int], logits: list[np.ndarray]
-    ) -> tuple[float, float]:
-        """Return the log-probabilities of the greedy call: of the model and of the scorer."""
+    def _greedy_facts(self, row: _Row, tokens: list[int], logits: list[np.ndarray]) -> np.ndarray:
+        """Return what is known of the greedy call, [N_FACTS]."""
         log_p, node = 0.0, 0
         for token, scores in zip(tokens, logits, strict=True):
             allowed = list(row.trie.children[node])
             log_p += float(log_probabilities(scores, allowed)[allowed.index(token)])
             node = row.trie.follow(node, token)
-        linear = float(self.scorer.of_calls(row.query, [self.calls.text_of(tokens)])[0])
-        return log_p, linear
+        found: np.ndarray = self.facts_of(row.query, [Candidate(tuple(tokens), log_p)])[0]
+        return found
 
     def _searched(self, rows: list[_Row], memory: Memory, encode_s: float) -> list[Decision]:
         started, passes = time.perf_counter(), Passes()
@@ -271,13 +281,17 @@ class Decider:
         return decisions
 
     def facts_of(self, query: str, candidates: Sequence[Candidate]) -> np.ndarray:
-        """Return the log-probabilities of candidates, [n, 2]: of the model and of the scorer.
+        """Return what is known of candidates, [n, N_FACTS]; see `fitted.py`.
 
         A call whose number is out of range is judged as what it says, and is none() afterwards.
         """
         texts = [self.calls.text_of(candidate.tokens) for candidate in candidates]
+        settings = [columns_of(call_form(text))[1] for text in texts]
         model = [candidate.log_p for candidate in candidates]
-        return np.stack([model, self.scorer.of_calls(query, texts)], axis=1)
+        linear = self.scorer.of_calls(self.meant(query), texts)
+        nothing = [setting == "none" for setting in settings]
+        pages = [setting in self.pages for setting in settings]
+        return np.stack([model, linear, nothing, pages], axis=1)
 
     def _ranked(self, query: str, candidates: Sequence[Candidate]) -> "list[_Ranked]":
         """Return the calls of candidates, the likeliest first; ties in text order."""

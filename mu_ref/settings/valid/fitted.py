@@ -15,8 +15,15 @@ from mu_ref.errors import WeightsError
 
 __all__ = ["UNFITTED", "Fitted", "Judged", "fit"]
 
-Used = dict[str, tuple[bool, bool]]
-USED: Used = {"model": (True, False), "linear": (False, True), "both": (True, True)}
+# What is known of a call: the log-probabilities of the model and of the scorer, whether it is
+# none(), and whether it opens a page. Both judges take rare calls of these kinds for likelier than
+# they are; a constant for each kind corrects that.
+N_FACTS, N_JUDGES = 4, 2
+USED = {
+    "model": (True, False, True, True),
+    "linear": (False, True, True, True),
+    "both": (True, True, True, True),
+}
 SLACK = 0.0005  # exact match that a lower threshold may cost: one validation query is 0.0007
 STEPS = 40  # of Newton's method
 
@@ -25,9 +32,9 @@ STEPS = 40  # of Newton's method
 class Judged:
     """One validation query: what was found, and which of it is right."""
 
-    greedy: tuple[float, float]  # log-probabilities of the greedy call: model, linear
+    greedy: np.ndarray  # [N_FACTS] of the greedy call
     greedy_right: bool
-    candidates: np.ndarray  # [n, 2], the same of each candidate
+    candidates: np.ndarray  # [n, N_FACTS], the same of each candidate
     right: np.ndarray  # [n] bool, which candidates are the right call; several may be none()
 
 
@@ -35,20 +42,20 @@ class Judged:
 class Fitted:
     """Fitted numbers, by rank."""
 
-    search: dict[str, tuple[float, float]]  # weights of the model and of the scorer
-    greedy: dict[str, tuple[float, float, float]]  # a constant, and weights of the two
+    search: dict[str, tuple[float, ...]]  # weights of the facts
+    greedy: dict[str, tuple[float, ...]]  # a constant, and weights of the facts
     threshold: float  # probability below which a greedy call is in doubt
 
     def probabilities(self, facts: np.ndarray, rank: str) -> np.ndarray:
-        """Return the probability of each candidate, [n], from its log-probabilities, [n, 2]."""
+        """Return the probability of each candidate, [n], from its facts, [n, N_FACTS]."""
         scores = facts @ np.array(self.search[rank])
         p = np.exp(scores - scores.max())
         return p / p.sum()
 
-    def greedy_probability(self, model: float, linear: float, rank: str) -> float:
-        """Return the probability that a greedy call is right."""
-        a, b, c = self.greedy[rank]
-        return float(1 / (1 + np.exp(-(a + b * model + c * linear))))
+    def greedy_probability(self, facts: np.ndarray, rank: str) -> float:
+        """Return the probability that a greedy call is right, from its facts, [N_FACTS]."""
+        constant, *weights = self.greedy[rank]
+        return float(1 / (1 + np.exp(-(constant + facts @ np.array(weights)))))
 
     def to_json(self) -> str:
         """Return the numbers as text."""
@@ -65,8 +72,8 @@ class Fitted:
         try:
             search = {rank: tuple(map(float, found["search"][rank])) for rank in USED}
             greedy = {rank: tuple(map(float, found["greedy"][rank])) for rank in USED}
-            fits = all(len(search[r]) == 2 and len(greedy[r]) == 3 for r in USED)
-            made = cls(search, greedy, float(found["threshold"])) if fits else None  # type: ignore[arg-type]
+            fits = all(len(search[r]) == N_FACTS and len(greedy[r]) == 1 + N_FACTS for r in USED)
+            made = cls(search, greedy, float(found["threshold"])) if fits else None
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{where} must hold fitted numbers, got {error}") from error
         numbers = [*sum(search.values(), ()), *sum(greedy.values(), ())]
@@ -76,7 +83,9 @@ class Fitted:
 
 
 # Before anything is fitted: model and scorer count alike.
-UNFITTED = Fitted(dict.fromkeys(USED, (1.0, 1.0)), dict.fromkeys(USED, (0.0, 1.0, 1.0)), 0.9)
+UNFITTED = Fitted(
+    dict.fromkeys(USED, (1.0, 1.0, 0.0, 0.0)), dict.fromkeys(USED, (0.0, 1.0, 1.0, 0.0, 0.0)), 0.9
+)
 
 
 def fit(judged: Sequence[Judged]) -> Fitted:
@@ -94,12 +103,13 @@ def fit(judged: Sequence[Judged]) -> Fitted:
     return Fitted(search, greedy, _threshold(judged, found))
 
 
-def _search_weights(judged: Sequence[Judged], used: tuple[bool, bool]) -> tuple[float, float]:
+def _search_weights(judged: Sequence[Judged], used: tuple[bool, ...]) -> tuple[float, ...]:
     """Fit a softmax over candidates, by Newton's method, where one is right."""
     weights = np.array(used, float)
+    weights[N_JUDGES:] = 0
     chosen = [item for item in judged if item.right.any()]
     for _ in range(STEPS):
-        slope, curve = np.zeros(2), 1e-3 * np.eye(2)
+        slope, curve = np.zeros(N_FACTS), 1e-3 * np.eye(N_FACTS)
         for item in chosen:
             x = item.candidates * used
             p = np.exp(x @ weights - (x @ weights).max())
@@ -108,28 +118,27 @@ def _search_weights(judged: Sequence[Judged], used: tuple[bool, bool]) -> tuple[
             aim = p * item.right / p[item.right].sum()
             slope += aim @ x - mean
             curve += (x * p[:, None]).T @ x - np.outer(mean, mean)
-        weights = np.maximum(weights + np.linalg.solve(curve, slope), 0) * used
-    return float(weights[0]), float(weights[1])
+        weights += np.linalg.solve(curve, slope)
+        weights[:N_JUDGES] = np.maximum(weights[:N_JUDGES], 0)  # no judge counts against a call
+        weights *= used
+    return tuple(weights.tolist())
 
 
-def _greedy_weights(
-    judged: Sequence[Judged], used: tuple[bool, bool]
-) -> tuple[float, float, float]:
+def _greedy_weights(judged: Sequence[Judged], used: tuple[bool, ...]) -> tuple[float, ...]:
     """Fit a logistic regression, by Newton's method."""
     x = np.array([[1.0, *item.greedy] for item in judged]) * [1.0, *used]
     y = np.array([item.greedy_right for item in judged], float)
-    weights = np.zeros(3)
+    weights = np.zeros(1 + N_FACTS)
     for _ in range(STEPS):
         p = 1 / (1 + np.exp(-(x @ weights)))
-        curve = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(3)
+        curve = (x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(len(weights))
         weights += np.linalg.solve(curve, x.T @ (y - p))
-    a, b, c = (float(w) for w in weights)
-    return a, b, c
+    return tuple(weights.tolist())
 
 
 def _threshold(judged: Sequence[Judged], fitted: Fitted) -> float:
     """Return the lowest threshold that costs next to nothing against the best one."""
-    p = np.array([fitted.greedy_probability(*item.greedy, "both") for item in judged])
+    p = np.array([fitted.greedy_probability(item.greedy, "both") for item in judged])
     greedy = np.array([item.greedy_right for item in judged])
     searched = np.array(
         [item.right[np.argmax(fitted.probabilities(item.candidates, "both"))] for item in judged]

@@ -20,12 +20,13 @@ from mu_ref.settings.queries.labelled import LabelledQuery, split_key
 from mu_ref.settings.queries.out_of_scope import out_of_scope_queries
 from mu_ref.settings.queries.templates import template_queries
 from mu_ref.settings.rank import BITS, Scorer, call_form, features
+from mu_ref.settings.valid.meant import Meant
 
-__all__ = ["descend", "save_scorer", "train_scorer", "without"]
+__all__ = ["EPOCHS", "descend", "save_scorer", "train_scorer", "without"]
 
-RATE, DECAY, EPOCHS = 0.3, 1e-5, 6
-DROPPED = 0.15  # of a query's features, others each epoch: no call may hang on one word
-TEMPLATES, WORDINGS, OUT_OF_SCOPE = 0.25, 0.5, 0.04  # made for each written query
+RATE, DECAY, EPOCHS = 0.3, 1e-5, 10
+DROPPED = 0.3  # of a query's features, others each epoch: no call may hang on one word
+TEMPLATES, WORDINGS, OUT_OF_SCOPE = 0.6, 0.5, 0.04  # made for each written query
 DENSE = 0.5  # of the epochs; then the smallest weights are dropped, and the others learn on
 N_WEIGHTS = 1_250_000  # kept, three bytes each
 
@@ -68,11 +69,12 @@ def train_scorer(
     weights = np.zeros((1 << BITS, parts.max() + 1), np.float32)
     squares = np.full(weights.shape, 1e-2, np.float32)
     rng = np.random.default_rng(seed)
-    written = [(features(item.query), index[call_form(item.call)]) for item in items]
+    meant = Meant(catalog)
+    written = [(features(meant(item.query)), index[call_form(item.call)]) for item in items]
     quiet = not console.is_terminal
     for epoch in track(range(epochs), "training", console=console, transient=True, disable=quiet):
         made = [
-            (features(item.query), index[call_form(item.call)])
+            (features(meant(item.query)), index[call_form(item.call)])
             for item in _made(items, catalog, rng)
             if call_form(item.call) in index
         ]

@@ -14,7 +14,7 @@ from mu_ref.settings.rank import load_scorer
 from mu_ref.settings.train import training_queries
 from mu_ref.settings.valid.decide import Decider, Decoding
 from mu_ref.settings.valid.fitted import Judged, fit
-from mu_ref.settings.valid.rank_training import save_scorer, train_scorer, without
+from mu_ref.settings.valid.rank_training import EPOCHS, save_scorer, train_scorer, without
 
 __all__ = ["VALIDATION", "train_rank", "training_items"]
 
@@ -35,7 +35,7 @@ def train_rank(
     console: Console,
     *,
     start: Path | None = None,
-    epochs: int,
+    epochs: int | None,
     seed: int,
     limit: int | None = None,
 ) -> None:
@@ -47,11 +47,12 @@ def train_rank(
         out: file to write.
         console: where progress is shown.
         start: a scorer to keep, so that only the numbers are fitted.
-        epochs: how often every query is seen.
+        epochs: how often every query is seen; `EPOCHS` times by default.
         seed: of wordings and order.
         limit: validation queries to fit on; all by default.
     """
     items = training_items(queries) if start is None else []
+    epochs = EPOCHS if epochs is None else epochs
     if start is None and len({item.call for item in items}) < 2:
         raise InputError(
             "--queries must hold two different calls besides those of the validation split, got "

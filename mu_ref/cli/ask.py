@@ -90,7 +90,7 @@ def _simulated(
 ) -> Any:
     """Price the decoding that ran: greedy steps, and the passes of a search if there was one."""
     from npu_sim.hardware.presets import npu as find_npu
-    from npu_sim.program.searched import record_search
+    from npu_sim.speculate.searched import record_search
     from npu_sim.report.fidelity import simulate_program
 
     passes = () if answer.passes is None else answer.passes.n_new

@@ -6,7 +6,7 @@ A `Program` knows nothing of any hardware; `recorder.py` makes one from the forw
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 from typing import Literal
@@ -175,6 +175,8 @@ class Call:
 
     phase: str
     ops: tuple[Op, ...]
+    # every number in it is on the line through the two calls before it; see `steps.py`
+    is_continued: bool = field(default=False, compare=False)
 
     @property
     def n_positions(self) -> int:

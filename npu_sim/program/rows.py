@@ -102,12 +102,21 @@ def program_table(program: Program) -> ProgramTable:
     calls: list[CallTable] = []
     tables: dict[tuple[int, int], CallTable] = {}  # a request may repeat a call
     before: tuple[_Names, CallTable] | None = None
+    goes_on: bool | None = None  # rows of continued calls are continued rows; None: to be tried
     for call in program.calls:
+        if call.is_continued and goes_on:
+            calls.append(_continued(call, *calls[-2:]))
+            continue  # it reads no other weights than the call before
         key, n_read = (id(call), len(read)), len(read)  # what has been read only grows
         if key not in tables:
             names = _Names.of(tuple(op for op in call.ops if not op.is_layout))
             tables[key] = _call_table(call, names, read, floats, before)
             before = names, tables[key]
+        if call.is_continued and goes_on is None:
+            guess = _continued(call, *calls[-2:])
+            goes_on = np.array_equal(guess.rows, tables[key].rows) and np.array_equal(
+                guess.live, tables[key].live
+            )
         calls.append(tables[key])
         read |= {
             t.name
@@ -117,6 +126,13 @@ def program_table(program: Program) -> ProgramTable:
         }
         before = before if len(read) == n_read else None
     return ProgramTable(program=program, calls=tuple(calls))
+
+
+def _continued(call: Call, a: CallTable, b: CallTable) -> CallTable:
+    """Return the table behind two others, each number of which is on the line through theirs."""
+    numbers = 2 * b.rows.view(np.int64) - a.rows.view(np.int64)
+    ops = tuple(op for op in call.ops if not op.is_layout)
+    return CallTable(call=call, ops=ops, rows=numbers.view(ROW), live=2 * b.live - a.live)
 
 
 @dataclass(frozen=True)
@@ -220,7 +236,7 @@ def _row(
         n=gemm.n if gemm else 0, k=gemm.k if gemm else 0,
         precision=PRECISIONS.index(precision),
         b_heads=_heads(right, gemm) if right is not None and gemm else 0,
-        keys_are_k=int(right is not None and gemm is not None and right.shape[-2] != gemm.n),
+        keys_are_k=int(right is not None and a_class == SCORES),
         weight=matrix.n_bytes if matrix is not None else 0,
         weight_bits=matrix.bits if matrix is not None else 0,
         beside=sum(t.n_bytes + t.scale_bytes for t in beside)

@@ -74,7 +74,9 @@ def line_of(a: Call, b: Call) -> Callable[[int], Call]:
     if [(op.site, op.kind) for op in a.ops] != [(op.site, op.kind) for op in b.ops]:
         return lambda _: b
     ops = [_line(x, y) for x, y in zip(a.ops, b.ops, strict=True)]
-    return lambda n: Call(phase=b.phase, ops=tuple([op(n) if callable(op) else op for op in ops]))
+    return lambda n: Call(
+        phase=b.phase, ops=tuple([op(n) if callable(op) else op for op in ops]), is_continued=True
+    )
 
 
 def _line(a: Any, b: Any) -> Any:

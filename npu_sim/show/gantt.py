@@ -21,7 +21,8 @@ from npu_sim.show.figure import (
     save,
     show_unit,
 )  # fmt: skip
-from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
+from npu_sim.show.sram import sram_bytes
+from npu_sim.tile.simulate import CallRun, TileRun, call_tasks
 from npu_sim.tile.tasks import ENGINES, PARTS
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from mu_ref.border.ranges import Range
 from mu_ref.border.reading import read_json
 from mu_ref.border.text import short
 from npu_sim.errors import WorkloadError
-from npu_sim.tile.simulate import CallRun, TileRun, call_tasks, sram_bytes
+from npu_sim.show.sram import sram_bytes
+from npu_sim.tile.simulate import CallRun, TileRun, call_tasks
 from npu_sim.tile.tasks import ENGINES, PARTS, Engine, Part
 
 __all__ = ["check_trace", "read_trace", "trace_events", "write_trace"]

@@ -5,7 +5,7 @@ import numpy as np
 from npu_sim.tile.compiled import kernel
 from npu_sim.tile.tasks import PARTS_STREAMED, Engine, Part
 
-__all__ = ["TIMES", "find_room", "run"]
+__all__ = ["NO_MARKS", "NO_RINGS", "TIMES", "find_room", "run"]
 
 # What one operation did. It begins when all operations before it have computed; where operations
 # stream it has computed by then what it could.
@@ -15,17 +15,26 @@ TIMES = np.dtype((np.record, [
     ("dram_bytes", np.int64, 3),  # of weights, cache, activations
 ]))  # fmt: skip
 
+NO_MARKS, NO_RINGS = np.zeros(0, np.int64), np.zeros((0, 6), np.int64)  # nothing to note
+
 
 @kernel
-def find_room(tasks, capacities):
+def find_room(tasks, capacities, marks, rings):
     """Find the task that frees the memory which another fills, before the clock runs.
 
     Twin of `engine.Memory`, which sees it when it happens. Contract: exact. Memory is freed in the
     order in which it is taken, and tasks take it in the order of the list. Fills `room`; returns
     False if a task would wait for room that only a later one frees: then the plan does not work.
+    Before the tasks `marks` [n] it notes in `rings` [n, 6] the bytes in use, and the first holders.
     """
     used, oldest = np.zeros(3, np.int64), np.zeros(3, np.int64)  # by ring: bytes, first holder
-    for at in range(len(tasks)):
+    mark = 0
+    for at in range(len(tasks) + 1):
+        if mark < len(marks) and at == marks[mark]:
+            rings[mark, :3], rings[mark, 3:] = used, oldest
+            mark += 1
+        if at == len(tasks):
+            break
         ring, held_bytes = tasks[at].ring, tasks[at].held_bytes
         if ring < 0:
             continue

@@ -13,18 +13,21 @@ from npu_sim.errors import HardwareError
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.fits import check_capacity, check_pace, check_supported
 from npu_sim.program.rows import CallTable, ProgramTable
-from npu_sim.tile.engine_kernel import TIMES, find_room, run
+from npu_sim.tile.engine_kernel import NO_MARKS, NO_RINGS, TIMES, find_room, run
+from npu_sim.tile.layers.repeated import Repeated, find_repeated
 from npu_sim.tile.least import least_cycles, least_tasks
 from npu_sim.tile.plan import Pins, Plan, check_sram, pin_choices, plans
 from npu_sim.tile.schedule_kernel import schedule
 from npu_sim.tile.tasks import TASK, Engine
 from npu_sim.tile.tiling import chip_numbers, vector_cycles
 
-__all__ = ["CallRun", "TileRun", "call_tasks", "simulate_tiles", "sram_bytes"]
+__all__ = ["CallRun", "TileRun", "call_tasks", "simulate_tiles"]
 
 FIRST_TASKS = 1 << 14
 MOST_TASKS = 1 << 28  # over all calls and plans: about half a minute
 MOST_TASKS_AT_ONCE = 1 << 20  # of one plan: a fifth of a gigabyte
+
+Timed = tuple[int, np.ndarray]  # when the last task ends; [n_rows] TIMES
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +126,9 @@ def call_tasks(call: CallRun, npu: Npu) -> np.ndarray:
     """Write the tasks of a call again, with their times, to be looked at: [n_tasks] TASK."""
     bench = Bench(npu)
     tasks = bench.scheduled(call.table, vector_cycles(call.table.rows, npu), call.plan)
-    assert tasks is not None
-    bench.time(tasks, call.table)
+    has_room = find_room(tasks, call.plan.rings, NO_MARKS, NO_RINGS)
+    assert has_room
+    bench.run(tasks, call.table)
     return tasks
 
 
@@ -145,6 +149,7 @@ class Bench:
         best_number = 0
         too_many: HardwareError | None = None
         work = vector_cycles(call.rows, self.npu)
+        repeated = None if self.streams(call) else find_repeated(call)
         tried = [
             (least_cycles(call, work, plan, self.chip, streams=self.streams(call)), number, plan)
             for number, plan in enumerate(plans(call, self.npu, pins))
@@ -154,13 +159,14 @@ class Bench:
             if best and (bound, number) >= (best.cycles, best_number):
                 continue
             try:
-                tasks = self.scheduled(call, work, plan)
+                found = repeated and self.time_repeated(repeated, work, plan)
+                found = found or self.time(call, work, plan)
             except HardwareError as error:
                 too_many = error
                 continue
-            if tasks is None:
+            if found is None:
                 continue
-            cycles, times = self.time(tasks, call)
+            cycles, times = found
             if best is None or (cycles, number) < (best.cycles, best_number):
                 best_number = number
                 best = CallRun(table=call, plan=plan, cycles=cycles, overhead_cycles=0, times=times)
@@ -168,8 +174,28 @@ class Bench:
             raise too_many
         return best
 
-    def scheduled(self, call: CallTable, work: np.ndarray, plan: Plan) -> np.ndarray | None:
-        """The tasks of a plan, or None if a piece has no room."""
+    def time(self, call: CallTable, work: np.ndarray, plan: Plan) -> Timed | None:
+        """When the last task ends, and what each operation did; None if a piece has no room."""
+        tasks = self.scheduled(call, work, plan)
+        has_room = find_room(tasks, plan.rings, NO_MARKS, NO_RINGS)
+        return self.run(tasks, call) if has_room else None
+
+    def time_repeated(self, found: Repeated, work: np.ndarray, plan: Plan) -> Timed | None:
+        """The same from a few of equal layers; None also where these are not steady."""
+        tasks = self.scheduled(found.short, work[found.index], plan)
+        marks = found.marks(tasks)
+        self._count_tasks(found.n_more * int(marks[3] - marks[2]), len(tasks))
+        rings = np.zeros((len(marks), 6), np.int64)
+        if not find_room(tasks, plan.rings, marks, rings):
+            return None
+        cycles, times = self.run(tasks, found.short)
+        layer = found.steady_cycles(tasks, marks, rings, plan.rings)
+        if layer is None:
+            return None
+        return cycles + found.n_more * layer, found.all_times(times, layer)
+
+    def scheduled(self, call: CallTable, work: np.ndarray, plan: Plan) -> np.ndarray:
+        """The tasks of a plan."""
         # at least so many, known without counting each
         n_least = least_tasks(call, plan, self.chip)
         self._check_tasks(n_least)
@@ -178,9 +204,12 @@ class Bench:
         while (n := schedule(call.rows, work, plan, self.chip, self.tasks)) > len(self.tasks):
             self._check_tasks(n)
             self.tasks = np.empty(n * 5 // 4, TASK)
+        self._count_tasks(n)
+        return self.tasks[:n]
+
+    def _count_tasks(self, n: int, n_before: int = 0) -> None:
         self.n_tasks += n
-        self._check_tasks(n)
-        return self.tasks[:n] if find_room(self.tasks[:n], plan.rings) else None
+        self._check_tasks(n_before + n)
 
     def _check_tasks(self, n: int) -> None:
         if n > MOST_TASKS_AT_ONCE or self.n_tasks > MOST_TASKS:
@@ -190,8 +219,8 @@ class Bench:
                 f"got {max(n, self.n_tasks):,}; take larger ones or a shorter request"
             )
 
-    def time(self, tasks: np.ndarray, call: CallTable) -> tuple[int, np.ndarray]:
-        """Run the clock; return when the last task ends, and what each operation did."""
+    def run(self, tasks: np.ndarray, call: CallTable) -> Timed:
+        """Run the clock on tasks that have room."""
         times = np.zeros(len(call.rows), TIMES)
         return run(tasks, call.rows["kv_written"] > 0, self.streams(call), times), times
 
@@ -200,25 +229,3 @@ class Bench:
         sram = self.npu.sram
         fused = sram.streams_encode and sram.fuses_operations
         return fused and call.call.phase == "encode"
-
-
-def sram_bytes(call: CallRun, tasks: np.ndarray) -> list[tuple[int, int]]:
-    """Follow the bytes of SRAM in use through a call.
-
-    Args:
-        call: of a run.
-        tasks: its tasks, with their times.
-
-    Returns:
-        (cycle, bytes from then on), at every change.
-    """
-    holders = tasks[tasks["held_bytes"] > 0]
-    taken, freed = holders["start"], tasks["end"][holders["last_user"]]
-    live = np.minimum(call.table.live[:, call.plan.kept_classes], call.plan.kept_bytes)
-    at = np.concatenate([taken, freed, call.times["begin"]])
-    held = holders["held_bytes"]
-    by = np.concatenate([held, -held, np.diff(live, prepend=0)])
-    order = np.lexsort((by, at))  # what is freed at a cycle can be taken in the same cycle
-    used = np.cumsum(by[order])
-    last = np.append(np.diff(at[order]) > 0, True)
-    return list(zip(at[order][last].tolist(), used[last].tolist(), strict=True))

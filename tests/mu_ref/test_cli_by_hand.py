@@ -28,8 +28,8 @@ from mu_ref.weights import initial_weights, save_weights
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
-from npu_sim.program.searched import record_search
 from npu_sim.report.fidelity import simulate_program
+from npu_sim.speculate.searched import record_search
 
 GIVEN = ("--calibration", "--examples", "--observer", "--rounding", "--smooth", "--bits",
          "--observed", "--plot", "--encodings", "--aimet", "--worst")  # fmt: skip

@@ -13,7 +13,7 @@ from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 from npu_sim.program.rows import program_table
 from npu_sim.tile import engine, schedule_kernel
-from npu_sim.tile.engine_kernel import TIMES, find_room, run
+from npu_sim.tile.engine_kernel import NO_MARKS, NO_RINGS, TIMES, find_room, run
 from npu_sim.tile.least import least_cycles, least_tasks
 from npu_sim.tile.plan import Plan, plans
 from npu_sim.tile.schedule import schedule
@@ -80,7 +80,7 @@ def written(call, plan, chip=CHIP):
     work = vector_cycles(call.rows, chip)
     tasks = tasks[: schedule_kernel.schedule(call.rows, work, plan, chip_numbers(chip), tasks)]
     plain = list(schedule(call, plan, chip))
-    assert find_room(tasks, plan.rings)
+    assert find_room(tasks, plan.rings, NO_MARKS, NO_RINGS)
     times = np.zeros(len(call.rows), TIMES)
     run(tasks, call.rows["kv_written"] > 0, False, times)
     spans = list(zip(tasks["start"].tolist(), tasks["end"].tolist(), strict=True))
@@ -288,7 +288,7 @@ def test_a_piece_without_room_stops_the_loop_over_events_and_the_kernel():
     tasks = np.zeros(1000, TASK)
     work = vector_cycles(call.rows, CHIP)
     n_tasks = schedule_kernel.schedule(call.rows, work, small, chip_numbers(CHIP), tasks)
-    assert not find_room(tasks[:n_tasks], small.rings)
+    assert not find_room(tasks[:n_tasks], small.rings, NO_MARKS, NO_RINGS)
     with pytest.raises(CapacityError, match="waits for SRAM"):
         engine.run(list(schedule(call, small, CHIP)), small)
 

@@ -60,8 +60,7 @@ def run_of(op: Op, chip=CHIP, pins: tuple[int, int] = (0, 0), plan: Plan = PLAN)
     )  # fmt: skip
     table, bench, calls = program_table(program), Bench(chip), []
     for made in table.calls:
-        tasks = bench.scheduled(made, vector_cycles(made.rows, chip), plan)
-        cycles, times = bench.time(tasks, made)
+        cycles, times = bench.time(made, vector_cycles(made.rows, chip), plan)
         calls.append(CallRun(table=made, plan=plan, cycles=cycles, overhead_cycles=OVERHEAD,
                              times=times))  # fmt: skip
     return TileRun(table=table, npu=chip, pins=pins, calls=tuple(calls))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from npu_sim.program import request
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Gemm, Op, Tensor
 from npu_sim.program.request import described_program, record_request
+from npu_sim.program.rows import program_table
 from npu_sim.program.steps import LIKE, grows_evenly, line_of
 
 WRITERS = sorted(kind for kind in FAMILIES if small_family(kind).model.decoder is not None)
@@ -28,7 +30,13 @@ def test_a_continued_request_is_the_recorded_one(kind, n_input, n_output, batch,
     continued = described_program(*ask)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(request, "grows_evenly", lambda *_: False)
-        assert continued == described_program(*ask)
+        recorded = described_program(*ask)
+    assert continued == recorded
+    for call, other in zip(program_table(continued).calls, program_table(recorded).calls,
+                           strict=True):  # fmt: skip
+        assert call.rows.tobytes() == other.rows.tobytes()
+        np.testing.assert_array_equal(call.live, other.live)
+        assert call.ops == other.ops
 
 
 def test_of_many_steps_three_are_recorded(monkeypatch):

@@ -11,10 +11,11 @@ from npu_sim.program.precision import PRECISIONS, Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
 from npu_sim.program.rows import LINEAR, MATMUL, SCORES, STREAM, VECTOR, WIDE, Row, program_table
 from npu_sim.report.execute import _keys_of
+from npu_sim.show.sram import sram_bytes
 from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.engine_kernel import TIMES
 from npu_sim.tile.plan import Plan, pin_choices, plans
-from npu_sim.tile.simulate import Bench, CallRun, call_tasks, simulate_tiles, sram_bytes
+from npu_sim.tile.simulate import Bench, CallRun, call_tasks, simulate_tiles
 from npu_sim.tile.tiling import (
     block_rows,
     chip_numbers,
@@ -124,11 +125,17 @@ def test_keys_of_earlier_calls_wait_for_nobody():
 
 
 def test_values_are_summed_over_keys():
+    """Also where there are as many slots as dimensions: what a softmax made is summed over."""
     values = Tensor(name="v", shape=(1, 1, 5, 4), bits=16, role="kv")
+    made = op("multiply", activation("s", 1, 2, 2, 5), activation("z", 1, 2, 2, 5))
+    soft = op("softmax", activation("p", 1, 2, 2, 5), activation("s", 1, 2, 2, 5))
     mix = op("matmul", activation("mix", 1, 2, 2, 4), activation("p", 1, 2, 2, 5), values,
              gemm=Gemm(count=2, m=2, n=4, k=5))  # fmt: skip
-    (row,) = rows(((mix,),))[0]
+    row = rows(((made, soft, mix),))[0][2]
     assert (row.keys_are_k, row.b_heads, row.unpack) == (1, 1, 0)
+    square = replace(mix, gemm=Gemm(count=2, m=2, n=4, k=4),
+                     inputs=(mix.inputs[0], replace(values, shape=(1, 1, 4, 4))))  # fmt: skip
+    assert rows(((made, soft, square),))[0][2].keys_are_k == 1
     apart = replace(mix, gemm=Gemm(count=3, m=2, n=4, k=5),
                     inputs=(mix.inputs[0], replace(values, shape=(1, 2, 5, 4))))  # fmt: skip
     assert rows(((apart,),))[0][0].b_heads == 3  # 2 stored heads do not divide 3 products
@@ -299,9 +306,9 @@ def test_a_call_takes_the_fastest_of_its_plans():
     call, bench = table_of(OPS).calls[0], Bench(chip)
     tried = []
     for plan in plans(call, chip, (0, 0)):
-        tasks = bench.scheduled(call, vector_cycles(call.rows, chip), plan)
-        if tasks is not None:
-            tried.append(bench.time(tasks, call)[0])
+        found = bench.time(call, vector_cycles(call.rows, chip), plan)
+        if found is not None:
+            tried.append(found[0])
     assert bench.fastest(call, (0, 0)).cycles == min(tried) < max(tried)
 
 

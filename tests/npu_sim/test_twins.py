@@ -140,7 +140,9 @@ def scheduled(call, plan, chip):
 def timed(tasks, call, plan, streams=False):
     """What the compiled clock makes of tasks; None if a task can have no room."""
     tasks = tasks.copy()
-    if not engine_kernel.find_room(tasks, plan.rings):
+    if not engine_kernel.find_room(
+        tasks, plan.rings, engine_kernel.NO_MARKS, engine_kernel.NO_RINGS
+    ):
         return None
     times = np.zeros(len(call.rows), engine_kernel.TIMES)
     last = engine_kernel.run(tasks, call.rows["kv_written"] > 0, streams, times)

@@ -246,6 +246,8 @@ def test_a_model_that_does_not_fit_the_tokenizer_is_refused(monkeypatch, model) 
     monkeypatch.setattr(module, "load_model", lambda *args: loaded)
     with pytest.raises(InputError, match="encoder-decoder with the 1536 tokens"):
         load_agent(DATA / "w")
+    if model.decoder is not None:
+        assert load_agent(DATA / "w", tokenized=False).model is model
 
 
 def test_a_scheme_without_weights_or_a_name_is_refused() -> None:

@@ -35,6 +35,12 @@ def test_every_kernel_has_a_twin() -> None:
     assert found == set(TWINS)
 
 
+def test_halves_go_to_the_even_neighbour() -> None:
+    found = [rounding.rescale.py_func(np.int64(a), np.int64(1), np.int64(1), rounding.EVEN)
+             for a in (-5, -3, -1, 1, 3, 5, 4)]  # fmt: skip
+    assert found == [-2, -2, 0, 0, 2, 2, 2]
+
+
 def check(module: Any, name: str, seed: int, size: int, *, python: bool) -> None:
     kernel = getattr(module, name)
     twin = TWINS[module, name](np.random.default_rng(seed), size)

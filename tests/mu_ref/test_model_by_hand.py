@@ -20,6 +20,7 @@ EVERY_SWITCH = {
     "norm_kind": "layer", "gated": True, "activation": "silu", "attention_softcap": 1.5,
     "kv_head_map": "cyclic", "embed_norm": True, "embed_scale": 3.0, "rope_ntk_factor": 2.0,
     "rope_base_len": 3, "window": 2, "windowed_layers": (True, False), "attention_scale": 0.7,
+    "rope_factor": 2.5, "window_inclusive": False,
 }  # fmt: skip
 MODELS = {
     "as Mu": tiny(),
@@ -53,7 +54,7 @@ ACTIVATIONS = {
 }
 
 
-def turned(x: np.ndarray, position: int, theta: float) -> np.ndarray:
+def turned(x: np.ndarray, position: float, theta: float) -> np.ndarray:
     """Turn the pair (i, i + d/2) by position * theta^(-2i/d)."""
     half, y = len(x) // 2, x.copy()
     for i in range(half):
@@ -78,7 +79,7 @@ def attention(q, keys, values, sees, stack: StackConfig) -> np.ndarray:
     return np.concatenate(out)
 
 
-def by_head(x: np.ndarray, d: int, position: int, theta: float) -> np.ndarray:
+def by_head(x: np.ndarray, d: int, position: float, theta: float) -> np.ndarray:
     return np.concatenate([turned(x[i : i + d], position, theta) for i in range(0, len(x), d)])
 
 
@@ -105,15 +106,17 @@ def stack_by_formula(
     for layer in range(stack.n_layers):
         at = f"{name}.{layer}.self_attention"
         hs = [norm(x, weights, f"{at}.pre_norm", stack) for x in xs]
-        q, k = ([by_head(linear(h, weights, f"{at}.{part}"), stack.d_head, start + i, theta)
-                 for i, h in enumerate(hs)] for part in "qk")  # fmt: skip
+        places = [(start + i) / stack.rope_factor for i in range(n)]
+        q, k = ([by_head(linear(h, weights, f"{at}.{part}"), stack.d_head, place, theta)
+                 for h, place in zip(hs, places, strict=True)] for part in "qk")  # fmt: skip
         v = [linear(h, weights, f"{at}.v") for h in hs]
         window = stack.window if stack.windowed_layers[layer] else None
         for i in range(n):
             apart = i - np.arange(n)
             sees = apart >= 0 if name == "decoder" else np.full(n, True)
             if window is not None:
-                sees &= apart < window if name == "decoder" else abs(apart) <= window
+                last = window if name == "encoder" and stack.window_inclusive else window - 1
+                sees &= (apart if name == "decoder" else abs(apart)) <= last
             mixed = attention(q[i], k, v, sees, stack)
             xs[i] = added(xs[i], linear(mixed, weights, f"{at}.o"), at)
         if memory:

@@ -113,7 +113,11 @@ def test_losses_that_do_not_reach_the_checkpoint_are_refused(tmp_path: Path) -> 
         if progress.step == 6:
             break
     table = tmp_path / "run/metrics.csv"
-    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([*lines, "6,1,1,1\n", "7,1,1,1\n"]))  # what came after it is done again
+    run.begin(trainer("lora"), resume=True)
+    assert len(run.rows) == 5
+    table.write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match="a line for each of the 5 steps"):
         run.begin(trainer("lora"), resume=True)
 

@@ -131,6 +131,17 @@ def test_a_teacher_alone_hears_no_labels_and_labels_alone_no_teacher() -> None:
     assert any(not np.array_equal(taught(0.5, batch)[n], taught(0.5, others)[n]) for n in alone)
 
 
+def test_a_teacher_speaks_at_its_temperature() -> None:
+    model, batch = tiny(), batch_of(tiny())
+    teacher = Teacher(model, initial_weights(model, np.random.default_rng(5), 0.3),
+                      Distillation(temperature=2.0, mix=1.0))  # fmt: skip
+    z = np.random.default_rng(1).normal(size=(*batch.labels.shape, model.vocab_size))
+    tape = TapeOps({"z": z})
+    found = teacher.taught(tape, tape.weights["z"], tape.weights["z"], batch)
+    by_hand = forward_kl(tape, tape.weights["z"], teacher.scores(batch), batch.counted, 2.0)
+    np.testing.assert_allclose(np.squeeze(found.value), np.squeeze(by_hand.value), rtol=1e-12)
+
+
 def test_a_teacher_scores_what_the_forward_pass_scores() -> None:
     model = tiny()
     weights = initial_weights(model, np.random.default_rng(5), 0.3, np.float64)

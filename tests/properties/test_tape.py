@@ -1,6 +1,7 @@
 """Gradients of the tape equal finite differences in float64, op by op and for whole models."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -363,3 +364,14 @@ def test_dropout_draws_the_same_mask_from_the_same_seed() -> None:
 
     np.testing.assert_array_equal(mask(1), mask(1))
     assert not np.array_equal(mask(1), mask(2))
+
+
+def test_large_scores_and_a_curve_by_hand() -> None:
+    """Where a softmax without its largest score would be no number, and the curve of GELU."""
+    x, v = np.array([[-2000.0, 0.0, 2000.0]]), np.linspace(-4, 4, 9)
+    ops = TapeOps({"x": x, "v": v})
+    mask = np.array([[True, True, True]])
+    np.testing.assert_array_equal(ops.softmax(ops.weights["x"], mask, "s").value, [[0, 0, 1]])
+    found = ops.activation(ops.weights["v"], "gelu_tanh", "a").value
+    curve = [x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2 for x in v]
+    np.testing.assert_allclose(found, curve, rtol=1e-12, atol=1e-15)

@@ -16,7 +16,7 @@ from mu_ref.errors import InputError, MuRefError
 
 __all__ = [
     "BATCH", "BEAMS", "BLOCKS", "COUNT", "DRAFTED", "EPOCHS", "FACTOR", "HEADS", "LAYERS",
-    "MODEL_RANGES", "NEW_TOKENS", "RANK", "RATE", "SEED", "SHARE", "SIZE", "STACK_RANGES",
+    "MODEL_RANGES", "NEW_TOKENS", "PORT", "RANK", "RATE", "SEED", "SHARE", "SIZE", "STACK_RANGES",
     "STRENGTH", "THETA", "TOKENS", "WEIGHTS", "Range", "check_fields", "check_kinds", "token_range",
 ]  # fmt: skip
 
@@ -79,6 +79,7 @@ SEED = Range(low=0, high=2**63 - 1, why="seeds are 64-bit integers")
 COUNT = Range(low=1, high=10**9, why="no run does a thousand million things")
 
 # of training
+PORT = Range(low=0, high=65535, why="a port has 16 bits; 0 is any that is free")
 EPOCHS = Range(low=1, high=10**6, why="no model reads its texts a million times")
 BATCH = Range(low=1, high=2**16, why="the tape of a larger batch fits no memory")
 STRENGTH = Range(low=0, high=1000, whole=False, why="it would drown everything else")

@@ -90,8 +90,8 @@ def _simulated(
 ) -> Any:
     """Price the decoding that ran: greedy steps, and the passes of a search if there was one."""
     from npu_sim.hardware.presets import npu as find_npu
-    from npu_sim.speculate.searched import record_search
     from npu_sim.report.fidelity import simulate_program
+    from npu_sim.speculate.searched import record_search
 
     passes = () if answer.passes is None else answer.passes.n_new
     program = record_search(shape, answer.n_input, answer.n_steps, passes, _widths(scheme))

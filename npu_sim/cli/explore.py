@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mu_ref.border.ranges import PORT
 from mu_ref.command_line import in_range
-from npu_sim.explore.server import PORT, open_server
 
 __all__ = ["explore"]
 
@@ -21,6 +21,8 @@ def explore(
 
     Example: npu-sim explore --port 8046 --no-browser
     """
+    from npu_sim.explore.server import open_server  # loads what speaks HTTP
+
     # a recording is many small objects that hold no circles: looking for some takes a tenth of it
     gc.set_threshold(100_000, 50, 50)
     with open_server(port) as server:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
-from mu_ref.border.ranges import Range
+from mu_ref.border.ranges import PORT
 from mu_ref.border.reading import parse_json
 from mu_ref.border.text import json_text
 from mu_ref.errors import MuRefError
@@ -22,9 +22,8 @@ from npu_sim.errors import WorkloadError
 from npu_sim.explore.answers import Answers, page_facts
 from npu_sim.explore.asked import blamed, passes, scenario_of
 
-__all__ = ["PORT", "Server", "open_server"]
+__all__ = ["Server", "open_server"]
 
-PORT = Range(low=0, high=65535, why="a port has 16 bits; 0 is any that is free")
 LOOPBACK = "127.0.0.1"
 LARGEST = 16_384  # bytes of a question: two sides are a tenth of it
 PATIENCE_S = 30  # for the rest of a request, and for the next one

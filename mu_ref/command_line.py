@@ -4,10 +4,13 @@ Exit codes: 0 done, 1 a comparison found a difference, 2 a mistake in what was a
 on stderr says which), 3 a budget missed with --strict, 130 interrupted.
 """
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -83,6 +86,7 @@ def run_app(app: typer.Typer) -> NoReturn:
         app: the commands.
     """
     _prepare_streams()
+    _end_soon()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()  # a disk that is full says so here, not after the exit code
@@ -111,6 +115,12 @@ def run_app(app: typer.Typer) -> NoReturn:
     if code == INTERRUPTED:
         _leave("interrupted", INTERRUPTED)
     sys.exit(code or 0)
+
+
+@cache
+def _end_soon() -> None:
+    """Spare the last search for garbage: all ends with the process."""
+    atexit.register(gc.freeze)
 
 
 def _prepare_streams() -> None:

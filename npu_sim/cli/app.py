@@ -6,6 +6,7 @@ breaks the rules of viewers too (one line says which); 3 a missed budget with --
 interrupted.
 """
 
+import gc
 from typing import NoReturn
 
 import typer
@@ -51,4 +52,6 @@ app.command()(run)
 
 def main() -> NoReturn:
     """Run the program."""
+    # a recording is many small objects that hold no circles: looking for some takes a tenth of it
+    gc.set_threshold(100_000, 50, 50)
     run_app(app)

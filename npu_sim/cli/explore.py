@@ -1,6 +1,5 @@
 """`npu-sim explore`: the what-if page in a browser, served on this machine alone."""
 
-import gc
 from typing import Annotated
 
 import typer
@@ -23,8 +22,6 @@ def explore(
     """
     from npu_sim.explore.server import open_server  # loads what speaks HTTP
 
-    # a recording is many small objects that hold no circles: looking for some takes a tenth of it
-    gc.set_threshold(100_000, 50, 50)
     with open_server(port) as server:
         typer.echo(f"npu-sim explore: {server.url} (Ctrl-C ends it)")
         if browser:

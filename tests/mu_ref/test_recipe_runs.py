@@ -114,7 +114,9 @@ def test_losses_that_do_not_reach_the_checkpoint_are_refused(tmp_path: Path) -> 
             break
     table = tmp_path / "run/metrics.csv"
     lines = table.read_text().splitlines(keepends=True)
-    table.write_text("".join([*lines, "6,1,1,1\n", "7,1,1,1\n"]))  # what came after it is done again
+    table.write_text(
+        "".join([*lines, "6,1,1,1\n", "7,1,1,1\n"])
+    )  # what came after it is done again
     run.begin(trainer("lora"), resume=True)
     assert len(run.rows) == 5
     table.write_text("".join(lines[:-1]))

@@ -105,13 +105,14 @@ def _is_ample(tasks: np.ndarray, marks: np.ndarray, ring: int, capacity: int) ->
     It holds three layers, and what comes behind them; so what is freed for a task was taken two
     layers before, and its last user had ended by then.
     """
-    users = tasks["ring"] == ring
-    held = np.where(users, tasks["held_bytes"], 0)
-    needed = 3 * held[marks[2] : marks[3]].sum() + held[marks[3] :].sum()
-    freed = tasks["last_user"][marks[0] : marks[1]][users[marks[0] : marks[1]]]
-    later = tasks["start"][marks[2] :][users[marks[2] :]]
-    before = tasks["end"][freed].max(initial=0)
-    return bool(needed <= capacity and before <= later.min(initial=np.iinfo(np.int64).max))
+    third = tasks[marks[0] : marks[1]]
+    needed, begin = 0, np.iinfo(np.int64).max
+    for times, part in ((3, tasks[marks[2] : marks[3]]), (1, tasks[marks[3] :])):
+        users = part["ring"] == ring
+        needed += times * int(part["held_bytes"][users].sum())
+        begin = min(begin, int(part["start"][users].min(initial=begin)))
+    freed = third["last_user"][third["ring"] == ring]
+    return needed <= capacity and int(tasks["end"][freed].max(initial=0)) <= begin
 
 
 def find_repeated(call: CallTable) -> Repeated | None:

@@ -21,6 +21,7 @@ NAMES = ("bluetooth", "wifi", "night light", "do not disturb", "narrator", "mobi
      ("turn narrator off, no wait, magnifier", "turn off magnifier"),
      ("hotspot stays,  wifi off", "wifi off"), ("narrator speed, not narrator", "narrator speed"),
      ("do not disturb, not bluetooth", "do not disturb"),
+     ("not narrator speed, the magnifier", "the magnifier"),
      ("turn wifi on \u2014 not bluetooth", "turn wifi on"),
      ("instead of wifi turn bluetooth on", "turn bluetooth on")],
 )  # fmt: skip
@@ -32,7 +33,8 @@ def test_what_is_put_aside_is_left_out(query: str, meant: str) -> None:
     "query",
     ["not too loud", "leave Bluetooth on", "no wifi, no bluetooth", "volume 20, no wait, 30",
      "not wifi", "wifi, sorry", "don't keep wifi on", "I said night light, not darkness", "", "no",
-     "sorry, turn on wifi", "keep wifi but turn off bluetooth"],
+     "sorry, turn on wifi", "wifi stays connected, bluetooth drops",
+     "keep wifi but turn off bluetooth"],
 )  # fmt: skip
 def test_a_wish_stays_as_it_is(query: str) -> None:
     assert MEANT(query) == query

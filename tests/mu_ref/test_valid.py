@@ -1,6 +1,7 @@
 """Valid calls: numbers of a query, the trie, the scorer, what is fitted, and decisions."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,7 @@ def test_a_judge_reads_what_is_meant_and_knows_what_kind_a_call_is() -> None:
     decider = Decider.of(load_agent(executor="fast"))
     first, second = decider.decide(["not the wifi, bluetooth", "turn on bluetooth, not wifi"])
     assert (first.text, second.text) == ("open(bluetooth)", "set(bluetooth, on)")
+    assert decider._opened(replace(first, text="none()")).text == "open(bluetooth)"
     texts = ["none()", "open(page.fonts)", "open(wifi)", "set(wifi, on)"]
     candidates = [Candidate(tuple(CALLS.path(text)), -float(k)) for k, text in enumerate(texts)]
     facts = decider.facts_of("wifi on, not bluetooth", candidates)

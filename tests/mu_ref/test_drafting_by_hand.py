@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from strategies import random_weights
 
 from mu_ref.errors import ConfigError
+from mu_ref.generate import stream
+from mu_ref.model import mu
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.presets import tiny
@@ -17,7 +20,13 @@ from mu_ref.redrafter.config import DrafterConfig, drafter_shapes, initial_draft
 from mu_ref.redrafter.draw import tree_text
 from mu_ref.redrafter.losses import _first, draft_losses, draft_scores, total, windows
 from mu_ref.redrafter.steps import SpeculativeStep, Statistics
-from mu_ref.redrafter.train import Distilled, DrafterTraining, first_state, train_drafter
+from mu_ref.redrafter.train import (
+    Distilled,
+    DrafterTraining,
+    distill,
+    first_state,
+    train_drafter,
+)
 from mu_ref.redrafter.tree import pack
 from mu_ref.redrafter.verify import Accepted, draft_limit
 
@@ -303,3 +312,22 @@ def test_a_tree_as_a_picture(monkeypatch, tmp_path) -> None:
         "0: 1", "1: 2", "2: 3", "3: 4", "4: 5", "5: 6",
     ]  # fmt: skip
     assert mask.images[0].get_array().astype(int).sum() == 1 + 2 + 3 + 3 + 2 + 3  # ancestors
+
+
+def test_a_drafter_learns_from_whole_answers_their_end_included() -> None:
+    """Every position with a token behind it; a text of n tokens, its end the last, has n - 1."""
+    model = tiny()
+    ops = ReferenceOps(random_weights(model, 3))
+    source = np.array([[5, 6, 7], [8, 9, 3]])
+    valid = np.ones(source.shape, bool)
+    memory, start = mu.remember(ops, model, source, valid), np.full((2, 1), model.bos_id)
+    steps = stream(ops, model, memory, start, np.ones((2, 1), bool), 9)
+    first = [step.tokens for step in steps]
+    ends = int(first[4][0])  # what the first row writes fifth
+    model = replace(model, eos_id=ends)
+    texts = [[int(step[row]) for step in first] for row in range(2)]
+    lengths = [text.index(ends) + 1 if ends in text else 9 for text in texts]
+    found = distill(ops, model, source, valid, 9, draft_len=3)
+    expected = [min(n - 1 - at, 3) for n in lengths for at in range(n - 1)]
+    assert found.n_targets.tolist() == expected
+    assert min(lengths) <= 5

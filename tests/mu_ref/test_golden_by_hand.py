@@ -13,6 +13,7 @@ from strategies import random_weights
 
 from mu_ref.border.text import json_text
 from mu_ref.errors import InputError
+from mu_ref.golden import check
 from mu_ref.golden import folder as golden_folder
 from mu_ref.golden.check import Outcome, compare, read_names, read_port
 from mu_ref.golden.folder import read_golden, write_golden
@@ -273,3 +274,9 @@ def test_a_golden_folder_that_cannot_be_written_whole_is_left_without_files(monk
     with pytest.raises(OSError, match="no space"):
         write_golden(tmp_path / "new", {}, {}, {})
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_part_of_a_port_s_name_holds_no_slash() -> None:
+    names = {"g.{n}": "p.{n}.w"}
+    assert check._golden_key("p.3.w", names) == ("g.{n}", "g.3")
+    assert check._golden_key("p.a/b.w", names) == ("", "p.a/b.w")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from parity.onnx import Written, run, session
 from mu_ref.cli.app import main
 from mu_ref.errors import InputError, MuRefError, WeightsError
 from mu_ref.executors import Loaded, shipped_drafter, shipped_weights
+from mu_ref.golden import onnx as onnx_graphs
 from mu_ref.golden.onnx import export_onnx, graphs_of
 from mu_ref.integers.encodings import Encoding
 from mu_ref.integers.store import IntegerModel, load_integers
@@ -402,3 +404,15 @@ def test_without_onnx_the_extra_is_named_before_any_work(command, tmp_path, monk
     assert not (tmp_path / "g").exists()
     with pytest.raises(MuRefError, match="must have the package onnx"):
         export_onnx(tmp_path / "g", None, "float32")
+
+
+def test_cached_keys_and_values_and_a_state_take_the_scales_of_what_they_are() -> None:
+    parts = SimpleNamespace(given=lambda name, shape, like: (name, shape, like))
+    ops, stack = SimpleNamespace(parts=parts), tiny().decoder
+    past = onnx_graphs._past(ops, stack, "decoder.0.self_attention")
+    assert past.k[2] == "decoder.0.self_attention.k_rope"
+    assert past.v[2] == "decoder.0.self_attention.v"
+    assert past.k[1] == past.v[1] == ("batch", stack.n_kv_heads, "n_past", stack.d_head)
+    drafter = DrafterConfig(d_model=4, vocab_size=9, d_exit=4, n_blocks=1, rnn=True)
+    assert onnx_graphs._state_site(drafter) == "drafter.state"
+    assert onnx_graphs._state_site(replace(drafter, rnn=False)) == "drafter.state_sum"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from npu_strategies import chips, configs, precisions, small_family
 
 from mu_ref import preset
+from mu_ref.presets import tiny
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.request import record_request
@@ -73,6 +74,30 @@ def test_layers_of_the_presets_are_steady(name):
         few.append(found is not None)
         assert found is None or found[0] == whole[0]
     assert any(few)
+
+
+@pytest.mark.parametrize("clock_share", [1, 8])
+def test_a_ring_that_fills_up_in_a_later_layer(clock_share):
+    """The DMA runs ahead of slow engines for as many layers as SRAM holds, and then it waits."""
+    said = []
+    for n_layers in (9, 14):
+        program = record_request(deep(0, tiny(), n_layers), 6, 2, Precision(), 1)
+        call = program_table(program).calls[-1]
+        for capacity in range(4_000, 120_000, 1_700):
+            chip = npu("teaching-npu").with_changes({
+                "sram.capacity_bytes": capacity, "dma.runs_ahead": True, "matrix.rows": 4,
+                "dma.bytes_per_s": 80_000_000_000 // clock_share, "dma.transfer_bytes": 512,
+                "dram.bytes_per_s": 80_000_000_000,
+            })  # fmt: skip
+            for plan in list(plans(call, chip, (0, 0)))[:4]:
+                whole, few = both_ways(call, plan, chip)
+                said.append(few is not None)
+                if few is not None:
+                    assert whole is not None
+                    assert few[0] == whole[0]
+                    assert few[1].tobytes() == whole[1].tobytes()
+    assert any(said)
+    assert not all(said)
 
 
 def longest(kinds):

@@ -76,18 +76,17 @@ def test_layers_of_the_presets_are_steady(name):
     assert any(few)
 
 
-@pytest.mark.parametrize("clock_share", [1, 8])
-def test_a_ring_that_fills_up_in_a_later_layer(clock_share):
-    """The DMA runs ahead of slow engines for as many layers as SRAM holds, and then it waits."""
+def test_engines_that_drift_apart_for_some_layers():
+    """A DMA that runs ahead, and is nearly as fast as the other engines, loses its lead slowly."""
+    program = record_request(deep(0, tiny(), 14), 6, 2, Precision(), 1)
+    call = program_table(program).calls[-1]
     said = []
-    for n_layers in (9, 14):
-        program = record_request(deep(0, tiny(), n_layers), 6, 2, Precision(), 1)
-        call = program_table(program).calls[-1]
-        for capacity in range(4_000, 120_000, 1_700):
+    for capacity in (6_000, 9_000, 14_000, 30_000, 60_000):
+        for bandwidth in np.geomspace(1e9, 1e11, 40).astype(int).tolist():
             chip = npu("teaching-npu").with_changes({
-                "sram.capacity_bytes": capacity, "dma.runs_ahead": True, "matrix.rows": 4,
-                "dma.bytes_per_s": 80_000_000_000 // clock_share, "dma.transfer_bytes": 512,
-                "dram.bytes_per_s": 80_000_000_000,
+                "sram.capacity_bytes": capacity, "dma.runs_ahead": True, "dma.transfer_bytes": 512,
+                "dma.bytes_per_s": bandwidth, "dram.bytes_per_s": bandwidth,
+                "per_op_overhead_cycles": 5, "dma.setup_cycles": 3,
             })  # fmt: skip
             for plan in list(plans(call, chip, (0, 0)))[:4]:
                 whole, few = both_ways(call, plan, chip)
@@ -96,8 +95,7 @@ def test_a_ring_that_fills_up_in_a_later_layer(clock_share):
                     assert whole is not None
                     assert few[0] == whole[0]
                     assert few[1].tobytes() == whole[1].tobytes()
-    assert any(said)
-    assert not all(said)
+    assert 0.1 < np.mean(said) < 0.9
 
 
 def longest(kinds):

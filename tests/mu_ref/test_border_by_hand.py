@@ -82,7 +82,7 @@ def test_the_field_s_ranges_end_where_they_say() -> None:
     ends = {name: (r.low, r.high, r.above) for name, r in vars(ranges).items() if type(r) is Range}
     assert ends == {
         "SHARE": (0, 1, False), "SEED": (0, 2**63 - 1, False), "COUNT": (1, 10**9, False),
-        "EPOCHS": (1, 10**6, False), "RANK": (1, 1024, False),
+        "PORT": (0, 65535, False), "EPOCHS": (1, 10**6, False), "RANK": (1, 1024, False),
         "STRENGTH": (0, 1000, False), "BATCH": (1, 65536, False), "RATE": (0, 10, True),
         "HEADS": (1, 4096, False), "THETA": (0, 10**12, True),
         "LAYERS": (1, 1024, False), "SIZE": (1, 2**24, False), "NEW_TOKENS": (0, 2**14, False),

@@ -3,12 +3,19 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from mu_ref.border.ranges import Range
+from mu_ref.command_line import in_range
+from mu_ref.errors import InputError, WeightsError, located
 
 APP = """
 import sys, typer
 from mu_ref.border.ranges import Range
+from types import SimpleNamespace
+from mu_ref.errors import InputError, WeightsError, located
 from mu_ref.command_line import in_range, plain_console, run_app
 from typing import Annotated
 
@@ -83,3 +90,16 @@ def test_a_closed_stdout_is_no_fault() -> None:
         ["sh", "-c", command, sys.executable, APP], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_each_number_of_a_repeatable_option_is_checked() -> None:
+    few = in_range(Range(low=0, high=3, why="so few"), "--n")
+    asked = SimpleNamespace(opts=["--n"])
+    assert few.callback(asked, [0, None, 3]) == [0, None, 3]
+    with pytest.raises(InputError, match="--n must be a whole number from 0 to 3, got 5"):
+        few.callback(asked, [0, 5])
+
+
+def test_an_error_with_a_place_stays_of_its_kind() -> None:
+    with pytest.raises(WeightsError, match="FILE: no"), located("FILE: "):
+        raise WeightsError("no")

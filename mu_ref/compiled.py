@@ -166,7 +166,8 @@ class _Unpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        return _environment if name == "_rebuild_env" else super().find_class(module, name)
+        rebuilds = (module, name) == ("numba.core.environment", "_rebuild_env")
+        return _environment if rebuilds else super().find_class(module, name)
 
 
 def _environment(module: str, constants: Any, name: str) -> Environment:

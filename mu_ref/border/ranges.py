@@ -77,9 +77,9 @@ is a row of every product
 SHARE = Range(low=0, high=1, whole=False)
 SEED = Range(low=0, high=2**63 - 1, why="seeds are 64-bit integers")
 COUNT = Range(low=1, high=10**9, why="no run does a thousand million things")
+PORT = Range(low=0, high=65535, why="a port has 16 bits; 0 is any that is free")
 
 # of training
-PORT = Range(low=0, high=65535, why="a port has 16 bits; 0 is any that is free")
 EPOCHS = Range(low=1, high=10**6, why="no model reads its texts a million times")
 BATCH = Range(low=1, high=2**16, why="the tape of a larger batch fits no memory")
 STRENGTH = Range(low=0, high=1000, whole=False, why="it would drown everything else")

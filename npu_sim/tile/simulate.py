@@ -184,7 +184,8 @@ class Bench:
         """The same from a few of equal layers; None also where these are not steady."""
         tasks = self.scheduled(found.short, work[found.index], plan)
         marks = found.marks(tasks)
-        self._count_tasks(found.n_more * int(marks[3] - marks[2]), len(tasks))
+        left_out = found.n_more * int(marks[3] - marks[2])
+        self._check_tasks(len(tasks) + left_out)  # the same requests are refused
         rings = np.zeros((len(marks), 6), np.int64)
         if not find_room(tasks, plan.rings, marks, rings):
             return None
@@ -192,6 +193,7 @@ class Bench:
         layer = found.steady_cycles(tasks, marks, rings, plan.rings)
         if layer is None:
             return None
+        self.n_tasks += left_out
         return cycles + found.n_more * layer, found.all_times(times, layer)
 
     def scheduled(self, call: CallTable, work: np.ndarray, plan: Plan) -> np.ndarray:
@@ -204,12 +206,9 @@ class Bench:
         while (n := schedule(call.rows, work, plan, self.chip, self.tasks)) > len(self.tasks):
             self._check_tasks(n)
             self.tasks = np.empty(n * 5 // 4, TASK)
-        self._count_tasks(n)
-        return self.tasks[:n]
-
-    def _count_tasks(self, n: int, n_before: int = 0) -> None:
         self.n_tasks += n
-        self._check_tasks(n_before + n)
+        self._check_tasks(n)
+        return self.tasks[:n]
 
     def _check_tasks(self, n: int) -> None:
         if n > MOST_TASKS_AT_ONCE or self.n_tasks > MOST_TASKS:

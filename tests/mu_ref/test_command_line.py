@@ -14,8 +14,6 @@ from mu_ref.errors import InputError, WeightsError, located
 APP = """
 import sys, typer
 from mu_ref.border.ranges import Range
-from types import SimpleNamespace
-from mu_ref.errors import InputError, WeightsError, located
 from mu_ref.command_line import in_range, plain_console, run_app
 from typing import Annotated
 

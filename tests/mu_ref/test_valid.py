@@ -219,6 +219,19 @@ def test_a_short_query_is_looked_up() -> None:
     assert look_up("zzzz", CATALOG) == []
 
 
+def test_numbers_that_were_fitted_without_kinds_are_read_as_they_were() -> None:
+    old = {
+        "search": dict.fromkeys(USED, (0.5, 0.8)), "greedy": dict.fromkeys(USED, (4.0, 1.5, 1.4)),
+        "threshold": 0.7,
+    }  # fmt: skip
+    found = Fitted.from_json(json.dumps(old), "FILE")
+    assert found.search["both"] == (0.5, 0.8, 0, 0)
+    assert found.greedy["both"] == (4.0, 1.5, 1.4, 0, 0)
+    old["search"]["both"] = (0.5, 0.8, 0.1)
+    with pytest.raises(WeightsError, match="finite fitted numbers"):
+        Fitted.from_json(json.dumps(old), "FILE")
+
+
 @pytest.mark.parametrize("where", ["search", "greedy", "threshold"])
 def test_fitted_numbers_are_numbers(where: str) -> None:
     given = json.loads(UNFITTED.to_json())

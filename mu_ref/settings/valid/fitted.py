@@ -72,6 +72,9 @@ class Fitted:
         try:
             search = {rank: tuple(map(float, found["search"][rank])) for rank in USED}
             greedy = {rank: tuple(map(float, found["greedy"][rank])) for rank in USED}
+            # a scorer that was fitted before kinds of calls counted: they do not
+            search = {r: (*w, 0.0, 0.0) if len(w) == N_JUDGES else w for r, w in search.items()}
+            greedy = {r: (*w, 0.0, 0.0) if len(w) == 1 + N_JUDGES else w for r, w in greedy.items()}
             fits = all(len(search[r]) == N_FACTS and len(greedy[r]) == 1 + N_FACTS for r in USED)
             made = cls(search, greedy, float(found["threshold"])) if fits else None
         except (KeyError, TypeError, ValueError) as error:

@@ -21,9 +21,9 @@ __all__ = ["N_TIMED", "Repeated", "find_repeated"]
 N_TIMED = 5  # layers that stand for all: the first two may differ, the others must be equal
 N_WORTH = 8  # layers from which this saves more than it costs
 _ROWS = ("a_from", "b_from", "kv_after")  # fields of a row that name another row, or -1
-_OPS, _TASKS, _CYCLES = ("op", "written_op"), ("needs", "needs_too", "last_user", "room"), (
-    "start", "end",
-)  # fmt: skip
+# fields of a task that name an operation, or a task, or a time
+_OPS, _TASKS = ("op", "written_op"), ("needs", "needs_too", "last_user", "room")
+_CYCLES = ("start", "end")
 
 
 @dataclass(frozen=True, eq=False)

@@ -164,6 +164,13 @@ def test_what_is_fitted_is_the_likeliest() -> None:
     assert set(found.greedy) == set(USED)
 
 
+def test_a_kind_that_is_never_right_has_a_finite_constant() -> None:
+    facts = np.array([[-1.0, -2.0, 0, 0], [-9.0, -8.0, 1, 0], [-2.0, -1.0, 0, 0]])
+    judged = [Judged(facts[0], True, facts, np.arange(3) == k) for k in (0, 2) for _ in range(5)]
+    found = fit(judged)
+    assert np.isfinite([*found.search["both"], *found.greedy["both"]]).all()
+
+
 def test_decisions_do_not_depend_on_the_batch_and_instructions_are_queries() -> None:
     decider = Decider.of(load_agent(executor="fast"))
     asked = [

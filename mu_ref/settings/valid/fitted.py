@@ -115,13 +115,16 @@ def _search_weights(judged: Sequence[Judged], used: tuple[bool, ...]) -> tuple[f
         slope, curve = np.zeros(N_FACTS), 1e-3 * np.eye(N_FACTS)
         for item in chosen:
             x = item.candidates * used
-            p = np.exp(x @ weights - (x @ weights).max())
+            scores = x @ weights
+            p = np.exp(scores - scores.max())
             p /= p.sum()
             mean = p @ x
-            aim = p * item.right / p[item.right].sum()
+            aim = np.where(item.right, np.exp(np.minimum(scores - scores[item.right].max(), 0)), 0)
+            aim /= aim.sum()
             slope += aim @ x - mean
             curve += (x * p[:, None]).T @ x - np.outer(mean, mean)
-        weights += np.linalg.solve(curve, slope)
+        # a step of at most 1: where few queries lack a kind of call, its constant has no end
+        weights += np.clip(np.linalg.solve(curve, slope), -1, 1)
         weights[:N_JUDGES] = np.maximum(weights[:N_JUDGES], 0)  # no judge counts against a call
         weights *= used
     return tuple(weights.tolist())

@@ -31,7 +31,8 @@ def training_queries(given: Sequence[Path] | None) -> dict[str, Path]:
     if given:
         return {f"--queries {n}" if len(given) > 1 else "--queries": file
                 for n, file in enumerate(given, 1)}  # fmt: skip
-    return {name: DATA / name for name in ("train.jsonl", "train_more.jsonl", "oblique.jsonl")}
+    shipped = ("train.jsonl", "train_more.jsonl", "oblique.jsonl", "wordings.jsonl")
+    return {name: DATA / name for name in shipped}
 
 
 def train_agent(

@@ -17,7 +17,7 @@ from npu_sim.program.precision import Precision
 from npu_sim.program.program import RUNTIMES
 from npu_sim.program.request import record_request, request_program
 from npu_sim.report.fidelity import simulate_program
-from npu_sim.roofline.columns import price, program_columns
+from npu_sim.roofline.columns import price, program_columns, program_rows
 from npu_sim.speculate.drafter import Drafter
 from npu_sim.whatif.input_lengths import columns_by_length
 from npu_sim.whatif.metrics import METRICS
@@ -185,3 +185,13 @@ def test_lengths_change_more_than_sizes_with_a_static_context_or_a_drafter():
     static = replace(base, workload=replace(base.workload, context=64))
     assert columns_by_length(static) is None
     assert columns_by_length(replace(base, drafter=Drafter(beam_width=2))) is None
+
+
+def test_a_call_that_is_repeated_reads_its_weights_as_unknown_once_only():
+    """A chip may keep weights in SRAM: the same call costs less when it comes again."""
+    program = request_program(describe(preset("tiny")), 3, 2, Precision())
+    call = program.calls[-1]
+    first, second, third = program_rows(replace(program, calls=(call,) * 3))
+    assert sum(row.known_bytes for row in first) == 0
+    assert sum(row.known_bytes for row in second) > 0
+    assert second is third

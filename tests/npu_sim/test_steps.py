@@ -10,7 +10,7 @@ from npu_strategies import small_family
 
 from mu_ref.presets import preset, tiny
 from npu_sim.models.families import FAMILIES
-from npu_sim.program import request
+from npu_sim.program import request, rows
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Call, Gemm, Op, Tensor
 from npu_sim.program.request import described_program, record_request
@@ -53,6 +53,15 @@ def test_of_many_steps_three_are_recorded(monkeypatch):
     assert len(program.calls) == 51
     # what reads no cache is one object in all steps
     assert len({id(call.ops[0]) for call in program.calls[1:]}) == 1
+
+
+def test_of_many_steps_the_rows_of_few_are_written(monkeypatch):
+    asked = []
+    written = rows._call_table
+    monkeypatch.setattr(rows, "_call_table", lambda *a: asked.append(a) or written(*a))
+    program = described_program(small_family("llama"), 5, 40, Precision())
+    assert len(program_table(program).calls) == 40
+    assert len(asked) <= 6
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,8 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
         "--csv": "new.csv", **_PLOT, **_JSON,
     },
     "npu-sim calibrate": {
-        "what": "tpu-v6e", "--out": "new", "--by": "model", "--release": "2026-08", **_PLOT,
-        **_JSON,
+        "what": "tpu-v6e", "--out": "new", "--by": "model", "--release": "2026-08",
+        "--structure": "", **_PLOT, **_JSON,
     },
     "npu-sim headline": {},  # half a minute: see test_headline.py
     "npu-sim run": {

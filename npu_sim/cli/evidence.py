@@ -36,6 +36,7 @@ from npu_sim.show.tables import print_table
 if TYPE_CHECKING:
     from npu_sim.evidence.calibrate import Calibration
     from npu_sim.evidence.chips import ChipFit
+    from npu_sim.evidence.structure import Judged
     from npu_sim.evidence.validate import Validation
 
 __all__ = ["show_calibration", "show_headline", "show_validation"]
@@ -128,6 +129,12 @@ def show_calibration(
             help=f"Calls of hexagon to fit to: {', '.join(RELEASES)}; the first by default."
         ),
     ] = None,
+    structure: Annotated[
+        bool,
+        typer.Option(
+            "--structure", help="Fit hexagon anew without each effect, and show what it is worth."
+        ),
+    ] = False,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,15 +143,23 @@ def show_calibration(
     Example: npu-sim calibrate hexagon --plot fit.png
     """
     check_choice("what", what, ("hexagon", *GEMM_NPUS), SweepError)
+    of_hexagon = {"--by": by, "--release": release, "--structure": structure or None}
+    for option, value in of_hexagon.items():
+        if value is not None and what in GEMM_NPUS:
+            raise SweepError(
+                f"{option} must come with hexagon, got {what}, of which half is held out"
+            )
     if by is not None:
         check_choice("--by", by, ("case", "model"), SweepError)
-        if what in GEMM_NPUS:
-            raise SweepError(f"--by must come with hexagon, got {what}, of which half is held out")
     if release is not None:
         check_choice("--release", release, RELEASES, SweepError)
-        if what in GEMM_NPUS:
-            raise SweepError(f"--release must come with hexagon, got {what}")
     release = release or NEWEST
+    if structure:
+        for option, path in {"--out": out, "--plot": plot}.items():
+            if path is not None:
+                raise SweepError(f"{option} must come without --structure, which fits no preset")
+        _judge_structure(release, by or "model", as_json=as_json)
+        return
     ending = "" if release == NEWEST else f"-{OLDEST}"
     hexagons = (*(name + ending for name in BOTH), *(CHIPS if release == NEWEST else ()))
     names = (what,) if what in GEMM_NPUS else hexagons
@@ -225,6 +240,39 @@ def _print_calibration(
         f"\n{data['n']} calls: mean absolute error {data['fit_mape']:.1%}; each left out "
         f"{data['left_out_mape']:.1%} ({phases})",
         soft_wrap=True,
+    )
+
+
+def _judge_structure(release: str, by: str, *, as_json: bool) -> None:
+    from npu_sim.evidence.structure import ALTERNATIVES, judge_structure
+
+    cases, models = released_cases(release)
+    own = [case for case in cases if case.use == "calibration"]
+    with Progress(console=plain_console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("structures fitted", total=len(ALTERNATIVES))
+        judged = judge_structure(
+            own, models, by=by, alternatives=ALTERNATIVES, progress=lambda: bar.advance(task)
+        )
+    if as_json:
+        typer.echo(json_text([one.to_json() for one in judged], indent=2))
+    else:
+        _print_structure(judged, by)
+
+
+def _print_structure(judged: "Sequence[Judged]", by: str) -> None:
+    console, found = wide_console(), [one.to_json() for one in judged]
+    phases = list(found[0]["left_out_by_phase"])
+    table = Table(box=None, pad_edge=False)
+    table.add_column("structure")
+    for header in ("fit", f"{by} left out", *phases):
+        table.add_column(header, justify="right")
+    table.add_column("what is otherwise")
+    for one in found:
+        errors = (one["fit_mape"], one["left_out_mape"], *one["left_out_by_phase"].values())
+        table.add_row(one["name"], *(f"{error:.1%}" for error in errors), one["meaning"])
+    print_table(console, table)
+    console.print(
+        f"mean absolute errors over {found[0]['n']} calls; each structure has its own fit"
     )
 
 

@@ -153,6 +153,8 @@ def calibrate(
     *,
     by: str = "case",
     constants: tuple[Constant, ...] = CONSTANTS,
+    structure: Callable[[Npu], Npu] = lambda chip: chip,
+    start: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Calibration:
     """Fit the constants at `tile` fidelity.
@@ -162,6 +164,8 @@ def calibrate(
         models: descriptions by name.
         by: what is left out together: "case" or "model".
         constants: what is fitted.
+        structure: what else is otherwise on each chip (`structure.py`).
+        start: values to begin with, [n_constants]; by default the priors.
         progress: called with the number of passes over all cases so far.
 
     Returns:
@@ -184,7 +188,8 @@ def calibrate(
         names = (c.name for c in constants)
         values = dict(zip(names, np.exp(logarithms).tolist(), strict=True))
         changed = {
-            name: chip.with_changes(changed_values(values, chip)) for name, chip in chips.items()
+            name: structure(chip.with_changes(changed_values(values, chip)))
+            for name, chip in chips.items()
         }
         return np.array(
             [log_us(table, changed[case.npu]) for table, case in zip(tables, cases, strict=True)]
@@ -192,7 +197,7 @@ def calibrate(
 
     measured = np.array([case.measured_us for case in cases])
     groups = [case.name if by == "case" else case.model for case in cases]
-    fit = fit_constants(constants, predict, measured, groups)
+    fit = fit_constants(constants, predict, measured, groups, start=start)
     return Calibration(constants=constants, cases=tuple(cases), fit=fit)
 
 

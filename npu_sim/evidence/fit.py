@@ -52,6 +52,7 @@ def fit_constants(
     measured: np.ndarray,
     groups: Sequence[object],
     n_steps: int = 12,
+    start: np.ndarray | None = None,
 ) -> Fit:
     """Fit constants, and predict each group of rows by a fit without it.
 
@@ -61,13 +62,15 @@ def fit_constants(
         measured: [n_rows], positive.
         groups: of each row; rows of a group are left out together.
         n_steps: of Gauss-Newton, at most.
+        start: values to begin with, [n_constants]; by default the priors.
 
     Returns:
         The fit. Left-out fits start at the full one and take two steps with its derivatives.
     """
     problem = _Problem(constants, np.log(measured))
     everything = np.ones(len(measured), bool)
-    theta = np.clip(problem.prior, problem.low, problem.high)
+    begin = problem.prior if start is None else np.log(start)
+    theta = np.clip(begin, problem.low, problem.high)
     rows, damping = predict(theta), 1e-2
     slope = _slope(predict, theta, rows)
     for _ in range(n_steps):

@@ -21,7 +21,7 @@ from mu_ref.ops.fast.deferred import DeferredOps
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.weights import Weights, initial_weights
 
-__all__ = ["SCHEMES", "Clock", "Ours", "read_bandwidth"]
+__all__ = ["SCHEMES", "Clock", "Ours", "random_weights", "read_bandwidth"]
 
 Clock = Callable[[], float]
 PIECE = 2048  # numbers: four rows of 4 KB
@@ -29,23 +29,23 @@ SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
 
 
 @cache
-def _weights(model: ModelConfig) -> Weights:
+def random_weights(model: ModelConfig) -> Weights:
     return initial_weights(model, np.random.default_rng(0))
 
 
 def _executor(model: ModelConfig, scheme: str) -> DeferredOps:
     if scheme == "float32":
-        return FastOps(_weights(model))
+        return FastOps(random_weights(model))
     if scheme == "w4a16":
         from mu_ref.integers.int4 import quantize_weights_int4
 
-        return FastOps(quantize_weights_int4(model, _weights(model)))
+        return FastOps(quantize_weights_int4(model, random_weights(model)))
     from mu_ref.ops.fast.integers import FastIntegerOps
     from mu_ref.quantize.calibrate import Options, calibrate
     from mu_ref.quantize.observe import observe
 
-    ranges = observe(model, _weights(model), [(np.arange(5, 21), np.arange(3, 11))])
-    return FastIntegerOps(calibrate(model, _weights(model), ranges, Options(scheme=scheme)))
+    ranges = observe(model, random_weights(model), [(np.arange(5, 21), np.arange(3, 11))])
+    return FastIntegerOps(calibrate(model, random_weights(model), ranges, Options(scheme=scheme)))
 
 
 def _decode_bytes(model: ModelConfig, scheme: str) -> int:

@@ -33,10 +33,13 @@ def engines(threads: int, folder: Path, *, alone: bool) -> list[Any]:
     ours = [Ours(model, scheme, threads) for scheme in SCHEMES]
     if alone:
         return ours
+    from tests.benchmarks.graphs import save_graphs
     from tests.benchmarks.peers import save_t5gemma
 
     if not (folder / "config.json").is_file():
         save_t5gemma(model, folder)
+    if not (folder / "w8a8").is_dir():
+        save_graphs(model, folder)
     return [*ours, *(peer(name, folder) for name in peers(threads))]
 
 
@@ -47,14 +50,20 @@ def peers(threads: int) -> list[str]:
         *(f"PyTorch float32 {n}" for n in counts),
         f"PyTorch bfloat16 {threads}",
         *(f"CTranslate2 {kind} {n}" for kind in ("float32", "int8") for n in counts),
+        *(f"OpenVINO {kind} {n}" for kind in ("float32", "int8", "int4") for n in counts),
+        *(f"ONNXRuntime {kind} {n}" for kind in ("float32", "w8a8") for n in counts),
     ]
 
 
 def peer(name: str, folder: Path) -> Any:
+    from tests.benchmarks.graphs import OnnxRuntime, OpenVino
     from tests.benchmarks.peers import CTranslate2, PyTorch
 
     engine, kind, n = name.split()
-    return (PyTorch if engine == "PyTorch" else CTranslate2)(folder, kind, int(n))
+    if engine in ("PyTorch", "CTranslate2"):
+        return (PyTorch if engine == "PyTorch" else CTranslate2)(folder, kind, int(n))
+    graphs = OpenVino if engine == "OpenVINO" else OnnxRuntime
+    return graphs(preset("mu-330m"), folder, kind, int(n))
 
 
 def measured(some: list[Any], rounds: int, clock: Clock) -> Figures:

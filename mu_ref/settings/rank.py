@@ -56,8 +56,8 @@ def features(query: str) -> np.ndarray:
     found.add(f"len {min(len(words), 8)}")
     if len(words) <= _FEW:
         found.add("all " + " ".join(words))
-    hashes = [zlib.crc32(text.encode()) & ((1 << BITS) - 1) for text in found]
-    return np.unique(np.array(hashes, np.int64))
+    hashes = {zlib.crc32(text.encode()) & ((1 << BITS) - 1) for text in found}
+    return np.array(sorted(hashes), np.int64)
 
 
 def _negated(text: str) -> set[str]:

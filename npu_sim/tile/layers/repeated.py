@@ -60,8 +60,7 @@ class Repeated:
         if not len(third) == len(second) == n > 0:
             return None
         cycles = int(last["start"][0] - second["start"][0])
-        engines = np.unique(last["engine"])
-        steady = np.array_equal(engines, np.unique(tasks["engine"]))
+        steady = set(last["engine"].tolist()) == set(tasks["engine"].tolist())
         ample = [_is_ample(tasks, marks, ring, capacities[ring]) for ring in range(3)]
         for ring in range(3):
             used, oldest = rings[2:, ring], rings[2:, 3 + ring]
@@ -129,7 +128,8 @@ def find_repeated(call: CallTable) -> Repeated | None:
     at = np.arange(len(rows))
     for name in _ROWS:
         rows[name] = np.where(rows[name] < 0, -1, at - rows[name])  # how far back
-    kinds = np.unique(rows.view((np.void, rows.dtype.itemsize)), return_inverse=True)[1].ravel()
+    number: dict[bytes, int] = {}
+    kinds = np.array([number.setdefault(row.tobytes(), len(number)) for row in rows])
     found = _longest(kinds.tobytes())
     if found is None:
         return None

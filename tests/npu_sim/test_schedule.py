@@ -177,6 +177,19 @@ def test_a_matrix_too_deep_for_a_piece_is_summed_piece_by_piece():
     assert products["cycles"].tolist() == [8] * 4
 
 
+def test_bundled_blocks_of_rows_read_their_weights_for_each():
+    """[260 10] through DRAM times [8 10], two rows at a time: 130 blocks, 2 in a task."""
+    x = relu("x", 260, 10)
+    call = call_of(x, linear("up", x.output, 8, bits=8))
+    tasks, _ = written(call, PLAN._replace(rows_outer=True))
+    read = [t.n_bytes for t in tasks if PARTS[t.part] == "weights"]
+    scales = 8 * 4  # of 4 B, with the first piece
+    assert len(read) == 130
+    assert sum(read) == pytest.approx(130 * 80, abs=130 * scales)
+    once, _ = written(call, PLAN._replace(rows_outer=False))
+    assert sum(t.n_bytes for t in once if PARTS[t.part] == "weights") < 80 + 2 * scales
+
+
 def test_a_ring_that_is_just_full_holds_what_it_should():
     """28 and 20 B fill 48: the second piece comes at once, the third when the first is used up."""
     kept = PLAN._replace(piece_bytes=20, kept_classes=3, weight_ring_bytes=48)

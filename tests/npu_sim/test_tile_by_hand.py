@@ -18,6 +18,7 @@ from npu_sim.tile.plan import Plan, pin_choices, plans
 from npu_sim.tile.simulate import Bench, CallRun, call_tasks, simulate_tiles
 from npu_sim.tile.tiling import (
     block_rows,
+    cache_moved,
     chip_numbers,
     key_piece,
     layout_cycles,
@@ -25,6 +26,7 @@ from npu_sim.tile.tiling import (
     share_of,
     vector_cycles,
     weight_piece,
+    whole_rows,
 )
 
 CHIP, W8A16 = npu("teaching-npu"), Precision()
@@ -214,6 +216,18 @@ def test_what_streams_is_cut_in_proportion():
     total = 1 << 33  # halves, though a product of both would pass 63 bits
     assert share_of(1 << 40, 0, total // 2, total) == 1 << 39
     assert share_of(1 << 40, total // 2, total // 2, total) == 1 << 39
+
+
+@pytest.mark.parametrize(("rows", "whole"), [(1, 4), (3, 4), (4, 4), (5, 8), (8, 8), (17, 24)])
+def test_few_rows_lie_in_a_tile_and_more_in_whole_blocks(rows, whole):
+    assert whole_rows(rows, numbers(sram__tile_rows=4, sram__block_rows=8)) == whole
+    assert whole_rows(4, numbers(sram__tile_rows=4, sram__block_rows=64)) == 4
+
+
+@pytest.mark.parametrize(("empty", "share", "moved"), [(0, 0.5, 80), (10, 0.5, 60), (20, 0.25, 20)])
+def test_an_empty_slot_takes_its_share_of_time(empty, share, moved):
+    row = Row(*rows()[0][4])._replace(kv=20, empty=empty)
+    assert cache_moved(80, row, numbers(dma__empty_slot_share=share)) == moved
 
 
 def test_layouts_and_products_are_rounded_up():

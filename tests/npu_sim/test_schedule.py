@@ -85,6 +85,10 @@ def written(call, plan, chip=CHIP):
     run(tasks, call.rows["kv_written"] > 0, False, times)
     spans = list(zip(tasks["start"].tolist(), tasks["end"].tolist(), strict=True))
     assert spans == engine.run(plain, plan)
+    streamed = tasks.copy()
+    run(streamed, call.rows["kv_written"] > 0, True, times.copy())
+    spans = list(zip(streamed["start"].tolist(), streamed["end"].tolist(), strict=True))
+    assert spans == engine.run(plain, plan, streams=True)
     for task, other in zip(tasks, plain, strict=True):
         assert (task.engine, task.part, task.n_bytes, task.held_bytes) == (
             other.engine, other.part, other.n_bytes, other.held_bytes,
@@ -158,6 +162,27 @@ def test_what_each_operation_did_is_added_up():
     assert second.busy_cycles.tolist() == [20, 51 + 29, 48, 18, 29]
     assert first.dram_bytes.tolist() == [0, 0, 60]
     assert second.dram_bytes.tolist() == [84, 0, 2 * 60 + 72]
+
+
+def test_streaming_an_operation_begins_on_the_first_part_and_ends_behind_the_last():
+    """Parts are sixteenths: of 20 cycles 2, of ten products of 16 cycles 10, of 80 cycles 5."""
+    x = relu("x", 4, 10)
+    up = linear("up", x.output, 40, bits=8)
+    y = Op(
+        site="y", kind="activation", phase="encode", inputs=(up.output,),
+        output=activation("y", 4, 40), vector_elements=160, vector_work="relu",
+    )  # fmt: skip
+    call, plan = call_of(x, up, y), PLAN._replace(kept_classes=3, weight_ring_bytes=999)
+    tasks, _ = written(call, plan)
+    times = np.zeros(3, TIMES)
+    # starts of 20 cycles: x from 20 to 40; up begins at 20 + 2, its products from 42 to 202;
+    # y begins at 42 + 10 and has computed what there is by 152, its last part 5 behind 202
+    assert run(tasks, call.rows["kv_written"] > 0, True, times) == 207
+    assert times["begin"].tolist() == [0, 40, 202]
+    assert times["end"].tolist() == [40, 202, 207]
+    starts = [(t.start, t.end) for t in tasks if PARTS[t.part] == "start"]
+    assert starts == [(0, 20), (22, 42), (52, 72)]
+    assert (tasks[-1].start, tasks[-1].end) == (72, 152)
 
 
 def test_a_matrix_too_deep_for_a_piece_is_summed_piece_by_piece():

@@ -22,8 +22,8 @@ from npu_sim.program.rows import ProgramTable, program_table
 from npu_sim.tile.simulate import simulate_tiles
 
 __all__ = [
-    "CONSTANTS", "Calibration", "calibrate", "changed_values", "fitted_npus", "log_us",
-    "rounded",
+    "CONSTANTS", "Calibration", "calibrate", "changed_values", "fit_recorded", "fitted_npus",
+    "log_us", "recorded", "rounded",
 ]  # fmt: skip
 
 X, X2 = BOTH
@@ -153,8 +153,6 @@ def calibrate(
     *,
     by: str = "case",
     constants: tuple[Constant, ...] = CONSTANTS,
-    structure: Callable[[Npu], Npu] = lambda chip: chip,
-    start: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Calibration:
     """Fit the constants at `tile` fidelity.
@@ -164,8 +162,6 @@ def calibrate(
         models: descriptions by name.
         by: what is left out together: "case" or "model".
         constants: what is fitted.
-        structure: what else is otherwise on each chip (`structure.py`).
-        start: values to begin with, [n_constants]; by default the priors.
         progress: called with the number of passes over all cases so far.
 
     Returns:
@@ -174,9 +170,40 @@ def calibrate(
     Raises:
         NpuSimError: a case cannot be simulated, or the cases are of several releases.
     """
-    # programs do not depend on the constants: recorded once, timed in every pass
-    tables = [program_table(case.program(models)) for case in cases]
+    return fit_recorded(recorded(cases, models), by=by, constants=constants, progress=progress)
+
+
+def recorded(
+    cases: Sequence[Case], models: Mapping[str, Description]
+) -> list[tuple[Case, ProgramTable]]:
+    """Record the programs of cases, which do not depend on constants; see `calibrate`."""
     check_one_release(cases)
+    return [(case, program_table(case.program(models))) for case in cases]
+
+
+def fit_recorded(
+    tables: Sequence[tuple[Case, ProgramTable]],
+    *,
+    by: str = "case",
+    constants: tuple[Constant, ...] = CONSTANTS,
+    structure: Callable[[Npu], Npu] = lambda chip: chip,
+    start: np.ndarray | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Calibration:
+    """Fit the constants to recorded cases; see `calibrate`.
+
+    Args:
+        tables: from `recorded`; timed in every pass.
+        by: what is left out together: "case" or "model".
+        constants: what is fitted.
+        structure: what else is otherwise on each chip (`structure.py`).
+        start: values to begin with, [n_constants]; by default the priors.
+        progress: called with the number of passes over all cases so far.
+
+    Returns:
+        The calibration.
+    """
+    cases = [case for case, _ in tables]
     chips = {name: npu(name) for name in BOTH}
     passes = 0
 
@@ -191,9 +218,7 @@ def calibrate(
             name: structure(chip.with_changes(changed_values(values, chip)))
             for name, chip in chips.items()
         }
-        return np.array(
-            [log_us(table, changed[case.npu]) for table, case in zip(tables, cases, strict=True)]
-        )
+        return np.array([log_us(table, changed[case.npu]) for case, table in tables])
 
     measured = np.array([case.measured_us for case in cases])
     groups = [case.name if by == "case" else case.model for case in cases]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from npu_sim.evidence.calibrate import Calibration, calibrate
+from npu_sim.evidence.calibrate import Calibration, fit_recorded, recorded
 from npu_sim.evidence.cases import Case
 from npu_sim.hardware.chip import FieldValue, Npu
 from npu_sim.program.description import Description
@@ -105,10 +105,11 @@ def judge_structure(
     Raises:
         NpuSimError: a case cannot be simulated, or the cases are of several releases.
     """
+    tables = recorded(cases, models)
     judged: list[Judged] = []
     for alternative in alternatives:
         start = judged[0].found.fit.values if judged else None
-        found = calibrate(cases, models, by=by, structure=alternative.of, start=start)
+        found = fit_recorded(tables, by=by, structure=alternative.of, start=start)
         judged.append(Judged(alternative=alternative, found=found))
         if progress is not None:
             progress()

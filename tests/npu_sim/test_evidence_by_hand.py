@@ -264,7 +264,7 @@ def simulated(monkeypatch) -> list:
         us = table.n_tokens * 1e9 / chip.dma.bytes_per_s + chip.per_inference_overhead_us
         return SimpleNamespace(cycles=us * chip.clock_hz / 1e6)
 
-    def fit(constants, predict, measured, groups):
+    def fit(constants, predict, measured, groups, start=None):
         captured.append((constants, predict, measured, list(groups)))
         n = len(measured)
         return Fit(values=np.exp([0.5] * len(constants)), uncertainty=np.zeros(len(constants)),
@@ -492,7 +492,7 @@ def test_the_errors_of_each_half_are_averaged_apart() -> None:
 def test_a_chip_s_products_are_fitted_on_half_of_them_and_rounded(monkeypatch) -> None:
     asked = {}
 
-    def fit(constants, predict, measured, groups):
+    def fit(constants, predict, measured, groups, start=None):
         asked.update(constants=constants, measured=measured.tolist(), groups=list(groups))
         return SimpleNamespace(values=np.array([12.34567, 0.654321, 0.5004]))
 

@@ -53,5 +53,5 @@ app.command()(run)
 def main() -> NoReturn:
     """Run the program."""
     # a recording is many small objects that hold no circles: looking for some takes a tenth of it
-    gc.set_threshold(100_000, 50, 50)
+    gc.set_threshold(100_000, 10, 10)
     run_app(app)

@@ -162,7 +162,8 @@ class Bench:
                 found = repeated and self.time_repeated(repeated, work, plan)
                 found = found or self.time(call, work, plan)
             except HardwareError as error:
-                too_many = error
+                # its frames would hold it, and this bench with all tasks, in a circle
+                too_many = error.with_traceback(None)
                 continue
             if found is None:
                 continue

@@ -1,11 +1,13 @@
 """Rows, plans, pieces and the choice among plans, worked out by hand."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from npu_sim.errors import CapacityError
+from npu_sim.errors import CapacityError, HardwareError
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import PRECISIONS, Precision
 from npu_sim.program.program import Call, Gemm, Op, Program, Tensor
@@ -365,6 +367,28 @@ def test_sram_of_a_run_holds_what_its_tasks_hold():
         )  # fmt: skip
         assert n_bytes == held + live
     assert call.sram_bytes == sum(call.plan.rings) + call.plan.kept_bytes
+
+
+def test_what_tried_a_plan_in_vain_is_let_go(monkeypatch):
+    """Circles of objects are looked for rarely, and tasks of a long input take much memory."""
+    benches: list[weakref.ref] = []
+    timed = Bench.time
+
+    def refused(self, call, work, plan):
+        if not benches:
+            benches.append(weakref.ref(self))
+            raise HardwareError("too many tasks")
+        return timed(self, call, work, plan)
+
+    monkeypatch.setattr(Bench, "time", refused)
+    gc.collect()
+    gc.disable()
+    try:
+        simulate_tiles(table_of(OPS), CHIP)
+        (bench,) = benches
+        assert bench() is None
+    finally:
+        gc.enable()
 
 
 def test_what_no_plan_can_hold_is_refused():

@@ -221,14 +221,19 @@ def weighted_sum(ops: TapeOps, x: Node, factors: np.ndarray) -> Node:
     return ops.record(np.asarray((x.value * factors).sum()), (x,), lambda g: (g * factors,))
 
 
-def finite_difference(loss: Callable[[Arrays], float], inputs: Arrays, name: str, at: int) -> float:
+def slope_along(loss: Callable[[Arrays], float], inputs: Arrays, direction: Arrays) -> float:
     """Slope from four points: its error falls with the fourth power of the step."""
     step, slope = 1e-5, 0.0
     for steps, factor in ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12)):
-        moved = inputs[name].copy()
-        moved.reshape(-1)[at] += steps * step
-        slope += factor * loss(inputs | {name: moved})
+        moved = {name: inputs[name] + steps * step * way for name, way in direction.items()}
+        slope += factor * loss(inputs | moved)
     return slope / step
+
+
+def finite_difference(loss: Callable[[Arrays], float], inputs: Arrays, name: str, at: int) -> float:
+    way = np.zeros_like(inputs[name])
+    way.reshape(-1)[at] = 1
+    return slope_along(loss, inputs, {name: way})
 
 
 def test_every_op_of_the_vocabulary_has_a_case() -> None:
@@ -289,9 +294,19 @@ def test_the_gradient_of_a_model_equals_finite_differences(
     ops = TapeOps(weights)
     grads = ops.backward(loss_on(ops))
     assert grads.keys() == weights.keys()
-    for name, array in weights.items():
-        at = int(rng.integers(array.size))
-        expected = finite_difference(lambda w: float(loss_on(TapeOps(w)).value), weights, name, at)
+
+    def loss(some: Arrays) -> float:
+        return float(loss_on(TapeOps(some)).value)
+
+    # all numbers at once: a wrong one among them shows in the sum
+    ways = {name: rng.choice([-1.0, 1.0], array.shape) for name, array in weights.items()}
+    total = sum(float((grads[name] * way).sum()) for name, way in ways.items())
+    scale = sum(float(np.abs(grad).sum()) for grad in grads.values())
+    assert abs(slope_along(loss, weights, ways) - total) <= 1e-5 * scale + 1e-7
+    # and one number of each of a few arrays
+    for name in rng.choice(list(weights), min(8, len(weights)), replace=False).tolist():
+        at = int(rng.integers(weights[name].size))
+        expected = finite_difference(loss, weights, name, at)
         np.testing.assert_allclose(
             grads[name].reshape(-1)[at], expected, rtol=1e-5, atol=1e-7, err_msg=name
         )

@@ -4,6 +4,9 @@
 depend on integer positions only. Chapter: `docs/05_positions.md`.
 """
 
+from decimal import Decimal, localcontext
+from functools import lru_cache
+
 import numpy as np
 
 from mu_ref.config import StackConfig
@@ -64,7 +67,8 @@ def rope_theta(stack: StackConfig, lengths: np.ndarray) -> np.ndarray:
         microsoft/encoder-decoder-slm `mu_utils.py`.
 
     Differs from the source:
-        Nothing.
+        The power is rounded to the nearest float64: of those of two libraries, or of NumPy on two
+        processors, the last bit may differ, and every bit of an integer model follows from it.
     """
     theta = np.full(len(lengths), float(stack.rope_theta))
     s, base_len, d = stack.rope_ntk_factor, stack.rope_base_len, stack.d_head
@@ -72,4 +76,10 @@ def rope_theta(stack: StackConfig, lengths: np.ndarray) -> np.ndarray:
         return theta
     # Below L_0 the stretch is exactly 1: a short text turns as in training.
     stretch = s * np.maximum(lengths, base_len) / base_len - (s - 1)
-    return theta * stretch ** (d / (d - 2))
+    return theta * np.array([_power(float(x), d / (d - 2)) for x in stretch])
+
+
+@lru_cache(maxsize=4096)  # a decode step asks again
+def _power(base: float, exponent: float) -> float:
+    with localcontext(prec=40):
+        return float(Decimal(base) ** Decimal(exponent))

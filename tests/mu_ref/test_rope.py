@@ -100,6 +100,12 @@ def test_lengths_are_counted_by_row_or_by_rectangle() -> None:
 # -- NTK -------------------------------------------------------------------------------------------
 
 
+def test_theta_is_the_nearest_float_on_every_processor() -> None:
+    """1.8^(4/3) is 2.18959271840642368 to 18 digits; NumPy's power misses its last bit on some."""
+    stack = small(rope_theta=500.0, rope_ntk_factor=4.0, rope_base_len=5, d_head=8)
+    assert rope_theta(stack, np.array([6])).tolist() == [1094.796359203212]
+
+
 def test_theta_stays_until_the_base_length_and_grows_beyond() -> None:
     stack = small(rope_theta=100.0, rope_ntk_factor=2.0, rope_base_len=4, d_head=4)
     theta = rope_theta(stack, np.array([1, 4, 8, 6]))

@@ -34,7 +34,7 @@ def training() -> Figure:
         decay_steps=round(1000 * config.decay_share),
     )  # fmt: skip
     rates.plot(steps / 10, [1000 * schedule.rate(int(s)) for s in steps], color=BLUE)
-    rates.set(xlabel="% of the run", ylabel="learning rate, 1/1000", title="warm up, stay, decay")
+    rates.set(xlabel="% of the run", ylabel="learning rate, 1/1000", title="after the warm-up: stay, decay")
     gradient = np.random.default_rng(1).standard_normal((8, 12)) * np.geomspace(10, 0.1, 8)[:, None]
     for n, (colour, form) in enumerate(
         ((GREY, "o:"), (YELLOW, "s--"), (BLUE, "^-.")), start=0
@@ -82,7 +82,7 @@ def _losses(*, muon: bool) -> list[float]:
 
 
 def mu_nano() -> Figure:
-    """Draw what `mu-ref train` showed while the shipped weights were trained: loss and rate."""
+    """Draw loss and rate at the checkpoints of the training of the shipped weights."""
     rows = _read("mu_nano.csv")
     steps = [int(row["step"]) for row in rows]
     drawing, (losses, rates) = figure(8.0, 3.0, columns=2)
@@ -91,7 +91,7 @@ def mu_nano() -> Figure:
         xlabel="step (128 queries each)", ylabel="loss per token", title="mean of twenty steps"
     )
     rates.plot(steps, [1000 * float(row["rate"]) for row in rows], color=GREEN)
-    rates.set(xlabel="step", ylabel="learning rate, 1/1000", title="warm up, stay, decay")
+    rates.set(xlabel="step", ylabel="learning rate, 1/1000", title="after the warm-up: stay, decay")
     rates.set_ylim(bottom=0)
     return drawing
 

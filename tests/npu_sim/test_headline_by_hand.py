@@ -1,5 +1,6 @@
 """Headline figures of calls and steps whose times are made up: sums and ratios by hand."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,14 +10,15 @@ from npu_sim.errors import CapacityError
 from npu_sim.evidence.headline import mu as headline_mu
 from npu_sim.evidence.headline import redrafter as headline_redrafter
 from npu_sim.evidence.headline import table3 as headline_table3
-from npu_sim.evidence.headline.figures import difference, twin_json
+from npu_sim.evidence.headline.figures import MEASURED_TOKENS, difference, twin_json
 from npu_sim.evidence.headline.mu import CAUSES, STATIC, Twin, mu_times, twins
-from npu_sim.evidence.headline.redrafter import mu_speedups, speedup, speedups, vicuna
+from npu_sim.evidence.headline.redrafter import DRAFT_LEN, mu_speedups, speedup, speedups, vicuna
 from npu_sim.evidence.headline.table3 import Cell, Table3, table3, tokens_per_step
 from npu_sim.hardware.presets import npu
 from npu_sim.program.precision import Precision
 from npu_sim.program.program import Op, Tensor
 from npu_sim.speculate.drafter import Drafter
+from npu_sim.speculate.measured import SHIPPED
 
 CHIP = npu("teaching-npu")  # a million cycles are a millisecond
 
@@ -240,3 +242,10 @@ def test_drafting_pays_from_as_many_tokens_as_a_step_takes_plain_ones(scenarios)
     assert row == {"beam_width": 4, "tokens_per_step": 2.5, "speedup": 4, "plain_ms": 8,
                    "step_ms": 5, "pays_from_tokens_per_step": 5 / 8}  # fmt: skip
     assert scenarios[1].drafter.n_layers == 1
+
+
+def test_the_tokens_that_were_measured_are_those_of_the_table():
+    table = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    found = {row["beam_width"]: row["tokens_per_step"] for row in table
+             if row["draft_len"] == DRAFT_LEN}  # fmt: skip
+    assert MEASURED_TOKENS == {width: round(found[width], 2) for width in MEASURED_TOKENS}

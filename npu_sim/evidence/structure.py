@@ -19,16 +19,17 @@ __all__ = ["ALTERNATIVES", "Alternative", "Judged", "judge_structure"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alternative:
-    """Another structure: values of a chip that do not come from the constants."""
+    """Another structure: values of a chip, or paths of others whose values they take."""
 
     name: str
     meaning: str
     values: Mapping[str, FieldValue]
 
     def of(self, chip: Npu) -> Npu:
-        """Return the chip with these values; floats worked on as they are take its vector rate."""
+        """Return the chip with these values."""
+        own = chip.values()
         values = {
-            path: chip.vector.efficiency if path == "vector.float_efficiency" else value
+            path: own[value] if isinstance(value, str) else value
             for path, value in self.values.items()
         }
         return chip.with_changes(values)
@@ -54,7 +55,7 @@ ALTERNATIVES: tuple[Alternative, ...] = (
            sram__tile_rows=1, sram__block_rows=1),
     _other("tiles of 64", "a single row is a tile of 64 rows, not of 32", sram__tile_rows=64),
     _other("floats at once", "the vector engine need not widen 16-bit floats",
-           vector__float_efficiency=0.0),
+           vector__float_efficiency="vector.efficiency"),
     _other("not fused", "scores of attention and results between operations go through DRAM",
            sram__fuses_operations=False),
     _other("running ahead", "weights of later operations are fetched at any time",

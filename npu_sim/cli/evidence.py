@@ -1,7 +1,7 @@
 """`npu-sim` commands that set predictions beside measurements: validate, calibrate, headline."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -143,21 +143,17 @@ def show_calibration(
     Example: npu-sim calibrate hexagon --plot fit.png
     """
     check_choice("what", what, ("hexagon", *GEMM_NPUS), SweepError)
-    of_hexagon = {"--by": by, "--release": release, "--structure": structure or None}
-    for option, value in of_hexagon.items():
-        if value is not None and what in GEMM_NPUS:
-            raise SweepError(
-                f"{option} must come with hexagon, got {what}, of which half is held out"
-            )
+    if what in GEMM_NPUS:
+        _refuse({"--by": by, "--release": release, "--structure": structure or None},
+                f"come with hexagon, got {what}, of which half is held out")  # fmt: skip
+    if structure:
+        _refuse({"--out": out, "--plot": plot}, "come without --structure, which fits no preset")
     if by is not None:
         check_choice("--by", by, ("case", "model"), SweepError)
     if release is not None:
         check_choice("--release", release, RELEASES, SweepError)
     release = release or NEWEST
     if structure:
-        for option, path in {"--out": out, "--plot": plot}.items():
-            if path is not None:
-                raise SweepError(f"{option} must come without --structure, which fits no preset")
         _judge_structure(release, by or "model", as_json=as_json)
         return
     ending = "" if release == NEWEST else f"-{OLDEST}"
@@ -173,6 +169,13 @@ def show_calibration(
         _calibrate_gemms(calibrate_gemms(what), out, plot, as_json=as_json)
         return
     _calibrate_hexagons(release, by or "model", out, plot, as_json=as_json)
+
+
+def _refuse(given: Mapping[str, object], rule: str) -> None:
+    """Refuse the options that were given: they must do what the rule says."""
+    for option, value in given.items():
+        if value is not None:
+            raise SweepError(f"{option} must {rule}")
 
 
 def _calibrate_hexagons(

@@ -12,7 +12,8 @@ from typing import NoReturn
 import typer
 
 from mu_ref.command_line import run_app
-from npu_sim.cli.evidence import show_calibration, show_headline, show_validation
+from npu_sim.cli.calibrate import show_calibration
+from npu_sim.cli.evidence import show_headline, show_validation
 from npu_sim.cli.explain import check_trace_file, explain
 from npu_sim.cli.explore import explore as explore_page
 from npu_sim.cli.hardware import compare_hardware, list_hardware, show_hardware

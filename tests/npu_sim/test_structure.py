@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import npu_sim.cli.evidence as cli
+import npu_sim.cli.calibrate as cli
 from npu_sim.errors import HardwareError
 from npu_sim.evidence import structure
 from npu_sim.evidence.calibrate import CONSTANTS, X, calibrate

@@ -37,7 +37,7 @@ def training() -> Figure:
     rates.set(
         xlabel="% of the run",
         ylabel="learning rate, 1/1000",
-        title="after the warm-up: stay, decay",
+        title="warm up, stay, decay",
     )
     gradient = np.random.default_rng(1).standard_normal((8, 12)) * np.geomspace(10, 0.1, 8)[:, None]
     for n, (colour, form) in enumerate(

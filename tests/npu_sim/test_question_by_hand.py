@@ -8,6 +8,7 @@ import pytest
 
 from mu_ref.errors import InputError
 from npu_sim.cli import evidence, explain, sweep
+from npu_sim.cli.calibrate import show_calibration
 from npu_sim.cli.options import _shown, cycle_budgets
 from npu_sim.cli.question import Asked, question
 from npu_sim.errors import SweepError, WorkloadError
@@ -231,7 +232,7 @@ def test_what_is_left_out_together(monkeypatch, by: str | None, left_out: str) -
 
     monkeypatch.setattr("npu_sim.evidence.calibrate.calibrate", calibrate)
     with pytest.raises(KeyboardInterrupt):
-        evidence.show_calibration(by=by)
+        show_calibration(by=by)
     assert asked == [left_out]
 
 

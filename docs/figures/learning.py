@@ -34,11 +34,7 @@ def training() -> Figure:
         decay_steps=round(1000 * config.decay_share),
     )  # fmt: skip
     rates.plot(steps / 10, [1000 * schedule.rate(int(s)) for s in steps], color=BLUE)
-    rates.set(
-        xlabel="% of the run",
-        ylabel="learning rate, 1/1000",
-        title="warm up, stay, decay",
-    )
+    rates.set(xlabel="% of the run", ylabel="learning rate, 1/1000", title="warm up, stay, decay")
     gradient = np.random.default_rng(1).standard_normal((8, 12)) * np.geomspace(10, 0.1, 8)[:, None]
     for n, (colour, form) in enumerate(
         ((GREY, "o:"), (YELLOW, "s--"), (BLUE, "^-.")), start=0

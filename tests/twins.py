@@ -385,13 +385,13 @@ def whole(n: int, unit: int) -> int:
 
 
 def products_f32(rng: np.random.Generator, d: int) -> Twin:
-    n_rows, d_out, wide = int(rng.integers(1, 5)), int(rng.integers(1, 14)), whole(d, 16)
-    x, w = np.zeros((n_rows, wide), F32), np.zeros((whole(d_out, 4), wide), F32)
+    n_rows, d_out, wide = int(rng.integers(1, 10)), int(rng.integers(1, 22)), whole(d, 16)
+    x, w = np.zeros((n_rows, wide), F32), np.zeros((whole(d_out, 8), wide), F32)
     grid = bool(rng.integers(2))  # numbers on a grid: any order of sums gives the same bits
     for array in (x, w):
         array[:, :d] = rng.integers(-16, 17, (len(array), d)) / 8 if grid else reals(rng, 1, d)
     expected = x.astype(np.float64) @ w[:d_out].T
-    first = int(rng.integers(0, d_out)) // 4 * 4
+    first = int(rng.integers(0, d_out)) // 8 * 8
     expected[:, :first] = 0
     tolerance = 0.0 if grid else 2 * (wide + 1) * U * (np.abs(x) @ np.abs(w[:d_out]).T).ravel()
     args = (x.ravel(), w.ravel(), np.zeros(n_rows * d_out, F32), n_rows, wide, d_out, first, d_out)
@@ -400,14 +400,15 @@ def products_f32(rng: np.random.Generator, d: int) -> Twin:
 
 def products_i8(rng: np.random.Generator, d: int) -> Twin:
     n_rows = int(rng.integers(1, 65 if rng.random() < 0.2 else 16))
-    d_out, wide = int(rng.integers(1, 14)), whole(d, 64)
+    d_out, wide = int(rng.integers(1, 22)), whole(d, 64)
     x = rng.integers(0, 256, (n_rows, wide), np.uint8)
-    w = rng.integers(-128, 128, (whole(d_out, 4), wide), np.int8)
+    w = rng.integers(-128, 128, (whole(d_out, 8), wide), np.int8)
     expected = x.astype(np.int64) @ w.astype(np.int64).T
-    first, width = int(rng.integers(0, d_out)) // 4 * 4, 16
+    first, width = int(rng.integers(0, d_out)) // 8 * 8, 24
     out = np.zeros((n_rows, width), np.int32)
     wanted = out.copy()
-    wanted[:, : len(w) - first] = expected[:, first:]
+    written = whole(d_out - first, 4)
+    wanted[:, :written] = expected[:, first : first + written]
     args = (x.ravel(), w.ravel(), out.ravel(), n_rows, wide, first, d_out, width)
     return Twin(args=args, writes=2, expected=wanted.ravel())
 

@@ -20,6 +20,7 @@ __all__ = ["run"]
 F32 = np.float32
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(2, 13)
 LINEAR4, LINEAR8, EMBED8 = range(13, 16)
+MANY = 64  # rows that pass over float weights together; more would not fit the second cache
 CHUNK = 256  # outputs that wait for the scale of their row; they stay in the nearest cache
 
 
@@ -57,9 +58,11 @@ def _linear(row, thread, n_threads):
         for r in range(n_rows):
             packed[r * d : r * d + d_in] = x[r * d_in : r * d_in + d_in]
         x = packed
-    w, out = array_at(row[3], -(-d_out // 4) * 4 * d, F32), array_at(row[1], n_rows * d_out, F32)
-    first, last = share(d_out, thread, n_threads, 4)  # a kernel takes four outputs together
-    products_f32(x, w, out, n_rows, d, d_out, first, last)
+    w, out = array_at(row[3], -(-d_out // 8) * 8 * d, F32), array_at(row[1], n_rows * d_out, F32)
+    first, last = share(d_out, thread, n_threads, 8)  # a kernel takes eight outputs together
+    for r in range(0, n_rows, MANY):
+        n = min(MANY, n_rows - r)
+        products_f32(x[r * d :], w, out[r * d_out :], n, d, d_out, first, last)
     if row[4]:
         bias = array_at(row[4], d_out, F32)
         for r in range(n_rows):
@@ -113,7 +116,7 @@ def _rounded_linear(row, thread, n_threads):
 def _products_8(row, x, out, n_rows, first, width):
     """Products with int8; high bytes of x have 128 added, which the sums of w take away."""
     d, d_out = row[7], row[8]
-    w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
+    w = array_at(row[3], -(-d_out // 8) * 8 * d, np.int8)
     scales, w_sums = array_at(row[9], d_out, F32), array_at(row[10], d_out, np.int32)
     sums, n = np.empty(2 * TOGETHER * CHUNK, np.int32), min(width, d_out - first)
     products_i8(x, w, sums, 2 * n_rows, d, first, first + n, width)
@@ -190,14 +193,18 @@ def _elementwise(row, scalar, thread, n_threads):
     x, out = array_at(row[2], n, F32), array_at(row[1], n, F32)
     if op == ACTIVATION:
         floats.activation(x, out, row[4], F32(scalar), first, last)
-    elif op == SCALE:
-        for i in range(first, last):
-            out[i] = x[i] * F32(scalar)
+        return
+    # parts of arrays, counted from 0: the compiler has vectors for these loops only
+    a, to = x[first:last], out[first:last]
+    if op == SCALE:
+        factor = F32(scalar)
+        for i in range(len(to)):
+            to[i] = a[i] * factor
+        return
+    b = array_at(row[3], n, F32)[first:last]
+    if op == ADD:
+        for i in range(len(to)):
+            to[i] = a[i] + b[i]
     else:
-        y = array_at(row[3], n, F32)
-        if op == ADD:
-            for i in range(first, last):
-                out[i] = x[i] + y[i]
-        else:
-            for i in range(first, last):
-                out[i] = x[i] * y[i]
+        for i in range(len(to)):
+            to[i] = a[i] * b[i]

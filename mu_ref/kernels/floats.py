@@ -69,12 +69,15 @@ def rope(x, cos, sin, out, n_heads, d_head, first, last):
     """
     half = d_head // 2
     for token in range(first, last):
+        c, s = cos[token * half : (token + 1) * half], sin[token * half : (token + 1) * half]
         for head in range(n_heads):
-            at, turn = (token * n_heads + head) * d_head, token * half
+            at, end = (token * n_heads + head) * d_head, (token * n_heads + head + 1) * d_head
+            a, b = x[at : at + half], x[at + half : end]
+            left, right = out[at : at + half], out[at + half : end]
             for i in range(half):
-                a, b, c, s = x[at + i], x[at + half + i], cos[turn + i], sin[turn + i]
-                out[at + i] = a * c - b * s
-                out[at + half + i] = b * c + a * s
+                left[i] = a[i] * c[i] - b[i] * s[i]
+            for i in range(half):
+                right[i] = b[i] * c[i] + a[i] * s[i]
 
 
 @kernel

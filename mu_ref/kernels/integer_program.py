@@ -68,13 +68,13 @@ def _linear(row, thread, n_threads):
     low, high, mode = constants[0], constants[1], constants[2]
     ts, starts = constants[4 : 4 + d_out], constants[4 + d_out : 4 + 2 * d_out]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
-    w = array_at(row[3], -(-d_out // 4) * 4 * d, np.int8)
+    w = array_at(row[3], -(-d_out // 8) * 8 * d, np.int8)
     # Memory that stays: so large an array made anew would be mapped page by page each time.
     mine = row[10] + thread * MANY * (d + 4 * CHUNK)
     bytes_ = array_at(mine, MANY * d, np.uint8)
     sums = array_at(mine + MANY * d, MANY * CHUNK, np.int32)
     accs, wide_accs = np.empty(CHUNK, np.int32), np.empty(CHUNK, I64)
-    first, last = share(d_out, thread, n_threads, 4)  # outputs, so each thread reads its own w
+    first, last = share(d_out, thread, n_threads, 8)  # outputs, so each thread reads its own w
     block = MANY // 2 if wide else MANY  # a row of 16 bits is two rows of bytes (9.3)
     for top in range(0, n_rows, block):
         n = min(block, n_rows - top)

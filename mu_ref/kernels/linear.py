@@ -1,7 +1,7 @@
 """Matrix products of every width: each output is one dot product, its sum in one fixed order.
 
 Weights of 8 and 32 bits stay row by row as in the file, padded with zeros to whole vectors and to
-four rows; lanes are features, and are summed at the end. Weights of 4 bits lie in blocks of 16
+eight rows; lanes are features, and are summed at the end. Weights of 4 bits lie in blocks of 16
 outputs, and lanes are outputs. An output's sum does not depend on what is computed beside it, so
 one row or sixty-four, one thread or two, give the same bits. How weights are laid out:
 `mu_ref/ops/fast/matrices.py`; how x is: `packing.py`.
@@ -12,8 +12,10 @@ import numpy as np
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.simd import (
+    dot1,
     dot4,
     each4,
+    fetch1,
     fetch4,
     fma4,
     nibbles2,
@@ -21,6 +23,7 @@ from mu_ref.kernels.simd import (
     spread4,
     store4,
     sums4,
+    zeros1,
     zeros4,
 )
 
@@ -28,6 +31,7 @@ __all__ = ["BYTES", "FLOATS", "products_f32", "products_i4", "products_i8"]
 
 FLOATS, BYTES = 16, 64  # in one vector
 AHEAD = 8  # rows of weights between what is read and what is asked for
+NEAR = 4096  # bytes, the same where weights are read from first to last
 AHEAD4 = 8192  # bytes, the same for int4
 
 
@@ -35,75 +39,135 @@ AHEAD4 = 8192  # bytes, the same for int4
 def products_f32(x, w, out, n_rows, d, d_out, first, last):
     """Write out[r, n] = sum_k x[r, k] w[n, k], n in first..last-1.
 
-    Contract: bound. 16 GB/s of weights with one row.
+    Contract: bound. 22 GB/s of weights with one row; 50 G multiply-adds a second with 64.
 
-    All are flat. Rows of x and w are d long, a multiple of 16; w has four rows or a multiple.
+    All are flat. Rows of x and w are d long, a multiple of 16; w has eight rows or a multiple, and
+    is read once for all rows of x, which should not be more than the second cache holds.
     """
-    rest = np.empty(8, np.float32)
-    for n in range(first, last, 4):
-        at, whole = n * d, n + 4 <= last
-        for r in range(0, n_rows, 2):
-            # not `a = b = ...`: LLVM keeps sums that were one value in memory, at half the speed
-            a, b = zeros4(np.float32(0)), zeros4(np.float32(0))
-            other = min(r + 1, n_rows - 1)  # a last row without partner is computed twice
-            for k in range(0, d, FLOATS):
-                if r == 0:
-                    fetch4(w, at + AHEAD * d + k, d)
-                a = fma4(a, x, r * d + k, w, at + k, d)
-                b = fma4(b, x, other * d + k, w, at + k, d)
-            to, to_other = r * d_out + n, other * d_out + n
-            if whole:
-                sums4(out, to, a)
-                sums4(out, to_other, b)
+    rest = np.empty(16, np.float32)
+    together = 8 if n_rows <= 2 else 4
+    for n in range(first, last, together):
+        end = min(together, last - n)
+        for r in range(0, n_rows, 4):
+            # fewer outputs than a tile writes go through `rest`
+            whole, to = end == together, r * d_out + n
+            sums, at, step = (out, to, d_out) if whole else (rest, 0, together)
+            if n_rows <= 2:
+                _few_f32(x, w, n * d, sums, at, step, n_rows, d)
             else:
-                sums4(rest, 0, a)
-                sums4(rest, 4, b)
-                out[to : to + last - n] = rest[: last - n]
-                out[to_other : to_other + last - n] = rest[4 : 4 + last - n]
+                _tile_f32(x, w, n * d, sums, at, step, r, n_rows, d)
+            for i in range(0 if whole else min(4, n_rows - r)):
+                out[to + i * d_out : to + i * d_out + end] = rest[step * i : step * i + end]
+
+
+@kernel
+def _few_f32(x, w, j, out, to, step, n_rows, d):
+    """One or two rows of x, times eight of w from j; rows of out are `step` apart.
+
+    Eight outputs at a time, as the time is that of reading w, and the end of a sum is rarer so.
+    """
+    # not `a = b = ...`: LLVM keeps sums that were one value in memory, at half the speed
+    a, b = zeros4(np.float32(0)), zeros4(np.float32(0))
+    e, f = zeros4(np.float32(0)), zeros4(np.float32(0))
+    other = j + 4 * d  # e and f are sums of the last four of w
+    for k in range(0, d, FLOATS):
+        fetch4(w, j + AHEAD * d + k, d)
+        fetch4(w, other + AHEAD * d + k, d)
+        a = fma4(a, x, k, w, j + k, d)
+        e = fma4(e, x, k, w, other + k, d)
+        if n_rows > 1:
+            b = fma4(b, x, d + k, w, j + k, d)
+            f = fma4(f, x, d + k, w, other + k, d)
+    sums4(out, to, a)
+    sums4(out, to + 4, e)
+    if n_rows > 1:
+        sums4(out, to + step, b)
+        sums4(out, to + step + 4, f)
+
+
+@kernel
+def _tile_f32(x, w, j, out, to, step, r, n_rows, d):
+    """Four rows of x from row r on, times four of w from j; past the end the last row again."""
+    a, b = zeros4(np.float32(0)), zeros4(np.float32(0))
+    c, e = zeros4(np.float32(0)), zeros4(np.float32(0))
+    r1, r2, r3 = min(r + 1, n_rows - 1), min(r + 2, n_rows - 1), min(r + 3, n_rows - 1)
+    # Each four rows of x pass over the same weights, and ask for a share of the next.
+    share = -(-d // (-(-n_rows // 4) * FLOATS)) * FLOATS
+    ask, enough = r // 4 * share, (r // 4 + 1) * share
+    for k in range(0, d, FLOATS):
+        if ask <= k < enough:
+            fetch4(w, j + AHEAD * d + k, d)
+        a = fma4(a, x, r * d + k, w, j + k, d)
+        b = fma4(b, x, r1 * d + k, w, j + k, d)
+        c = fma4(c, x, r2 * d + k, w, j + k, d)
+        e = fma4(e, x, r3 * d + k, w, j + k, d)
+    sums4(out, to, a)
+    sums4(out, to + (r1 - r) * step, b)
+    sums4(out, to + (r2 - r) * step, c)
+    sums4(out, to + (r3 - r) * step, e)
 
 
 @kernel
 def products_i8(x, w, out, n_rows, d, first, last, width):
     """Write out[r, n - first] = sum_k x[r, k] w[n, k], n in first..last-1.
 
-    Contract: exact. 21 GB/s of weights with one row; 240 G multiply-adds a second with 64.
+    Contract: exact. 22 GB/s of weights with one row; 200 G multiply-adds a second with 64.
 
-    x is uint8, w int8, out int32 with rows of `width`, room for whole fours. Rows of x and w have d
-    bytes, a multiple of 64; w has four rows or a multiple, and is read once for all rows of x.
+    x is uint8, w int8, out int32 with rows of `width`, room for whole fours. Rows of x and w have
+    d bytes, a multiple of 64; w has eight rows or a multiple, and is read once for all rows of x.
     """
-    # Many rows of x pass over the same weights, so each four of them ask for a share of the next.
-    share = -(-d // (-(-n_rows // 4) * BYTES)) * BYTES
     for n in range(first, last, 4):
         at, to = n * d, n - first
-        if n_rows <= 2:  # the time is that of reading w; more rows than asked for would cost some
-            a, b = zeros4(np.int32(0)), zeros4(np.int32(0))
-            for k in range(0, d, BYTES):
-                fetch4(w, at + AHEAD * d + k, d)
-                a = dot4(a, x, k, w, at + k, d)
-                if n_rows == 2:
-                    b = dot4(b, x, d + k, w, at + k, d)
-            sums4(out, to, a)
-            if n_rows == 2:
-                sums4(out, to + width, b)
+        if n_rows <= 2:
+            # The time is that of reading w, which is fastest from first to last.
+            other = (n_rows - 1) * d
+            a, a1 = _sums_i8(x, other, w, at, d)
+            b, b1 = _sums_i8(x, other, w, at + d, d)
+            c, c1 = _sums_i8(x, other, w, at + 2 * d, d)
+            e, e1 = _sums_i8(x, other, w, at + 3 * d, d)
+            sums4(out, to, (a, b, c, e))
+            if other:
+                sums4(out, to + width, (a1, b1, c1, e1))
             continue
         for r in range(0, n_rows, 4):
-            # Sixteen sums are on their way at a time, so none waits for the product before it.
-            a, b, c, e = (
-                zeros4(np.int32(0)), zeros4(np.int32(0)), zeros4(np.int32(0)), zeros4(np.int32(0)),
-            )  # fmt: skip
-            r1, r2, r3 = min(r + 1, n_rows - 1), min(r + 2, n_rows - 1), min(r + 3, n_rows - 1)
-            ask, enough = r // 4 * share, (r // 4 + 1) * share
-            for k in range(0, d, BYTES):
-                if ask <= k < enough:
-                    fetch4(w, at + AHEAD * d + k, d)
-                a = dot4(a, x, r * d + k, w, at + k, d)
-                b = dot4(b, x, r1 * d + k, w, at + k, d)
-                c = dot4(c, x, r2 * d + k, w, at + k, d)
-                e = dot4(e, x, r3 * d + k, w, at + k, d)
-            sums4(out, to + r * width, a)
-            sums4(out, to + r1 * width, b)
-            sums4(out, to + r2 * width, c)
-            sums4(out, to + r3 * width, e)
+            _tile_i8(x, w, at, out, to, width, r, n_rows, d)
+
+
+@kernel
+def _sums_i8(x, other, w, j, d):
+    """Lanes of two sums: of the first row of x, and of one from `other`, times a row of w from j.
+
+    The second is 0 where `other` is.
+    """
+    a, b = zeros1(), zeros1()
+    for k in range(0, d, BYTES):
+        fetch1(w, j + NEAR + k)
+        a = dot1(a, x, k, w, j + k)
+        if other:
+            b = dot1(b, x, other + k, w, j + k)
+    return a, b
+
+
+@kernel
+def _tile_i8(x, w, j, out, to, step, r, n_rows, d):
+    """Four rows of x from row r on, times four of w from j; as _tile_f32."""
+    # Sixteen sums are on their way at a time, so none waits for the product before it.
+    a, b = zeros4(np.int32(0)), zeros4(np.int32(0))
+    c, e = zeros4(np.int32(0)), zeros4(np.int32(0))
+    r1, r2, r3 = min(r + 1, n_rows - 1), min(r + 2, n_rows - 1), min(r + 3, n_rows - 1)
+    share = -(-d // (-(-n_rows // 4) * BYTES)) * BYTES
+    ask, enough = r // 4 * share, (r // 4 + 1) * share
+    for k in range(0, d, BYTES):
+        if ask <= k < enough:
+            fetch4(w, j + AHEAD * d + k, d)
+        a = dot4(a, x, r * d + k, w, j + k, d)
+        b = dot4(b, x, r1 * d + k, w, j + k, d)
+        c = dot4(c, x, r2 * d + k, w, j + k, d)
+        e = dot4(e, x, r3 * d + k, w, j + k, d)
+    sums4(out, to + r * step, a)
+    sums4(out, to + r1 * step, b)
+    sums4(out, to + r2 * step, c)
+    sums4(out, to + r3 * step, e)
 
 
 @kernel

@@ -44,6 +44,26 @@ def dot4(typingctx, total, x, i, w, j, stride):
 
 
 @intrinsic
+def zeros1(typingctx):
+    """total[lane] = 0, as int32."""
+    zeros = ir.Constant(WIDE, None)
+    return I32_4.dtype(), lambda context, builder, signature, args: zeros
+
+
+@intrinsic
+def dot1(typingctx, total, x, i, w, j):
+    """One row of dot4: total[lane] + sum over m = 0..3 of x[i + 4 lane + m] * w[j + 4 lane + m]."""
+
+    def codegen(context, builder, signature, args):
+        total, x, i, w, j = args
+        a = vec.load(context, builder, signature.args[1], x, i, I8, 4 * LANES)
+        b = vec.load(context, builder, signature.args[3], w, j, I8, 4 * LANES)
+        return dot(builder, total, a, b)
+
+    return I32_4.dtype(I32_4.dtype, x, types.intp, w, types.intp), codegen
+
+
+@intrinsic
 def pairs4(typingctx, total, x, i, w, j, stride):
     """total[row][lane] + sum over m = 0, 1 of x[i + 2 lane + m] * w[j + row * stride + 2 lane + m].
 
@@ -120,16 +140,28 @@ def scaled4(typingctx, total, a, b, scales, s):
 
 @intrinsic
 def fetch4(typingctx, w, j, stride):
-    """Ask for w[j + row * stride] to be near soon; it may lie beyond the end."""
+    """Ask for w[j + row * stride] to be near soon; it may lie beyond the end.
+
+    Near is the second cache: more lines can be on their way there than to the first.
+    """
 
     def codegen(context, builder, signature, args):
         for place in vec.rows(builder, *args[1:]):
-            at = vec.pointer(context, builder, signature.args[0], args[0], place, I8)
-            # to read (0), to be kept in all caches (3), as data (1)
-            vec.call(builder, "llvm.prefetch.p0", ir.VoidType(), at, I32(0), I32(3), I32(1))
+            vec.fetch(context, builder, signature.args[0], args[0], place)
         return context.get_dummy_value()
 
     return types.none(w, types.intp, types.intp), codegen
+
+
+@intrinsic
+def fetch1(typingctx, w, j):
+    """One row of fetch4."""
+
+    def codegen(context, builder, signature, args):
+        vec.fetch(context, builder, signature.args[0], *args)
+        return context.get_dummy_value()
+
+    return types.none(w, types.intp), codegen
 
 
 @intrinsic

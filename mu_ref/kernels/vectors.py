@@ -8,7 +8,7 @@ from numba.np.arrayobj import make_array
 
 __all__ = [
     "BYTES", "F32", "F32_4", "I8", "I16", "I32", "I32_4", "LANES", "PAIRS", "ROWS", "WIDE", "call",
-    "everywhere", "lanes", "load", "loads", "pointer", "repeated", "rows", "rowwise", "spread",
+    "everywhere", "fetch", "lanes", "load", "loads", "pointer", "repeated", "rows", "rowwise", "spread",
     "store", "tree",
 ]  # fmt: skip
 
@@ -47,6 +47,13 @@ def call(builder, name, result, *args):
 def everywhere(kind, value):
     """The constant vector with one value in every lane."""
     return ir.Constant(kind, [value] * kind.count)
+
+
+def fetch(context, builder, kind, array, index):
+    """Ask for the line of an element."""
+    at = pointer(context, builder, kind, array, index, I8)
+    # to read (0), to be kept from the second cache on (2), as data (1)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), at, I32(0), I32(2), I32(1))
 
 
 def lanes(builder, a, b, picked):

@@ -73,9 +73,9 @@ def _matrix(
 
 
 def whole_rows(w: np.ndarray, n: int, *, copy: bool = True) -> np.ndarray:
-    """Pad rows with zeros to whole vectors of n numbers, and add rows of zeros to whole fours.
+    """Pad rows with zeros to whole vectors of n numbers, and add rows of zeros to whole eights.
 
-    Kernels take four rows of whole vectors at a time; a rest of its own would cost them a branch.
+    Kernels take up to eight rows of whole vectors at a time; a rest of its own would cost them a branch.
 
     Args:
         w: [d_out, d_in].
@@ -86,7 +86,7 @@ def whole_rows(w: np.ndarray, n: int, *, copy: bool = True) -> np.ndarray:
     Returns:
         The padded matrix, from a cache line on.
     """
-    whole = -(-w.shape[0] // 4) * 4, -(-w.shape[1] // n) * n
+    whole = -(-w.shape[0] // 8) * 8, -(-w.shape[1] // n) * n
     in_place = w.shape == whole and w.flags.c_contiguous and w.ctypes.data % LINE == 0
     if in_place and not copy:
         return w

@@ -91,7 +91,7 @@ class Sites:
     # -- weights -----------------------------------------------------------------------------------
 
     def weight(self, source: str) -> Weight:
-        """Lay out int8 rows in whole vectors, four or a multiple."""
+        """Lay out int8 rows in whole vectors, eight or a multiple."""
         if source not in self._weights:
             given = self.model.weight(source)
             rows = whole_rows(given, BYTES, copy=False)

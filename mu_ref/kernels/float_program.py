@@ -12,10 +12,10 @@ from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import floats
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.linear import products_f32, products_i4, products_i8
-from mu_ref.kernels.machine import COPY, TAKE, array_at, move, share, wait
+from mu_ref.kernels.machine import COPY, TAKE, array_at, move, renew, share, tell, wait
 from mu_ref.kernels.packing import TOGETHER, bytes_of, halves_of, steps_of
 
-__all__ = ["run"]
+__all__ = ["run", "run_greedy"]
 
 F32 = np.float32
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(2, 13)
@@ -29,22 +29,64 @@ def run(program, n_rows, scalars, counter, thread, n_threads):
     """Run a program; every thread calls this with its own number. scalars: one per row."""
     for line in range(n_rows):
         wait(counter, line + 1, n_threads)
-        row = program[line]
-        op = row[0]
-        if op == LINEAR:
-            _linear(row, thread, n_threads)
-        elif op in (LINEAR4, LINEAR8):
-            _rounded_linear(row, thread, n_threads)
-        elif op in (EMBED, EMBED8):
-            _embed(row, thread, n_threads)
-        elif op in (SCORES, SOFTMAX, MIX):
-            _attention(row, thread, n_threads)
-        elif op in (COPY, TAKE):
-            move(row, thread, n_threads, F32)
-        elif op in (NORM, ROPE):
-            _by_token(row, scalars[line], thread, n_threads)
-        else:
-            _elementwise(row, scalars[line], thread, n_threads)
+        _operate(program[line], scalars[line], thread, n_threads)
+
+
+@kernel
+def run_greedy(
+    program, n_rows, scalars, places, growth, result_places, results, buffers, fills, at_token,
+    n_tokens, stops, chosen, go_on, pipe, counter, thread, n_threads,
+):  # fmt: skip
+    """Run a program as often as `chosen` has room, each time with the token that was chosen last.
+
+    Its result is the scores of n_tokens; the likeliest, the lowest on ties, is chosen. One of
+    `stops` is the last, or the one at which go_on[0] became 0. Through the pipe goes a 1 for each
+    token, and then a 0. What else changes from step to step: see `machine.renew`.
+    """
+    met = 0
+    for step in range(len(chosen)):
+        if step and thread == 0:
+            renew(
+                program, step, chosen[step - 1], at_token, places, growth, result_places, results,
+                buffers, fills,
+            )  # fmt: skip
+        for line in range(n_rows):
+            met += 1
+            wait(counter, met, n_threads)
+            _operate(program[line], scalars[line], thread, n_threads)
+        met += 1
+        wait(counter, met, n_threads)
+        if thread == 0:
+            chosen[step] = floats.likeliest(array_at(results[step], n_tokens, F32))
+            last = go_on[0] == 0 or chosen[step] in stops or step + 1 == len(chosen)
+            tell(pipe, 1)
+            if last:
+                go_on[1] = 0
+                tell(pipe, 0)
+        met += 1
+        wait(counter, met, n_threads)
+        if go_on[1] == 0:
+            break
+
+
+@kernel
+def _operate(row, scalar, thread, n_threads):
+    """Do this thread's share of one operation."""
+    op = row[0]
+    if op == LINEAR:
+        _linear(row, thread, n_threads)
+    elif op in (LINEAR4, LINEAR8):
+        _rounded_linear(row, thread, n_threads)
+    elif op in (EMBED, EMBED8):
+        _embed(row, thread, n_threads)
+    elif op in (SCORES, SOFTMAX, MIX):
+        _attention(row, thread, n_threads)
+    elif op in (COPY, TAKE):
+        move(row, thread, n_threads, F32)
+    elif op in (NORM, ROPE):
+        _by_token(row, scalar, thread, n_threads)
+    else:
+        _elementwise(row, scalar, thread, n_threads)
 
 
 @kernel

@@ -15,7 +15,7 @@ from mu_ref.kernels.machine import places
 from mu_ref.kernels.packing import BIG
 from mu_ref.kernels.simd import fma4, mix_f32, store4, sums4, zeros4
 
-__all__ = ["KINDS", "NORMS", "activation", "mix", "norm", "rope", "scores", "softmax"]
+__all__ = ["KINDS", "NORMS", "activation", "likeliest", "mix", "norm", "rope", "scores", "softmax"]
 
 PART = 256  # elements that are worked on together
 KINDS = ("gelu_tanh", "gelu", "silu", "relu", "tanh")
@@ -215,3 +215,27 @@ def _logistic(x, out, gelu):
         exp(to, powers[: len(to)])
         for i in range(len(given)):
             to[i] = given[i] / (np.float32(1) + to[i])
+
+
+@kernel
+def likeliest(x):
+    """Return the lowest index of the largest element, NaN above all. Contract: exact.
+
+    A float32 is ordered like its size as an integer, with its sign: the compiler has vectors for
+    integers only.
+    """
+    bits, keys = x.view(np.int32), np.empty(PART, np.int32)
+    largest, at = np.int32(-(2**31)), 0
+    for start in range(0, len(x), PART):
+        given = bits[start : start + PART]
+        most = np.int32(-(2**31))
+        for i in range(len(given)):
+            size = given[i] & np.int32(0x7FFFFFFF)
+            signed = size if given[i] >= 0 else -size
+            keys[i] = signed if size <= np.int32(0x7F800000) else np.int32(0x7FFFFFFF)
+            most = max(most, keys[i])
+        if most > largest:
+            largest, at = most, start
+            while keys[at - start] != most:
+                at += 1
+    return at

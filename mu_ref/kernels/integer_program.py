@@ -10,15 +10,15 @@ import numpy as np
 from mu_ref.kernels import integers
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.linear import products_i8
-from mu_ref.kernels.machine import COPY, TAKE, array_at, move, share, wait
+from mu_ref.kernels.machine import COPY, TAKE, array_at, move, renew, share, tell, wait
 from mu_ref.kernels.packing import bytes_of
 from mu_ref.kernels.rounding import rescale, rescale_channels
 
-__all__ = ["run", "scratch_bytes"]
+__all__ = ["run", "run_greedy", "scratch_bytes"]
 
 I16, I64 = np.int16, np.int64
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(2, 13)
-CHUNK = 64  # outputs whose sums wait to be rescaled; they stay in the nearest cache
+CHUNK = 256  # outputs whose sums wait to be rescaled; they stay in the nearest cache
 MANY = 64  # rows of bytes that pass over the weights together
 
 
@@ -32,20 +32,62 @@ def run(program, n_rows, scalars, counter, thread, n_threads):
     """Run a program; every thread calls this with its own number."""
     for line in range(n_rows):
         wait(counter, line + 1, n_threads)
-        row = program[line]
-        op = row[0]
-        if op == LINEAR:
-            _linear(row, thread, n_threads)
-        elif op == EMBED:
-            _embed(row, thread, n_threads)
-        elif op in (SCORES, SOFTMAX, MIX):
-            _attention(row, thread, n_threads)
-        elif op in (COPY, TAKE):
-            move(row, thread, n_threads, I16)
-        elif op in (NORM, ROPE):
-            _by_token(row, thread, n_threads)
-        else:
-            _elementwise(row, thread, n_threads)
+        _operate(program[line], thread, n_threads)
+
+
+@kernel
+def run_greedy(
+    program, n_rows, scalars, places, growth, result_places, results, buffers, fills, at_token,
+    n_tokens, stops, chosen, go_on, pipe, counter, thread, n_threads,
+):  # fmt: skip
+    """Run a program as often as `chosen` has room, each time with the token that was chosen last.
+
+    Its result is the scores of n_tokens; the likeliest, the lowest on ties, is chosen. One of
+    `stops` is the last, or the one at which go_on[0] became 0. Through the pipe goes a 1 for each
+    token, and then a 0. What else changes from step to step: see `machine.renew`.
+    """
+    met = 0
+    for step in range(len(chosen)):
+        if step and thread == 0:
+            renew(
+                program, step, chosen[step - 1], at_token, places, growth, result_places, results,
+                buffers, fills,
+            )  # fmt: skip
+        for line in range(n_rows):
+            met += 1
+            wait(counter, met, n_threads)
+            _operate(program[line], thread, n_threads)
+        met += 1
+        wait(counter, met, n_threads)
+        if thread == 0:
+            chosen[step] = integers.likeliest(array_at(results[step], n_tokens, I16))
+            last = go_on[0] == 0 or chosen[step] in stops or step + 1 == len(chosen)
+            tell(pipe, 1)
+            if last:
+                go_on[1] = 0
+                tell(pipe, 0)
+        met += 1
+        wait(counter, met, n_threads)
+        if go_on[1] == 0:
+            break
+
+
+@kernel
+def _operate(row, thread, n_threads):
+    """Do this thread's share of one operation."""
+    op = row[0]
+    if op == LINEAR:
+        _linear(row, thread, n_threads)
+    elif op == EMBED:
+        _embed(row, thread, n_threads)
+    elif op in (SCORES, SOFTMAX, MIX):
+        _attention(row, thread, n_threads)
+    elif op in (COPY, TAKE):
+        move(row, thread, n_threads, I16)
+    elif op in (NORM, ROPE):
+        _by_token(row, thread, n_threads)
+    else:
+        _elementwise(row, thread, n_threads)
 
 
 @kernel

@@ -23,7 +23,7 @@ from mu_ref.kernels.rounding import (
 from mu_ref.kernels.simd import mix_i16, pairs4, store4, sums4, zeros4
 
 __all__ = [
-    "activation", "add", "center", "lookup", "mix", "mul", "norm", "probabilities", "rope",
+    "activation", "add", "center", "likeliest", "lookup", "mix", "mul", "norm", "probabilities", "rope",
     "scores", "split_bytes",
 ]  # fmt: skip
 
@@ -290,3 +290,18 @@ def mul(x, y, out, by, first, last):
         for i in range(n):
             part[i] = np.int64(a[i]) * np.int64(b[i])
         rescale_row(part, by, out[start : start + n])
+
+
+# -- decisions -------------------------------------------------------------------------------------
+
+
+@kernel
+def likeliest(x):
+    """Return the lowest index of the largest element. Contract: exact."""
+    largest = x[0]
+    for i in range(len(x)):
+        largest = max(largest, x[i])
+    at = 0
+    while x[at] != largest:
+        at += 1
+    return at

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from mu_ref.kernels.compiled import kernel
 
-__all__ = ["COPY", "TAKE", "WIDTH", "array_at", "move", "places", "share", "wait"]
+__all__ = ["COPY", "TAKE", "WIDTH", "array_at", "move", "places", "renew", "share", "tell", "wait"]
 
 WIDTH = 16  # integers in a row of the program
 COPY, TAKE = range(2)  # operations of both machines; each goes on counting for its own
@@ -25,7 +25,19 @@ PATIENCE = 2000  # looks at the counter before another thread may have the core
 if os.name == "posix":
     # With more threads than free cores, spinning would starve the thread that is waited for.
     _give_way = types.ExternalFunction("sched_yield", types.int32())
+    _write = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.intp))
+
+    @kernel
+    def tell(pipe, value):
+        """Write one byte to a pipe."""
+        byte = np.full(1, value, np.uint8)
+        _write(np.int32(pipe), byte.ctypes.data, 1)
+
 else:
+
+    @kernel
+    def tell(pipe, value):
+        """Nothing: nobody listens."""
 
     @kernel
     def _give_way():
@@ -108,6 +120,37 @@ def move(row, thread, n_threads, dtype):
     for i in range(first, last):
         source = (i // n_out * n_x + index[i]) * d
         out[i * d : i * d + d] = x[source : source + d]
+
+
+@kernel
+def renew(
+    program, step, token, at_token, places, growth, result_places, results, buffers, fills
+):
+    """Turn the program of one step into that of `step`, which reads `token`.
+
+    Args:
+        program: [n_rows, WIDTH].
+        step: which one it becomes; they follow each other.
+        token: what it reads.
+        at_token: address where it is read.
+        places: in the flat program, where a size stands that grows with every step.
+        growth: by how much.
+        result_places: where the address of the result stands.
+        results: [n_steps], those addresses.
+        buffers: [n, 2], address and bytes of each input that changes.
+        fills: [n_steps, bytes of all of them], what they become.
+    """
+    array_at(at_token, 1, np.int64)[0] = token
+    flat = program.ravel()
+    for i in range(len(places)):
+        flat[places[i]] += growth[i]
+    for i in range(len(result_places)):
+        flat[result_places[i]] = results[step]
+    at = 0
+    for i in range(len(buffers)):
+        to = array_at(buffers[i, 0], buffers[i, 1], np.uint8)
+        to[:] = fills[step, at : at + len(to)]
+        at += len(to)
 
 
 @kernel

@@ -11,7 +11,7 @@ A value has a `.shape`. Masks, positions and token ids are plain NumPy arrays on
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -171,6 +171,33 @@ class Ops(ABC):
             What compute returned.
         """
         return compute(*inputs)
+
+    def greedy(
+        self,
+        what: Hashable,
+        grown: Sequence[Cached],
+        read: Sequence[Value],
+        steps: Sequence[Sequence[Any]],
+        stops: Collection[int],
+    ) -> Iterator[tuple[int, Value]]:
+        """Do a stretch several times, each on the likeliest token of the time before.
+
+        Only for an executor that knows the stretch from `repeat` and can go on without asking; this
+        one can't.
+
+        Args:
+            what: as in `repeat`.
+            grown: as in `repeat`.
+            read: as in `repeat`.
+            steps: inputs of each time, as in `repeat`. The first one is the token, [1, 1], which
+                only the first time is known.
+            stops: tokens behind which it does not go on.
+
+        Yields:
+            The token that each time chose, the lowest on ties, and the scores [1, 1, vocab_size]
+            that the stretch computed; fewer than asked for, or none, where that is all it can.
+        """
+        yield from ()
 
     def read(self, x: Value) -> np.ndarray:
         """Return the real numbers that a value stands for, as a NumPy array."""

@@ -11,26 +11,25 @@ An operation that the model calls computes nothing yet. What becomes of `ops.lin
 
 So a step of decoding costs one call into compiled code, whatever the number of layers, and its time
 is that of reading the weights (9.1). A stretch of operations that comes again is not even written
-down anew: its rows are **captured**, and **replayed** (`replay.py`).
+down anew: its rows are **captured**, and **replayed** (`repeats.py`).
 """
 
 from array import array
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from math import gcd, prod
 from typing import Any
 
 import numpy as np
 
 from mu_ref.kernels.machine import COPY, TAKE, WIDTH
-from mu_ref.kernels.threads import load_kernels, n_threads, run_on
-from mu_ref.ops import Cached, Ops
+from mu_ref.kernels.threads import Told, load_kernels, n_threads, run_on
+from mu_ref.ops import Ops
 from mu_ref.ops.fast.memory import Pool, Tensor, as_integers
-from mu_ref.ops.fast.replay import Make, Script, Scripts, Sizes
+from mu_ref.ops.fast.replay import Make, Script, Scripts
 
-__all__ = ["DeferredOps"]
+__all__ = ["MOST_OPERATIONS", "DeferredOps"]
 
 MOST_OPERATIONS = 4096  # a longer program runs in parts
-MOST_ROWS = 16  # tokens of a step that is worth replaying; with more, the kernels take the time
 
 
 class DeferredOps(Ops):
@@ -55,6 +54,7 @@ class DeferredOps(Ops):
         self._script: Script | None = None  # of the stretch that is being captured
         self._scripts = Scripts()
         self._n_flushes = 0
+        self._running: Told | None = None
         self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
         load_kernels(run)  # now, and not with the first token
 
@@ -71,6 +71,7 @@ class DeferredOps(Ops):
         """Compute everything that was deferred."""
         if self._script is not None:  # what follows depends on numbers, which a replay cannot know
             self._script.broken = True
+        self._finish()
         if not self._scalars:
             return
         program = np.frombuffer(self._program, np.int64).reshape(-1, WIDTH)
@@ -80,6 +81,11 @@ class DeferredOps(Ops):
         self._alive.clear()
         self._made.clear()
         self._n_flushes += 1
+
+    def _finish(self) -> None:
+        """Wait for steps that compiled code goes ahead with: it uses memory that others would."""
+        if self._running is not None:
+            self._running.wait()
 
     def _new(self, shape: tuple[int, ...], meaning: Any = None, room: int = 0) -> Tensor:
         """Take memory for a value; with room, for as many tokens (see `Tensor`)."""
@@ -100,111 +106,6 @@ class DeferredOps(Ops):
                 address = values.ctypes.data
             self._made[key] = source, address
         return self._made[key][1]
-
-    # -- a step again ------------------------------------------------------------------------------
-
-    def repeat(
-        self,
-        what: Hashable,
-        grown: Sequence[Cached],
-        read: Sequence[Tensor],
-        inputs: Sequence[Any],
-        compute: Callable[..., Any],
-    ) -> Any:
-        """Capture a stretch until its rows are known for any size, then replay it."""
-        caches = [x for layer in grown for x in (layer.k, layer.v) if x is not None]
-        n_slots = (inputs[0].shape[1] if grown else 0) + (caches[0].shape[2] if caches else 0)
-        room = caches[0].room if caches else 0
-        # A cache that must move to larger memory, or of which there is a newer version, would be
-        # copied: other operations than those of the steps before.
-        fits = all(x.block.used == x.shape[2] and n_slots <= x.room == room for x in caches)
-        if inputs[0].size > MOST_ROWS or not fits or self._script is not None:
-            return compute(*inputs)
-        memory = read[0].shape[2] if read and read[0].room else 0  # keys of the encoder
-        if any(x.room not in (0, memory) or (x.room and x.shape[2] != memory) for x in read):
-            return compute(*inputs)
-        kinds = tuple((x.shape[:2] if x.room else x.shape, id(x.meaning)) for x in read)
-        script = self._scripts.of((what, self.n_threads, inputs[0].shape, room, kinds))
-        if script.program == self._n_flushes:  # what waits to run reads its buffers
-            self.flush()
-        script.program = self._n_flushes
-        sizes = n_slots, memory
-        if script.ready(inputs, sizes):
-            script.n_replayed += 1
-            self._grow(grown, script, n_slots)
-        else:
-            result = self._capture(script, grown, read, inputs, sizes, compute)
-            if script.broken:
-                return result
-        return self._replay(script, grown, read, sizes)
-
-    def _capture(
-        self,
-        script: Script,
-        grown: Sequence[Cached],
-        read: Sequence[Tensor],
-        inputs: Sequence[Any],
-        sizes: Sizes,
-        compute: Callable[..., Any],
-    ) -> Any:
-        """Let a stretch defer its operations, and move their rows from the program to the script.
-
-        They come back with `_replay`, which gives the results memory of their own: the script's
-        will be written to again.
-        """
-        at, first, before = len(self._program), len(self._scalars), script.sizes
-        self._made.clear()  # inputs of the stretch lie in buffers of its own
-        self._script = script
-        try:
-            script.begin(inputs, sizes)
-            result = compute(*inputs)
-        finally:
-            self._script = None
-            self._made.clear()
-        if script.broken:
-            self._alive += [buffer.memory for buffer in script.buffers]
-            script.forget()
-            self._scripts.blocks = []  # the result stays in one of them
-            return result
-        rows = np.array(self._program[at:], np.int64).reshape(-1, WIDTH)
-        scalars = self._scalars[first:].tobytes()
-        del self._program[at:], self._scalars[first:]
-        script.results = result if isinstance(result, tuple) else (result,)
-        kept = [x for layer in grown for x in (layer.k, layer.v)]
-        script.kept = tuple((x.shape, x.room, x.meaning) for x in kept)
-        script.read = tuple(x.meaning for x in read)
-        bound = (*kept, *read, *script.results)
-        script.end(rows, scalars, before, [x.block.address for x in bound])
-        self._scripts.cut()
-        return result
-
-    def _grow(self, grown: Sequence[Cached], script: Script, n_slots: int) -> None:
-        """Note in a cache what a replay will add to it."""
-        like = iter(script.kept)
-        for layer in grown:
-            for name in ("k", "v"):
-                x, ((batch, heads, _, d_head), room, meaning) = getattr(layer, name), next(like)
-                block = self.pool.block(batch * heads * room * d_head) if x is None else x.block
-                block.used, shape = n_slots, (batch, heads, n_slots, d_head)
-                setattr(layer, name, Tensor(block, shape, meaning, room))
-
-    def _replay(
-        self, script: Script, grown: Sequence[Cached], read: Sequence[Tensor], sizes: Sizes
-    ) -> Any:
-        """Add a script's rows to the program, for these caches and for results of their own."""
-        results = tuple(
-            Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
-            for x in script.results
-        )
-        caches = [x for layer in grown for x in (layer.k, layer.v)]
-        rows = script.at(sizes, [x.block.address for x in (*caches, *read, *results)])
-        if len(self._scalars) + len(rows) > MOST_OPERATIONS:
-            self.flush()
-            script.program = self._n_flushes
-        self._alive += [buffer.memory for buffer in script.buffers]
-        self._program.frombytes(rows.tobytes())
-        self._scalars.frombytes(script.scalars)
-        return results if len(results) > 1 else results[0]
 
     # -- numbers in and out ------------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ from mu_ref.config import INT4_GROUP
 from mu_ref.errors import QuantizationError, WeightsError
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.floats import KINDS, NORMS
-from mu_ref.ops.fast.deferred import DeferredOps
 from mu_ref.ops.fast.matrices import matrix_of
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
+from mu_ref.ops.fast.repeats import RepeatingOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.rotation import Rotation
 
@@ -27,7 +27,7 @@ Stored = TypeVar("Stored")
 
 
 @final
-class FastOps(DeferredOps):
+class FastOps(RepeatingOps):
     """Computes in float32 at the speed of the machine; a value is a `Tensor`.
 
     A row's bits do not depend on the batch, on the cache or on the number of threads. They differ
@@ -55,7 +55,7 @@ class FastOps(DeferredOps):
         self._addresses = {name: w.ctypes.data for name, w in self._vectors.items()}
         arrays = [array for matrix in self._matrices.values() for array in matrix.arrays]
         n_bytes = sum(array.nbytes for array in (*arrays, *self._vectors.values()))
-        super().__init__(np.float32, machine.run, n_bytes)
+        super().__init__(np.float32, machine.run, machine.run_greedy, n_bytes)
         self._numpy = ReferenceOps({})
 
     # -- operations that read a weight -------------------------------------------------------------

@@ -18,8 +18,8 @@ from mu_ref.integers.nonlinear import turn, unit_phase
 from mu_ref.integers.store import IntegerModel
 from mu_ref.integers.tables import turn_steps
 from mu_ref.kernels import integer_program as machine
-from mu_ref.ops.fast.deferred import DeferredOps
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
+from mu_ref.ops.fast.repeats import RepeatingOps
 from mu_ref.ops.fast.sites import Site, Sites
 from mu_ref.ops.integer import IntegerOps, Quantized
 from mu_ref.ops.rotation import Rotation
@@ -28,7 +28,7 @@ __all__ = ["FastIntegerOps"]
 
 
 @final
-class FastIntegerOps(DeferredOps):
+class FastIntegerOps(RepeatingOps):
     """Computes the integers of `IntegerOps`, faster; a value is a `Tensor`.
 
     Its memory holds steps q - z as int16, for 8 bits too; `meaning` is the encoding.
@@ -38,7 +38,8 @@ class FastIntegerOps(DeferredOps):
     """
 
     def __init__(self, model: IntegerModel) -> None:
-        super().__init__(np.int16, machine.run, sum(t.nbytes for t in model.tensors.values()))
+        n_bytes = sum(t.nbytes for t in model.tensors.values())
+        super().__init__(np.int16, machine.run, machine.run_greedy, n_bytes)
         self.model = model
         self._sites = Sites(model)
         self._numpy = IntegerOps(model)

@@ -5,7 +5,7 @@ cache, the encoder's keys, the result), whose places are known, and in two sizes
 is linear: the keys in the cache, and those of the encoder. So the rows for any other cache and
 input are known. What the stretch reads of the model (tokens, masks, rotation) lies in buffers of
 its own, which are filled anew. Whenever something does not fit, the stretch is captured again; the
-answer is the same. Who captures and replays: `DeferredOps.repeat` in `deferred.py`.
+answer is the same. Who captures and replays: `repeats.py`.
 """
 
 from collections.abc import Callable, Hashable, Sequence

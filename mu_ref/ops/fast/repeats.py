@@ -1,0 +1,257 @@
+"""Stretches of operations that come again: captured, replayed, and run ahead of the model.
+
+A step of decoding is the same stretch for every token, so its rows are replayed (`replay.py`), and
+Python's work for a token does not grow with the layers. While the likeliest token follows whatever
+comes, even that much is not needed: `greedy` gives compiled code several steps at once, which puts
+each token that it finds into the next step itself.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mu_ref.kernels.machine import WIDTH
+from mu_ref.kernels.threads import CAN_TELL, Told
+from mu_ref.ops import Cached
+from mu_ref.ops.fast.deferred import MOST_OPERATIONS, DeferredOps
+from mu_ref.ops.fast.memory import Tensor
+from mu_ref.ops.fast.replay import Buffer, Script, Sizes
+
+__all__ = ["RepeatingOps"]
+
+MOST_ROWS = 16  # tokens of a step that is worth replaying; with more, the kernels take the time
+
+
+class RepeatingOps(DeferredOps):
+    """Knows stretches that it has done before.
+
+    Args:
+        dtype: of the numbers of a value.
+        run: the machine, `run` of `float_program` or `integer_program`.
+        run_greedy: the same again and again, each time with the token found the time before.
+        weight_bytes: size of the model, for the number of threads.
+    """
+
+    def __init__(
+        self,
+        dtype: type,
+        run: Callable[..., Any],
+        run_greedy: Callable[..., Any],
+        weight_bytes: int,
+    ) -> None:
+        super().__init__(dtype, run, weight_bytes)
+        self._run_greedy = run_greedy
+
+    def repeat(
+        self,
+        what: Hashable,
+        grown: Sequence[Cached],
+        read: Sequence[Tensor],
+        inputs: Sequence[Any],
+        compute: Callable[..., Any],
+    ) -> Any:
+        """Capture a stretch until its rows are known for any size, then replay it."""
+        self._finish()
+        found = self._script_of(what, grown, read, inputs)
+        if found is None:
+            return compute(*inputs)
+        script, sizes = found
+        if script.program == self._n_flushes:  # what waits to run reads its buffers
+            self.flush()
+        script.program = self._n_flushes
+        if script.ready(inputs, sizes):
+            script.n_replayed += 1
+            self._grow(grown, script, sizes[0])
+        else:
+            result = self._capture(script, grown, read, inputs, sizes, compute)
+            if script.broken:
+                return result
+        return self._replay(script, grown, read, sizes)
+
+    def _script_of(
+        self,
+        what: Hashable,
+        grown: Sequence[Cached],
+        read: Sequence[Tensor],
+        inputs: Sequence[Any],
+    ) -> tuple[Script, Sizes] | None:
+        """Find what is known of a stretch, and its sizes; None if it cannot be replayed."""
+        caches = [x for layer in grown for x in (layer.k, layer.v) if x is not None]
+        n_slots = (inputs[0].shape[1] if grown else 0) + (caches[0].shape[2] if caches else 0)
+        room = caches[0].room if caches else 0
+        # A cache that must move to larger memory, or of which there is a newer version, would be
+        # copied: other operations than those of the steps before.
+        fits = all(x.block.used == x.shape[2] and n_slots <= x.room == room for x in caches)
+        if inputs[0].size > MOST_ROWS or not fits or self._script is not None:
+            return None
+        memory = read[0].shape[2] if read and read[0].room else 0  # keys of the encoder
+        if any(x.room not in (0, memory) or (x.room and x.shape[2] != memory) for x in read):
+            return None
+        kinds = tuple((x.shape[:2] if x.room else x.shape, id(x.meaning)) for x in read)
+        key = (what, self.n_threads, inputs[0].shape, room, kinds)
+        return self._scripts.of(key), (n_slots, memory)
+
+    def _capture(
+        self,
+        script: Script,
+        grown: Sequence[Cached],
+        read: Sequence[Tensor],
+        inputs: Sequence[Any],
+        sizes: Sizes,
+        compute: Callable[..., Any],
+    ) -> Any:
+        """Let a stretch defer its operations, and move their rows from the program to the script.
+
+        They come back with `_replay`, which gives the results memory of their own: the script's
+        will be written to again.
+        """
+        at, first, before = len(self._program), len(self._scalars), script.sizes
+        self._made.clear()  # inputs of the stretch lie in buffers of its own
+        self._script = script
+        try:
+            script.begin(inputs, sizes)
+            result = compute(*inputs)
+        finally:
+            self._script = None
+            self._made.clear()
+        if script.broken:
+            self._alive += [buffer.memory for buffer in script.buffers]
+            script.forget()
+            self._scripts.blocks = []  # the result stays in one of them
+            return result
+        rows = np.array(self._program[at:], np.int64).reshape(-1, WIDTH)
+        scalars = self._scalars[first:].tobytes()
+        del self._program[at:], self._scalars[first:]
+        script.results = result if isinstance(result, tuple) else (result,)
+        kept = [x for layer in grown for x in (layer.k, layer.v)]
+        script.kept = tuple((x.shape, x.room, x.meaning) for x in kept)
+        script.read = tuple(x.meaning for x in read)
+        bound = (*kept, *read, *script.results)
+        script.end(rows, scalars, before, [x.block.address for x in bound])
+        self._scripts.cut()
+        return result
+
+    def _grow(self, grown: Sequence[Cached], script: Script, n_slots: int) -> None:
+        """Note in a cache what a replay will add to it."""
+        like = iter(script.kept)
+        for layer in grown:
+            for name in ("k", "v"):
+                x, ((batch, heads, _, d_head), room, meaning) = getattr(layer, name), next(like)
+                block = self.pool.block(batch * heads * room * d_head) if x is None else x.block
+                block.used, shape = n_slots, (batch, heads, n_slots, d_head)
+                setattr(layer, name, Tensor(block, shape, meaning, room))
+
+    def _replay(
+        self, script: Script, grown: Sequence[Cached], read: Sequence[Tensor], sizes: Sizes
+    ) -> Any:
+        """Add a script's rows to the program, for these caches and for results of their own."""
+        results = tuple(
+            Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
+            for x in script.results
+        )
+        caches = [x for layer in grown for x in (layer.k, layer.v)]
+        rows = script.at(sizes, [x.block.address for x in (*caches, *read, *results)])
+        if len(self._scalars) + len(rows) > MOST_OPERATIONS:
+            self.flush()
+            script.program = self._n_flushes
+        self._alive += [buffer.memory for buffer in script.buffers]
+        self._program.frombytes(rows.tobytes())
+        self._scalars.frombytes(script.scalars)
+        return results if len(results) > 1 else results[0]
+
+    # -- several steps at once ---------------------------------------------------------------------
+
+    def greedy(
+        self,
+        what: Hashable,
+        grown: Sequence[Cached],
+        read: Sequence[Tensor],
+        steps: Sequence[Sequence[Any]],
+        stops: Collection[int],
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Run a stretch that is known by now for all steps in one call into compiled code."""
+        self._finish()
+        found = self._script_of(what, grown, read, steps[0])
+        caches = [x for layer in grown for x in (layer.k, layer.v)]
+        if found is None or None in caches or not CAN_TELL:
+            return
+        script, (n_slots, memory) = found
+        room = min([*script.most[:1], *(x.room for x in caches)], default=0)
+        steps = steps[: max(0, room - n_slots + 1)]
+        # first the last step: if the script is ready for it, it is for all
+        if not steps or not script.ready(steps[-1], (n_slots + len(steps) - 1, memory)):
+            return
+        self.flush()
+        script.ready(steps[0], (n_slots, memory))
+        like = script.results[0]
+        results = [
+            Tensor(self.pool.block(prod(like.shape)), like.shape, like.meaning, like.room)
+            for _ in steps
+        ]
+        bound = [x.block.address for x in (*caches, *read)]
+        rows = script.at((n_slots, memory), [*bound, results[0].block.address]).copy()
+        plan = _planned(script, steps, [x.block.address for x in results], len(bound))
+        call = Told(
+            self.n_threads, self._run_greedy, len(steps), rows, len(rows),
+            np.frombuffer(script.scalars, np.float64), *plan, like.shape[-1],
+            np.array(sorted(stops), np.int64),
+        )  # fmt: skip
+        self._running = call
+        try:
+            for token, scores in zip(call.tokens(), results, strict=False):
+                yield token, scores
+        finally:
+            n = call.end()
+            if self._running is call:
+                self._running = None
+            script.n_replayed += n
+            self._grow(grown, script, n_slots + n - 1)
+
+
+class _Plan(NamedTuple):
+    """What changes from one step to the next, as `machine.renew` takes it."""
+
+    places: np.ndarray  # [n] int64, in the flat rows of the program
+    growth: np.ndarray  # [n] int64, what is added there at every step
+    result_places: np.ndarray  # where the address of the result stands
+    results: np.ndarray  # [n_steps] int64, the addresses
+    buffers: np.ndarray  # [n_buffers, 2] int64, address and bytes of what is filled anew
+    fills: np.ndarray  # [n_steps, bytes of all buffers together] uint8
+    token: int  # address of the buffer with the token
+
+
+def _planned(
+    script: Script, steps: Sequence[Sequence[Any]], results: Sequence[int], result: int
+) -> _Plan:
+    """Say what changes in a script from step to step; `result` is which value its result is."""
+    assert script.rows is not None
+    slope = script.slopes[0]
+    grows = np.zeros(0, np.int64) if slope is None else np.flatnonzero(slope)
+    renewed: list[Buffer] = []
+    token = 0
+    for buffer in script.buffers:
+        if buffer.source == 0:
+            token = buffer.memory.ctypes.data
+        elif any(step[buffer.source] is not steps[0][buffer.source] for step in steps):
+            renewed.append(buffer)
+    made = [[buffer.make(step[buffer.source]) for buffer in renewed] for step in steps]
+    # of the last step, which has the largest: what is too much behind a buffer is never read
+    sizes = [array.nbytes for array in made[-1]]
+    fills = np.zeros((len(steps), sum(sizes)), np.uint8)
+    for row, arrays in zip(fills, made, strict=True):
+        at = 0
+        for array, size in zip(arrays, sizes, strict=True):
+            row[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
+            at += size
+    buffers = [(b.memory.ctypes.data, size) for b, size in zip(renewed, sizes, strict=True)]
+    return _Plan(
+        places=grows,
+        growth=np.zeros(0, np.int64) if slope is None else slope.ravel()[grows],
+        result_places=script.where[script.which == result],
+        results=np.array(results, np.int64),
+        buffers=np.array(buffers, np.int64).reshape(-1, 2),
+        fills=fills,
+        token=token,
+    )

@@ -495,16 +495,26 @@ def select(rng: np.random.Generator, d: int) -> Twin:
     return Twin(args=args, writes=None, expected=expected, part=part, tolerance=tolerance)
 
 
+def likeliest(rng: np.random.Generator, d: int, *, real: bool) -> Twin:
+    x = rng.integers(-3, 3, d).astype(np.int16)  # so that there are ties
+    if real:
+        odd = np.array([-0.0, 0.0, -np.inf, np.inf, np.nan, -np.nan, 1e-45, -1e-45], F32)
+        x = np.where(rng.random(d) < rng.choice([0, 0.1]), rng.choice(odd, d), x / 4).astype(F32)
+    return Twin(args=(x,), writes=None, expected=np.argmax(x))
+
+
 Case = Callable[[np.random.Generator, int], Twin]
 TWINS: dict[tuple[Any, str], Case] = {
     (floats, "activation"): activation_of_floats,
     (floats, "exp"): exp_of_floats,
+    (floats, "likeliest"): lambda rng, d: likeliest(rng, d, real=True),
     (floats, "mix"): mix_of_floats,
     (floats, "norm"): norm_of_floats,
     (floats, "rope"): rope_of_floats,
     (floats, "scores"): scores_of_floats,
     (floats, "softmax"): softmax_of_floats,
     (floats, "total"): total,
+    (integers, "likeliest"): lambda rng, d: likeliest(rng, d, real=False),
     (integers, "mix"): lambda rng, d: attention(rng, d, mix=True),
     (integers, "probabilities"): probabilities,
     (integers, "scores"): lambda rng, d: attention(rng, d, mix=False),

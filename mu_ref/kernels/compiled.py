@@ -9,7 +9,7 @@ __all__ = ["FOLDER", "kernel"]
 
 # Where they are kept; other instructions are other kernels.
 FOLDER = compiled_folder(
-    "mu-ref", Path(__file__).parent.glob("*.py"), os.environ.get("MU_REF_NO_VNNI", "")
+    "mu-ref", Path(__file__).parent.rglob("*.py"), os.environ.get("MU_REF_NO_VNNI", "")
 )
 
 kernel = kernel_of(FOLDER, nogil=True)

@@ -13,7 +13,7 @@ from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.linear import FLOATS
 from mu_ref.kernels.machine import places
 from mu_ref.kernels.packing import BIG
-from mu_ref.kernels.simd import fma4, mix_f32, store4, sums4, zeros4
+from mu_ref.kernels.vector.simd import fma4, mix_f32, store4, sums4, zeros4
 
 __all__ = ["KINDS", "NORMS", "activation", "likeliest", "mix", "norm", "rope", "scores", "softmax"]
 

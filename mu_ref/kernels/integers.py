@@ -20,11 +20,11 @@ from mu_ref.kernels.rounding import (
     rescale_row,
     shifted,
 )
-from mu_ref.kernels.simd import mix_i16, pairs4, store4, sums4, zeros4
+from mu_ref.kernels.vector.simd import mix_i16, pairs4, store4, sums4, zeros4
 
 __all__ = [
-    "activation", "add", "center", "likeliest", "lookup", "mix", "mul", "norm", "probabilities", "rope",
-    "scores", "split_bytes",
+    "activation", "add", "center", "likeliest", "lookup", "mix", "mul", "norm", "probabilities",
+    "rope", "scores", "split_bytes",
 ]  # fmt: skip
 
 SHORTS = 32  # int16 in a vector

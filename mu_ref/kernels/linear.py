@@ -11,7 +11,7 @@ import numpy as np
 
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels.compiled import kernel
-from mu_ref.kernels.simd import (
+from mu_ref.kernels.vector.simd import (
     dot1,
     dot4,
     each4,

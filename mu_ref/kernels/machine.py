@@ -123,9 +123,7 @@ def move(row, thread, n_threads, dtype):
 
 
 @kernel
-def renew(
-    program, step, token, at_token, places, growth, result_places, results, buffers, fills
-):
+def renew(program, step, token, at_token, places, growth, result_places, results, buffers, fills):
     """Turn the program of one step into that of `step`, which reads `token`.
 
     Args:

@@ -1,7 +1,7 @@
 """Speculative decoding: draft, pack, verify, keep what the model agrees with, again.
 
-The output is that of `mu_ref/generate.py`, token for token and logit for logit, whatever the
-drafter proposes. Chapter: `docs/15_drafting.md`.
+The output is that of `mu_ref/generate`, token for token and logit for logit, whatever the drafter
+proposes. Chapter: `docs/15_drafting.md`.
 """
 
 import time

@@ -149,7 +149,7 @@ def _plain_sum() -> Callable[[np.ndarray], int]:
 def _four_streams() -> Callable[[np.ndarray], None]:
     import numba
 
-    from mu_ref.kernels.simd import dot4, fetch4, store4, zeros4
+    from mu_ref.kernels.vector.simd import dot4, fetch4, store4, zeros4
 
     @numba.njit(nogil=True)
     def read(numbers):  # type: ignore[no-untyped-def]

@@ -64,9 +64,7 @@ def written(steps: Iterator[Step]) -> list[tuple[int, bytes]]:
 
 
 @given(cases(), st.integers(1, 2 * N_NEW), seeds, st.booleans())
-def test_going_ahead_changes_no_token_and_no_bit(
-    case: Any, n: int, seed: int, stop: bool
-) -> None:
+def test_going_ahead_changes_no_token_and_no_bit(case: Any, n: int, seed: int, stop: bool) -> None:
     model, ops, _ = case
 
     def run() -> list[tuple[int, bytes]]:

@@ -75,7 +75,7 @@ def _matrix(
 def whole_rows(w: np.ndarray, n: int, *, copy: bool = True) -> np.ndarray:
     """Pad rows with zeros to whole vectors of n numbers, and add rows of zeros to whole eights.
 
-    Kernels take up to eight rows of whole vectors at a time; a rest of its own would cost them a branch.
+    Kernels take up to eight rows of whole vectors at a time; a rest would cost them a branch.
 
     Args:
         w: [d_out, d_in].

@@ -200,8 +200,7 @@ class RepeatingOps(DeferredOps):
         )  # fmt: skip
         self._running = call
         try:
-            for token, scores in zip(call.tokens(), results, strict=False):
-                yield token, scores
+            yield from zip(call.tokens(), results, strict=False)
         finally:
             n = call.end()
             if self._running is call:

@@ -7,7 +7,7 @@ import os
 
 import llvmlite.binding as llvm
 
-from mu_ref.kernels.vectors import PAIRS, WIDE, call, everywhere
+from mu_ref.kernels.vector.lanes import PAIRS, WIDE, call, everywhere
 
 __all__ = ["HAS_VNNI", "dot", "fma", "pairs"]
 

@@ -9,9 +9,9 @@ from numba import types
 from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
-from mu_ref.kernels import vectors as vec
-from mu_ref.kernels.dots import dot, fma, pairs
-from mu_ref.kernels.vectors import BYTES, F32, F32_4, I8, I16, I32, I32_4, LANES, ROWS, WIDE
+from mu_ref.kernels.vector import lanes as vec
+from mu_ref.kernels.vector.dots import dot, fma, pairs
+from mu_ref.kernels.vector.lanes import BYTES, F32, F32_4, I8, I16, I32, I32_4, LANES, ROWS, WIDE
 
 
 @intrinsic
@@ -177,7 +177,7 @@ def store4(typingctx, out, at, stride, total):
 
 @intrinsic
 def sums4(typingctx, out, at, total):
-    """out[at + row] = the sum of the row's lanes, in the order of `vectors.tree`."""
+    """out[at + row] = the sum of the row's lanes, in the order of `lanes.tree`."""
 
     def codegen(context, builder, signature, args):
         add = builder.fadd if total == F32_4 else builder.add

@@ -8,8 +8,8 @@ from numba.np.arrayobj import make_array
 
 __all__ = [
     "BYTES", "F32", "F32_4", "I8", "I16", "I32", "I32_4", "LANES", "PAIRS", "ROWS", "WIDE", "call",
-    "everywhere", "fetch", "lanes", "load", "loads", "pointer", "repeated", "rows", "rowwise", "spread",
-    "store", "tree",
+    "everywhere", "fetch", "lanes", "load", "loads", "pointer", "repeated", "rows", "rowwise",
+    "spread", "store", "tree",
 ]  # fmt: skip
 
 # 16 lanes of 32 bits are a register of 512 bits; where those are missing, LLVM takes two or four.

@@ -5,8 +5,7 @@ an executor may know from the step before. Chapter: `docs/08_mu.md`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,10 +13,10 @@ from mu_ref.border.arrays import check_rows
 from mu_ref.border.ranges import NEW_TOKENS
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError
+from mu_ref.generate.step import Ahead, decode_step, next_scores
 from mu_ref.model import mu
-from mu_ref.model.cache import Cache, Memory, Placement
+from mu_ref.model.cache import Cache, Memory
 from mu_ref.model.choice import GREEDY, Guide, Sampling, sample, token_probabilities
-from mu_ref.model.decoder import Placed, place, run_layers
 from mu_ref.ops import Ops, Value
 
 __all__ = [
@@ -41,121 +40,6 @@ class Step:
     def logits(self) -> np.ndarray:
         """[batch, vocab_size], what the tokens were chosen from; read when somebody asks."""
         return self.ops.read(self.scores)[:, 0]
-
-
-def decode_step(
-    ops: Ops,
-    model: ModelConfig,
-    tokens: np.ndarray,
-    valid: np.ndarray,
-    memory: Memory | None,
-    cache: Cache,
-    placement: Placement | None = None,
-) -> Value:
-    """Do what `decoder.decode` does, and let the executor recognise a step that it did before.
-
-    From step to step the layers do the same, with other tokens, positions and masks, on a longer
-    cache; `Ops.repeat` says so.
-
-    Args:
-        ops: the executor.
-        model: its `decoder` must not be None.
-        tokens: [batch, n_new] int, the tokens not yet in the cache.
-        valid: [batch, n_new] bool, False at padding.
-        memory: from `mu.remember`, or None for a decoder-only model.
-        cache: earlier tokens; updated.
-        placement: for tokens that do not simply follow the cached ones.
-
-    Returns:
-        [batch, n_new, d_model], after the final norm.
-    """
-    placed = place(model, tokens, valid, cache, placement)
-
-    def layers(*_: Any) -> Value:
-        return run_layers(ops, model, placed, memory, cache)
-
-    if placed.tokens.shape != tokens.shape or placed.levels:  # other operations, for this once
-        return layers()
-    inputs = _inputs(placed, memory)
-    return ops.repeat(("decode", model), cache.layers, _read(memory), inputs, layers)
-
-
-def _read(memory: Memory | None) -> list[Value]:
-    """List the values that the layers read of the encoder."""
-    return [] if memory is None else [x for layer in memory.layers for x in (layer.k, layer.v)]
-
-
-def _inputs(placed: Placed, memory: Memory | None) -> tuple[Any, ...]:
-    """List the arrays that the layers read."""
-    memory_mask = () if memory is None else (memory.mask,)
-    return placed.tokens, placed.turn, *memory_mask, *placed.masks.values()
-
-
-def _scores(
-    ops: Ops,
-    model: ModelConfig,
-    tokens: np.ndarray,
-    valid: np.ndarray,
-    memory: Memory | None,
-    cache: Cache,
-) -> Value:
-    """Compute what the next token is chosen from, [batch, 1, vocab_size]; see `decode_step`."""
-    if tokens.shape[1] > 1:
-        hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
-        last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
-        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")  # [batch, 1, d_model]
-        return mu.logits(ops, model, hidden)
-    placed = place(model, tokens, valid, cache)
-
-    def compute(*_: Any) -> Value:
-        return mu.logits(ops, model, run_layers(ops, model, placed, memory, cache))
-
-    if placed.tokens.shape != tokens.shape or placed.levels:  # as in decode_step
-        return compute()
-    inputs = _inputs(placed, memory)
-    return ops.repeat(("scores", model), cache.layers, _read(memory), inputs, compute)
-
-
-def _ahead(
-    ops: Ops,
-    model: ModelConfig,
-    token: int,
-    memory: Memory | None,
-    cache: Cache,
-    n: int,
-    stops: frozenset[int],
-) -> Iterator[tuple[int, Value]]:
-    """Let the executor do up to n greedy steps of one row by itself, if it can.
-
-    Where the tokens will stand and what each may read is known before they are.
-    """
-    preview = Cache(list(cache.layers), cache.tokens, cache.valid)
-    preview.positions, preview.theta = cache.positions, cache.theta
-    placed = place(model, np.full((1, n), token), np.ones((1, n), bool), preview)
-    if placed.tokens.shape != (1, n) or placed.levels:
-        return
-    n_cached = cache.tokens.shape[1]
-    steps = [
-        _inputs(
-            Placed(
-                placed.tokens[:, :1],
-                replace(placed.turn, positions=placed.turn.positions[:, i : i + 1]),
-                {w: m[:, :, i : i + 1, : n_cached + i + 1] for w, m in placed.masks.items()},
-                1,
-            ),
-            memory,
-        )
-        for i in range(n)
-    ]
-    chosen: list[int] = []
-    for new, scores in ops.greedy(
-        ("scores", model), cache.layers, _read(memory), steps, stops
-    ):
-        chosen.append(new)
-        yield new, scores
-    if chosen:
-        read = np.array([[token, *chosen[:-1]]])
-        place(model, read, np.ones(read.shape, bool), cache)
 
 
 def stream(
@@ -198,26 +82,16 @@ def stream(
     empty = model.unseeing == "mean"
     check_rows("prompt", prompt, prompt_valid, model.vocab_size, empty=empty)
     cache = Cache.empty(len(prompt), n_layers)
-    tokens, valid = prompt, prompt_valid  # the first step reads the prompt, later ones a token
-    ended = np.zeros(len(prompt), bool)
+    # the first step reads the prompt, later ones a token
+    tokens, valid, ended = prompt, prompt_valid, np.zeros(len(prompt), bool)
     states = np.zeros(len(prompt), np.int64) if guide is None else guide.start(len(prompt))
-    # where the likeliest token follows whatever it is, an executor may go ahead
-    n_ahead = AHEAD if sampling.temperature == 0 and guide is None and len(prompt) == 1 else 0
-    stops = frozenset(model.eos_ids if stop_at_eos else ())
-    stops |= {model.pad_id} if model.mask_decoder_pads else frozenset()  # nobody reads it
-    ready: Iterator[tuple[int, Value]] = iter(())
+    free = sampling.temperature == 0 and guide is None and len(prompt) == 1
+    ahead = Ahead(ops, model, memory, cache, stop_at_eos, AHEAD if free else 0)
     for step in range(max_new_tokens):
-        found = next(ready, None)
-        if found is None and n_ahead and step and valid.all():
-            n = min(n_ahead, max_new_tokens - step)
-            ready = _ahead(ops, model, int(tokens[0, 0]), memory, cache, n, stops)
-            found = next(ready, None)
-        if found is not None:
-            chosen, scores = np.array([found[0]]), found[1]
-        else:
-            scores = _scores(ops, model, tokens, valid, memory, cache)  # [batch, 1, vocab_size]
-            allowed = None if guide is None else guide.allowed(states[:, None])
-            chosen = sample(ops, scores, sampling, rng, allowed)[:, 0]
+        found = ahead.take(tokens, valid, max_new_tokens - step) if step else None
+        chosen, scores = found or _chosen(
+            ops, next_scores(ops, model, tokens, valid, memory, cache), sampling, rng, guide, states
+        )
         new = np.where(ended, model.pad_id, chosen)
         states = states if guide is None else guide.follow(states, new)
         was_ended = ended  # the eos itself is read by the next step, what follows it is padding
@@ -228,6 +102,19 @@ def stream(
             return
         tokens = new[:, None]
         valid = mu.decoder_valid(model, tokens) & ~was_ended[:, None]
+
+
+def _chosen(
+    ops: Ops,
+    scores: Value,
+    sampling: Sampling,
+    rng: np.random.Generator | None,
+    guide: Guide | None,
+    states: np.ndarray,
+) -> tuple[np.ndarray, Value]:
+    """Choose a token for each row of scores [batch, 1, vocab_size]; return both."""
+    allowed = None if guide is None else guide.allowed(states[:, None])
+    return sample(ops, scores, sampling, rng, allowed)[:, 0], scores
 
 
 def _decoder(model: ModelConfig) -> StackConfig:

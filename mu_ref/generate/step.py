@@ -1,0 +1,188 @@
+"""One step of decoding, which an executor may know from the step before.
+
+From step to step the layers do the same, with other tokens, positions and masks, on a longer cache;
+`Ops.repeat` says so, and `Ops.greedy` of several steps at once.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mu_ref.config import ModelConfig
+from mu_ref.model import mu
+from mu_ref.model.cache import Cache, Memory, Placement
+from mu_ref.model.decoder import Placed, place, run_layers
+from mu_ref.ops import Ops, Value
+
+__all__ = ["Ahead", "decode_step", "next_scores"]
+
+
+def decode_step(
+    ops: Ops,
+    model: ModelConfig,
+    tokens: np.ndarray,
+    valid: np.ndarray,
+    memory: Memory | None,
+    cache: Cache,
+    placement: Placement | None = None,
+) -> Value:
+    """Do what `decoder.decode` does, and let the executor recognise a step that it did before.
+
+    From step to step the layers do the same, with other tokens, positions and masks, on a longer
+    cache; `Ops.repeat` says so.
+
+    Args:
+        ops: the executor.
+        model: its `decoder` must not be None.
+        tokens: [batch, n_new] int, the tokens not yet in the cache.
+        valid: [batch, n_new] bool, False at padding.
+        memory: from `mu.remember`, or None for a decoder-only model.
+        cache: earlier tokens; updated.
+        placement: for tokens that do not simply follow the cached ones.
+
+    Returns:
+        [batch, n_new, d_model], after the final norm.
+    """
+    placed = place(model, tokens, valid, cache, placement)
+
+    def layers(*_: Any) -> Value:
+        return run_layers(ops, model, placed, memory, cache)
+
+    return _repeated(ops, "decode", model, placed, tokens.shape, memory, cache, layers)
+
+
+def _repeated(
+    ops: Ops,
+    what: str,
+    model: ModelConfig,
+    placed: Placed,
+    shape: tuple[int, ...],
+    memory: Memory | None,
+    cache: Cache,
+    compute: Callable[..., Value],
+) -> Value:
+    """Compute what was placed for new tokens of a shape; the executor may know how."""
+    if placed.tokens.shape != shape or placed.levels:  # other operations, for this once
+        return compute()
+    inputs = _inputs(placed, memory)
+    return ops.repeat((what, model), cache.layers, _read(memory), inputs, compute)
+
+
+def _read(memory: Memory | None) -> list[Value]:
+    """List the values that the layers read of the encoder."""
+    return [] if memory is None else [x for layer in memory.layers for x in (layer.k, layer.v)]
+
+
+def _inputs(placed: Placed, memory: Memory | None) -> tuple[Any, ...]:
+    """List the arrays that the layers read."""
+    memory_mask = () if memory is None else (memory.mask,)
+    return placed.tokens, placed.turn, *memory_mask, *placed.masks.values()
+
+
+def next_scores(
+    ops: Ops,
+    model: ModelConfig,
+    tokens: np.ndarray,
+    valid: np.ndarray,
+    memory: Memory | None,
+    cache: Cache,
+) -> Value:
+    """Compute what the next token is chosen from, [batch, 1, vocab_size]; see `decode_step`."""
+    if tokens.shape[1] > 1:
+        hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
+        last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
+        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")  # [batch, 1, d_model]
+        return mu.logits(ops, model, hidden)
+    placed = place(model, tokens, valid, cache)
+
+    def compute(*_: Any) -> Value:
+        return mu.logits(ops, model, run_layers(ops, model, placed, memory, cache))
+
+    return _repeated(ops, "scores", model, placed, tokens.shape, memory, cache, compute)
+
+
+@dataclass(slots=True)
+class Ahead:
+    """Steps of one row that an executor does by itself: the likeliest token always follows.
+
+    Args:
+        ops: the executor.
+        model: its `decoder` must not be None.
+        memory: from `mu.remember`, or None for a decoder-only model.
+        cache: earlier tokens; updated when the tokens found ahead are used up.
+        stop_at_eos: whether an eos is the last.
+        most: tokens found ahead at a time.
+    """
+
+    ops: Ops
+    model: ModelConfig
+    memory: Memory | None
+    cache: Cache
+    stop_at_eos: bool
+    most: int
+    _found: Iterator[tuple[int, Value]] = field(default_factory=lambda: iter(()))
+
+    def take(
+        self, tokens: np.ndarray, valid: np.ndarray, n_left: int
+    ) -> tuple[np.ndarray, Value] | None:
+        """Return what follows the tokens: [1] int, and scores [1, 1, vocab_size].
+
+        Args:
+            tokens: [batch, n_new] int, the tokens not yet in the cache.
+            valid: [batch, n_new] bool.
+            n_left: tokens still to be found.
+
+        Returns:
+            The token and its scores; None if the executor cannot go ahead here.
+        """
+        found, n = next(self._found, None), min(self.most, n_left)
+        if found is None and n and tokens.shape == (1, 1) and valid.all():
+            # what ends a row, and what nobody reads: behind these the caller goes on
+            stops = frozenset(self.model.eos_ids if self.stop_at_eos else ())
+            stops |= {self.model.pad_id} if self.model.mask_decoder_pads else frozenset()
+            row = self.ops, self.model, int(tokens[0, 0]), self.memory, self.cache
+            self._found = _found_ahead(*row, n, stops)
+            found = next(self._found, None)
+        return None if found is None else (np.array([found[0]]), found[1])
+
+
+def _found_ahead(
+    ops: Ops,
+    model: ModelConfig,
+    token: int,
+    memory: Memory | None,
+    cache: Cache,
+    n: int,
+    stops: frozenset[int],
+) -> Iterator[tuple[int, Value]]:
+    """Yield up to n tokens behind `token` with their scores.
+
+    Where the tokens will stand and what each may read is known before they are.
+    """
+    preview = Cache(list(cache.layers), cache.tokens, cache.valid)
+    preview.positions, preview.theta = cache.positions, cache.theta
+    placed = place(model, np.full((1, n), token), np.ones((1, n), bool), preview)
+    if placed.tokens.shape != (1, n) or placed.levels:
+        return
+    turn, behind = placed.turn, cache.tokens.shape[1] + 1
+    steps = [
+        _inputs(
+            Placed(
+                tokens=placed.tokens[:, :1],
+                turn=replace(turn, positions=turn.positions[:, i : i + 1]),
+                masks={w: m[:, :, i : i + 1, : behind + i] for w, m in placed.masks.items()},
+                n_new=1,
+            ),
+            memory,
+        )
+        for i in range(n)
+    ]
+    chosen: list[int] = []
+    for new, scores in ops.greedy(("scores", model), cache.layers, _read(memory), steps, stops):
+        chosen.append(new)
+        yield new, scores
+    if chosen:
+        fed = np.array([[token, *chosen[:-1]]])
+        place(model, fed, np.ones(fed.shape, bool), cache)

@@ -12,7 +12,18 @@ from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import floats
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.linear import products_f32, products_i4, products_i8
-from mu_ref.kernels.machine import COPY, TAKE, array_at, move, renew, share, tell, wait
+from mu_ref.kernels.machine import (
+    COPY,
+    FEW,
+    TAKE,
+    array_at,
+    elements_moved,
+    move,
+    renew,
+    settle,
+    share,
+    wait,
+)  # fmt: skip
 from mu_ref.kernels.packing import TOGETHER, bytes_of, halves_of, steps_of
 
 __all__ = ["run", "run_greedy"]
@@ -21,15 +32,14 @@ F32 = np.float32
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(2, 13)
 LINEAR4, LINEAR8, EMBED8 = range(13, 16)
 MANY = 64  # rows that pass over float weights together; more would not fit the second cache
+WHOLE = np.int64(2**62)
 CHUNK = 256  # outputs that wait for the scale of their row; they stay in the nearest cache
 
 
 @kernel
 def run(program, n_rows, scalars, counter, thread, n_threads):
     """Run a program; every thread calls this with its own number. scalars: one per row."""
-    for line in range(n_rows):
-        wait(counter, line + 1, n_threads)
-        _operate(program[line], scalars[line], thread, n_threads)
+    _walk(program, n_rows, scalars, 0, counter, thread, n_threads)
 
 
 @kernel
@@ -50,23 +60,55 @@ def run_greedy(
                 program, step, chosen[step - 1], at_token, places, growth, result_places, results,
                 buffers, fills,
             )  # fmt: skip
-        for line in range(n_rows):
-            met += 1
-            wait(counter, met, n_threads)
-            _operate(program[line], scalars[line], thread, n_threads)
+        met = _walk(program, n_rows, scalars, met, counter, thread, n_threads)
         met += 1
         wait(counter, met, n_threads)
         if thread == 0:
-            chosen[step] = floats.likeliest(array_at(results[step], n_tokens, F32))
-            last = go_on[0] == 0 or chosen[step] in stops or step + 1 == len(chosen)
-            tell(pipe, 1)
-            if last:
-                go_on[1] = 0
-                tell(pipe, 0)
+            token = floats.likeliest(array_at(results[step], n_tokens, F32))
+            settle(step, token, chosen, stops, go_on, pipe)
         met += 1
         wait(counter, met, n_threads)
         if go_on[1] == 0:
             break
+
+
+@kernel
+def _walk(program, n_rows, scalars, met, counter, thread, n_threads):
+    """Do this thread's share of all operations; `met` is how often threads have met, and will have.
+
+    They meet before an operation that may read what another thread wrote: not between two so small
+    that thread 0 does them alone, nor between two products of one x.
+    """
+    was_small, before = False, program[0]
+    for line in range(n_rows):
+        row = program[line]
+        small = n_threads > 1 and _elements(row) <= FEW
+        same = line > 0 and _elements(row) == _elements(before) == WHOLE
+        same = same and row[2] == before[2] and row[1] != before[1]
+        if not (same or (small and was_small)):
+            met += 1
+            wait(counter, met, n_threads)
+        if not small:
+            _operate(row, scalars[line], thread, n_threads)
+        elif thread == 0:
+            _operate(row, scalars[line], 0, 1)
+        was_small, before = small, row
+    return met
+
+
+@kernel
+def _elements(row):
+    """Elements that an operation works on; WHOLE for a product, which all threads share."""
+    op = row[0]
+    if op in (LINEAR, LINEAR4, LINEAR8):
+        return WHOLE
+    if op in (SCORES, SOFTMAX, MIX):
+        return row[5] * row[6] * row[8] * row[9]
+    if op in (COPY, TAKE):
+        return elements_moved(row)
+    if op in (NORM, EMBED, EMBED8):
+        return row[5] * row[6]
+    return row[5] * row[6] * row[7] if op == ROPE else row[5]
 
 
 @kernel

@@ -10,7 +10,18 @@ import numpy as np
 from mu_ref.kernels import integers
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.linear import products_i8
-from mu_ref.kernels.machine import COPY, TAKE, array_at, move, renew, share, tell, wait
+from mu_ref.kernels.machine import (
+    COPY,
+    FEW,
+    TAKE,
+    array_at,
+    elements_moved,
+    move,
+    renew,
+    settle,
+    share,
+    wait,
+)  # fmt: skip
 from mu_ref.kernels.packing import bytes_of
 from mu_ref.kernels.rounding import rescale, rescale_channels
 
@@ -18,6 +29,7 @@ __all__ = ["run", "run_greedy", "scratch_bytes"]
 
 I16, I64 = np.int16, np.int64
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(2, 13)
+WHOLE = np.int64(2**62)
 CHUNK = 256  # outputs whose sums wait to be rescaled; they stay in the nearest cache
 MANY = 64  # rows of bytes that pass over the weights together
 
@@ -30,9 +42,7 @@ def scratch_bytes(d: int) -> int:
 @kernel
 def run(program, n_rows, scalars, counter, thread, n_threads):
     """Run a program; every thread calls this with its own number."""
-    for line in range(n_rows):
-        wait(counter, line + 1, n_threads)
-        _operate(program[line], thread, n_threads)
+    _walk(program, n_rows, scalars, 0, counter, thread, n_threads)
 
 
 @kernel
@@ -53,23 +63,55 @@ def run_greedy(
                 program, step, chosen[step - 1], at_token, places, growth, result_places, results,
                 buffers, fills,
             )  # fmt: skip
-        for line in range(n_rows):
-            met += 1
-            wait(counter, met, n_threads)
-            _operate(program[line], thread, n_threads)
+        met = _walk(program, n_rows, scalars, met, counter, thread, n_threads)
         met += 1
         wait(counter, met, n_threads)
         if thread == 0:
-            chosen[step] = integers.likeliest(array_at(results[step], n_tokens, I16))
-            last = go_on[0] == 0 or chosen[step] in stops or step + 1 == len(chosen)
-            tell(pipe, 1)
-            if last:
-                go_on[1] = 0
-                tell(pipe, 0)
+            token = integers.likeliest(array_at(results[step], n_tokens, I16))
+            settle(step, token, chosen, stops, go_on, pipe)
         met += 1
         wait(counter, met, n_threads)
         if go_on[1] == 0:
             break
+
+
+@kernel
+def _walk(program, n_rows, scalars, met, counter, thread, n_threads):
+    """Do this thread's share of all operations; `met` is how often threads have met, and will have.
+
+    They meet before an operation that may read what another thread wrote: not between two so small
+    that thread 0 does them alone, nor between two products of one x.
+    """
+    was_small, before = False, program[0]
+    for line in range(n_rows):
+        row = program[line]
+        small = n_threads > 1 and _elements(row) <= FEW
+        same = line > 0 and _elements(row) == _elements(before) == WHOLE
+        same = same and row[2] == before[2] and row[1] != before[1]
+        if not (same or (small and was_small)):
+            met += 1
+            wait(counter, met, n_threads)
+        if not small:
+            _operate(row, thread, n_threads)
+        elif thread == 0:
+            _operate(row, 0, 1)
+        was_small, before = small, row
+    return met
+
+
+@kernel
+def _elements(row):
+    """Elements that an operation works on; WHOLE for a product, which all threads share."""
+    op = row[0]
+    if op == LINEAR:
+        return WHOLE
+    if op in (SCORES, SOFTMAX, MIX):
+        return row[6] * row[7] * row[9] * row[10]
+    if op in (COPY, TAKE):
+        return elements_moved(row)
+    if op in (NORM, ROPE):
+        return row[4] * row[5] * (row[6] if op == ROPE else 1)
+    return row[5] * (row[6] if op == EMBED else 1)
 
 
 @kernel

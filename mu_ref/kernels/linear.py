@@ -25,7 +25,7 @@ from mu_ref.kernels.vector.simd import (
     sums4,
     zeros1,
     zeros4,
-)
+)  # fmt: skip
 
 __all__ = ["BYTES", "FLOATS", "products_f32", "products_i4", "products_i8"]
 

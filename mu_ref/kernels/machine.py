@@ -16,10 +16,14 @@ from numba.extending import intrinsic
 
 from mu_ref.kernels.compiled import kernel
 
-__all__ = ["COPY", "TAKE", "WIDTH", "array_at", "move", "places", "renew", "share", "tell", "wait"]
+__all__ = [
+    "COPY", "FEW", "TAKE", "WIDTH", "array_at", "elements_moved", "move", "places", "renew",
+    "settle", "share", "wait",
+]  # fmt: skip
 
 WIDTH = 16  # integers in a row of the program
 COPY, TAKE = range(2)  # operations of both machines; each goes on counting for its own
+FEW = 4096  # elements that one thread has done before two have met
 PATIENCE = 2000  # looks at the counter before another thread may have the core
 
 if os.name == "posix":
@@ -123,6 +127,12 @@ def move(row, thread, n_threads, dtype):
 
 
 @kernel
+def elements_moved(row):
+    """Elements that COPY or TAKE writes."""
+    return row[4] * row[7] * (row[9] if row[0] == COPY else row[6])
+
+
+@kernel
 def renew(program, step, token, at_token, places, growth, result_places, results, buffers, fills):
     """Turn the program of one step into that of `step`, which reads `token`.
 
@@ -149,6 +159,16 @@ def renew(program, step, token, at_token, places, growth, result_places, results
         to = array_at(buffers[i, 0], buffers[i, 1], np.uint8)
         to[:] = fills[step, at : at + len(to)]
         at += len(to)
+
+
+@kernel
+def settle(step, token, chosen, stops, go_on, pipe):
+    """Note a token, tell of it, and say in go_on[1] whether another one follows."""
+    chosen[step] = token
+    tell(pipe, 1)
+    if go_on[0] == 0 or token in stops or step + 1 == len(chosen):
+        go_on[1] = 0
+        tell(pipe, 0)
 
 
 @kernel

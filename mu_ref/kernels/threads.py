@@ -4,8 +4,8 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ import numpy as np
 from mu_ref.errors import InputError
 from mu_ref.kernels.machine import WIDTH
 
-__all__ = ["CAN_TELL", "Told", "load_kernels", "n_threads", "release_code", "run_on"]
+__all__ = ["load_kernels", "n_threads", "release_code", "run_on", "start_on"]
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
 MOST = 256  # threads; each waits for all others after every operation
-CAN_TELL = os.name == "posix"  # compiled code calls write, as POSIX has it
 DONTNEED = 4  # the advice of madvise that a page may be dropped
 
 
@@ -80,57 +79,28 @@ def run_on(threads: int, run: Callable[..., Any], *args: Any) -> None:
         return
     counter = np.zeros(1, np.int64)
     address = counter.ctypes.data
-    started = [
-        _workers(threads - 1).submit(run, *args, address, thread, threads)
-        for thread in range(1, threads)
-    ]
+    started = start_on(range(1, threads), threads, run, *args, address)
     run(*args, address, 0, threads)
     for future in started:
         future.result()
 
 
-class Told:
-    """A kernel that finds token after token beside Python, and tells of each through a pipe.
+def start_on(
+    which: Iterable[int], threads: int, run: Callable[..., Any], *args: Any
+) -> list[Future[None]]:
+    """Call run(*args, thread, threads) on workers, beside the caller.
 
     Args:
-        threads: how many; the caller's is none of them.
-        run: a kernel without the interpreter lock, as `run_greedy` of the machines.
-        most: tokens that it may find.
-        args: its first arguments.
+        which: the threads that are workers.
+        threads: how many there are in all.
+        run: a kernel without the interpreter lock.
+        args: its first arguments, the counter last.
+
+    Returns:
+        What to wait for.
     """
-
-    def __init__(self, threads: int, run: Callable[..., Any], most: int, *args: Any) -> None:
-        self._read, write = os.pipe()
-        self._write = write
-        self.chosen = np.full(most, -1, np.int64)
-        self._go_on = np.ones(2, np.int64)  # as the caller wishes, and as the threads agree
-        self._counter = np.zeros(1, np.int64)
-        self._args = args  # its arrays stay where they are
-        told = (self.chosen, self._go_on, write, self._counter.ctypes.data)
-        self._started = [
-            _workers(threads).submit(run, *args, *told, thread, threads)
-            for thread in range(threads)
-        ]
-
-    def tokens(self) -> Iterator[int]:
-        """Yield each token as soon as it is found."""
-        for i in range(len(self.chosen)):
-            if not os.read(self._read, 1)[0]:  # 0 behind the last
-                return
-            yield int(self.chosen[i])
-
-    def wait(self) -> None:
-        """Return when it has found all that it will."""
-        for future in self._started:
-            future.result()
-
-    def end(self) -> int:
-        """Stop it behind the token that it is at; return how many it found."""
-        self._go_on[0] = 0
-        self.wait()
-        os.close(self._read)
-        os.close(self._write)
-        return int((self.chosen >= 0).sum())
+    which = list(which)
+    return [_workers(len(which)).submit(run, *args, thread, threads) for thread in which]
 
 
 def release_code() -> None:

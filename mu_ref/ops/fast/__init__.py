@@ -3,5 +3,6 @@
 Imports `ops`, `integers` and `kernels`. Read `deferred.py` first: it follows `ops.linear(...)` from
 the call to the kernel. Then `floats.py` (float32 and int4 weights) or `integers.py`, one executor
 each, with what they ask beside them: `matrices.py`, how a weight lies in memory, and `sites.py`,
-what an integer site needs. `replay.py` is for steps that come again, `memory.py` for values.
+what an integer site needs. `repeats.py`, `replay.py` and `told.py` are for steps that come again,
+`memory.py` for values.
 """

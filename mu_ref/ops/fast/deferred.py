@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from mu_ref.kernels.machine import COPY, TAKE, WIDTH
-from mu_ref.kernels.threads import Told, load_kernels, n_threads, run_on
+from mu_ref.kernels.threads import load_kernels, n_threads, run_on
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.memory import Pool, Tensor, as_integers
 from mu_ref.ops.fast.replay import Make, Script, Scripts
+from mu_ref.ops.fast.told import Told
 
 __all__ = ["MOST_OPERATIONS", "DeferredOps"]
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mu_ref.kernels.machine import WIDTH
-from mu_ref.kernels.threads import CAN_TELL, Told
 from mu_ref.ops import Cached
 from mu_ref.ops.fast.deferred import MOST_OPERATIONS, DeferredOps
 from mu_ref.ops.fast.memory import Tensor
 from mu_ref.ops.fast.replay import Buffer, Script, Sizes
+from mu_ref.ops.fast.told import CAN_TELL, Told
 
 __all__ = ["RepeatingOps"]
 

@@ -47,20 +47,20 @@ def run(program, n_rows, scalars, counter, thread, n_threads):
 
 @kernel
 def run_greedy(
-    program, n_rows, scalars, places, growth, result_places, results, buffers, fills, at_token,
+    program, n_rows, scalars, places, growth, bound, addresses, results, buffers, fills, at_token,
     n_tokens, stops, chosen, go_on, pipe, counter, thread, n_threads,
 ):  # fmt: skip
     """Run a program as often as `chosen` has room, each time with the token that was chosen last.
 
-    Its result is the scores of n_tokens; the likeliest, the lowest on ties, is chosen. One of
+    Its last result is the scores of n_tokens; the likeliest, the lowest on ties, is chosen. One of
     `stops` is the last, or the one at which go_on[0] became 0. Through the pipe goes a 1 for each
-    token, and then a 0. What else changes from step to step: see `machine.renew`.
+    token. What else changes from step to step: see `machine.renew`.
     """
     met = 0
     for step in range(len(chosen)):
         if step and thread == 0:
             renew(
-                program, step, chosen[step - 1], at_token, places, growth, result_places, results,
+                program, step, chosen[step - 1], at_token, places, growth, bound, addresses,
                 buffers, fills,
             )  # fmt: skip
         met = _walk(program, n_rows, scalars, met, counter, thread, n_threads)

@@ -32,15 +32,15 @@ if os.name == "posix":
     _write = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.intp))
 
     @kernel
-    def tell(pipe, value):
-        """Write one byte to a pipe."""
-        byte = np.full(1, value, np.uint8)
+    def tell(pipe):
+        """Write a 1 to a pipe."""
+        byte = np.ones(1, np.uint8)
         _write(np.int32(pipe), byte.ctypes.data, 1)
 
 else:
 
     @kernel
-    def tell(pipe, value):
+    def tell(pipe):
         """Nothing: nobody listens."""
 
     @kernel
@@ -133,7 +133,7 @@ def elements_moved(row):
 
 
 @kernel
-def renew(program, step, token, at_token, places, growth, result_places, results, buffers, fills):
+def renew(program, step, token, at_token, places, growth, bound, addresses, buffers, fills):
     """Turn the program of one step into that of `step`, which reads `token`.
 
     Args:
@@ -143,8 +143,8 @@ def renew(program, step, token, at_token, places, growth, result_places, results
         at_token: address where it is read.
         places: in the flat program, where a size stands that grows with every step.
         growth: by how much.
-        result_places: where the address of the result stands.
-        results: [n_steps], those addresses.
+        bound: [m], where addresses stand of values that lie elsewhere each time.
+        addresses: [n_steps, m], those.
         buffers: [n, 2], address and bytes of each input that changes.
         fills: [n_steps, bytes of all of them], what they become.
     """
@@ -152,8 +152,8 @@ def renew(program, step, token, at_token, places, growth, result_places, results
     flat = program.ravel()
     for i in range(len(places)):
         flat[places[i]] += growth[i]
-    for i in range(len(result_places)):
-        flat[result_places[i]] = results[step]
+    for i in range(len(bound)):
+        flat[bound[i]] = addresses[step, i]
     at = 0
     for i in range(len(buffers)):
         to = array_at(buffers[i, 0], buffers[i, 1], np.uint8)
@@ -165,10 +165,9 @@ def renew(program, step, token, at_token, places, growth, result_places, results
 def settle(step, token, chosen, stops, go_on, pipe):
     """Note a token, tell of it, and say in go_on[1] whether another one follows."""
     chosen[step] = token
-    tell(pipe, 1)
     if go_on[0] == 0 or token in stops or step + 1 == len(chosen):
         go_on[1] = 0
-        tell(pipe, 0)
+    tell(pipe)
 
 
 @kernel

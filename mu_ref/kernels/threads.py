@@ -99,8 +99,7 @@ def start_on(
     Returns:
         What to wait for.
     """
-    which = list(which)
-    return [_workers(len(which)).submit(run, *args, thread, threads) for thread in which]
+    return [_workers(threads).submit(run, *args, thread, threads) for thread in which]
 
 
 def release_code() -> None:

@@ -11,7 +11,8 @@ A value has a `.shape`. Masks, positions and token ids are plain NumPy arrays on
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -179,6 +180,7 @@ class Ops(ABC):
         read: Sequence[Value],
         steps: Sequence[Sequence[Any]],
         stops: Collection[int],
+        fed: Mapping[int, int] = MappingProxyType({}),
     ) -> Iterator[tuple[int, Value]]:
         """Do a stretch several times, each on the likeliest token of the time before.
 
@@ -192,10 +194,11 @@ class Ops(ABC):
             steps: inputs of each time, as in `repeat`. The first one is the token, [1, 1], which
                 only the first time is known.
             stops: tokens behind which it does not go on.
+            fed: {place in read: place among the results} of values that the time before computes.
 
         Yields:
-            The token that each time chose, the lowest on ties, and the scores [1, 1, vocab_size]
-            that the stretch computed; fewer than asked for, or none, where that is all it can.
+            The token that each time chose, the lowest on ties, and the scores [1, 1, vocab_size],
+            the last result of the stretch; fewer than asked for, or none, where that is all it can.
         """
         yield from ()
 

@@ -186,12 +186,18 @@ def draft_one_beam(
     """
     beams = tokens[:, None, None]  # [batch, 1, 1]
     state: Value | None = None
-    for _ in range(search.draft_len):
-        state, value = _step(ops, model, drafter, hidden, state, beams[:, :, -1])
+    while beams.shape[2] <= search.draft_len and (state is None or not _all_ended(beams, end)):
+        last, n_left = beams[:, :, -1], search.draft_len + 1 - beams.shape[2]
+        if state is not None and last.size == 1:  # an executor may go on by itself
+            ends = set(np.ravel([] if end is None else end).tolist())
+            what, fed = ("draft", drafter, model), {1: 0}
+            found = ops.greedy(what, (), [hidden, state], [(last,)] * n_left, ends, fed)
+            ahead = np.array([[[token for token, _ in found]]], np.int64)
+            if ahead.size:
+                return Beams(np.concatenate([beams, ahead], axis=2))
+        state, value = _step(ops, model, drafter, hidden, state, last)
         token = ops.argmax(value, "drafter.argmax")  # [batch, 1]
         beams = np.concatenate([beams, token[:, :, None]], axis=2)
-        if _all_ended(beams, end):
-            break
     return Beams(beams)
 
 

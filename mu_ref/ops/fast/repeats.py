@@ -6,8 +6,10 @@ comes, even that much is not needed: `greedy` gives compiled code several steps 
 each token that it finds into the next step itself.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import prod
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,6 +172,7 @@ class RepeatingOps(DeferredOps):
         read: Sequence[Tensor],
         steps: Sequence[Sequence[Any]],
         stops: Collection[int],
+        fed: Mapping[int, int] = MappingProxyType({}),
     ) -> Iterator[tuple[int, Tensor]]:
         """Run a stretch that is known by now for all steps in one call into compiled code."""
         self._finish()
@@ -178,29 +181,37 @@ class RepeatingOps(DeferredOps):
         if found is None or None in caches or not CAN_TELL:
             return
         script, (n_slots, memory) = found
-        room = min([*script.most[:1], *(x.room for x in caches)], default=0)
-        steps = steps[: max(0, room - n_slots + 1)]
+        if caches:
+            room = min([*script.most[:1], *(x.room for x in caches)])
+            steps = steps[: max(0, room - n_slots + 1)]
         # first the last step: if the script is ready for it, it is for all
-        if not steps or not script.ready(steps[-1], (n_slots + len(steps) - 1, memory)):
+        most = n_slots + len(steps) - 1 if caches else n_slots
+        if not steps or not script.ready(steps[-1], (most, memory)):
+            return
+        if not all(_alike(read[to], script.results[i]) for to, i in fed.items()):
             return
         self.flush()
         script.ready(steps[0], (n_slots, memory))
-        like = script.results[0]
-        results = [
-            Tensor(self.pool.block(prod(like.shape)), like.shape, like.meaning, like.room)
+        made = [
+            [Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
+             for x in script.results]
             for _ in steps
-        ]
-        bound = [x.block.address for x in (*caches, *read)]
-        rows = script.at((n_slots, memory), [*bound, results[0].block.address]).copy()
-        plan = _planned(script, steps, [x.block.address for x in results], len(bound))
+        ]  # fmt: skip
+        # values that the rows are bound to, step by step
+        bound = [[*caches, *read, *results] for results in made]
+        for before, values in pairwise(bound):
+            for to, i in fed.items():
+                values[len(caches) + to] = before[len(caches) + len(read) + i]
+        addresses = np.array([[x.block.address for x in values] for values in bound], np.int64)
+        rows = script.at((n_slots, memory), addresses[0].tolist()).copy()
         call = Told(
             self.n_threads, self._run_greedy, len(steps), rows, len(rows),
-            np.frombuffer(script.scalars, np.float64), *plan, like.shape[-1],
-            np.array(sorted(stops), np.int64),
+            np.frombuffer(script.scalars, np.float64), *_planned(script, steps, addresses),
+            script.results[-1].shape[-1], np.array(sorted(stops), np.int64),
         )  # fmt: skip
         self._running = call
         try:
-            yield from zip(call.tokens(), results, strict=False)
+            yield from zip(call.tokens(), [results[-1] for results in made], strict=False)
         finally:
             n = call.end()
             if self._running is call:
@@ -214,17 +225,21 @@ class _Plan(NamedTuple):
 
     places: np.ndarray  # [n] int64, in the flat rows of the program
     growth: np.ndarray  # [n] int64, what is added there at every step
-    result_places: np.ndarray  # where the address of the result stands
-    results: np.ndarray  # [n_steps] int64, the addresses
+    bound: np.ndarray  # [m] int64, where addresses of values stand that lie elsewhere each time
+    addresses: np.ndarray  # [n_steps, m] int64
+    results: np.ndarray  # [n_steps] int64, addresses of the scores
     buffers: np.ndarray  # [n_buffers, 2] int64, address and bytes of what is filled anew
     fills: np.ndarray  # [n_steps, bytes of all buffers together] uint8
     token: int  # address of the buffer with the token
 
 
-def _planned(
-    script: Script, steps: Sequence[Sequence[Any]], results: Sequence[int], result: int
-) -> _Plan:
-    """Say what changes in a script from step to step; `result` is which value its result is."""
+def _alike(x: Tensor, y: Tensor) -> bool:
+    """May one value stand where the other does?"""
+    return (x.shape, x.room, x.meaning) == (y.shape, y.room, y.meaning)
+
+
+def _planned(script: Script, steps: Sequence[Sequence[Any]], addresses: np.ndarray) -> _Plan:
+    """Say what changes in a script from step to step; addresses: [n_steps, values bound]."""
     assert script.rows is not None
     slope = script.slopes[0]
     grows = np.zeros(0, np.int64) if slope is None else np.flatnonzero(slope)
@@ -244,12 +259,14 @@ def _planned(
         for array, size in zip(arrays, sizes, strict=True):
             row[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
             at += size
+    moving = (addresses != addresses[0]).any(axis=0)[script.which]
     buffers = [(b.memory.ctypes.data, size) for b, size in zip(renewed, sizes, strict=True)]
     return _Plan(
         places=grows,
         growth=np.zeros(0, np.int64) if slope is None else slope.ravel()[grows],
-        result_places=script.where[script.which == result],
-        results=np.array(results, np.int64),
+        bound=script.where[moving],
+        addresses=addresses[:, script.which[moving]],
+        results=addresses[:, -1].copy(),
         buffers=np.array(buffers, np.int64).reshape(-1, 2),
         fills=fills,
         token=token,

@@ -31,7 +31,15 @@ class Told:
         self._counter = np.zeros(1, np.int64)
         self._args = args  # its arrays stay where they are
         told = (self.chosen, self._go_on, write, self._counter.ctypes.data)
-        self._started = start_on(range(threads), threads, run, *args, *told)
+
+        def ends(*args: Any) -> None:
+            try:
+                run(*args)
+            finally:
+                os.write(write, b"\0")  # behind the last token, and if something went wrong
+
+        self._started = start_on([0], threads, ends, *args, *told)
+        self._started += start_on(range(1, threads), threads, run, *args, *told)
 
     def tokens(self) -> Iterator[int]:
         """Yield each token as soon as it is found."""

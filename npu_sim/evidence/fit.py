@@ -134,7 +134,7 @@ class _Problem:
         curve += damping * np.diag(np.diag(curve))
         slant = a.T @ wrong + (theta - self.prior) / self.spread**2
         # what would pass a bound stays on it, and the others make the best of that
-        inside, change = np.ones(len(theta), bool), np.zeros(len(theta))
+        inside, change, within = np.ones(len(theta), bool), np.zeros(len(theta)), theta
         while inside.any():
             pull = slant[inside] + curve[np.ix_(inside, ~inside)] @ change[~inside]
             change[inside] = -np.linalg.solve(curve[np.ix_(inside, inside)], pull)
@@ -144,7 +144,7 @@ class _Problem:
                 break
             change[passed] = (within - theta)[passed]
             inside &= ~passed
-        return np.clip(theta + change, self.low, self.high)
+        return within
 
 
 def _slope(predict: Predict, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 from rich.progress import Progress
 from rich.table import Table
@@ -103,7 +104,7 @@ def _calibrate_hexagons(
     release: str, by: str, out: Path | None, plot: Path | None, *, as_json: bool
 ) -> None:
     from npu_sim.evidence.calibrate import calibrate, fitted_npus
-    from npu_sim.evidence.chips import expected_json, fit_chip, left_out_errors
+    from npu_sim.evidence.chips import expected_json, fit_chips, left_out_errors
 
     ending = "" if release == NEWEST else f"-{OLDEST}"
     cases, models = released_cases(release)
@@ -111,9 +112,7 @@ def _calibrate_hexagons(
     with Progress(console=plain_console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("passes over all calls", total=None)
         found = calibrate(own, models, by=by, progress=lambda _: bar.advance(task))
-        more = (
-            [] if release != NEWEST else [fit_chip(n, cases, models, found.values) for n in CHIPS]
-        )
+        more = [] if release != NEWEST else fit_chips(cases, models, found.values)
         without = left_out_errors(more, models, found.values) if more else {}
     if out is not None:
         source = RELEASES[release][0]
@@ -131,7 +130,8 @@ def _calibrate_hexagons(
         ratios = {
             fit.npu: {
                 "fit_mape": fit.mape, "left_out_mape": without[fit.npu], "n": len(fit.cases),
-                **fit.ratios,
+                "network_left_out_mape": float(np.abs(fit.fit.left_out).mean()),
+                **fit.values,
             }
             for fit in more
         }  # fmt: skip
@@ -154,10 +154,12 @@ def _print_calibration(
         )  # fmt: skip
     print_table(console, table)
     for fit in more:
-        ratios = ", ".join(f"{name} {value:.3g}" for name, value in fit.ratios.items())
+        ratios = ", ".join(f"{name} {value:.3g}" for name, value in fit.values.items())
         console.print(
             f"{fit.npu}: {ratios} of X Elite; {fit.mape:.1%} on its {len(fit.cases)} calls, "
-            f"{without[fit.npu]:.1%} with the ratios of the other chips"
+            f"{np.abs(fit.fit.left_out).mean():.1%} with a network left out, "
+            f"{without[fit.npu]:.1%} by the other chips alone",
+            soft_wrap=True,
         )
     phases = ", ".join(f"{p} {e:.1%}" for p, e in data["left_out_by_phase"].items())
     console.print(

@@ -1,8 +1,9 @@
 """Fits what vendors do not publish to the measured Hexagon calls that come with the package.
 
-Fourteen constants for two chips, each with a unit, a meaning and bounds. X2 Elite has no constants
-of its own but two ratios: what reads memory is `dma_ratio` times as fast as on X Elite, what
-computes `compute_ratio` times; so have other chips (`chips.py`). Chapter: `docs/validation.md`.
+Fifteen constants for two chips, each with a unit, a meaning and bounds. X2 Elite has two ratios:
+what reads memory is `dma_ratio` times as fast as on X Elite, what computes or starts an operation
+`compute_ratio` times; so have other chips (`chips.py`). Newer generations multiply floats faster
+than that, all by the same. Chapter: `docs/validation.md`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from npu_sim.evidence.cases import BOTH, Case, check_one_release
+from npu_sim.evidence.cases import BOTH, NEWER, PHONES, Case, check_one_release
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.hardware.chip import Npu
 from npu_sim.hardware.presets import npu
@@ -45,6 +46,8 @@ CONSTANTS: tuple[Constant, ...] = (
     _constant("empty", "share", 0.4, 0.5, 0.02, 1,
               "what an empty slot of a padded cache costs, of one with a token"),
     _constant("float16", "share of peak", 0.4, 0.4, 0.1, 1, "matrix engine, 16-bit floats"),
+    _constant("float16_newer", "newer / v73", 1.0, 0.3, 0.5, 2,
+              "16-bit floats of v79 and v81 beside all else that computes, against v73"),
     _constant("integer", "share of peak", 0.7, 0.4, 0.1, 1,
               "matrix engine, weights of 4 or 8 bits and 16-bit activations"),
     _constant("attention", "share of peak", 0.25, 0.7, 0.03, 1,
@@ -68,7 +71,8 @@ def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
     """Turn constants into values of one chip.
 
     Args:
-        constants: {name: value} of `CONSTANTS`; the ratios are those of the chip.
+        constants: {name: value} of `CONSTANTS`, the ratios those of the chip, and `phone_host`
+            (`chips.py`) for a phone.
         chip: a Hexagon; its clock, peak rates and lanes are kept.
 
     Returns:
@@ -81,10 +85,12 @@ def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
     peak = of_x.matrix.w8a16_macs_per_cycle * of_x.clock_hz
     own_peak = chip.matrix.w8a16_macs_per_cycle * chip.clock_hz
     lanes, own_lanes = (n.vector.width_bytes * n.clock_hz for n in (of_x, chip))
+    floats = c["float16_newer"] if chip.name.startswith(NEWER) else 1.0
+    host = c["phone_host"] if chip.name.startswith(PHONES) else 1.0
     matrix, vector = ratio * peak / own_peak, ratio * lanes / own_lanes
     integer = min(1.0, c["integer"] * matrix)
     efficiencies = {
-        "matrix.w16a16_efficiency": c["float16"] * matrix,
+        "matrix.w16a16_efficiency": c["float16"] * floats * matrix,
         "matrix.attention_efficiency": c["attention"] * matrix,
         "vector.efficiency": c["vector"] * vector,
         # widened to 32 bits, twice the lanes, and back again
@@ -95,9 +101,9 @@ def changed_values(constants: Mapping[str, float], chip: Npu) -> dict[str, Any]:
         "dma.cache_bytes_per_s": round(c["cache"] * ratio * GIGA),
         "dma.empty_slot_share": c["empty"],
         "matrix.output_elements_per_s": round(c["outputs"] * ratio * GIGA),
-        "per_op_overhead_cycles": round(c["op"] * chip.clock_hz / 1e6),
+        "per_op_overhead_cycles": round(c["op"] / ratio * chip.clock_hz / 1e6),
         "per_inference_overhead_us": c["call"],
-        "geniex_overhead_us": c["geniex_call"],
+        "geniex_overhead_us": c["geniex_call"] * host,
         "geniex_position_us": c["geniex_position"],
         # the ratio times a share may pass 1, which no chip reaches
         **{path: min(1.0, value) for path, value in efficiencies.items()},

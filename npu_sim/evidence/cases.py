@@ -26,8 +26,10 @@ from npu_sim.program.program import Program
 __all__ = [
     "BOTH",
     "CHIPS",
+    "NEWER",
     "NEWEST",
     "OLDEST",
+    "PHONES",
     "RELEASES",
     "TWO_RATIOS",
     "Case",
@@ -46,13 +48,15 @@ RELEASES: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 BOTH = ("hexagon-x-elite", "hexagon-x2-elite")  # fitted together
-TWO_RATIOS, _ONE = ("dma_ratio", "compute_ratio"), ("ratio",)
-# more chips, and which ratios to X Elite are fitted for each
+TWO_RATIOS, _ONE = ("dma_ratio", "compute_ratio"), ("compute_ratio",)
+# more chips, and which ratios to X Elite are fitted for each: of encoders alone, not that of memory
 CHIPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "hexagon-8-elite": TWO_RATIOS, "hexagon-8-elite-gen5": TWO_RATIOS,
     "hexagon-qcs9075": TWO_RATIOS, "hexagon-qcs8275": TWO_RATIOS,
     "hexagon-8-gen3": _ONE, "hexagon-qcs8550": _ONE,
 })  # fmt: skip
+PHONES = ("hexagon-8-elite", "hexagon-8-elite-gen5", "hexagon-8-gen3")
+NEWER = ("hexagon-x2-elite", "hexagon-8-elite", "hexagon-8-elite-gen5")  # v79 and v81
 NEWEST, OLDEST = RELEASES  # a file without the column `release` is of the oldest
 RUNTIMES: Mapping[str, str] = MappingProxyType({"qnn": "native", "geniex": "geniex"})
 SLOTS = Range(low=0, high=2**17, why="longer masks of attention fill the memory")

@@ -1,17 +1,19 @@
 """More Hexagons: constants of X Elite, times at most two ratios fitted to a few calls of each.
 
-Chips with language models measured have a ratio of memory and one of arithmetic; those with
-encoders alone have one for both. No ratio lets a chip pass its peak. Chapter: `docs/validation.md`.
+Chips with language models measured have a ratio of memory and one of arithmetic. Those with
+encoders alone have the second; their port takes the share of their memory that the others' ports
+take of theirs, on the mean. The phones have one constant in common: what an LLM runtime costs
+there. No ratio lets a chip pass its peak. Chapter: `docs/validation.md`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
 
 from mu_ref.border.text import json_text
-from npu_sim.evidence.calibrate import Calibration, changed_values, log_us, rounded
+from npu_sim.evidence.calibrate import GIGA, Calibration, changed_values, log_us, rounded
 from npu_sim.evidence.cases import BOTH, CHIPS, TWO_RATIOS, Case
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.hardware.chip import Npu
@@ -19,13 +21,15 @@ from npu_sim.hardware.presets import npu
 from npu_sim.program.description import Description
 from npu_sim.program.rows import program_table
 
-__all__ = ["SHARE", "ChipFit", "expected_json", "fit_chip", "left_out_errors", "spreads"]
+__all__ = [
+    "HOST", "SHARE", "ChipFit", "expected_json", "fit_chips", "left_out_errors", "spreads",
+]  # fmt: skip
 
 SHARE = 0.8  # of the calls that an expected range holds
 
-_MEANING = {
-    "dma_ratio": "reading memory", "compute_ratio": "computing", "ratio": "reading and computing",
-}  # fmt: skip
+HOST = Constant(name="phone_host", unit="phone / laptop", prior=1.0, spread=0.7, low=0.3, high=5.0,
+                meaning="work of an LLM runtime's host per call")  # fmt: skip
+_MEANING = {"dma_ratio": "reading memory", "compute_ratio": "computing"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +37,14 @@ class ChipFit:
     """The ratios of one chip."""
 
     npu: str
-    constants: tuple[Constant, ...]
+    values: Mapping[str, float]  # of `TWO_RATIOS`, fitted or not, and `phone_host`
     cases: tuple[Case, ...]
-    fit: Fit
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """Fitted ratios to X Elite by name, both of them."""
-        names = [constant.name for constant in self.constants]
-        found = dict(zip(names, self.fit.values.tolist(), strict=True))
-        return {name: found.get(name, found.get("ratio", 1.0)) for name in TWO_RATIOS}
+    fit: Fit  # rows of this chip
 
     def chip(self, constants: Mapping[str, float], data: str, day: date) -> Npu:
         """Return the chip with its values, marked as fitted."""
         source = f"fitted: {data}, X Elite's and {len(self.cases)} calls, {day.isoformat()}"
-        values = changed_values({**constants, **self.ratios}, npu(self.npu))
+        values = changed_values({**constants, **self.values}, npu(self.npu))
         return npu(self.npu).with_changes(rounded(values), source)
 
     @property
@@ -56,47 +53,93 @@ class ChipFit:
         return float(np.abs(self.fit.residuals).mean())
 
 
-def fit_chip(
-    name: str,
-    cases: Sequence[Case],
-    models: Mapping[str, Description],
-    constants: Mapping[str, float],
-) -> ChipFit:
-    """Fit the ratios of one chip.
+def fit_chips(
+    cases: Sequence[Case], models: Mapping[str, Description], constants: Mapping[str, float]
+) -> list[ChipFit]:
+    """Fit the ratios of all chips of `CHIPS`, those with two of them first.
 
     Args:
-        name: one of `CHIPS`.
-        cases: measured calls; those of the chip are taken.
+        cases: measured calls; those of the chips are taken.
         models: descriptions by name.
         constants: {name: value} of X Elite.
 
     Returns:
-        The fit; `left_out` leaves out a network.
+        A fit of each; its `left_out` leaves out a network.
     """
-    own = [case for case in cases if case.npu == name]
+    of_two = [name for name, ratios in CHIPS.items() if ratios == TWO_RATIOS]
+    fits = _fit_together(of_two, HOST, cases, models, constants)
+    host = {HOST.name: fits[0].values[HOST.name]}
+    share = memory_share(fits, constants)
+    for name in CHIPS:
+        if name not in of_two:
+            known = {**constants, **host, "dma_ratio": memory_ratio(name, share, constants)}
+            fits += _fit_together([name], None, cases, models, known)
+    return fits
+
+
+def _fit_together(
+    names: Sequence[str],
+    shared: Constant | None,
+    cases: Sequence[Case],
+    models: Mapping[str, Description],
+    known: Mapping[str, float],
+) -> list[ChipFit]:
+    """Fit the ratios of several chips, and one constant that they share."""
+    own = [case for case in cases if case.npu in names]
     tables = [program_table(case.program(models)) for case in own]
-    base, names = npu(name), CHIPS[name]
-    fitted = tuple(
+    unknown = [(name, ratio) for name in names for ratio in CHIPS[name]]
+    fitted = [
         Constant(name=ratio, unit="chip / X", prior=1.2, spread=0.7, low=0.3, high=4.0,
-                 meaning=f"{_MEANING[ratio]}, against X Elite")
-        for ratio in names
-    )  # fmt: skip
+                 meaning=f"{_MEANING[ratio]}, {name} against X Elite")
+        for name, ratio in unknown
+    ] + ([shared] if shared else [])  # fmt: skip
+
+    def values_of(name: str, found: Sequence[float]) -> dict[str, float]:
+        ratios = {r: value for (n, r), value in zip(unknown, found, strict=False) if n == name}
+        return {**known, **ratios, **({shared.name: found[-1]} if shared else {})}
 
     def predict(logarithms: np.ndarray) -> np.ndarray:
-        found = dict(zip(names, np.exp(logarithms).tolist(), strict=True))
-        both = {ratio: found.get(ratio, found.get("ratio", 1.0)) for ratio in TWO_RATIOS}
-        chip = base.with_changes(changed_values({**constants, **both}, base))
-        return np.array([log_us(table, chip) for table in tables])
+        found = np.exp(logarithms).tolist()
+        changed = {
+            name: npu(name).with_changes(changed_values(values_of(name, found), npu(name)))
+            for name in names
+        }
+        return np.array(
+            [log_us(table, changed[case.npu]) for case, table in zip(own, tables, strict=True)]
+        )
 
     measured = np.array([case.measured_us for case in own])
     fit = fit_constants(fitted, predict, measured, [case.model for case in own])
-    return ChipFit(npu=name, constants=fitted, cases=tuple(own), fit=fit)
+    fits = []
+    for name in names:
+        rows = [case.npu == name for case in own]
+        values = values_of(name, fit.values.tolist())
+        fits.append(ChipFit(
+            npu=name, values={key: values[key] for key in (*TWO_RATIOS, HOST.name)},
+            cases=tuple(case for case in own if case.npu == name),
+            fit=replace(fit, residuals=fit.residuals[rows], left_out=fit.left_out[rows]),
+        ))  # fmt: skip
+    return fits
+
+
+def memory_share(fits: Iterable[ChipFit], constants: Mapping[str, float]) -> float:
+    """What ports take of the data-sheet memory of their chips: the geometric mean."""
+    shares = []
+    for fit in fits:
+        of_port = constants["dma"] * fit.values["dma_ratio"] * GIGA / npu(fit.npu).dram.bytes_per_s
+        shares.append(min(1.0, of_port))
+    return float(np.exp(np.mean(np.log(shares))))
+
+
+def memory_ratio(name: str, share: float, constants: Mapping[str, float]) -> float:
+    """The ratio to X Elite of a chip whose port takes such a share of its memory."""
+    return share * npu(name).dram.bytes_per_s / (constants["dma"] * GIGA)
 
 
 def left_out_errors(
     fits: Sequence[ChipFit], models: Mapping[str, Description], constants: Mapping[str, float]
 ) -> dict[str, float]:
-    """Predict each chip as if none of its calls were measured, with the ratios of the others.
+    """Predict each chip as if none of its calls were measured, by those of the others.
 
     Args:
         fits: of all chips.
@@ -104,17 +147,20 @@ def left_out_errors(
         constants: {name: value} of X Elite.
 
     Returns:
-        {chip: mean absolute error with the geometric means of the other chips' ratios}.
+        {chip: mean absolute error with the others' share of memory and ratio of computing}.
     """
     found = {}
     for fit in fits:
-        others = [other.ratios for other in fits if other.npu != fit.npu]
+        others = [other for other in fits if other.npu != fit.npu]
+        of_two = [other for other in others if CHIPS[other.npu] == TWO_RATIOS]
         means = {
-            name: float(np.exp(np.mean([np.log(ratios[name]) for ratios in others])))
-            for name in TWO_RATIOS
+            "dma_ratio": memory_ratio(fit.npu, memory_share(of_two, constants), constants),
+            "compute_ratio": float(
+                np.exp(np.mean([np.log(other.values["compute_ratio"]) for other in others]))
+            ),
         }
         base = npu(fit.npu)
-        chip = base.with_changes(changed_values({**constants, **means}, base))
+        chip = base.with_changes(changed_values({**constants, **fit.values, **means}, base))
         errors = [
             np.exp(log_us(program_table(case.program(models)), chip)) / case.measured_us - 1
             for case in fit.cases

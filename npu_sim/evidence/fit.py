@@ -18,7 +18,7 @@ import numpy as np
 __all__ = ["Constant", "Fit", "fit_constants"]
 
 SIGMA = 0.1  # expected scatter of a measurement, in logarithms: 10 %
-STEP = 0.02  # of a logarithm, for derivatives
+STEP = 0.05  # of a logarithm, for derivatives: predictions have kinks where engines change places
 Predict = Callable[[np.ndarray], np.ndarray]  # [n_constants] logarithms -> [n_rows] logarithms
 
 
@@ -131,9 +131,20 @@ class _Problem:
     ) -> np.ndarray:
         a, wrong = slope[keep] / SIGMA, ((rows - self.target) / SIGMA)[keep]
         curve = a.T @ a + np.diag(1 / self.spread**2)
+        curve += damping * np.diag(np.diag(curve))
         slant = a.T @ wrong + (theta - self.prior) / self.spread**2
-        change = -np.linalg.solve(curve + damping * np.diag(np.diag(curve)), slant)
-        return np.clip(theta + change, self.low, self.high)
+        # what would pass a bound stays on it, and the others make the best of that
+        inside, change, within = np.ones(len(theta), bool), np.zeros(len(theta)), theta
+        while inside.any():
+            pull = slant[inside] + curve[np.ix_(inside, ~inside)] @ change[~inside]
+            change[inside] = -np.linalg.solve(curve[np.ix_(inside, inside)], pull)
+            within = np.clip(theta + change, self.low, self.high)
+            passed = inside & (within != theta + change)
+            if not passed.any():
+                break
+            change[passed] = (within - theta)[passed]
+            inside &= ~passed
+        return within
 
 
 def _slope(predict: Predict, theta: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -6,11 +6,12 @@ here: the constants themselves. Chapter: `docs/validation.md`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from npu_sim.evidence.calibrate import Calibration, fit_recorded, recorded
+from npu_sim.evidence.calibrate import CONSTANTS, Calibration, fit_recorded, recorded
 from npu_sim.evidence.cases import Case
+from npu_sim.evidence.fit import Constant
 from npu_sim.hardware.chip import FieldValue, Npu
 from npu_sim.program.description import Description
 
@@ -24,6 +25,7 @@ class Alternative:
     name: str
     meaning: str
     values: Mapping[str, FieldValue]
+    held: tuple[str, ...] = ()  # constants that are not fitted: they keep their priors
 
     def of(self, chip: Npu) -> Npu:
         """Return the chip with these values."""
@@ -34,10 +36,18 @@ class Alternative:
         }
         return chip.with_changes(values)
 
+    def constants(self) -> tuple[Constant, ...]:
+        """Return the constants of a fit: those that are held have no room."""
+        return tuple(
+            replace(c, low=c.prior, high=c.prior) if c.name in self.held else c for c in CONSTANTS
+        )
 
-def _other(name: str, meaning: str, **values: FieldValue) -> Alternative:
+
+def _other(
+    name: str, meaning: str, held: tuple[str, ...] = (), **values: FieldValue
+) -> Alternative:
     paths = {path.replace("__", "."): value for path, value in values.items()}
-    return Alternative(name=name, meaning=meaning, values=paths)
+    return Alternative(name=name, meaning=meaning, values=paths, held=held)
 
 
 ALTERNATIVES: tuple[Alternative, ...] = (
@@ -56,6 +66,8 @@ ALTERNATIVES: tuple[Alternative, ...] = (
     _other("tiles of 64", "a single row is a tile of 64 rows, not of 32", sram__tile_rows=64),
     _other("floats at once", "the vector engine need not widen 16-bit floats",
            vector__float_efficiency="vector.efficiency"),
+    _other("one rate of floats", "newer generations multiply 16-bit floats no faster than all else",
+           held=("float16_newer",)),
     _other("not fused", "scores of attention and results between operations go through DRAM",
            sram__fuses_operations=False),
     _other("running ahead", "weights of later operations are fetched at any time",
@@ -79,6 +91,7 @@ class Judged:
             "name": self.alternative.name,
             "meaning": self.alternative.meaning,
             "values": dict(self.alternative.values),
+            "held": list(self.alternative.held),
             **{key: data[key] for key in ("n", "fit_mape", "left_out_mape", "left_out_by_phase")},
         }
 
@@ -110,7 +123,9 @@ def judge_structure(
     judged: list[Judged] = []
     for alternative in alternatives:
         start = judged[0].found.fit.values if judged else None
-        found = fit_recorded(tables, by=by, structure=alternative.of, start=start)
+        found = fit_recorded(
+            tables, by=by, constants=alternative.constants(), structure=alternative.of, start=start
+        )
         judged.append(Judged(alternative=alternative, found=found))
         if progress is not None:
             progress()

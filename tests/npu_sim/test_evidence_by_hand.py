@@ -14,7 +14,15 @@ from npu_sim.errors import SweepError
 from npu_sim.evidence import calibrate as calibration
 from npu_sim.evidence import chips, gemm
 from npu_sim.evidence.calibrate import CONSTANTS, X2, Calibration, X, calibrate, changed_values
-from npu_sim.evidence.cases import RELEASES, Case, calibration_cases, read_cases
+from npu_sim.evidence.cases import (
+    CHIPS,
+    PHONES,
+    RELEASES,
+    TWO_RATIOS,
+    Case,
+    calibration_cases,
+    read_cases,
+)
 from npu_sim.evidence.fit import Constant, Fit, fit_constants
 from npu_sim.evidence.gemm import GemmFit, GemmRow, calibrate_gemms, gemm_op, predict_us
 from npu_sim.evidence.validate import Prediction, Validation, bare_npu, validate, write_rows
@@ -81,6 +89,16 @@ def test_bounds_are_kept_by_the_fit_the_left_out_fits_and_the_start() -> None:
     assert np.abs(fit.left_out).max() < 1
     low = fit_constants(constants(low=4.0), linear, MEASURED, range(5))
     assert low.values.min() == pytest.approx(4.0)
+
+
+def test_behind_a_bound_the_others_make_the_best_of_it() -> None:
+    """The first stays at 2.2, which it would pass: the least value of the second alone."""
+    first, second = constants()
+    fit = fit_constants((replace(first, high=2.2), second), linear, MEASURED, range(5))
+    assert least(np.arange(5))[0][0] > np.log(2.2)
+    a, target = SLOPES / 0.1, (np.log(MEASURED) - OFFSETS) / 0.1 - SLOPES[:, 0] * 10 * np.log(2.2)
+    b = (a[:, 1] @ target + np.log(5.0) / 0.04) / (a[:, 1] @ a[:, 1] + 1 / 0.04)
+    np.testing.assert_allclose(np.log(fit.values), [np.log(2.2), b], atol=3e-5)
 
 
 @pytest.mark.parametrize("prior", [0.01, 0.1, 1.0, 20.0, 100.0])
@@ -200,9 +218,10 @@ def test_a_roofline_prediction_is_the_sum_of_its_operations_on_the_bare_chip() -
 # -- constants become values of two chips ----------------------------------------------------------
 
 VALUES = {
-    "dma": 50.0, "cache": 8.0, "float16": 0.3, "integer": 0.6, "attention": 0.2, "vector": 0.5,
-    "outputs": 12.0, "op": 2.0, "call": 120.0, "geniex_call": 900.0, "geniex_position": 11.0,
-    "dma_ratio": 1.5, "compute_ratio": 1.25, "empty": 0.4,
+    "dma": 50.0, "cache": 8.0, "float16": 0.3, "float16_newer": 1.1, "integer": 0.6,
+    "attention": 0.2, "vector": 0.5, "outputs": 12.0, "op": 2.0, "call": 120.0,
+    "geniex_call": 900.0, "geniex_position": 11.0, "dma_ratio": 1.5,
+    "compute_ratio": 1.25, "empty": 0.4,
 }  # fmt: skip
 
 
@@ -231,8 +250,9 @@ def test_x2_elite_reads_and_computes_by_its_two_ratios() -> None:
     assert found["dma.bytes_per_s"] == 75 * 10**9
     assert found["dma.cache_bytes_per_s"] == 10 * 10**9
     assert found["matrix.output_elements_per_s"] == 15 * 10**9
-    assert found["per_op_overhead_cycles"] == round(2 * x2.clock_hz / 10**6)
-    shares = {"w16a16": 0.3, "attention": 0.2, "w8a16": 0.6, "w4a8": 0.6}
+    assert found["per_op_overhead_cycles"] == round(2 / 1.25 * x2.clock_hz / 10**6)
+    # a newer generation multiplies floats faster by a ratio of its own
+    shares = {"w16a16": 0.3 * 1.1, "attention": 0.2, "w8a16": 0.6, "w4a8": 0.6}
     for name, share in shares.items():
         expected = min(1.0, share * 1.25 * peaks)
         assert found[f"matrix.{name}_efficiency"] == pytest.approx(expected)
@@ -246,7 +266,7 @@ def test_priors_and_bounds_of_the_constants() -> None:
     """As `docs/validation.md` lists them: prior, spread in logarithms, lower and upper bound."""
     assert {c.name: (c.prior, c.spread, c.low, c.high) for c in CONSTANTS} == {
         "dma": (50, 0.25, 37, 63), "cache": (20, 0.7, 1, 100), "empty": (0.4, 0.5, 0.02, 1),
-        "float16": (0.4, 0.4, 0.1, 1),
+        "float16": (0.4, 0.4, 0.1, 1), "float16_newer": (1.0, 0.3, 0.5, 2),
         "integer": (0.7, 0.4, 0.1, 1), "attention": (0.25, 0.7, 0.03, 1),
         "vector": (0.6, 0.5, 0.1, 1), "outputs": (10, 1.0, 1, 100), "op": (1.5, 0.5, 0.3, 5),
         "call": (150, 0.5, 30, 500), "geniex_call": (2000, 0.8, 100, 5000),
@@ -296,21 +316,82 @@ def test_a_calibration_predicts_each_case_on_its_chip(simulated) -> None:
     assert simulated[1][3] == ["m", "n", "m"]
 
 
-def test_a_chip_is_predicted_with_the_ratios_of_the_others(simulated, monkeypatch) -> None:
+def test_newer_generations_and_phones_are_those_that_the_lists_name() -> None:
+    values = VALUES | {"dma_ratio": 1.0, "compute_ratio": 1.0, "phone_host": 3.0}
+    found = {name: changed_values(values, npu(name)) for name in CHIPS}
+    hosts = {name: values["geniex_overhead_us"] for name, values in found.items()}
+    on_phones = dict.fromkeys(PHONES, 2700.0)
+    assert hosts == dict.fromkeys(CHIPS, 900.0) | on_phones
+    x = npu(X).matrix.w8a16_macs_per_cycle * npu(X).clock_hz
+    for name, values in found.items():
+        chip = npu(name)
+        floats = 0.33 if name in ("hexagon-8-elite", "hexagon-8-elite-gen5") else 0.3
+        # the share is of the peak at 16-bit activations
+        share = floats * x / (chip.matrix.w8a16_macs_per_cycle * chip.clock_hz)
+        assert values["matrix.w16a16_efficiency"] == pytest.approx(min(1.0, share))
+
+
+def chip_fit(name: str, dma_ratio: float, compute_ratio: float = 1.0) -> chips.ChipFit:
+    """Two calls of 4 and 8 tokens, measured as 1 and 2 us."""
+    cases = (case("a", 1.0, n_tokens=4, npu=name), case("b", 2.0, n_tokens=8, npu=name))
+    nothing = np.zeros(2)
+    values = {"dma_ratio": dma_ratio, "compute_ratio": compute_ratio, "phone_host": 1.0}
+    fit = Fit(values=nothing, uncertainty=nothing, residuals=nothing, left_out=nothing,
+              informed=nothing)  # fmt: skip
+    return chips.ChipFit(npu=name, values=values, cases=cases, fit=fit)
+
+
+def test_a_port_takes_a_share_of_the_memory_which_no_chip_passes() -> None:
+    """Of 84.8 GB/s 10 are taken, of 76.8 GB/s 19.2, of 51.2 GB/s all, for 50 times 2 is more."""
+    fits = [chip_fit("hexagon-8-elite", 0.2), chip_fit("hexagon-qcs9075", 0.384),
+            chip_fit("hexagon-qcs8275", 2.0)]  # fmt: skip
+    share = chips.memory_share(fits, VALUES)
+    assert share == pytest.approx((10 / 84.8 * 19.2 / 76.8 * 1) ** (1 / 3))
+    ratio = chips.memory_ratio("hexagon-8-gen3", 0.5, VALUES)
+    assert ratio == pytest.approx(0.5 * 76.8 / 50)
+
+
+def test_a_chip_is_predicted_by_the_calls_of_the_others(simulated, monkeypatch) -> None:
     monkeypatch.setattr(chips, "program_table", lambda program: program)
     ratios = {"hexagon-8-elite": 0.5, "hexagon-qcs9075": 0.125, "hexagon-qcs8275": 0.75}
-    fits = [
-        SimpleNamespace(npu=name, ratios={"dma_ratio": ratio, "compute_ratio": 1.0},
-                        cases=[case("a", 1.0, n_tokens=4), case("b", 2.0, n_tokens=8)])
-        for name, ratio in ratios.items()
-    ]  # fmt: skip
+    fits = [chip_fit(name, ratio) for name, ratio in ratios.items()]
+    fits.append(chip_fit("hexagon-qcs8550", 9.0))  # its ratio of memory was not fitted
     constants = VALUES | {"dma": 4.0, "call": 0.0}
+    memory = {name: npu(name).dram.bytes_per_s / 1e9 for name in CHIPS}
+    shares = {name: 4 * ratio / memory[name] for name, ratio in ratios.items()}
     errors = chips.left_out_errors(fits, {}, constants)
-    for name in ratios:
-        others = [ratio for other, ratio in ratios.items() if other != name]
-        mean = np.sqrt(np.prod(others))
-        # 4 tokens (8) over 4 GB/s times the mean, measured as 1 us (2)
-        assert errors[name] == pytest.approx(abs(4 / (4 * mean) - 1), rel=1e-6)
+    for name in [fit.npu for fit in fits]:
+        others = [share for other, share in shares.items() if other != name]
+        rate = np.prod(others) ** (1 / len(others)) * memory[name]
+        # 4 tokens (8) over the mean share of its memory, measured as 1 us (2)
+        assert errors[name] == pytest.approx(abs(4 / rate - 1), rel=1e-6)
+
+
+def test_chips_are_fitted_with_one_constant_of_the_phones(simulated, monkeypatch) -> None:
+    """The fit stands still at e^0.5 for each constant: what is predicted there, by hand."""
+    monkeypatch.setattr(chips, "program_table", lambda program: program)
+    monkeypatch.setattr(chips, "fit_constants", calibration.fit_constants)
+    cases = [case("a", 3.0, n_tokens=4, npu=name, model=name) for name in CHIPS]
+    fits = chips.fit_chips(cases, {}, VALUES)
+    together, *alone = [[c.name for c in fitted] for fitted, *_ in simulated]
+    assert together == [*TWO_RATIOS * 4, "phone_host"]
+    assert alone == [["compute_ratio"]] * 2
+    found = {fit.npu: fit.values for fit in fits}
+    root = np.exp(0.5)
+    assert found["hexagon-8-elite"] == dict.fromkeys(found["hexagon-8-elite"], pytest.approx(root))
+    # 50 GB/s times e^0.5 are 82.4: less than the memory of two of the four chips, all of others'
+    share = (82.436 / 84.8) ** (2 / 4)
+    assert found["hexagon-qcs8550"] == {
+        "dma_ratio": pytest.approx(share * 67.2 / 50, rel=1e-4),
+        "compute_ratio": pytest.approx(root), "phone_host": pytest.approx(root),
+    }  # fmt: skip
+    assert [[c.npu for c in fit.cases] for fit in fits] == [[fit.npu] for fit in fits]
+    assert {len(fit.fit.left_out) for fit in fits} == {1}
+    # each chip is predicted by its own ratio: 4 tokens over 50 GB/s times 1, 2, 3, 4
+    predict = simulated[0][1]
+    us = np.exp(predict(np.log([0.1, 1, 0.2, 1, 0.3, 1, 0.4, 1, 1])))
+    rates = np.array([0.1, 0.2, 0.3, 0.4]) * 50
+    np.testing.assert_allclose(us, 4 / rates + 120, rtol=1e-9)
 
 
 def test_a_calibration_says_its_errors_by_phase_and_its_constants() -> None:

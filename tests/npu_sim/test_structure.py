@@ -33,6 +33,14 @@ def test_floats_that_need_not_be_widened_take_the_rate_of_integers():
     assert chip.vector.float_efficiency == chip.vector.efficiency == npu(X).vector.efficiency
 
 
+def test_a_constant_that_is_held_keeps_its_prior():
+    (alternative,) = (a for a in ALTERNATIVES if a.name == "one rate of floats")
+    held = {c.name: c.prior for c in alternative.constants() if c.low == c.high}
+    assert held == {"float16_newer": 1.0}
+    assert [c.name for c in alternative.constants()] == [c.name for c in CONSTANTS]
+    assert ALTERNATIVES[0].constants() == CONSTANTS
+
+
 def test_a_constant_without_effect_goes_back_to_its_prior():
     cases, models = released_cases(OLDEST)
     short = [case for case in cases if case.model in ("minilm-l6", "sd15-text")]

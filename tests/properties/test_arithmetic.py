@@ -101,12 +101,13 @@ def test_scores_far_apart_are_weighed_without_an_overflow() -> None:
     np.testing.assert_array_equal(back(np.float32(1))[0], [[0, 0, 0]])
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_a_score_that_is_no_number_makes_the_loss_none(wrong: float) -> None:
+def test_a_score_that_is_no_number_makes_the_loss_none(wrong: float, smoothing: float) -> None:
     z = np.zeros((3, 40), F32)
     z[1, 7] = wrong
     with np.errstate(invalid="ignore"):
-        loss, _ = FAST.cross_entropy(z, np.zeros(3, int), np.ones(3, bool), 0.1)
+        loss, _ = FAST.cross_entropy(z, np.zeros(3, int), np.ones(3, bool), smoothing)
     assert not np.isfinite(loss)
 
 

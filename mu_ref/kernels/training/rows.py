@@ -91,8 +91,6 @@ def cross_entropy(z, y, counted, epsilon, share, loss, dz):
         exp(to, powers)
         whole = total(to)
         loss[row] = np.log(whole) - (one - epsilon) * hit - epsilon * mean
-        if np.isnan(mean):
-            loss[row] = mean
         by = one / whole
         for v in range(size):
             to[v] = share * (to[v] * by - spread)

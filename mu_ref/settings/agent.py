@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 
 from mu_ref.border.arrays import check_tokens
 from mu_ref.config import ModelConfig
@@ -306,8 +307,6 @@ def answer_all(
     Raises:
         InputError: a query is too long.
     """
-    from rich.progress import track  # who asks one query need not wait for it
-
     order = sorted(range(len(items)), key=lambda i: len(items[i].query))
     answers: dict[int, Answer] = {}
     starts = range(0, len(order), batch_size)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from mu_ref.border.conversion import convert_less
 from mu_ref.border.ranges import Range
 from mu_ref.border.text import printable
 from mu_ref.errors import MuRefError
@@ -85,6 +86,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     Args:
         app: the commands.
     """
+    convert_less(app)
     _prepare_streams()
     _end_soon()
     try:

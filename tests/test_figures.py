@@ -9,6 +9,7 @@ import pytest
 from docs.figures import FIGURES, FOLDER, draw, picture
 from docs.figures.drawn import differences, drawn, read, write
 from docs.figures.eyes import hard_to_read, lightness, overlaps
+from docs.figures.growth import law_of, laws, with_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
@@ -56,6 +57,22 @@ def test_the_gantt_picture_shows_the_time_that_the_report_has() -> None:
     )
     assert starts + call_us == pytest.approx(decode.limit_cycles["overhead"] / 2 / clock_mhz)
     assert whole.get_xlim()[1] + call_us == pytest.approx(500 * decode.time_ms, rel=1e-3)
+
+
+def test_the_law_of_a_growth_by_hand() -> None:
+    n = np.array([1.0, 2.0, 4.0, 10.0])
+    exponent, shares = law_of(n, 100 + 10 * n + 2 * n**2)  # 400 at the end: 100, 100 and 200
+    assert exponent == pytest.approx(np.log(400 / 172) / np.log(2.5))
+    assert shares == pytest.approx([0.25, 0.25, 0.5])
+    exponent, shares = law_of(n, 3 * n)
+    assert (exponent, *shares) == pytest.approx((1, 0, 1, 0), abs=1e-9)
+
+
+def test_the_table_of_laws_is_renewed_where_it_stands() -> None:
+    page = "a\n```python\nprint(laws())\n```\n```text output\nold\n```\nb\n"
+    renewed = with_table(page)
+    assert renewed == page.replace("old", laws())
+    assert with_table(renewed) == renewed
 
 
 def _figure(**changes):

@@ -41,6 +41,7 @@ FIGURES = {
     "int8_sites": "integers",
     "draft_tree": "drafts",
     "draft_sweep": "drafts",
+    "growth": "growth",
     "gantt": "machine",
     "latency": "machine",
     "systolic": "systolic",

@@ -11,6 +11,7 @@ __all__ = [
 ]  # fmt: skip
 
 FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the beginning of one
+QUOTED = frozenset(',"\r\n')  # what asks for quotes around a cell of CSV
 SHOWN = 60  # characters of a refused value that a message repeats
 
 
@@ -52,7 +53,7 @@ def csv_line(cells: Iterable[str]) -> str:
     'a,"b,c","d""e"\n'
     """
     quoted = [
-        '"{}"'.format(cell.replace('"', '""')) if set(cell) & set(',"\r\n') else cell
+        cell if QUOTED.isdisjoint(cell) else '"{}"'.format(cell.replace('"', '""'))
         for cell in cells  # `csv.writer` leaves a \r bare where lines end in \n alone
     ]
     return ",".join(quoted) + "\n"

@@ -6,13 +6,14 @@ and over arrays of NPU numbers. Not here: tiles, energies. Chapter: `docs/whatif
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from npu_sim.hardware.chip import call_overhead_us
 from npu_sim.program.program import Call, Program
+from npu_sim.roofline.amounts import larger
 from npu_sim.roofline.formula import (
     Amount,
     NpuValues,
@@ -147,20 +148,14 @@ def price(columns: ProgramColumns, values: NpuValues, runtime: str = "native") -
     values = kept_values(values, columns.weight_bytes, columns.kv_bytes)
     cost = roofline(Work(*columns.rows.T), values)  # [1 or N, n_rows]
 
-    def of_calls(amount: np.ndarray) -> np.ndarray:
-        """Sum over the operations of each kind of calls: [1 or N, n_kinds]."""
-        whole = np.broadcast_to(amount, np.broadcast_shapes(amount.shape, (1, len(columns.rows))))
-        sums: np.ndarray = np.add.reduceat(
-            whole[:, columns.row_of] * columns.counts, columns.starts, axis=1
-        )
-        return sums
-
+    of_calls = _summing(columns)
+    overhead = of_calls(cost.overhead_cycles)  # the only amount that need not be whole
     memory = of_calls(cost.memory_cycles)
-    most = [of_calls(c) for c in (cost.compute_cycles, cost.vector_cycles, cost.overhead_cycles)]
+    most = [of_calls(cost.compute_cycles), of_calls(cost.vector_cycles), overhead]
     engine = np.maximum.reduce(np.broadcast_arrays(memory, *most))
-    cycles = call_cycles(
-        of_calls(cost.cycles), memory, of_calls(cost.busy_cycles), engine, columns.encodes, values
-    )
+    serial = of_calls(cost.engine_cycles) + overhead
+    busy = of_calls(larger(cost.compute_cycles, cost.vector_cycles)) + overhead
+    cycles = call_cycles(serial, memory, busy, engine, columns.encodes, values)
     call_us = call_overhead_us(values, runtime, columns.positions)  # [1 or N, n_kinds]
     cycles = cycles + np.round(call_us * values["clock_hz"] / 1e6)
     moved = of_calls(cost.dram_bytes) @ columns.calls
@@ -169,6 +164,36 @@ def price(columns: ProgramColumns, values: NpuValues, runtime: str = "native") -
         latency_cycles=cycles @ columns.calls,
         dram_bytes=np.broadcast_to(moved, (len(cycles),)),
     )
+
+
+def _summing(columns: ProgramColumns) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what sums an amount of each operation over each kind of calls.
+
+    Rows that a quarter of the kinds have are a matrix product, the others are gathered: that is
+    linear in the steps of a request, and of whole numbers both are exact in any order.
+    """
+    n_kinds, n_rows = len(columns.starts), len(columns.rows)
+    kind_of = np.repeat(np.arange(n_kinds), np.diff([*columns.starts, len(columns.row_of)]))
+    shared = 4 * np.bincount(columns.row_of, minlength=n_rows) >= n_kinds
+    common = shared[columns.row_of]
+    matrix = np.zeros((np.count_nonzero(shared), n_kinds))
+    at = np.cumsum(shared)[columns.row_of[common]] - 1
+    np.add.at(matrix, (at, kind_of[common]), columns.counts[common])
+    rows, kinds, counts = (x[~common] for x in (columns.row_of, kind_of, columns.counts))
+    starts = np.flatnonzero(np.diff(kinds, prepend=-1))
+    n_ops = np.bincount(kind_of, columns.counts, n_kinds)
+
+    def of_calls(amount: np.ndarray) -> np.ndarray:
+        """[1 or N, 1 or n_rows] -> [1 or N, n_kinds]."""
+        amount = np.atleast_2d(amount)
+        if amount.shape[1] < n_rows:  # every operation has the same
+            return amount * n_ops
+        sums: np.ndarray = amount[:, shared] @ matrix
+        if len(starts):
+            sums[:, kinds[starts]] += np.add.reduceat(amount[:, rows] * counts, starts, axis=1)
+        return sums
+
+    return of_calls
 
 
 def _column(value: Amount) -> np.ndarray:

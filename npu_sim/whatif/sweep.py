@@ -17,8 +17,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import numpy as np
-
 from mu_ref.border.files import written_whole
 from mu_ref.border.ranges import Range
 from mu_ref.border.text import csv_cell, csv_line
@@ -34,6 +32,7 @@ __all__ = ["CHUNK", "dask_executor", "evaluate_chunk", "local_executor", "run_sw
 # Points per task, and tasks: few enough that recordings are shared, many enough that a killed sweep
 # loses little.
 LEAST_CHUNK, MOST_CHUNK, N_CHUNKS = 500, 20_000, 20
+NONE = [""] * len(METRICS)
 CHUNK = Range(low=1, high=10_000_000, why="no sweep has more points")
 Progress = Callable[[int, int], None]  # points done, points in all
 
@@ -134,7 +133,7 @@ def _texts(
     }
     try:
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            yield futures.pop(future), future.result()  # nobody holds its text any longer
     finally:  # a sweep that stops must not compute the rest first
         for future in futures:
             future.cancel()
@@ -167,16 +166,21 @@ def evaluate_chunk(
         )
     lines = []
     for index, changes, metrics, reason in evaluate_points(spec, start, stop):
-        numbers = ["" if metrics is None else _shown(metrics[name]) for name in METRICS]
+        numbers = NONE if metrics is None else [_number(metrics[name]) for name in METRICS]
         varied = [_shown(changes[path]) for path in spec.paths]
         lines.append(csv_line([str(index), *varied, *numbers, csv_cell(reason)]))
     return "".join(lines)
 
 
+def _number(value: float) -> str:
+    """Write a number with nine significant digits; nothing for NaN."""
+    return f"{value:.9g}" if value == value else ""  # noqa: PLR0124 (ten times as fast as isnan)
+
+
 def _shown(value: Any) -> str:
     """Write a number with nine significant digits; nothing for one that does not exist."""
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.9g}"
+    if isinstance(value, float):
+        return _number(value)
     if isinstance(value, str):
         return csv_cell(value)
     return "" if value is None else str(value)

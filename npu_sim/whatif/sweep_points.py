@@ -7,12 +7,13 @@ Chapter: `docs/whatif.md`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from npu_sim.errors import NpuSimError
 from npu_sim.hardware.fits import check_capacity, check_supported
-from npu_sim.whatif.input_lengths import columns_by_length
+from npu_sim.whatif.input_lengths import ColumnsByLength, columns_by_length
 from npu_sim.whatif.metrics import evaluate, metric_columns
 from npu_sim.whatif.request import RequestColumns, request_columns
 from npu_sim.whatif.scenario import Scenario
@@ -23,11 +24,15 @@ __all__ = ["evaluate_points"]
 
 LENGTH = "workload.n_input"
 
+KEPT = 4  # recordings; of mu-330m at any length one takes 8 MB
 FEW_LENGTHS = 4  # so many are recorded one by one: three recordings would save next to nothing
 
 Changes = dict[str, Any]
 
 Point = tuple[int, Changes]
+
+# {values of an NPU: {(path, value): why it cannot have that, or nothing}}
+Tried = dict[tuple[Any, ...], dict[tuple[str, Any], str]]
 
 Row = tuple[int, Changes, dict[str, float] | None, str]  # number, changes, metrics, reason
 
@@ -53,15 +58,32 @@ def evaluate_points(spec: SweepSpec, start: int, stop: int) -> Iterator[Row]:
         key = tuple(v for path, v in changes.items() if not _is_priced(path))
         groups.setdefault(key, []).append((index, changes))
     rows: dict[int, Row] = {}
+    tried: Tried = {}
     for group in groups.values():
         for scenario, request, some in _by_length(spec.base, group):
-            rows |= {row[0]: row for row in _together(scenario, request, some)}
+            rows.update((row[0], row) for row in _together(scenario, request, some, tried))
     yield from (rows[index] for index, _ in points)
 
 
 def _is_priced(path: str) -> bool:
     """Whether points that differ in this field share a recording."""
     return path.startswith("npu.") or path == LENGTH
+
+
+# A worker keeps the recordings of its last points: the next chunk begins where they are used.
+@lru_cache(maxsize=KEPT)
+def _at_any_length(scenario: Scenario) -> ColumnsByLength | None:
+    return columns_by_length(scenario)
+
+
+@lru_cache(maxsize=KEPT)
+def _at_one_length(scenario: Scenario) -> RequestColumns:
+    return request_columns(scenario)
+
+
+def _unplaced(scenario: Scenario) -> Scenario:
+    """A scenario without its NPU, on which no recording depends."""
+    return replace(scenario, npu=None)  # type: ignore[arg-type]
 
 
 def _by_length(
@@ -75,7 +97,8 @@ def _by_length(
     by_length, refused = None, ""
     try:
         scenario = base.with_fields(common)
-        by_length = columns_by_length(scenario) if len(lengths) > FEW_LENGTHS else None
+        if len(lengths) > FEW_LENGTHS:
+            by_length = _at_any_length(_unplaced(scenario))
     except NpuSimError as error:
         refused = str(error)
     for n_input, some in lengths.items():
@@ -84,7 +107,10 @@ def _by_length(
             try:
                 if n_input is not None:
                     scenario = scenario.with_fields({LENGTH: n_input})
-                request = request_columns(scenario) if by_length is None else by_length.at(n_input)
+                if by_length is None:
+                    request = _at_one_length(_unplaced(scenario))
+                else:
+                    request = by_length.at(n_input)
             except NpuSimError as error:
                 request = str(error)
         yield (base if refused else scenario), request, some
@@ -98,13 +124,13 @@ def _alone(spec: SweepSpec, index: int, changes: Changes) -> Row:
 
 
 def _together(
-    scenario: Scenario, request: RequestColumns | str, group: list[Point]
+    scenario: Scenario, request: RequestColumns | str, group: list[Point], tried: Tried
 ) -> Iterator[Row]:
     """Simulate points that differ in the NPU alone; a text is why none can be."""
     if isinstance(request, str):
         yield from ((index, changes, None, request) for index, changes in group)
         return
-    check = _Checks(scenario, request)
+    check = _Checks(scenario, request, tried)
     ready: list[tuple[int, Changes, Mapping[str, Any]]] = []
     for index, changes in group:
         varied = {p.removeprefix("npu."): v for p, v in changes.items() if p.startswith("npu.")}
@@ -115,30 +141,41 @@ def _together(
             ready.append((index, changes, varied))
     if ready:
         columns = metric_columns(scenario, request, [varied for _, _, varied in ready])
-        for at, (index, changes, _) in enumerate(ready):
-            yield index, changes, {name: float(column[at]) for name, column in columns}, ""
+        names = [name for name, _ in columns]
+        numbers = zip(*(column.tolist() for _, column in columns), strict=True)
+        for (index, changes, _), found in zip(ready, numbers, strict=True):
+            yield index, changes, dict(zip(names, found, strict=True)), ""
 
 
 class _Checks:
     """Whether a program runs on changed NPUs; each value and each set of widths is tried once."""
 
-    def __init__(self, scenario: Scenario, request: RequestColumns) -> None:
+    def __init__(self, scenario: Scenario, request: RequestColumns, tried: Tried) -> None:
         self.scenario, self.program, self.base = scenario, request.program, scenario.npu
         self.stored_bytes = request.stored_bytes
-        self.known: dict[tuple[Any, ...], str] = {}
+        # what an NPU allows does not depend on what it is asked
+        self.values = tried.setdefault(tuple(self.base.values().items()), {})
+        self.widths: dict[Any, str] = {}
+        self.paths: dict[tuple[str, ...], list[str]] = {}
 
     def reason(self, varied: Mapping[str, Any]) -> str:
         """Say why an NPU with these values cannot run the program; empty if it can."""
         # a value is allowed or not whatever the others are, so thousands of points need few NPUs
-        for path, value in varied.items():
-            reason = self._tried((path, value), partial(self.base.with_value, path, value))
-            if reason:
-                return reason
-        widths = {p: v for p, v in varied.items() if p.startswith(("matrix.", "unsupported"))}
-        reason = self._tried(
-            tuple(widths.items()),
-            lambda: check_supported(self.program, self.base.with_changes(widths)),
-        )
+        for given in varied.items():
+            if given not in self.values:
+                self.values[given] = _reason(partial(self.base.with_value, *given))
+            if self.values[given]:
+                return self.values[given]
+        names = tuple(varied)
+        if names not in self.paths:
+            self.paths[names] = [p for p in names if p.startswith(("matrix.", "unsupported"))]
+        key = tuple([varied[path] for path in self.paths[names]])
+        if key not in self.widths:
+            widths = {path: varied[path] for path in self.paths[names]}
+            self.widths[key] = _reason(
+                lambda: check_supported(self.program, self.base.with_changes(widths))
+            )
+        reason = self.widths[key]
         capacity = varied.get("dram.capacity_bytes", self.base.dram.capacity_bytes)
         if reason or self.stored_bytes <= capacity:
             return reason
@@ -149,11 +186,6 @@ class _Checks:
                 self.base.with_value("dram.capacity_bytes", capacity),
             )
         )
-
-    def _tried(self, key: tuple[Any, ...], attempt: Callable[[], object]) -> str:
-        if key not in self.known:
-            self.known[key] = _reason(attempt)
-        return self.known[key]
 
 
 def _reason(attempt: Callable[[], object]) -> str:

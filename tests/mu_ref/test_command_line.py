@@ -39,6 +39,52 @@ def run(*args: str, stdout: object = subprocess.PIPE) -> subprocess.CompletedPro
     )  # type: ignore[call-overload]  # fmt: skip
 
 
+KINDS = """
+import sys, typer
+from mu_ref.command_line import run_app
+from pathlib import Path
+from typing import Annotated
+
+def work(text: str, more: list[str] | None = None, n: int | None = None, x: float = 1, k: int = 2,
+         share: float = 0.5, where: Path | None = None, loud: bool = False,
+         pair: tuple[int, int] | None = None):
+    print(repr([text, more, n, x, k, share, where, loud, pair]))
+    print("pydantic" in sys.modules)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command()(work)
+run_app(app)
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        (["a"], "['a', None, None, 1.0, 2, 0.5, None, False, None]"),
+        (["", "--loud", "--k", "5"], "['', None, None, 1.0, 5, 0.5, None, True, None]"),
+        (["a", "--more", "b", "--more", "c"],
+         "['a', ['b', 'c'], None, 1.0, 2, 0.5, None, False, None]"),
+        (["a", "--n", "3", "--x", "2", "--where", "b", "--pair", "1", "2"],
+         "['a', None, 3, 2.0, 2, 0.5, PosixPath('b'), False, (1, 2)]"),
+    ],
+)  # fmt: skip
+def test_a_value_has_the_type_of_its_parameter(args: list[str], found: str) -> None:
+    code = [sys.executable, "-c", KINDS, *args]
+    assert subprocess.check_output(code, text=True).splitlines()[0] == found
+
+
+def test_texts_and_defaults_are_not_converted_and_wrong_numbers_refused() -> None:
+    code = KINDS.replace("x: float = 1,", "x: float = 1.0,")
+    command = [sys.executable, "-c", code, "a", "--loud"]
+    assert subprocess.check_output(command, text=True).splitlines()[1] == "False"
+    wrong = subprocess.run([*command, "--n", "b"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "'--n'" in wrong.stderr
+    lacking = subprocess.run(command[:-2], capture_output=True, text=True, check=False)
+    assert (lacking.returncode, lacking.stdout) == (2, "")
+    assert "missing argument" in lacking.stderr.lower()
+
+
 @pytest.mark.parametrize(
     ("args", "code", "line"),
     [

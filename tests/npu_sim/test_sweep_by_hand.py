@@ -436,3 +436,12 @@ def test_what_is_finished_is_not_measured_again(tmp_path: Path, measured) -> Non
         rows = list(csv.DictReader(file))
     assert all(int(b["point"]) - int(a["point"]) == 1 for a, b in pairwise(rows))
     assert len(rows) == 4
+
+
+def test_a_value_that_an_npu_cannot_have_is_a_reason_at_every_input_length() -> None:
+    rows = sweep.sweep(
+        'model = "mu-nano"\n[vary]\n"npu.dma.bytes_per_s" = [1e9, 0]\nn_input = [1, 8]'
+    )
+    assert ["latency_ms" in row for row in rows] == [True, True, False, False]
+    assert len({row["reason"] for row in rows}) == 2
+    assert "dma.bytes_per_s" in rows[2]["reason"]

@@ -184,15 +184,13 @@ class Ops(ABC):
     ) -> Iterator[tuple[int, Value]]:
         """Do a stretch several times, each on the likeliest token of the time before.
 
-        Only for an executor that knows the stretch from `repeat` and can go on without asking; this
-        one can't.
+        An executor may know it from `repeat` and go on without asking; this one can't.
 
         Args:
-            what: as in `repeat`.
-            grown: as in `repeat`.
-            read: as in `repeat`.
-            steps: inputs of each time, as in `repeat`. The first one is the token, [1, 1], which
-                only the first time is known.
+            what: as in `repeat`, like grown and read.
+            grown: caches of layers.
+            read: all other values.
+            steps: inputs of each time; the first is the token, [1, 1], known for the first time.
             stops: tokens behind which it does not go on.
             fed: {place in read: place among the results} of values that the time before computes.
 

@@ -182,9 +182,7 @@ class Ops(ABC):
         stops: Collection[int],
         fed: Mapping[int, int] = MappingProxyType({}),
     ) -> Iterator[tuple[int, Value]]:
-        """Do a stretch several times, each on the likeliest token of the time before.
-
-        An executor may know it from `repeat` and go on without asking; this one can't.
+        """Do a stretch that an executor knows several times, each on the likeliest token before.
 
         Args:
             what: as in `repeat`, like grown and read.
@@ -196,7 +194,7 @@ class Ops(ABC):
 
         Yields:
             The token that each time chose, the lowest on ties, and the scores [1, 1, vocab_size],
-            the last result of the stretch; fewer than asked for, or none, where that is all it can.
+            the last result; fewer than asked for, or none (as here), where that is all it can.
         """
         yield from ()
 

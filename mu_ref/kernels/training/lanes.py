@@ -9,10 +9,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mu_ref.kernels import vectors as vec
 from mu_ref.kernels.compiled import dividing
-from mu_ref.kernels.dots import fma
-from mu_ref.kernels.vectors import F32, F32_4, LANES
+from mu_ref.kernels.vector import lanes as vec
+from mu_ref.kernels.vector.dots import fma
+from mu_ref.kernels.vector.lanes import F32, F32_4, LANES
 
 __all__ = ["dot", "largest", "total"]
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from mu_ref.kernels.compiled import kernel
+from mu_ref.kernels.compiled import dividing, kernel
 from mu_ref.kernels.linear import FLOATS
 from mu_ref.kernels.machine import places
 from mu_ref.kernels.packing import BIG
@@ -23,7 +23,7 @@ NORMS = ("rms", "rms_plus_one", "layer")
 UNSEEN = np.float32(-3e38)  # below every score, and e to its power is 0
 
 
-@kernel
+@dividing
 def norm(x, gain, bias, out, d, kind, eps, first, last):
     """Normalise rows first..last-1 of d features; kind is a place in NORMS.
 
@@ -137,7 +137,7 @@ def exp(x, powers):
         x[i] = x[i] * scales[i]
 
 
-@kernel
+@dividing
 def softmax(x, mask, out, n_heads, n_query, n_key, first, last):
     """Softmax of x where mask [batch, query, key] is not 0; else 0.
 
@@ -182,7 +182,7 @@ def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, first, 
             out[to + c : to + c + n] = features[:n]
 
 
-@kernel
+@dividing
 def activation(x, out, kind, scale, first, last):
     """Apply KINDS[kind] to elements; "tanh" is the soft-cap, scale * tanh(x / scale).
 
@@ -203,7 +203,7 @@ def activation(x, out, kind, scale, first, last):
             out[i] = scale * math.tanh(x[i] / scale)
 
 
-@kernel
+@dividing
 def _logistic(x, out, gelu):
     """X / (1 + e^-x), or with u = sqrt(2 / pi) (x + 0.044715 x^3) in place of x / 2 in e."""
     powers, root = np.empty(PART, np.int32), np.float32(-2 * math.sqrt(2 / math.pi))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
@@ -57,12 +57,16 @@ def _user_cache() -> Path:
         return Path(tempfile.gettempdir())
 
 
-def kernel_of(folder: Path, *, nogil: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def kernel_of(
+    folder: Path, *, nogil: bool = False, error_model: Literal["python", "numpy"] = "python"
+) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function at its first call, and keeps the result.
 
     Args:
         folder: from `compiled_folder`.
         nogil: other Python threads may run beside it.
+        error_model: "numpy" divides by 0 as NumPy does; a test for it would keep loops of divisions
+            out of vectors.
 
     Returns:
         The decorator. What it returns has the plain function as `py_func`.
@@ -78,10 +82,10 @@ def kernel_of(folder: Path, *, nogil: bool = False) -> Callable[[Callable[..., A
             kept = None
         finally:
             config.CACHE_DIR = before
-        compiled = numba.njit(nogil=nogil)(function)
+        compiled: Any = numba.njit(nogil=nogil, error_model=error_model)(function)
         # a folder beside the sources, Numba's next choice, is not named after all of them
         if kept is not None and Path(kept.cache_path).is_relative_to(folder):
-            compiled._cache = kept  # type: ignore[attr-defined]
+            compiled._cache = kept
         else:
             _say_unwritable(folder)
         return compiled

@@ -19,6 +19,7 @@ from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError, check_choice
 from mu_ref.model import mu
 from mu_ref.ops import Ops
+from mu_ref.ops.arithmetic import Arithmetic
 from mu_ref.presets import tiny
 from mu_ref.weights import Weights, initial_weights, load_weights
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXECUTORS", "SCHEMES", "Loaded", "compile_once", "float_executor", "load_model",
-    "shipped_drafter", "shipped_weights",
+    "shipped_drafter", "shipped_weights", "training_arithmetic",
 ]  # fmt: skip
 
 SCHEMES = ("float32", "w8a16", "w8a8", "w4a16")
@@ -201,6 +202,13 @@ def integer_executor(integers: "IntegerModel", executor: str = "reference") -> O
     from mu_ref.ops.fast.integers import FastIntegerOps
 
     return FastIntegerOps(integers)
+
+
+def training_arithmetic() -> Arithmetic:
+    """Return what a `Trainer` computes with: compiled kernels, compiled as they are first used."""
+    from mu_ref.ops.fast.arithmetic import FastArithmetic
+
+    return FastArithmetic()
 
 
 def compile_once(console: Console, kind: str) -> float:

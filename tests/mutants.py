@@ -34,7 +34,7 @@ LIST = Path(__file__).with_name("mutants.toml")
 COPIED = ("mu_ref", "npu_sim", "tests", "docs", "pyproject.toml", "README.md")
 WANTED = 0.92
 # Numba keeps compiled functions; it does not see that a function which they call has changed.
-COMPILED = re.compile(r"\bimport kernel\b|\bkernel_of\(compiled_folder\(")
+COMPILED = re.compile(r"\bimport (?:kernel|dividing)\b|\bkernel_of\(compiled_folder\(")
 # by somebody else, or for memory, or with the process that it is a fork of: says nothing
 STOPPED = (-signal.SIGTERM, -signal.SIGKILL, 255)
 # Tests run in forks of a process that has imported these, which takes as long as many a test file.

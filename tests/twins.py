@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from training_twins import TRAINING_TWINS, TRAINING_WITHOUT_PYTHON_BODY
 
 from mu_ref.integers import fixed_point, nonlinear, tables
 from mu_ref.integers.fixed_point import quantize_multiplier
@@ -542,9 +543,11 @@ TWINS: dict[tuple[Any, str], Case] = {
     (rounding, "shifted"): shifted,
     (trees, "pack"): pack,
     (trees, "select"): select,
+    **TRAINING_TWINS,
 }
 # made of vector intrinsics, which have no body that Python could run
 WITHOUT_PYTHON_BODY = {
     (floats, "mix"), (floats, "scores"), (integers, "mix"), (integers, "scores"),
     (linear, "products_f32"), (linear, "products_i4"), (linear, "products_i8"),
+    *TRAINING_WITHOUT_PYTHON_BODY,
 }  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mu_ref.compiled import compiled_folder, kernel_of
 
-__all__ = ["FOLDER", "kernel"]
+__all__ = ["FOLDER", "dividing", "kernel"]
 
 # Where they are kept; other instructions are other kernels.
 FOLDER = compiled_folder(
@@ -13,3 +13,6 @@ FOLDER = compiled_folder(
 )
 
 kernel = kernel_of(FOLDER, nogil=True)
+
+# For loops that divide: a 0 in a denominator is no error, so that vectors can be used.
+dividing = kernel_of(FOLDER, nogil=True, error_model="numpy")

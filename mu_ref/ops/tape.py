@@ -2,10 +2,10 @@
 
 A value is a `Node`: an array, and a rule from the gradient of the result to the gradients of what
 it was made from. `backward` runs the rules in reverse order. Unlike the reference it may use BLAS,
-so a row's last bits may depend on its neighbours. Chapter: `docs/09_training.md`.
+so a row's last bits may depend on its neighbours. Formulas that are more than a line, with their
+ways back, are in `arithmetic.py`. Chapter: `docs/09_training.md`.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
@@ -13,18 +13,16 @@ import numpy as np
 
 from mu_ref.errors import ConfigError
 from mu_ref.ops import Ops
+from mu_ref.ops.arithmetic import Arithmetic, Array, Gradients
 from mu_ref.ops.rotation import Rotation
 
-__all__ = ["Node", "TapeOps"]
-
-Array = np.ndarray
-Gradients = tuple[Array | None, ...]
+__all__ = ["Gradients", "Node", "TapeOps"]
 
 
 class Node:
     """An array in the computation, and the gradient that reaches it."""
 
-    __slots__ = ("back", "fixed", "grad", "parents", "value")
+    __slots__ = ("back", "fixed", "grad", "owned", "parents", "value")
 
     def __init__(
         self,
@@ -38,6 +36,7 @@ class Node:
         self.back = back  # gradient of value -> gradients of parents
         self.grad: Array | None = None
         self.fixed = fixed  # nobody wants its gradient
+        self.owned = False  # grad is an array of this node's own
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,8 +44,13 @@ class Node:
         return self.value.shape
 
     def receive(self, grad: Array) -> None:
-        """Add a gradient."""
-        self.grad = grad if self.grad is None else self.grad + grad
+        """Add a gradient; the first may be another node's too, so it is not written over."""
+        if self.grad is None:
+            self.grad, self.owned = grad, False
+        elif self.owned:
+            self.grad += grad
+        else:
+            self.grad, self.owned = self.grad + grad, True
 
 
 @final
@@ -58,6 +62,7 @@ class TapeOps(Ops):
         dropout: share of elements that `dropout` drops; the model's in training, else 0.
         rng: draws them; needed unless dropout is 0.
         frozen: more weights, which get no gradient: those under a LoRA.
+        arithmetic: computes what is no product of matrices; NumPy by default.
 
     Raises:
         ConfigError: dropout without a generator.
@@ -69,6 +74,7 @@ class TapeOps(Ops):
         dropout: float = 0.0,
         rng: np.random.Generator | None = None,
         frozen: Mapping[str, Array] | None = None,
+        arithmetic: Arithmetic | None = None,
     ) -> None:
         if dropout and rng is None:
             raise ConfigError(f"a tape with dropout {dropout} must be given a generator, got none")
@@ -76,6 +82,7 @@ class TapeOps(Ops):
         self.weights |= {name: Node(array, fixed=True) for name, array in (frozen or {}).items()}
         self.dtype = next(iter(self.weights.values())).value.dtype.type
         self.dropout_rate, self.rng = dropout, rng
+        self.arithmetic = arithmetic or Arithmetic()
         self.nodes: list[Node] = []
 
     def record(
@@ -124,9 +131,8 @@ class TapeOps(Ops):
     def embed(self, tokens: Array, site: str) -> Node:
         """Rows of the table; the gradient adds up over repeated tokens."""
         table = self.weights[f"{site}.weight"]
-        return self.record(
-            table.value[tokens], (table,), lambda grad: (_added_up(table, tokens, grad),)
-        )
+        rows, back = self.arithmetic.embed(table.value, tokens)
+        return self.record(rows, (table,), lambda grad: (None,) if table.fixed else back(grad))
 
     def linear(self, x: Node, site: str, weight_site: str | None = None) -> Node:
         """Compute y = x Wᵀ + b; dx = dy W, dW = dyᵀ x, db = Σ dy."""
@@ -141,52 +147,26 @@ class TapeOps(Ops):
             grad = grad.reshape(-1, grad.shape[-1])  # [rows, d_out]
             dx = (grad @ w.value).reshape(x.shape)
             dw = None if w.fixed else grad.T @ rows
-            return (dx, dw) if bias is None else (dx, dw, grad.sum(axis=0))
+            return (dx, dw) if bias is None else (dx, dw, np.ones(len(grad), grad.dtype) @ grad)
 
         parents = (x, w) if bias is None else (x, w, bias)
         return self.record(y.reshape(*x.shape[:-1], w.shape[0]), parents, back)
 
     def norm(self, x: Node, site: str, kind: str, eps: float) -> Node:
-        """Compute y = g u (+ b), u = x r, r = 1 / sqrt(mean(x²) + eps); "layer" centres x first."""
-        gain, bias = self.weights[f"{site}.weight"], self.weights.get(f"{site}.bias")
-        centred = x.value
-        if kind == "layer":
-            centred = centred - centred.mean(axis=-1, keepdims=True)
-        r = 1 / np.sqrt(_row_dot(centred, centred) / centred.shape[-1] + self.dtype(eps))
-        unit = centred * r
-        g = gain.value + self.dtype(1) if kind == "rms_plus_one" else gain.value
-        y = unit * g
-        if kind == "layer" and bias is not None:
-            y += bias.value
-
-        def back(grad: Array) -> Gradients:
-            flat = grad.reshape(-1, grad.shape[-1])
-            d_gain = np.einsum("md,md->d", flat, unit.reshape(flat.shape))
-            d_unit = grad * g
-            dx = r * (d_unit - unit * (_row_dot(d_unit, unit) / unit.shape[-1]))
-            if kind != "layer":
-                return dx, d_gain
-            dx = dx - dx.mean(axis=-1, keepdims=True)
-            return dx, d_gain, flat.sum(axis=0)
-
-        parents = (x, gain, bias) if kind == "layer" and bias is not None else (x, gain)
-        return self.record(y, parents, back)
+        """Normalise each row."""
+        gain = self.weights[f"{site}.weight"]
+        bias = self.weights.get(f"{site}.bias") if kind == "layer" else None
+        shift = None if bias is None else bias.value
+        y, back = self.arithmetic.norm(x.value, gain.value, shift, kind, eps)
+        return self.record(y, (x, gain) if bias is None else (x, gain, bias), back)
 
     # -- operations on activations ---------------------------------------------------------------
 
     def rope(self, x: Node, rotation: Rotation, site: str) -> Node:
         """Rotate; the gradient is rotated back."""
         cos, sin = (t[:, None].astype(self.dtype) for t in (rotation.cos, rotation.sin))
-
-        def turn(value: Array, sine: Array) -> Array:
-            half = value.shape[-1] // 2
-            x1, x2 = value[..., :half], value[..., half:]
-            y = np.empty(value.shape, value.dtype)
-            np.subtract(x1 * cos, x2 * sine, out=y[..., :half])
-            np.add(x2 * cos, x1 * sine, out=y[..., half:])
-            return y
-
-        return self.record(turn(x.value, sin), (x,), lambda grad: (turn(grad, -sin),))
+        y, back = self.arithmetic.rope(x.value, cos, sin)
+        return self.record(y, (x,), back)
 
     def matmul(self, a: Node, b: Node, site: str, *, transpose_b: bool = False) -> Node:
         """Compute y = a b; da = dy bᵀ, db = aᵀ dy."""
@@ -200,42 +180,14 @@ class TapeOps(Ops):
         return self.record(a.value @ right, (a, b), back)
 
     def softmax(self, x: Node, mask: Array, site: str) -> Node:
-        """Compute softmax p; its gradient is dx = p (dp - Σ p dp)."""
-        masked = np.where(mask, x.value, self.dtype(-np.inf))
-        largest = masked.max(axis=-1, keepdims=True)
-        largest[np.isneginf(largest)] = 0
-        p = np.exp(masked - largest)
-        total = p.sum(axis=-1, keepdims=True)
-        total[total == 0] = 1
-        p /= total
-
-        def back(grad: Array) -> Gradients:
-            return (p * (grad - _row_dot(grad, p)),)
-
+        """Weigh what the mask lets through."""
+        p, back = self.arithmetic.softmax(x.value, mask)
         return self.record(p, (x,), back)
 
     def activation(self, x: Node, kind: str, site: str) -> Node:
-        """Element by element, with the derivative beside each formula."""
-        v = x.value
-        if kind == "gelu_tanh":
-            c, a = self.dtype(math.sqrt(2 / math.pi)), self.dtype(0.044715)
-            square = v * v
-            t = np.tanh(c * v * (1 + a * square))
-            y = self.dtype(0.5) * v * (1 + t)
-            # d/dv: (1 + t)/2 + v (1 - t²) c (1 + 3 a v²) / 2
-            slope = self.dtype(0.5) * ((1 + t) + v * (1 - t * t) * (c * (1 + 3 * a * square)))
-        elif kind == "gelu":
-            t = np.vectorize(math.erf, otypes=[v.dtype])(v / self.dtype(math.sqrt(2)))
-            y = self.dtype(0.5) * v * (1 + t)
-            # d/dv: Φ(v) + v φ(v)
-            density = np.exp(self.dtype(-0.5) * v * v) * self.dtype(1 / math.sqrt(2 * math.pi))
-            slope = self.dtype(0.5) * (1 + t) + v * density
-        elif kind == "silu":
-            s = self.dtype(0.5) * (1 + np.tanh(self.dtype(0.5) * v))
-            y, slope = v * s, s * (1 + v * (1 - s))
-        else:
-            y, slope = np.maximum(v, 0), (v > 0).astype(v.dtype)
-        return self.record(y, (x,), lambda grad: (grad * slope,))
+        """Element by element."""
+        y, back = self.arithmetic.activation(x.value, kind)
+        return self.record(y, (x,), back)
 
     def add(self, x: Node, y: Node, site: str) -> Node:
         """Compute x + y; the gradient goes to both."""
@@ -291,6 +243,8 @@ class TapeOps(Ops):
 
     def share_heads(self, x: Node, head_of: tuple[int, ...], site: str) -> Node:
         """Copy kv heads to query heads; the gradient sums over the copies."""
+        if head_of == tuple(range(x.shape[1])):  # each query head has its own
+            return x
 
         def back(grad: Array) -> Gradients:
             dx = np.zeros_like(x.value)
@@ -344,7 +298,3 @@ def _added_up(x: Node, at: Any, grad: Array) -> Array | None:
     dx = np.zeros_like(x.value)
     np.add.at(dx, at, grad)
     return dx
-
-
-def _row_dot(x: Array, y: Array) -> Array:
-    return np.einsum("...d,...d->...", x, y)[..., None]

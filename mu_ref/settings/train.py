@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mu_ref.config import ModelConfig, with_model_fields
 from mu_ref.errors import InputError
+from mu_ref.executors import training_arithmetic
 from mu_ref.presets import preset
 from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.queries.labelled import read_queries
@@ -74,7 +75,7 @@ def train_agent(
     model = preset_for(tokenizer, name, model_changes or {})
     items = [item for file in files.values() for item in read_queries(file)]
     data = epoch_data(items, load_catalog(), tokenizer)
-    trainer = Trainer(model, config, data, {**inputs, "--start": start})
+    trainer = Trainer(model, config, data, {**inputs, "--start": start}, training_arithmetic())
     before = {} if start is None else trainer.start_from(start)
     if resume and checkpoint is not None:
         place = trainer.resume(checkpoint)

@@ -13,6 +13,7 @@ from mu_ref.border.ranges import FACTOR, SHARE, check_fields
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.model import mu
+from mu_ref.ops.arithmetic import Arithmetic
 from mu_ref.ops.tape import Node, TapeOps
 from mu_ref.training.datasets import Batch
 from mu_ref.training.losses import forward_kl, mixed
@@ -60,9 +61,9 @@ class Teacher:
                 f"tokens, got {self.model.name} with {self.model.vocab_size}"
             )
 
-    def scores(self, batch: Batch) -> np.ndarray:
+    def scores(self, batch: Batch, arithmetic: Arithmetic | None = None) -> np.ndarray:
         """Score the labels of a batch: [batch, n_tgt, vocab_size]; nothing is dropped."""
-        tape = TapeOps({}, frozen=self.weights)
+        tape = TapeOps({}, frozen=self.weights, arithmetic=arithmetic)
         source = batch.source, batch.source_valid
         return mu.forward(tape, self.model, *source, batch.inputs, batch.counted).value
 
@@ -80,5 +81,6 @@ class Teacher:
         """
         if self.how.mix == 0:
             return hard
-        soft = forward_kl(ops, logits, self.scores(batch), batch.counted, self.how.temperature)
+        wise = self.scores(batch, ops.arithmetic)
+        soft = forward_kl(ops, logits, wise, batch.counted, self.how.temperature)
         return mixed(ops, hard, soft, self.how.mix)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mu_ref.ops.arithmetic import log_softmax
 from mu_ref.ops.tape import Gradients, Node, TapeOps
 
 __all__ = ["cross_entropy", "forward_kl", "mixed"]
@@ -32,23 +33,8 @@ def cross_entropy(
     Source:
         Szegedy et al. 2016, arXiv:1512.00567, section 7, for the smoothing.
     """
-    vocab_size = logits.shape[-1]
-    scores = logits.value[counted]  # [N, V]
-    y = targets[counted]  # [N]
-    n = len(y)
-    log_p = _log_softmax(scores)
-    epsilon = ops.dtype(label_smoothing)
-    hit = log_p[np.arange(n), y]  # [N], of the target token
-    loss = -((1 - epsilon) * hit + epsilon * log_p.mean(axis=-1)).mean()
-
-    def back(grad: np.ndarray) -> Gradients:
-        d = np.exp(log_p) - epsilon / ops.dtype(vocab_size)  # p - q
-        d[np.arange(n), y] -= 1 - epsilon
-        d_logits = np.zeros_like(logits.value)
-        d_logits[counted] = d * (grad / ops.dtype(n))
-        return (d_logits,)
-
-    return ops.record(np.asarray(loss, ops.dtype), (logits,), back)
+    loss, back = ops.arithmetic.cross_entropy(logits.value, targets, counted, label_smoothing)
+    return ops.record(loss, (logits,), back)
 
 
 def forward_kl(
@@ -77,8 +63,8 @@ def forward_kl(
         Hinton et al. 2015, arXiv:1503.02531; tau² keeps the size of the gradient.
     """
     tau = ops.dtype(temperature)
-    log_p = _log_softmax(logits.value[counted] / tau)  # [N, V]
-    log_q = _log_softmax(teacher[counted].astype(ops.dtype) / tau)
+    log_p = log_softmax(logits.value[counted] / tau)  # [N, V]
+    log_q = log_softmax(teacher[counted].astype(ops.dtype) / tau)
     q = np.exp(log_q)
     n = len(q)
     loss = tau * tau * (q * (log_q - log_p)).sum(axis=-1).mean()
@@ -106,8 +92,3 @@ def mixed(ops: TapeOps, hard: Node, soft: Node, mix: float) -> Node:
         A node with one element.
     """
     return ops.add(ops.scale(hard, 1 - mix, "loss.hard"), ops.scale(soft, mix, "loss.soft"), "loss")
-
-
-def _log_softmax(scores: np.ndarray) -> np.ndarray:
-    scores = scores - scores.max(axis=-1, keepdims=True)  # so that exp cannot overflow
-    return scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))

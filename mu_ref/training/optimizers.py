@@ -1,11 +1,15 @@
 """Muon for the matrices inside layers, AdamW for everything else, as in the public Mu code."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["AdamW", "Muon", "clip_gradients", "is_muon_weight", "orthogonalize"]
+from mu_ref.ops.arithmetic import Arithmetic
+
+__all__ = [
+    "AdamW", "Muon", "clip_factor", "clip_gradients", "is_muon_weight", "orthogonalize",
+]  # fmt: skip
 
 Arrays = dict[str, np.ndarray]
 
@@ -24,7 +28,7 @@ def is_muon_weight(name: str, array: np.ndarray) -> bool:
 def orthogonalize(gradient: np.ndarray, n_steps: int = 5) -> np.ndarray:
     r"""Push the singular values of a matrix towards 1 by a Newton-Schulz iteration.
 
-    $$A = X X^T, \quad X \leftarrow a X + (b A + c A^2) X$$                             (3.2)
+    $$A = X X^T, \quad X \leftarrow (a I + b A + c A^2) X$$                            (3.2)
 
     Args:
         gradient: [rows, columns] float.
@@ -46,7 +50,11 @@ def orthogonalize(gradient: np.ndarray, n_steps: int = 5) -> np.ndarray:
     x = x / (np.linalg.norm(x) + 1e-7)  # no singular value above 1, or the iteration diverges
     for _ in range(n_steps):
         gram = x @ x.T  # [short, short], A
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        # A is its own transpose; written so, NumPy asks BLAS for half the product. And a is added
+        # to the diagonal, not a X to the product.
+        factor = b * gram + c * (gram @ gram.T)
+        factor.flat[:: len(factor) + 1] += a
+        x = factor @ x
     return x.T if tall else x
 
 
@@ -86,24 +94,38 @@ class AdamW:
     beta2: float = 0.98
     eps: float = 1e-8
     weight_decay: float = 0.01
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)  # does the work
 
     def update(
         self, weight: np.ndarray, grad: np.ndarray, state: Arrays, rate: float, step: int
     ) -> None:
         """Step one weight in place; `step` counts from 1."""
-        m = state.setdefault("mean", np.zeros_like(weight))
-        v = state.setdefault("square", np.zeros_like(weight))
-        m += (1 - self.beta1) * (grad - m)
-        v += (1 - self.beta2) * (grad * grad - v)
+        for name in ("mean", "square"):
+            if name not in state:
+                state[name] = np.zeros_like(weight)
         # Both means start at 0; divided by what they have seen of the whole, they are unbiased.
-        m_hat, v_hat = m / (1 - self.beta1**step), v / (1 - self.beta2**step)
-        if weight.ndim == 2:
-            weight *= 1 - rate * self.weight_decay
-        weight -= rate * m_hat / (np.sqrt(v_hat) + self.eps)
+        known = 1 - self.beta1**step, 1 - self.beta2**step
+        left = 1 - rate * self.weight_decay if weight.ndim == 2 else 1.0
+        by = (1 - self.beta1, 1 - self.beta2, *known, rate, self.eps, left)
+        self.arithmetic.adamw(weight, grad, state["mean"], state["square"], by)
+
+
+def clip_factor(grads: Mapping[str, np.ndarray], limit: float) -> tuple[float, float]:
+    """Find by how much all gradients must be scaled for their common norm to be at most `limit`.
+
+    Args:
+        grads: {name: gradient}.
+        limit: largest norm.
+
+    Returns:
+        A factor of at most 1, and the norm.
+    """
+    norm = float(np.sqrt(sum(float(np.vdot(g, g)) for g in grads.values())))
+    return min(1.0, limit / (norm + 1e-12)), norm
 
 
 def clip_gradients(grads: Mapping[str, np.ndarray], limit: float) -> tuple[Arrays, float]:
-    """Scale all gradients so that their common norm is at most `limit`.
+    """Scale all gradients by `clip_factor`.
 
     Args:
         grads: {name: gradient}.
@@ -112,6 +134,5 @@ def clip_gradients(grads: Mapping[str, np.ndarray], limit: float) -> tuple[Array
     Returns:
         The gradients and the norm before clipping.
     """
-    norm = float(np.sqrt(sum(float(np.vdot(g, g)) for g in grads.values())))
-    factor = min(1.0, limit / (norm + 1e-12))
+    factor, norm = clip_factor(grads, limit)
     return {name: g * g.dtype.type(factor) for name, g in grads.items()}, norm

@@ -31,6 +31,7 @@ from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError, check_choice
 from mu_ref.model import mu
 from mu_ref.ops import Ops
+from mu_ref.ops.arithmetic import Arithmetic
 from mu_ref.ops.lora import LoraOps
 from mu_ref.ops.tape import TapeOps
 from mu_ref.training.checkpoint import (
@@ -46,7 +47,7 @@ from mu_ref.training.datasets import Batch, Example, batches, make_batch
 from mu_ref.training.distill import Teacher
 from mu_ref.training.lora import LoraConfig, initial_lora, lora_sites
 from mu_ref.training.losses import cross_entropy
-from mu_ref.training.optimizers import AdamW, Muon, clip_gradients, is_muon_weight
+from mu_ref.training.optimizers import AdamW, Muon, clip_factor, is_muon_weight
 from mu_ref.training.schedule import WarmupStableDecay
 from mu_ref.weights import (
     Weights,
@@ -126,12 +127,14 @@ class Trainer:
         config: of the run.
         epoch_data: makes the examples of one epoch from a generator; always equally many.
         inputs: {what: file that the data come from}; a changed one is another run.
+        arithmetic: computes what is no product of matrices; NumPy by default.
     """
 
     model: ModelConfig
     config: TrainConfig
     epoch_data: EpochData
     inputs: Mapping[str, Path | None] = field(default_factory=dict)
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)
     identity: Identity = field(init=False)
     weights: Weights = field(init=False)
     state: dict[str, Weights] = field(init=False)  # per weight, what its optimizer remembers
@@ -211,7 +214,7 @@ class Trainer:
             The loss before the step.
         """
         rng = np.random.default_rng([self.config.seed, 2, self.step])
-        tape = TapeOps(self.weights, self.model.dropout, rng, self.frozen)
+        tape = TapeOps(self.weights, self.model.dropout, rng, self.frozen, self.arithmetic)
         scores = mu.forward(
             self._around(tape), self.model, batch.source, batch.source_valid, batch.inputs,
             batch.counted,
@@ -219,11 +222,13 @@ class Trainer:
         loss = cross_entropy(tape, scores, batch.labels, batch.counted, self.config.label_smoothing)
         if self.teacher is not None:
             loss = self.teacher.taught(tape, loss, scores, batch)
-        grads, _ = clip_gradients(tape.backward(loss), self.config.clip_norm)
+        grads = tape.backward(loss)
+        factor, _ = clip_factor(grads, self.config.clip_norm)
         self.step += 1
         muon = Muon(weight_decay=self.config.muon_weight_decay)
-        adam = AdamW(weight_decay=self.config.adam_weight_decay)
-        for name, grad in grads.items():
+        adam = AdamW(weight_decay=self.config.adam_weight_decay, arithmetic=self.arithmetic)
+        for name, whole in grads.items():
+            grad = whole * whole.dtype.type(factor)
             weight, state = self.weights[name], self.state[name]
             if self.config.matrix_optimizer == "muon" and is_muon_weight(name, weight):
                 muon.update(weight, grad, state, rate)
@@ -244,7 +249,8 @@ class Trainer:
         right = 0
         for start in range(0, len(examples), self.config.batch_size):
             batch = make_batch(examples[start : start + self.config.batch_size], self.model)
-            ops = self._around(TapeOps({}, frozen={**self.frozen, **self.weights}))
+            frozen = {**self.frozen, **self.weights}
+            ops = self._around(TapeOps({}, frozen=frozen, arithmetic=self.arithmetic))
             source = batch.source, batch.source_valid
             scores = mu.forward(ops, self.model, *source, batch.inputs, batch.counted)
             hit = ops.argmax(scores, "head") == batch.labels

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from mu_ref.executors import training_arithmetic
 from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.queries.labelled import read_queries
 from mu_ref.settings.queries.training_data import epoch_data
@@ -66,7 +67,7 @@ def distill_agent(
     wise, weights = load_weights(teacher)
     items = [item for file in files.values() for item in read_queries(file)]
     data = epoch_data(items, load_catalog(), tokenizer)
-    trainer = Trainer(model, config, data, {**inputs, "--start": start})
+    trainer = Trainer(model, config, data, {**inputs, "--start": start}, training_arithmetic())
     if start is not None:
         trainer.start_from(start)
     trainer.learn_from(Teacher(wise, {n: w.astype(np.float32) for n, w in weights.items()}, how))

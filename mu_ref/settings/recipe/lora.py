@@ -12,7 +12,7 @@ from mu_ref.border.files import check_outputs
 from mu_ref.border.reading import file_digest
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
-from mu_ref.executors import shipped_weights
+from mu_ref.executors import shipped_weights, training_arithmetic
 from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.queries.labelled import evenly_spread, read_queries
 from mu_ref.settings.recipe.run import run_in_folder
@@ -91,10 +91,10 @@ def tune(
     tokenizer, catalog = Tokenizer.load(DATA / "tokenizer.json"), load_catalog()
     model = _readable(base, tokenizer)
     items = evenly_spread([i for file in files.values() for i in read_queries(file)], limit)
-    examples = examples_of(task_items(task, items, catalog), tokenizer)
+    data = task_data(examples_of(task_items(task, items, catalog), tokenizer))
     scored = examples_of(task_items(task, read_queries(held_out), catalog), tokenizer)
     # a run of a few epochs, of few weights above all, ends before it could learn too much by heart
-    trainer = Trainer(replace(model, dropout=0.0), config, task_data(examples), inputs)
+    trainer = Trainer(replace(model, dropout=0.0), config, data, inputs, training_arithmetic())
     trainer.identity = {**trainer.identity, "task": task, "queries": len(items)}
     notes = {"start": json.dumps(trainer.start_from(base))}
     if lora is not None:

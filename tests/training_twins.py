@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mu_ref.kernels.training import elements, lanes, rows
+from mu_ref.kernels.training import elements, rows, sums
 from mu_ref.ops.arithmetic import Arithmetic
 
 __all__ = ["TRAINING_TWINS", "TRAINING_WITHOUT_PYTHON_BODY"]
@@ -155,9 +155,9 @@ def dot(rng: np.random.Generator, d: int) -> Twin:
 
 def total(rng: np.random.Generator, d: int) -> Twin:
     x = reals(rng, d)
-    sums = x.astype(np.float64)
+    wide = x.astype(np.float64)
     return Twin(
-        args=(x,), writes=None, expected=sums.sum(), tolerance=2 * d * U * np.abs(sums).sum()
+        args=(x,), writes=None, expected=wide.sum(), tolerance=2 * d * U * np.abs(wide).sum()
     )
 
 
@@ -171,11 +171,11 @@ TRAINING_TWINS = {
     (elements, "adamw"): adamw,
     (elements, "add_rows"): add_rows,
     (elements, "turn"): turn,
-    (lanes, "dot"): dot,
-    (lanes, "largest"): largest,
-    (lanes, "total"): total,
+    (sums, "dot"): dot,
+    (sums, "largest"): largest,
+    (sums, "total"): total,
     (rows, "cross_entropy"): cross_entropy,
     (rows, "norm"): norm,
     (rows, "norm_back"): norm_back,
 }
-TRAINING_WITHOUT_PYTHON_BODY = {(lanes, name) for name in ("dot", "largest", "total")}
+TRAINING_WITHOUT_PYTHON_BODY = {(sums, name) for name in ("dot", "largest", "total")}

@@ -13,9 +13,9 @@ from strategies import seeds
 from twins import TWINS, WITHOUT_PYTHON_BODY
 
 from mu_ref.kernels import floats, integers, linear, packing, rounding, trees
-from mu_ref.kernels.training import elements, lanes, rows
+from mu_ref.kernels.training import elements, rows, sums
 
-MODULES = (floats, integers, linear, packing, rounding, trees, elements, lanes, rows)
+MODULES = (floats, integers, linear, packing, rounding, trees, elements, rows, sums)
 IDS = [f"{module.__name__.rpartition('.')[2]}.{name}" for module, name in TWINS]
 CONTRACTS = ("Contract: exact.", "Contract: bound.")
 

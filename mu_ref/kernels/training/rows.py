@@ -1,6 +1,6 @@
 """Twins of what a training step does row by row: norms and cross-entropy, with their ways back.
 
-Arrays are [rows, features]. The order of every sum is fixed: `lanes.py` says that over features;
+Arrays are [rows, features]. The order of every sum is fixed: `sums.py` says that over features;
 one over rows goes row by row.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from mu_ref.kernels.compiled import dividing
 from mu_ref.kernels.floats import exp
-from mu_ref.kernels.training.lanes import dot, largest, total
+from mu_ref.kernels.training.sums import dot, largest, total
 
 __all__ = ["cross_entropy", "norm", "norm_back"]
 

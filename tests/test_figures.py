@@ -46,11 +46,12 @@ def test_every_picture_has_a_figure_and_every_figure_stands_on_a_page() -> None:
 
 
 def test_the_gantt_picture_shows_the_time_that_the_report_has() -> None:
+    from npu_sim.hardware.presets import npu
     from npu_sim.report.fidelity import simulate
 
     whole = draw("gantt").axes[0]
     decode = simulate("mu-330m", "hexagon-x-elite", 64, 2).phases[-1]  # two calls, the second drawn
-    clock_mhz, call_us = 1373.291016, 150.4  # of the preset
+    clock_mhz, call_us = 1373.291016, npu("hexagon-x-elite").per_inference_overhead_us
     starts = sum(
         path.vertices[:, 0].max() - path.vertices[:, 0].min()
         for path in whole.collections[0].get_paths()  # the row of `control`

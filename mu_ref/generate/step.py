@@ -4,7 +4,7 @@ From step to step the layers do the same, with other tokens, positions and masks
 `Ops.repeat` says so, and `Ops.greedy` of several steps at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,7 +50,8 @@ def decode_step(
     def layers(*_: Any) -> Value:
         return run_layers(ops, model, placed, memory, cache)
 
-    return _repeated(ops, "decode", model, placed, tokens.shape, memory, cache, layers)
+    inputs = _inputs(placed, memory)
+    return _repeated(ops, "decode", model, placed, tokens.shape, memory, cache, inputs, layers)
 
 
 def _repeated(
@@ -61,12 +62,12 @@ def _repeated(
     shape: tuple[int, ...],
     memory: Memory | None,
     cache: Cache,
+    inputs: Sequence[Any],
     compute: Callable[..., Value],
 ) -> Value:
     """Compute what was placed for new tokens of a shape; the executor may know how."""
     if placed.tokens.shape != shape or placed.levels:  # other operations, for this once
         return compute()
-    inputs = _inputs(placed, memory)
     return ops.repeat((what, model), cache.layers, _read(memory), inputs, compute)
 
 
@@ -90,17 +91,23 @@ def next_scores(
     cache: Cache,
 ) -> Value:
     """Compute what the next token is chosen from, [batch, 1, vocab_size]; see `decode_step`."""
+    # last real token of a row, [batch, 1]
+    last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)[:, None]
     if tokens.shape[1] > 1:
         hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
-        last = valid.shape[1] - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
-        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")  # [batch, 1, d_model]
-        return mu.logits(ops, model, hidden)
+        return _scores_of(ops, model, hidden, last)
     placed = place(model, tokens, valid, cache)
 
     def compute(*_: Any) -> Value:
-        return mu.logits(ops, model, run_layers(ops, model, placed, memory, cache))
+        return _scores_of(ops, model, run_layers(ops, model, placed, memory, cache), last)
 
-    return _repeated(ops, "scores", model, placed, tokens.shape, memory, cache, compute)
+    inputs = (*_inputs(placed, memory), last)
+    return _repeated(ops, "scores", model, placed, tokens.shape, memory, cache, inputs, compute)
+
+
+def _scores_of(ops: Ops, model: ModelConfig, hidden: Value, last: np.ndarray) -> Value:
+    """Score what follows the tokens at `last` [batch, 1] of hidden [batch, n_tok, d_model]."""
+    return mu.logits(ops, model, ops.take_tokens(hidden, last, "decoder.last_token"))
 
 
 @dataclass(slots=True)
@@ -166,19 +173,17 @@ def _found_ahead(
     placed = place(model, np.full((1, n), token), np.ones((1, n), bool), preview)
     if placed.tokens.shape != (1, n) or placed.levels:
         return
-    turn, behind = placed.turn, cache.tokens.shape[1] + 1
-    steps = [
-        _inputs(
-            Placed(
-                tokens=placed.tokens[:, :1],
-                turn=replace(turn, positions=turn.positions[:, i : i + 1]),
-                masks={w: m[:, :, i : i + 1, : behind + i] for w, m in placed.masks.items()},
-                n_new=1,
-            ),
-            memory,
+    turn, behind, last = placed.turn, cache.tokens.shape[1] + 1, np.zeros((1, 1), np.int64)
+    each = [
+        Placed(
+            tokens=placed.tokens[:, :1],
+            turn=replace(turn, positions=turn.positions[:, i : i + 1]),
+            masks={w: m[:, :, i : i + 1, : behind + i] for w, m in placed.masks.items()},
+            n_new=1,
         )
         for i in range(n)
     ]
+    steps = [(*_inputs(step, memory), last) for step in each]
     chosen: list[int] = []
     for new, scores in ops.greedy(("scores", model), cache.layers, _read(memory), steps, stops):
         chosen.append(new)

@@ -246,7 +246,7 @@ def test_the_agent_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> None
     class MadeUp:
         """A trainer of three steps."""
 
-        def __init__(self, model, config, data, inputs):
+        def __init__(self, model, config, data, inputs, arithmetic):
             self.weights, self.step, self.mean_loss, self.inputs = weights, 0, 0.0, inputs
 
         def run(self, checkpoint):

@@ -1,11 +1,12 @@
 """A search finds the texts of a trie with their probabilities, whatever is searched beside them."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import model_configs, quantized, random_weights, rows_of, seeds
 
@@ -33,7 +34,12 @@ def executors(model: ModelConfig, name: str, seed: int) -> list[Ops]:
 
 @st.composite
 def cases(draw: Any) -> Any:
-    model = draw(model_configs(("encoder-decoder",)))
+    drawn = draw(model_configs(("encoder-decoder",)))
+    # what a tree of texts cannot have: pads that nobody reads, other turns in longer texts
+    model = replace(drawn, unseeing="zero", mask_decoder_pads=False)
+    stack = model.stacks["decoder"]
+    if stack.rope_ntk_factor > 1:
+        model = replace(model, decoder=replace(stack, rope_base_len=max(stack.rope_base_len, 7)))
     name, seed = draw(st.sampled_from(["reference", "fast", "w8a16", "w8a8"])), draw(seeds)
     rows = draw(rows_of(model.encoder_vocab_size, draw(st.integers(1, 3))))
     token = st.integers(0, model.vocab_size - 1).filter(lambda t: t not in model.eos_ids)
@@ -62,9 +68,6 @@ def by_hand(model: ModelConfig, ops: Ops, memory: Any, paths: Any) -> dict[Any, 
 @given(cases())
 def test_a_wide_search_finds_every_text_with_its_probability(case: Any) -> None:
     model, (ops, *others), rows, paths = case
-    stack = model.stacks["decoder"]
-    assume(stack.rope_ntk_factor <= 1 or stack.rope_base_len >= 7)
-    assume(model.unseeing == "zero" and not model.mask_decoder_pads)
     tries = [Trie.of(row) for row in paths]
     memory = mu.remember(ops, model, rows.tokens, rows.valid)
     found = search(ops, model, memory, tries, 8)

@@ -16,6 +16,7 @@ from mu_ref.kernels.machine import (
     COPY,
     FEW,
     TAKE,
+    WHOLE,
     array_at,
     elements_moved,
     move,
@@ -32,7 +33,6 @@ F32 = np.float32
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(2, 13)
 LINEAR4, LINEAR8, EMBED8 = range(13, 16)
 MANY = 64  # rows that pass over float weights together; more would not fit the second cache
-WHOLE = np.int64(2**62)
 CHUNK = 256  # outputs that wait for the scale of their row; they stay in the nearest cache
 
 

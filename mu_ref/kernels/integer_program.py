@@ -14,6 +14,7 @@ from mu_ref.kernels.machine import (
     COPY,
     FEW,
     TAKE,
+    WHOLE,
     array_at,
     elements_moved,
     move,
@@ -29,7 +30,6 @@ __all__ = ["run", "run_greedy", "scratch_bytes"]
 
 I16, I64 = np.int16, np.int64
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(2, 13)
-WHOLE = np.int64(2**62)
 CHUNK = 256  # outputs whose sums wait to be rescaled; they stay in the nearest cache
 MANY = 64  # rows of bytes that pass over the weights together
 

@@ -17,13 +17,14 @@ from numba.extending import intrinsic
 from mu_ref.kernels.compiled import kernel
 
 __all__ = [
-    "COPY", "FEW", "TAKE", "WIDTH", "array_at", "elements_moved", "move", "places", "renew",
-    "settle", "share", "wait",
+    "COPY", "FEW", "TAKE", "WHOLE", "WIDTH", "array_at", "elements_moved", "move", "places",
+    "renew", "settle", "share", "wait",
 ]  # fmt: skip
 
 WIDTH = 16  # integers in a row of the program
 COPY, TAKE = range(2)  # operations of both machines; each goes on counting for its own
 FEW = 4096  # elements that one thread has done before two have met
+WHOLE = np.int64(2**62)  # elements of a product, as more than a few: all threads share it
 PATIENCE = 2000  # looks at the counter before another thread may have the core
 
 if os.name == "posix":

@@ -100,7 +100,8 @@ class Sram:
     keeps_between_calls: bool  # weights and cache may stay from one graph call to the next
     fuses_operations: bool  # operations are cut and chained so that activations never leave SRAM
     streams_encode: bool  # fused and encoding, an operation begins on a part of the one before
-    tile_rows: int  # activations of at most so many rows lie there in one tile, worked on whole
+    tile_rows: int  # activations of at most so many rows lie there in one tile, worked on whole, by
+    # the matrix engine too; 1: as many as there are, of which that engine takes whole blocks
     block_rows: int  # and longer ones in whole blocks of so many
 
 

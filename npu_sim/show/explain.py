@@ -17,7 +17,7 @@ from npu_sim.program.rows import LINEAR
 from npu_sim.tile.bottleneck import row_limits
 from npu_sim.tile.simulate import CallRun, TileRun, call_tasks
 from npu_sim.tile.tasks import ENGINES, PARTS, Engine, Part
-from npu_sim.tile.tiling import cache_moved, chip_numbers, laid_out_rows, whole_rows
+from npu_sim.tile.tiling import cache_moved, chip_numbers, laid_out_rows, short_rows, whole_rows
 from npu_sim.units import MILLION, ceil_div, format_exact, ms_from_cycles
 
 __all__ = ["explain"]
@@ -285,7 +285,8 @@ class _Explained:
         share = matrix.efficiency(*bits, attention=self.op.kind == "matmul")
         many = f"{count} x " if count > 1 else ""
         if matrix.dataflow == "blocks":
-            sizes = (matrix.tile_m, matrix.tile_n, matrix.tile_k)
+            short = short_rows(self.npu)
+            sizes = (short if m <= short else matrix.tile_m, matrix.tile_n, matrix.tile_k)
             blocks = [ceil_div(a, b) for a, b in zip((m, n, k), sizes, strict=True)]
             slots = [*blocks, *sizes]
             text = f"{_times(blocks)} blocks of {_times(sizes)}"

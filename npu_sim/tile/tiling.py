@@ -18,8 +18,8 @@ from npu_sim.units import MILLION
 __all__ = [
     "Chip", "block_cycles", "block_rows", "bundled", "cache_moved", "cached_piece_cycles",
     "ceil_div", "chip_numbers", "key_piece", "laid_out_rows", "layout_cycles", "mac_slots",
-    "matrix_cycles", "pieces_cycles", "share_of", "spilled", "transfer_cycles", "vector_cycles",
-    "weight_piece", "whole_rows",
+    "matrix_cycles", "pieces_cycles", "share_of", "short_rows", "spilled", "transfer_cycles",
+    "vector_cycles", "weight_piece", "whole_rows",
 ]  # fmt: skip
 
 MOST_PIECES = 256  # of an operation: more are bundled
@@ -40,6 +40,7 @@ class Chip(NamedTuple):
     tile_m: int
     tile_n: int
     tile_k: int
+    short_m: int  # rows multiplied for a product of at most so many
     op_overhead_cycles: int
     unpack_per_cycle: int
     outputs_per_s: int  # results laid out for the next operation; 0: free
@@ -65,7 +66,7 @@ def chip_numbers(npu: Npu) -> Chip:
         clock_hz=npu.clock_hz, bytes_per_s=npu.memory_bytes_per_s,
         setup_cycles=npu.dma.setup_cycles, flow=int(Flow[matrix.dataflow.upper()]),
         rows=matrix.rows, columns=matrix.columns,
-        tile_m=matrix.tile_m, tile_n=matrix.tile_n, tile_k=matrix.tile_k,
+        tile_m=matrix.tile_m, tile_n=matrix.tile_n, tile_k=matrix.tile_k, short_m=short_rows(npu),
         op_overhead_cycles=npu.per_op_overhead_cycles,
         unpack_per_cycle=npu.vector.unpack_elements_per_cycle,
         outputs_per_s=matrix.output_elements_per_s, cached_per_s=npu.dma.cache_bytes_per_s,
@@ -73,6 +74,11 @@ def chip_numbers(npu: Npu) -> Chip:
         tile_rows=npu.sram.tile_rows, block_rows=npu.sram.block_rows,
         weight_rates=rates(None), attention_rates=rates(matrix.attention_efficiency),
     )  # fmt: skip
+
+
+def short_rows(npu: Npu) -> int:
+    """Rows that the matrix engine works on for fewer: the one tile in which they lie, if any."""
+    return npu.sram.tile_rows if npu.sram.tile_rows > 1 else npu.matrix.tile_m
 
 
 @kernel
@@ -85,8 +91,8 @@ def ceil_div(amount, per):
 def mac_slots(m, n, k, chip):
     r"""Places for multiply-accumulates that a product occupies, idle ones included.
 
-    blocks: $\lceil m/t_m \rceil t_m \lceil n/t_n \rceil t_n \lceil k/t_k \rceil t_k$; systolic:
-    folds F times cycles per fold P times the R C cells of the array,
+    blocks: $\lceil m/t_m \rceil t_m \lceil n/t_n \rceil t_n \lceil k/t_k \rceil t_k$, where few
+    rows are one shorter tile; systolic: folds F times cycles per fold P times the R C cells,
 
     $$s = F \, P \, R \, C, \quad P_\mathrm{os} = k + R + C - 2, \quad
       P_\mathrm{ws} = m + 2R + C - 2, \quad P_\mathrm{is} = n + 2R + C - 2$$              (7.1)
@@ -101,8 +107,9 @@ def mac_slots(m, n, k, chip):
         Slots, at least m * n * k.
     """
     if chip.flow == Flow.BLOCKS:
-        blocks = ceil_div(m, chip.tile_m) * ceil_div(n, chip.tile_n) * ceil_div(k, chip.tile_k)
-        return blocks * chip.tile_m * chip.tile_n * chip.tile_k
+        rows = chip.short_m if m <= chip.short_m else ceil_div(m, chip.tile_m) * chip.tile_m
+        blocks = ceil_div(n, chip.tile_n) * ceil_div(k, chip.tile_k)
+        return rows * blocks * chip.tile_n * chip.tile_k
     # along the rows, along the columns, streaming; what stays in the cells is loaded row by row
     if chip.flow == Flow.OS:
         x, y, stream, load = m, n, k, 0

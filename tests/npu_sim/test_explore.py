@@ -215,7 +215,7 @@ def test_the_page_begins_with_the_simulators_own_defaults():
     begins = scenario_of(DEFAULTS)
     bare = scenario_of({"model": "mu-330m", "npu": "hexagon-x-elite"})
     assert begins == bare
-    assert facts["own"]["hexagon-x-elite"] == {"tops": "45", "bandwidth": "61.42", "sram": "8"}
+    assert facts["own"]["hexagon-x-elite"] == {"tops": "45", "bandwidth": "61.7", "sram": "8"}
 
 
 def test_long_simulations_are_kept_alone(monkeypatch):

@@ -42,6 +42,27 @@ def test_blocks_count_whole_tiles(m, n, k):
     assert mac_slots(m, n, k, blocks) == tiles * 4 * 8 * 16
 
 
+@pytest.mark.parametrize(
+    ("tile_rows", "m", "rows"),
+    [(1, 1, 8), (1, 9, 16), (4, 1, 4), (4, 4, 4), (4, 5, 8), (4, 9, 16), (12, 9, 12), (12, 13, 16)],
+)
+def test_few_rows_are_multiplied_as_the_one_tile_that_they_lie_in(tile_rows, m, rows):
+    blocks = chip(
+        matrix__dataflow="blocks", matrix__tile_m=8, matrix__tile_n=2, matrix__tile_k=3,
+        sram__tile_rows=tile_rows,
+    )  # fmt: skip
+    assert mac_slots(m, 3, 4, blocks) == rows * 4 * 6
+    array = chip(matrix__dataflow="os", sram__tile_rows=tile_rows)
+    assert mac_slots(m, 3, 4, array) == mac_slots(m, 3, 4, chip(matrix__dataflow="os"))
+
+
+@given(sizes, sizes, sizes, st.integers(1, 100), st.integers(1, 100))
+def test_more_rows_than_a_short_tile_never_take_fewer_slots(m, n, k, tile_m, tile_rows):
+    blocks = chip(matrix__dataflow="blocks", matrix__tile_m=tile_m, sram__tile_rows=tile_rows)
+    assert mac_slots(m, n, k, blocks) >= m * n * k
+    assert mac_slots(m + 1, n, k, blocks) >= mac_slots(m, n, k, blocks)
+
+
 @given(sizes, sizes, sizes, st.sampled_from(["blocks", "os", "ws", "is"]))
 def test_slots_cover_the_product_and_more_rows_never_take_fewer(m, n, k, flow):
     array = chip(matrix__dataflow=flow)

@@ -147,7 +147,7 @@ def _load_integers(path: Path, scheme: str, executor: str, drafter_file: Path | 
         # One executor holds both: the drafter reads the model's states in the model's integers.
         found = load_integer_drafter(drafter_file, model)
         drafter, integers = found.drafter, found.joined(integers)
-    return Loaded(model, integer_executor(integers, executor), drafter)
+    return Loaded(model, integer_executor(integers, executor, alone=True), drafter)
 
 
 def _float_drafter(path: Path | None, model: ModelConfig) -> "tuple[DrafterConfig | None, Weights]":
@@ -185,12 +185,15 @@ def float_executor(
     return FastOps(weights)
 
 
-def integer_executor(integers: "IntegerModel", executor: str = "reference") -> Ops:
+def integer_executor(
+    integers: "IntegerModel", executor: str = "reference", *, alone: bool = False
+) -> Ops:
     """Return the executor of one of `EXECUTORS` for an integer model.
 
     Args:
         integers: weights and encodings of the whole model.
         executor: one of `EXECUTORS`; both give the same integers.
+        alone: nobody else reads the weights from now on; the fast executor then holds them once.
 
     Returns:
         The executor; it holds the weights.
@@ -201,7 +204,7 @@ def integer_executor(integers: "IntegerModel", executor: str = "reference") -> O
         return IntegerOps(integers)
     from mu_ref.ops.fast.integers import FastIntegerOps
 
-    return FastIntegerOps(integers)
+    return FastIntegerOps(integers, alone=alone)
 
 
 def training_arithmetic() -> Arithmetic:
@@ -232,33 +235,48 @@ def compile_once(console: Console, kind: str) -> float:
         load_kernels({"float": float_program, "integer": integer_program}[kind].run)
         return 0.0
     started = time.perf_counter()
-    with console.status(f"compiling the {kind} kernels, once; this takes up to half a minute"):
+    with console.status(f"compiling the {kind} kernels, once; this takes up to a minute"):
         _run_tiny_model({"float": _tiny_floats, "integer": _tiny_integers}[kind])
     with suppress(OSError):  # nowhere to keep compiled code: it is compiled again next time
         done.touch()
     return time.perf_counter() - started
 
 
-def _run_tiny_model(executor: Callable[[], Ops]) -> None:
+def _run_tiny_model(make: "Callable[[DrafterConfig, Weights], Ops]") -> None:
     """Call every kernel once, since Numba compiles a kernel at its first call."""
-    from mu_ref.kernels import trees
+    from mu_ref.generate import stream
+    from mu_ref.kernels.drafts import trees
+    from mu_ref.redrafter.beams import Search, proposer
+    from mu_ref.redrafter.config import DrafterConfig, initial_drafter
+    from mu_ref.redrafter.generate import speculate
 
-    ops, tokens = executor(), np.ones((1, 3), np.int64)
-    scores = mu.forward(ops, tiny(), tokens, np.ones((1, 3), bool), tokens)
-    ops.argmax(scores, "head.argmax")
+    model, rng = tiny(), np.random.default_rng(0)
+    width = model.stacks["decoder"].d_model
+    sizes = {"d_model": width, "vocab_size": model.vocab_size, "d_exit": width, "n_blocks": 1}
+    drafter = DrafterConfig(**sizes, rnn=True)
+    ops, tokens = make(drafter, initial_drafter(drafter, rng)), np.full((1, 3), 3)
+    memory = mu.remember(ops, model, tokens, np.ones((1, 3), bool))
+    drafts = proposer(ops, model, drafter, Search(beam_width=1, draft_len=2))
+    for _ in range(3):  # what is known by then goes on in compiled code
+        given = memory, *mu.start(model, 1), 8
+        list(stream(ops, model, *given, stop_at_eos=False))
+        list(speculate(ops, model, drafts, *given))
+    scores = ops.read(mu.forward(ops, model, tokens, np.ones((1, 3), bool), tokens))
     trees.pack(tokens[:, None])
-    logits = ops.read(scores)
-    trees.select(np.zeros((1, 3), logits.dtype), logits, 1)
+    trees.select(np.zeros((1, 3), scores.dtype), scores, 1)
 
 
-def _tiny_floats() -> Ops:
-    return float_executor(initial_weights(tiny(), np.random.default_rng(0)), "fast")
+def _tiny_floats(drafter: "DrafterConfig", own: Weights) -> Ops:
+    return float_executor(initial_weights(tiny(), np.random.default_rng(0)) | own, "fast")
 
 
-def _tiny_integers() -> Ops:
+def _tiny_integers(drafter: "DrafterConfig", own: Weights) -> Ops:
     from mu_ref.quantize.calibrate import Options
     from mu_ref.quantize.model import quantize_model
+    from mu_ref.redrafter.quantize import quantize_drafter
 
     model, weights = tiny(), initial_weights(tiny(), np.random.default_rng(0))
-    tokens = np.array([1, 2, 3])
-    return integer_executor(quantize_model(model, weights, [(tokens, tokens)], Options()), "fast")
+    tokens, states = np.array([1, 2, 3]), np.ones((3, drafter.d_model))
+    integers = quantize_model(model, weights, [(tokens, tokens)], Options())
+    made = quantize_drafter(model, weights, drafter, own, integers, [states], [tokens], 2)
+    return integer_executor(made.joined(integers), "fast")

@@ -1,11 +1,14 @@
 """Hypothesis strategies: random small configurations over all their fields, weights, batches."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+import mu_ref.generate
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.integers.store import IntegerModel
 from mu_ref.quantize.calibrate import Options, calibrate
@@ -137,3 +140,13 @@ def quantized(model: ModelConfig, weights: Weights, seed: int, **options: Any) -
 
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([np.float32, np.float64])
+
+
+@contextmanager
+def ahead(n: int) -> Iterator[None]:
+    """Let executors go n tokens ahead; 0: none."""
+    before, mu_ref.generate.AHEAD = mu_ref.generate.AHEAD, n
+    try:
+        yield
+    finally:
+        mu_ref.generate.AHEAD = before

@@ -17,7 +17,9 @@ from training_twins import TRAINING_TWINS, TRAINING_WITHOUT_PYTHON_BODY
 from mu_ref.integers import fixed_point, nonlinear, tables
 from mu_ref.integers.fixed_point import quantize_multiplier
 from mu_ref.integers.int4 import dequantize_groups, pack_int4
-from mu_ref.kernels import floats, integers, linear, packing, rounding, trees
+from mu_ref.kernels import floats, integers, rounding
+from mu_ref.kernels.drafts import trees
+from mu_ref.kernels.products import heads, linear, packing
 from mu_ref.ops.fast import matrices
 from mu_ref.redrafter import beams, tree
 
@@ -105,9 +107,11 @@ def exp_of_floats(rng: np.random.Generator, d: int) -> Twin:
     return Twin(args=(x, np.zeros(d, np.int32)), writes=0, expected=expected, tolerance=tolerance)
 
 
-def heads(rng: np.random.Generator, d: int) -> tuple[Any, ...]:
+def sizes_of_heads(rng: np.random.Generator, d: int, *, many: bool = False) -> tuple[Any, ...]:
     """Sizes, the head map, a mask, and room behind keys for vectors that go on."""
     n_heads, n_kv, n_query, n_key = 4, 2, int(rng.integers(1, 4)), int(rng.integers(1, 10))
+    if many:
+        n_query, n_key = int(rng.integers(1, 80)), int(rng.choice([n_key, 30, 200, 300]))
     head_of = rng.integers(0, n_kv, n_heads)
     room = n_key + int(rng.integers(3))
     return n_heads, n_kv, n_query, n_key, room, head_of, np.zeros(2 * room * n_kv * d + 64)
@@ -120,7 +124,7 @@ def by_head(flat: np.ndarray, n_tok: int, n_kv: int, d: int, head_of: Any, room:
 
 
 def scores_of_floats(rng: np.random.Generator, d: int) -> Twin:
-    n_heads, n_kv, n_query, n_key, room, head_of, empty = heads(rng, d)
+    n_heads, n_kv, n_query, n_key, room, head_of, empty = sizes_of_heads(rng, d)
     k, q = reals(rng, len(empty)), reals(rng, 2, n_query, n_heads, d)
     keys = by_head(k, n_key, n_kv, d, head_of, room).astype(np.float64)
     queries = q.transpose(0, 2, 1, 3)
@@ -152,7 +156,7 @@ def softmax_of_floats(rng: np.random.Generator, d: int) -> Twin:
 
 
 def mix_of_floats(rng: np.random.Generator, d: int) -> Twin:
-    n_heads, n_kv, n_query, n_key, room, head_of, empty = heads(rng, d)
+    n_heads, n_kv, n_query, n_key, room, head_of, empty = sizes_of_heads(rng, d)
     v, p = reals(rng, len(empty)), rng.random((2, n_heads, n_query, n_key)).astype(F32)
     values = by_head(v, n_key, n_kv, d, head_of, room).astype(np.float64)
     expected, size = ((f(p) @ f(values)).transpose(0, 2, 1, 3) for f in (np.asarray, np.abs))
@@ -333,8 +337,8 @@ def mul(rng: np.random.Generator, d: int) -> Twin:
     return Twin(args=args, writes=2, expected=expected)
 
 
-def attention(rng: np.random.Generator, d: int, *, mix: bool) -> Twin:
-    n_heads, n_kv, n_query, n_key, room, head_of, empty = heads(rng, d)
+def attention(rng: np.random.Generator, d: int, *, mix: bool, many: bool = False) -> Twin:
+    n_heads, n_kv, n_query, n_key, room, head_of, empty = sizes_of_heads(rng, d, many=many)
     narrow = bool(rng.integers(2))
     memory = steps(rng, len(empty), bits=8 if narrow else 16)
     inner = (n_key,) if mix else (d,)
@@ -356,7 +360,26 @@ def attention(rng: np.random.Generator, d: int, *, mix: bool) -> Twin:
     out = np.zeros(expected.size, np.int16)
     sizes = (n_heads, n_kv, n_query, n_key, room, d, narrow, rescaling(m, t))
     rows = (0, 2 * n_heads * n_query)
-    return Twin(args=(given, memory, head_of, out, *sizes, *rows), writes=3, expected=wanted)
+    which = (mix,) if many else ()
+    return Twin(
+        args=(given, memory, head_of, out, *which, *sizes, *rows), writes=3, expected=wanted
+    )
+
+
+def lay_out(rng: np.random.Generator, d: int) -> Twin:
+    n_out, part, transposed = (
+        int(rng.integers(1, 40)),
+        int(rng.choice([2, 4, 256])),
+        rng.integers(2),
+    )
+    memory = steps(rng, d, n_out) if transposed else steps(rng, n_out, d)
+    rows = memory.T if transposed else memory
+    parts = [matrices.blocks_of(np.array(rows[:, k : k + part])).ravel() for k in range(0, d, part)]
+    expected = np.concatenate(parts)
+    strides = (1, n_out) if transposed else (d, 1)
+    out = np.full(expected.size, 7, np.int16)
+    args = (memory.ravel(), *strides, n_out, d, part, out)
+    return Twin(args=args, writes=6, expected=expected)
 
 
 def probabilities(rng: np.random.Generator, d: int) -> Twin:
@@ -385,33 +408,50 @@ def whole(n: int, unit: int) -> int:
     return -(-n // unit) * unit
 
 
-def products_f32(rng: np.random.Generator, d: int) -> Twin:
-    n_rows, d_out, wide = int(rng.integers(1, 10)), int(rng.integers(1, 22)), whole(d, 16)
-    x, w = np.zeros((n_rows, wide), F32), np.zeros((whole(d_out, 8), wide), F32)
-    grid = bool(rng.integers(2))  # numbers on a grid: any order of sums gives the same bits
-    for array in (x, w):
-        array[:, :d] = rng.integers(-16, 17, (len(array), d)) / 8 if grid else reals(rng, 1, d)
-    expected = x.astype(np.float64) @ w[:d_out].T
-    first = int(rng.integers(0, d_out)) // 8 * 8
-    expected[:, :first] = 0
-    tolerance = 0.0 if grid else 2 * (wide + 1) * U * (np.abs(x) @ np.abs(w[:d_out]).T).ravel()
-    args = (x.ravel(), w.ravel(), np.zeros(n_rows * d_out, F32), n_rows, wide, d_out, first, d_out)
-    return Twin(args=args, writes=2, expected=expected.ravel(), tolerance=tolerance)
+def placed(
+    made: np.ndarray, tolerance: np.ndarray, width: int, first: int
+) -> dict[str, np.ndarray]:
+    """Products of outputs from `first` on in rows of out; whatever is beyond may be anything."""
+    n_rows, n = made.shape[0], made.shape[1] - first
+    shape = n_rows if n_rows <= 2 else whole(n_rows, 8), width
+    expected, allowed = np.zeros(shape), np.full(shape, np.inf)
+    expected[:n_rows, :n], allowed[:n_rows, :n] = made[:, first:], tolerance[:, first:]
+    return {"expected": expected.ravel(), "tolerance": allowed.ravel()}
 
 
-def products_i8(rng: np.random.Generator, d: int) -> Twin:
-    n_rows = int(rng.integers(1, 65 if rng.random() < 0.2 else 16))
-    d_out, wide = int(rng.integers(1, 22)), whole(d, 64)
-    x = rng.integers(0, 256, (n_rows, wide), np.uint8)
-    w = rng.integers(-128, 128, (whole(d_out, 8), wide), np.int8)
-    expected = x.astype(np.int64) @ w.astype(np.int64).T
-    first, width = int(rng.integers(0, d_out)) // 8 * 8, 24
-    out = np.zeros((n_rows, width), np.int32)
-    wanted = out.copy()
-    written = whole(d_out - first, 4)
-    wanted[:, :written] = expected[:, first : first + written]
-    args = (x.ravel(), w.ravel(), out.ravel(), n_rows, wide, first, d_out, width)
-    return Twin(args=args, writes=2, expected=wanted.ravel())
+def products(rng: np.random.Generator, d: int) -> Twin:
+    kind = str(rng.choice(["bytes", "shorts", "numbers", "grid"]))
+    n_rows = int(rng.integers(1, 65 if rng.random() < 0.2 else 20))
+    d_out, wide, width = int(rng.integers(1, 90)), whole(d, 4), 96
+    x, w = np.zeros((whole(n_rows, 8), wide)), np.zeros((d_out, wide))
+    types = {"bytes": (np.uint8, np.int8, np.int32), "shorts": (np.int16, np.int16, np.int32)}
+    of_x, of_w, of_out = types.get(kind, (F32, F32, F32))
+    for array, low, high in ((x, 0, 256), (w, -128, 128)):
+        array[:, :d] = rng.integers(low, high, (len(array), d))
+        if kind == "numbers":  # else any order of sums gives the same bits
+            array[:, :d] = reals(rng, len(array), d)
+    x, w = x.astype(of_x), w.astype(of_w)
+    steps = min(d, 128) + d // 128 + 2 if kind == "numbers" else 0  # parts of 128, and their sum
+    given, weights = x[:n_rows].astype(np.float64), w.astype(np.float64).T
+    allowed = 2 * steps * U * (np.abs(given) @ np.abs(weights))
+    first = int(rng.integers(0, d_out)) // 16 * 16
+    found = placed(given @ weights, allowed, width, first)
+    blocks, out = matrices.blocks_of(w).ravel(), np.zeros(found["expected"].size, of_out)
+    args = (x.ravel(), wide, blocks, out, n_rows, wide, first, d_out, width)
+    return Twin(args=args, writes=3, **found)
+
+
+def place_of(rng: np.random.Generator, d: int) -> Twin:
+    group, d_out = int(rng.choice([1, 4])), int(rng.integers(1, 90))
+    n, k, wide = int(rng.integers(d_out)), int(rng.integers(d)), whole(d, 4)
+    mark = np.zeros((d_out, wide), F32 if group == 1 else np.int8)
+    mark[n, k] = 1
+    where = np.flatnonzero(matrices.blocks_of(mark).ravel())
+    return Twin(args=(n, k, wide, group), writes=None, expected=where[0])
+
+
+def together(rng: np.random.Generator, d: int) -> Twin:
+    return Twin(args=(d,), writes=None, expected=np.int64(16 if d <= 2 else 48))
 
 
 def products_i4(rng: np.random.Generator, d: int) -> Twin:
@@ -430,7 +470,7 @@ def products_i4(rng: np.random.Generator, d: int) -> Twin:
     first = 32 * int(rng.integers(len(weights) // 32))
     expected = x.astype(np.float64) @ weights[first:].T
     size = np.abs(x.astype(np.float64)) @ np.abs(weights[first:].T)
-    w, scales = matrices.blocks_of(pack_int4(q), scale)
+    w, scales = matrices.nibble_blocks_of(pack_int4(q), scale)
     out = np.zeros(expected.size, F32)
     arrays = (halves, starts, w.ravel(), scales.ravel(), out)
     args = (*arrays, n_rows, n_groups, first, len(weights))
@@ -515,6 +555,8 @@ TWINS: dict[tuple[Any, str], Case] = {
     (floats, "scores"): scores_of_floats,
     (floats, "softmax"): softmax_of_floats,
     (floats, "total"): total,
+    (heads, "attend"): lambda rng, d: attention(rng, d, mix=bool(rng.integers(2)), many=True),
+    (heads, "lay_out"): lay_out,
     (integers, "likeliest"): lambda rng, d: likeliest(rng, d, real=False),
     (integers, "mix"): lambda rng, d: attention(rng, d, mix=True),
     (integers, "probabilities"): probabilities,
@@ -527,9 +569,10 @@ TWINS: dict[tuple[Any, str], Case] = {
     (integers, "mul"): mul,
     (integers, "norm"): norm_of_integers,
     (integers, "rope"): rope_of_integers,
-    (linear, "products_f32"): products_f32,
+    (linear, "place_of"): place_of,
+    (linear, "products"): products,
     (linear, "products_i4"): products_i4,
-    (linear, "products_i8"): products_i8,
+    (linear, "together"): together,
     (packing, "bytes_of"): bytes_of,
     (packing, "halves_of"): halves_of,
     (packing, "steps_of"): steps_of,
@@ -547,7 +590,7 @@ TWINS: dict[tuple[Any, str], Case] = {
 }
 # made of vector intrinsics, which have no body that Python could run
 WITHOUT_PYTHON_BODY = {
-    (floats, "mix"), (floats, "scores"), (integers, "mix"), (integers, "scores"),
-    (linear, "products_f32"), (linear, "products_i4"), (linear, "products_i8"),
+    (floats, "mix"), (floats, "scores"), (heads, "attend"), (integers, "mix"), (integers, "scores"),
+    (linear, "products"), (linear, "products_i4"),
     *TRAINING_WITHOUT_PYTHON_BODY,
 }  # fmt: skip

@@ -16,7 +16,7 @@ from mu_ref.model.cache import Cache, Memory, Placement
 from mu_ref.model.decoder import Placed, place, run_layers
 from mu_ref.ops import Ops, Value
 
-__all__ = ["Ahead", "decode_step", "next_scores"]
+__all__ = ["Ahead", "check_step", "decode_step", "next_scores", "places_ahead"]
 
 
 def decode_step(
@@ -168,22 +168,11 @@ def _found_ahead(
 
     Where the tokens will stand and what each may read is known before they are.
     """
-    preview = Cache(list(cache.layers), cache.tokens, cache.valid)
-    preview.positions, preview.theta = cache.positions, cache.theta
-    placed = place(model, np.full((1, n), token), np.ones((1, n), bool), preview)
-    if placed.tokens.shape != (1, n) or placed.levels:
+    found = places_ahead(model, memory, cache, np.array([[token]]), n)
+    if found is None:
         return
-    turn, behind, last = placed.turn, cache.tokens.shape[1] + 1, np.zeros((1, 1), np.int64)
-    each = [
-        Placed(
-            tokens=placed.tokens[:, :1],
-            turn=replace(turn, positions=turn.positions[:, i : i + 1]),
-            masks={w: m[:, :, i : i + 1, : behind + i] for w, m in placed.masks.items()},
-            n_new=1,
-        )
-        for i in range(n)
-    ]
-    steps = [(*_inputs(step, memory), last) for step in each]
+    last = np.zeros((1, 1), np.int64)
+    steps = [(*found(i), last) for i in range(n)]
     chosen: list[int] = []
     for new, scores in ops.greedy(("scores", model), cache.layers, _read(memory), steps, stops):
         chosen.append(new)
@@ -191,3 +180,66 @@ def _found_ahead(
     if chosen:
         fed = np.array([[token, *chosen[:-1]]])
         place(model, fed, np.ones(fed.shape, bool), cache)
+
+
+def places_ahead(
+    model: ModelConfig, memory: Memory | None, cache: Cache, tokens: np.ndarray, n: int
+) -> Callable[[int], tuple[Any, ...]] | None:
+    """Find where tokens of one row would stand, and what they could read, in later steps.
+
+    Args:
+        model: its `decoder` must not be None.
+        memory: from `mu.remember`, or None for a decoder-only model.
+        cache: earlier tokens; it stays as it is.
+        tokens: [1, width] int, what every step reads.
+        n: steps; each stands one slot behind the one before it.
+
+    Returns:
+        Inputs of `Ops.repeat` for step 0, 1, ..; None where steps do not simply follow.
+    """
+    width = tokens.shape[1]
+    total = width + n - 1
+    preview = Cache(list(cache.layers), cache.tokens, cache.valid)
+    preview.positions, preview.theta = cache.positions, cache.theta
+    placed = place(model, np.full((1, total), tokens[0, 0]), np.ones((1, total), bool), preview)
+    if placed.tokens.shape != (1, total) or placed.levels:
+        return None
+    turn, behind = placed.turn, cache.tokens.shape[1] + width
+
+    def inputs(i: int) -> tuple[Any, ...]:
+        step = Placed(
+            tokens=tokens,
+            turn=replace(turn, positions=turn.positions[:, i : i + width]),
+            masks={w: m[:, :, i : i + width, : behind + i] for w, m in placed.masks.items()},
+            n_new=width,
+        )
+        return _inputs(step, memory)
+
+    return inputs
+
+
+def check_step(
+    ops: Ops, model: ModelConfig, tokens: np.ndarray, memory: Memory | None, cache: Cache
+) -> tuple[Value, Value]:
+    """Do what `decode_step` does for one row of tokens, and score what follows each.
+
+    Args:
+        ops: the executor.
+        model: its `decoder` must not be None.
+        tokens: [1, n] int; all of them count.
+        memory: from `mu.remember`, or None for a decoder-only model.
+        cache: earlier tokens; updated.
+
+    Returns:
+        Hidden states [1, n, d_model], and scores [1, n, vocab_size].
+    """
+    placed = place(model, tokens, np.ones(tokens.shape, bool), cache)
+
+    def compute(*_: Any) -> tuple[Value, Value]:
+        hidden = run_layers(ops, model, placed, memory, cache)
+        return hidden, mu.logits(ops, model, hidden)
+
+    inputs, read = _inputs(placed, memory), _read(memory)
+    if placed.tokens.shape != tokens.shape or placed.levels:
+        return compute()
+    return ops.repeat(("check", model), cache.layers, read, inputs, compute)

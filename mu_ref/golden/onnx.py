@@ -26,10 +26,10 @@ from mu_ref.model.attention import project_memory
 from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory
 from mu_ref.model.decoder import Placed, run_layers
 from mu_ref.model.encoder import embed, run_encoder
-from mu_ref.ops.graph import Graph, check_installed, made_here
-from mu_ref.ops.graph_numbers import FloatParts, IntegerParts
 from mu_ref.ops.integer import IntegerOps
-from mu_ref.ops.onnx import OnnxOps, Turn
+from mu_ref.ops.onnx.graph import Graph, check_installed, made_here
+from mu_ref.ops.onnx.numbers import FloatParts, IntegerParts
+from mu_ref.ops.onnx.ops import OnnxOps, Turn
 from mu_ref.redrafter.config import DrafterConfig
 from mu_ref.redrafter.drafter import advance, scores
 

@@ -1,5 +1,5 @@
 """Numba kernels, each the twin of a reference function; compiled once and kept on disk.
 
-Imports configurations and memory, nothing above. Read `linear.py` first: it says what a product
-is; `float_program.py` and `integer_program.py` say who calls it.
+Imports configurations and memory, nothing above. Read `products/linear.py` first: it says what a
+product is; `float_program.py` and `integer_program.py` say who calls it.
 """

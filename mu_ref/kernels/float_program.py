@@ -11,7 +11,6 @@ import numpy as np
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import floats
 from mu_ref.kernels.compiled import kernel
-from mu_ref.kernels.linear import products_f32, products_i4, products_i8
 from mu_ref.kernels.machine import (
     COPY,
     FEW,
@@ -25,21 +24,34 @@ from mu_ref.kernels.machine import (
     share,
     wait,
 )  # fmt: skip
-from mu_ref.kernels.packing import TOGETHER, bytes_of, halves_of, steps_of
+from mu_ref.kernels.products.linear import (
+    BLOCK,
+    ROWS,
+    place_of,
+    products,
+    products_i4,
+    together,
+)  # fmt: skip
+from mu_ref.kernels.products.packing import TOGETHER, bytes_of, halves_of, steps_of
 
-__all__ = ["run", "run_greedy"]
+__all__ = ["run", "run_greedy", "scratch_bytes", "walk"]
 
 F32 = np.float32
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(2, 13)
 LINEAR4, LINEAR8, EMBED8 = range(13, 16)
 MANY = 64  # rows that pass over float weights together; more would not fit the second cache
-CHUNK = 256  # outputs that wait for the scale of their row; they stay in the nearest cache
+CHUNK = 192  # outputs that wait for their bias, or the scale of their row; they stay near
+
+
+def scratch_bytes(d: int) -> int:
+    """Bytes that a thread needs to lay out rows of d numbers and to hold sums."""
+    return 4 * MANY * (d + CHUNK)
 
 
 @kernel
 def run(program, n_rows, scalars, counter, thread, n_threads):
     """Run a program; every thread calls this with its own number. scalars: one per row."""
-    _walk(program, n_rows, scalars, 0, counter, thread, n_threads)
+    walk(program, n_rows, scalars, 0, counter, thread, n_threads)
 
 
 @kernel
@@ -60,7 +72,7 @@ def run_greedy(
                 program, step, chosen[step - 1], at_token, places, growth, bound, addresses,
                 buffers, fills,
             )  # fmt: skip
-        met = _walk(program, n_rows, scalars, met, counter, thread, n_threads)
+        met = walk(program, n_rows, scalars, met, counter, thread, n_threads)
         met += 1
         wait(counter, met, n_threads)
         if thread == 0:
@@ -73,7 +85,7 @@ def run_greedy(
 
 
 @kernel
-def _walk(program, n_rows, scalars, met, counter, thread, n_threads):
+def walk(program, n_rows, scalars, met, counter, thread, n_threads):
     """Do this thread's share of all operations; `met` is how often threads have met, and will have.
 
     They meet before an operation that may read what another thread wrote: not between two so small
@@ -133,25 +145,33 @@ def _operate(row, scalar, thread, n_threads):
 
 @kernel
 def _linear(row, thread, n_threads):
-    """out, x, w, bias (0: none), rows, d_in, d_in in whole vectors, d_out."""
-    n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
-    x = array_at(row[2], n_rows * d_in, F32)
-    if d != d_in:
-        # Zeros fill the last vector. Each thread copies all of x: cheaper than another meeting.
-        packed = np.zeros(n_rows * d, F32)
-        for r in range(n_rows):
-            packed[r * d : r * d + d_in] = x[r * d_in : r * d_in + d_in]
-        x = packed
-    w, out = array_at(row[3], -(-d_out // 8) * 8 * d, F32), array_at(row[1], n_rows * d_out, F32)
-    first, last = share(d_out, thread, n_threads, 8)  # a kernel takes eight outputs together
-    for r in range(0, n_rows, MANY):
-        n = min(MANY, n_rows - r)
-        products_f32(x[r * d :], w, out[r * d_out :], n, d, d_out, first, last)
-    if row[4]:
-        bias = array_at(row[4], d_out, F32)
-        for r in range(n_rows):
-            for n in range(first, last):
-                out[r * d_out + n] += bias[n]
+    """out, x, w, bias (0: none), rows, d_in, d_in again, d_out, scratch."""
+    n_rows, d, d_out = row[5], row[6], row[8]
+    x, out = array_at(row[2], n_rows * d, F32), array_at(row[1], n_rows * d_out, F32)
+    w = array_at(row[3], -(-d_out // BLOCK) * BLOCK * d, F32)
+    bias = array_at(row[4], d_out if row[4] else 0, F32)
+    mine = row[9] + thread * 4 * MANY * (d + CHUNK)
+    packed, sums = array_at(mine, MANY * d, F32), array_at(mine + 4 * MANY * d, MANY * CHUNK, F32)
+    # outputs, so each thread reads its own w
+    first, last = share(d_out, thread, n_threads, together(n_rows))
+    for top in range(0, n_rows, MANY):
+        n = min(MANY, n_rows - top)
+        rows = x[top * d : (top + n) * d]
+        if together(n) > BLOCK and n % ROWS:  # the last tile reads whole rows
+            packed[: n * d] = rows
+            rows = packed
+        for c in range(first, last, CHUNK):
+            end = min(c + CHUNK, last)
+            products(rows, d, w, sums, n, d, c, end, CHUNK)
+            for r in range(n):
+                y = out[(top + r) * d_out + c : (top + r) * d_out + end]
+                of_row = sums[r * CHUNK : (r + 1) * CHUNK]
+                if row[4]:
+                    added = bias[c:end]
+                    for i in range(len(y)):
+                        y[i] = of_row[i] + added[i]
+                else:
+                    y[:] = of_row[: len(y)]
 
 
 @kernel
@@ -200,12 +220,12 @@ def _rounded_linear(row, thread, n_threads):
 def _products_8(row, x, out, n_rows, first, width):
     """Products with int8; high bytes of x have 128 added, which the sums of w take away."""
     d, d_out = row[7], row[8]
-    w = array_at(row[3], -(-d_out // 8) * 8 * d, np.int8)
+    w = array_at(row[3], -(-d_out // BLOCK) * BLOCK * d, np.int8)
     scales, w_sums = array_at(row[9], d_out, F32), array_at(row[10], d_out, np.int32)
     sums, n = np.empty(2 * TOGETHER * CHUNK, np.int32), min(width, d_out - first)
-    products_i8(x, w, sums, 2 * n_rows, d, first, first + n, width)
+    products(x, d, w, sums, 2 * n_rows, d, first, first + n, CHUNK)
     for r in range(n_rows):
-        lows, highs = sums[2 * r * width :], sums[(2 * r + 1) * width :]
+        lows, highs = sums[2 * r * CHUNK :], sums[(2 * r + 1) * CHUNK :]
         for i in range(n):
             high = np.int64(highs[i]) - 128 * np.int64(w_sums[first + i])
             out[r * width + i] = F32(lows[i] + (high << 8)) * scales[first + i]
@@ -217,15 +237,18 @@ def _embed(row, thread, n_threads):
     n, d, width = row[5], row[6], row[7]
     tokens, out = array_at(row[3], n, np.int64), array_at(row[1], n * d, F32)
     first, last = share(n, thread, n_threads)
+    n_weights = -(-row[8] // BLOCK) * BLOCK * width
     if row[0] == EMBED:
-        table = array_at(row[2], row[8] * width, F32)
+        table = array_at(row[2], n_weights, F32)
         for i in range(first, last):
-            out[i * d : i * d + d] = table[tokens[i] * width : tokens[i] * width + d]
+            for k in range(d):
+                out[i * d + k] = table[place_of(tokens[i], k, width, 1)]
         return
-    steps, scales = array_at(row[2], row[8] * width, np.int8), array_at(row[4], row[8], F32)
+    steps, scales = array_at(row[2], n_weights, np.int8), array_at(row[4], row[8], F32)
     for i in range(first, last):
         for k in range(d):
-            out[i * d + k] = F32(steps[tokens[i] * width + k]) * scales[tokens[i]]
+            step = F32(steps[place_of(tokens[i], k, width, 4)])
+            out[i * d + k] = step * scales[tokens[i]]
 
 
 @kernel

@@ -10,13 +10,13 @@ import math
 import numpy as np
 
 from mu_ref.kernels.compiled import dividing, kernel
-from mu_ref.kernels.linear import FLOATS
 from mu_ref.kernels.machine import places
-from mu_ref.kernels.packing import BIG
+from mu_ref.kernels.products.packing import BIG
 from mu_ref.kernels.vector.simd import fma4, mix_f32, store4, sums4, zeros4
 
 __all__ = ["KINDS", "NORMS", "activation", "likeliest", "mix", "norm", "rope", "scores", "softmax"]
 
+FLOATS = 16  # in a vector
 PART = 256  # elements that are worked on together
 KINDS = ("gelu_tanh", "gelu", "silu", "relu", "tanh")
 NORMS = ("rms", "rms_plus_one", "layer")
@@ -93,7 +93,7 @@ def scores(q, k, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, firs
             for j in range(0, n_key, 4):
                 step = stride if j + 4 <= n_key else 0  # fewer than four left: one by one
                 for i in range(j, min(j + 4, n_key), 4 if step else 1):
-                    total = zeros4(np.float32(0))
+                    total = zeros4(dots)
                     for c in range(0, d_head, FLOATS):
                         total = fma4(total, q, at + c, k, start + i * stride + c, step)
                     sums4(dots, i, total)
@@ -174,7 +174,7 @@ def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, first, 
     for row in range(first, last):
         to, start, stride = places(row, head_of, n_heads, n_kv, n_query, room, d_head)
         for c in range(0, d_head, len(features)):
-            total = zeros4(np.float32(0))
+            total = zeros4(features)
             for j in range(n_key):
                 total = mix_f32(total, p, row * n_key + j, v, start + j * stride + c, FLOATS)
             store4(features, 0, FLOATS, total)

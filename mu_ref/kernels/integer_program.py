@@ -9,7 +9,6 @@ import numpy as np
 
 from mu_ref.kernels import integers
 from mu_ref.kernels.compiled import kernel
-from mu_ref.kernels.linear import products_i8
 from mu_ref.kernels.machine import (
     COPY,
     FEW,
@@ -23,14 +22,16 @@ from mu_ref.kernels.machine import (
     share,
     wait,
 )  # fmt: skip
-from mu_ref.kernels.packing import bytes_of
+from mu_ref.kernels.products import heads
+from mu_ref.kernels.products.linear import BLOCK, place_of, products, together
+from mu_ref.kernels.products.packing import bytes_of
 from mu_ref.kernels.rounding import rescale, rescale_channels
 
-__all__ = ["run", "run_greedy", "scratch_bytes"]
+__all__ = ["run", "run_greedy", "scratch_bytes", "walk"]
 
 I16, I64 = np.int16, np.int64
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(2, 13)
-CHUNK = 256  # outputs whose sums wait to be rescaled; they stay in the nearest cache
+CHUNK = 192  # outputs whose sums wait to be rescaled; they stay in the nearest cache
 MANY = 64  # rows of bytes that pass over the weights together
 
 
@@ -42,7 +43,7 @@ def scratch_bytes(d: int) -> int:
 @kernel
 def run(program, n_rows, scalars, counter, thread, n_threads):
     """Run a program; every thread calls this with its own number."""
-    _walk(program, n_rows, scalars, 0, counter, thread, n_threads)
+    walk(program, n_rows, scalars, 0, counter, thread, n_threads)
 
 
 @kernel
@@ -63,7 +64,7 @@ def run_greedy(
                 program, step, chosen[step - 1], at_token, places, growth, bound, addresses,
                 buffers, fills,
             )  # fmt: skip
-        met = _walk(program, n_rows, scalars, met, counter, thread, n_threads)
+        met = walk(program, n_rows, scalars, met, counter, thread, n_threads)
         met += 1
         wait(counter, met, n_threads)
         if thread == 0:
@@ -76,7 +77,7 @@ def run_greedy(
 
 
 @kernel
-def _walk(program, n_rows, scalars, met, counter, thread, n_threads):
+def walk(program, n_rows, scalars, met, counter, thread, n_threads):
     """Do this thread's share of all operations; `met` is how often threads have met, and will have.
 
     They meet before an operation that may read what another thread wrote: not between two so small
@@ -152,21 +153,22 @@ def _linear(row, thread, n_threads):
     low, high, mode = constants[0], constants[1], constants[2]
     ts, starts = constants[4 : 4 + d_out], constants[4 + d_out : 4 + 2 * d_out]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
-    w = array_at(row[3], -(-d_out // 8) * 8 * d, np.int8)
+    w = array_at(row[3], -(-d_out // BLOCK) * BLOCK * d, np.int8)
     # Memory that stays: so large an array made anew would be mapped page by page each time.
     mine = row[10] + thread * MANY * (d + 4 * CHUNK)
     bytes_ = array_at(mine, MANY * d, np.uint8)
     sums = array_at(mine + MANY * d, MANY * CHUNK, np.int32)
     accs, wide_accs = np.empty(CHUNK, np.int32), np.empty(CHUNK, I64)
-    first, last = share(d_out, thread, n_threads, 8)  # outputs, so each thread reads its own w
     block = MANY // 2 if wide else MANY  # a row of 16 bits is two rows of bytes (9.3)
+    # outputs, so each thread reads its own w
+    first, last = share(d_out, thread, n_threads, together(2 * n_rows if wide else n_rows))
     for top in range(0, n_rows, block):
         n = min(block, n_rows - top)
         n_bytes = 2 * n if wide else n
         bytes_of(x[top * d_in :], bytes_, n, d_in, d, wide, constants[3])
         for c in range(first, last, CHUNK):
             end = min(c + CHUNK, last)
-            products_i8(bytes_, w, sums, n_bytes, d, c, end, CHUNK)
+            products(bytes_, d, w, sums, n_bytes, d, c, end, CHUNK)
             for r in range(n):
                 to = (top + r) * d_out + c
                 of = (2 * r if wide else r) * CHUNK
@@ -205,13 +207,15 @@ def _attention(row, thread, n_threads):
         return
     head_of, narrow = array_at(row[5], n_heads, I64), constants[5] == 1
     memory = array_at(row[3], batch * room * n_kv * d_head, I16)
-    sizes = (n_heads, n_kv, n_query, n_key, room, d_head)
-    if row[0] == SCORES:
-        q, out = array_at(row[2], n_mixed, I16), array_at(row[1], n_scores, I16)
-        integers.scores(q, memory, head_of, out, *sizes, narrow, by, first, last)
+    sizes, mixes = (n_heads, n_kv, n_query, n_key, room, d_head), row[0] == MIX
+    x = array_at(row[2], n_scores if mixes else n_mixed, I16)
+    out = array_at(row[1], n_mixed if mixes else n_scores, I16)
+    if n_query >= heads.MANY_QUERIES:
+        heads.attend(x, memory, head_of, out, mixes, *sizes, narrow, by, first, last)
+    elif mixes:
+        integers.mix(x, memory, head_of, out, *sizes, narrow, by, first, last)
     else:
-        p, out = array_at(row[2], n_scores, I16), array_at(row[1], n_mixed, I16)
-        integers.mix(p, memory, head_of, out, *sizes, narrow, by, first, last)
+        integers.scores(x, memory, head_of, out, *sizes, narrow, by, first, last)
 
 
 @kernel
@@ -221,13 +225,15 @@ def _embed(row, thread, n_threads):
     Constants: low, high, mode, then m and t for each row of the table, as each has its own scale.
     """
     n, d, width, n_rows = row[5], row[6], row[7], row[8]
-    table, tokens = array_at(row[2], n_rows * width, np.int8), array_at(row[3], n, I64)
+    table = array_at(row[2], -(-n_rows // BLOCK) * BLOCK * width, np.int8)
+    tokens = array_at(row[3], n, I64)
     constants, out = array_at(row[4], 3 + 2 * n_rows, I64), array_at(row[1], n * d, I16)
     first, last = share(n, thread, n_threads)
     for i in range(first, last):
         m, t = constants[3 + tokens[i]], constants[3 + n_rows + tokens[i]]
         for k in range(d):
-            y = rescale(np.int64(table[tokens[i] * width + k]), m, t, constants[2])
+            step = np.int64(table[place_of(tokens[i], k, width, 4)])
+            y = rescale(step, m, t, constants[2])
             out[i * d + k] = min(max(y, constants[0]), constants[1])
 
 

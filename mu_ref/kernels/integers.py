@@ -145,12 +145,13 @@ def scores(
             for j in range(0, n_key, 4):
                 step = stride if j + 4 <= n_key else 0  # fewer than four left: one by one
                 for i in range(j, min(j + 4, n_key), 4 if step else 1):
-                    top, rest = zeros4(np.int32(0)), zeros4(np.int32(0))
+                    top, rest = zeros4(of_tops), zeros4(of_rests)
                     for c in range(some, min(some + PART, d), SHORTS):
                         if not narrow:
                             top = pairs4(top, tops, c, k, start + i * stride + c, step)
                         rest = pairs4(rest, rests, c, k, start + i * stride + c, step)
-                    sums4(of_tops, i, top)
+                    if not narrow:
+                        sums4(of_tops, i, top)
                     sums4(of_rests, i, rest)
             for j in range(n_key):
                 dots[j] += (np.int64(of_tops[j]) << 8) + of_rests[j]
@@ -211,7 +212,7 @@ def mix(p, v, head_of, out, n_heads, n_kv, n_query, n_key, room, d_head, narrow,
         for c in range(0, d_head, FEATURES):
             sums[:] = 0
             for some in range(0, n_key, PART):  # int32 holds the products of one part
-                top, rest = zeros4(np.int32(0)), zeros4(np.int32(0))
+                top, rest = zeros4(part), zeros4(part)
                 for j in range(some, min(some + PART, n_key), 2):
                     at, other = start + j * stride + c, start + min(j + 1, n_key - 1) * stride + c
                     if not narrow:

@@ -18,7 +18,7 @@ from mu_ref.kernels.compiled import kernel
 
 __all__ = [
     "COPY", "FEW", "TAKE", "WHOLE", "WIDTH", "array_at", "elements_moved", "move", "places",
-    "renew", "settle", "share", "wait",
+    "renew", "settle", "share", "tell", "wait",
 ]  # fmt: skip
 
 WIDTH = 16  # integers in a row of the program

@@ -12,6 +12,7 @@ A value has a `.shape`. Masks, positions and token ids are plain NumPy arrays on
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from mu_ref.ops.rotation import Rotation
 
-__all__ = ["Cached", "Ops", "Value"]
+__all__ = ["Cached", "Drafting", "Ops", "Pass", "Value"]
 
 Value = Any  # what an executor computes with: an array, a tape node, a shape
 
@@ -29,6 +30,30 @@ class Cached(Protocol):
 
     k: Any
     v: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """Two stretches, see `Ops.repeat`, by which one row is written: one drafts, one checks."""
+
+    draft: Hashable  # on [1, 1] tokens; reads the hidden state, and its own first result before
+    check: Hashable  # on [1, n_drafted + 1] tokens; returns their hidden states and scores
+    grown: Sequence[Cached]  # of `check`, like read
+    read: Sequence[Value]
+    inputs: Callable[[int], Sequence[Any]]  # of `check`, so many slots further than now
+    n_places: int  # for how many slots there are inputs
+    alike: Hashable  # equal for equal inputs, but those that are the same in all places
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What was written by drafting and checking once."""
+
+    tokens: list[int]  # drafted ones that were right, and the one behind them
+    n_drafted: int
+    hidden: Value  # [1, 1, d_model], of the last token but one; until the next pass
+    draft_s: float  # seconds of the processor
+    check_s: float
 
 
 class Ops(ABC):
@@ -195,6 +220,23 @@ class Ops(ABC):
         Yields:
             The token that each time chose, the lowest on ties, and the scores [1, 1, vocab_size],
             the last result; fewer than asked for, or none (as here), where that is all it can.
+        """
+        yield from ()
+
+    def drafted(
+        self, how: Drafting, hidden: Value, token: int, n_left: int, stops: Collection[int]
+    ) -> Iterator[Pass]:
+        """Draft one beam and check it, again and again, as long as the likeliest token is written.
+
+        Args:
+            how: both stretches, which an executor knows by now.
+            hidden: [1, 1, d_model], of the last token in the cache.
+            token: the one behind it.
+            n_left: tokens that may be written.
+            stops: tokens behind which nothing is drafted or written.
+
+        Yields:
+            Passes; none (as here) where an executor cannot do this by itself.
         """
         yield from ()
 

@@ -6,7 +6,7 @@ every executor: what is drafted decides how fast the model writes, never what it
 Chapter: `docs/15_drafting.md`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,8 +20,10 @@ from mu_ref.ops import Ops, Value
 from mu_ref.redrafter.config import DrafterConfig
 from mu_ref.redrafter.drafter import advance, scores
 
-__all__ = ["Beams", "Drafts", "Search", "draft", "draft_one_beam", "log_softmax", "proposer",
-           "select", "warp"]  # fmt: skip
+__all__ = [
+    "Beams", "Drafts", "Proposer", "Search", "draft", "draft_one_beam", "log_softmax", "proposer",
+    "select", "stretch_of", "warp",
+]  # fmt: skip
 
 Drafts = Callable[[Value, np.ndarray, int], "Beams"]
 """(hidden [batch, 1, d_model], tokens [batch], longest draft) -> beams."""
@@ -190,8 +192,9 @@ def draft_one_beam(
         last, n_left = beams[:, :, -1], search.draft_len + 1 - beams.shape[2]
         if state is not None and last.size == 1:  # an executor may go on by itself
             ends = set(np.ravel([] if end is None else end).tolist())
-            what, fed = ("draft", drafter, model), {1: 0}
-            found = ops.greedy(what, (), [hidden, state], [(last,)] * n_left, ends, fed)
+            each = [(last,)] * n_left
+            what = stretch_of(drafter, model)
+            found = ops.greedy(what, (), [hidden, state], each, ends, {1: 0})
             ahead = np.array([[[token for token, _ in found]]], np.int64)
             if ahead.size:
                 return Beams(np.concatenate([beams, ahead], axis=2))
@@ -201,7 +204,37 @@ def draft_one_beam(
     return Beams(beams)
 
 
-def proposer(ops: Ops, model: ModelConfig, drafter: DrafterConfig, search: Search) -> Drafts:
+@dataclass(frozen=True, slots=True)
+class Proposer:
+    """The fastest search that does what is asked: a `Drafts`.
+
+    Args:
+        ops: the executor.
+        model: the configuration.
+        drafter: fits the model.
+        search: how to search.
+        way: `draft`, or a faster twin.
+    """
+
+    ops: Ops
+    model: ModelConfig
+    drafter: DrafterConfig
+    search: Search
+    way: Callable[..., Beams]
+
+    def __call__(self, hidden: Value, tokens: np.ndarray, longest: int) -> Beams:
+        """Draft, no longer than is of use."""
+        cut = replace(self.search, draft_len=min(self.search.draft_len, longest))
+        given = self.ops, self.model, self.drafter, hidden, tokens, cut
+        return self.way(*given, self.model.eos_ids)
+
+
+def stretch_of(drafter: DrafterConfig, model: ModelConfig) -> Hashable:
+    """The name of what is done for each drafted token; see `Ops.repeat`."""
+    return "draft", drafter, model
+
+
+def proposer(ops: Ops, model: ModelConfig, drafter: DrafterConfig, search: Search) -> Proposer:
     """Return what `generate.speculate` asks for drafts: the fastest search that does what is asked.
 
     Args:
@@ -219,12 +252,7 @@ def proposer(ops: Ops, model: ModelConfig, drafter: DrafterConfig, search: Searc
     if ops.compiled and not (search.warp or search.keep_log_probs):
         one = search.beam_width == 1
         way = draft_one_beam if one else partial(draft, choose=_compiled_select)
-
-    def propose(hidden: Value, tokens: np.ndarray, longest: int) -> Beams:
-        cut = replace(search, draft_len=min(search.draft_len, longest))
-        return way(ops, model, drafter, hidden, tokens, cut, model.eos_ids)
-
-    return propose
+    return Proposer(ops, model, drafter, search, way)
 
 
 def _first_beams(
@@ -275,7 +303,7 @@ def _step(
 
     # The same operations for every drafted token: an executor may do them again without asking.
     read = [hidden] if state is None else [hidden, state]
-    return ops.repeat(("draft", drafter, model), (), read, (tokens,), compute)
+    return ops.repeat(stretch_of(drafter, model), (), read, (tokens,), compute)
 
 
 def _all_ended(beams: np.ndarray, end: End) -> bool:
@@ -291,7 +319,7 @@ def _rows(x: np.ndarray, source: np.ndarray) -> np.ndarray:
 def _compiled_select(
     log_p: np.ndarray, logits: np.ndarray, beam_width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    from mu_ref.kernels.trees import select as compiled
+    from mu_ref.kernels.drafts.trees import select as compiled
 
     # One dtype for both, since every pair of dtypes would be compiled anew.
     return compiled(log_p.astype(logits.dtype, copy=False), logits, beam_width)

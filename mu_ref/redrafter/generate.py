@@ -18,6 +18,7 @@ from mu_ref.model.cache import Cache, Memory
 from mu_ref.ops import Ops, Value
 from mu_ref.redrafter.apple import apples_rule
 from mu_ref.redrafter.beams import Beams, Drafts
+from mu_ref.redrafter.chain import Chain
 from mu_ref.redrafter.steps import SpeculativeStep, Statistics
 from mu_ref.redrafter.tree import Tree, pack
 from mu_ref.redrafter.verify import Accepted, draft_limit, exact_rule, verify
@@ -84,18 +85,27 @@ def speculate(
     start = prompt, prompt_valid
     rows, new, scores = _begin(ops, model, memory, *start, max_new_tokens, sampling, rng, guide)
     yield _write(ops, model, rows, new, scores if with_logits else None, stop_at_eos)
+    plain = stop_at_eos and guide is None and sampling.temperature == 0 and not apple_rule
+    chain = Chain.of(ops, model, drafts, memory, prompt) if plain else None
     while rows.alive.any():
+        if chain is not None and not with_logits:
+            yield from _ahead(chain, rows, statistics)
+            if not rows.alive.any():
+                return
         started = time.perf_counter()
         beams = _draft(model, drafts, rows)
         drafted = time.perf_counter()
         tree = _pack(ops, beams.tokens)
-        hidden, scores = _verify(ops, model, memory, rows, beams, tree)
+        n_past = rows.cache.tokens.shape[1]
+        found = None if chain is None else chain.check(rows.cache, beams.tokens)
+        hidden, scores = found or _verify(ops, model, memory, rows, beams, tree)
         accepted = rule(beams, tree, scores)
-        new = _keep(ops, rows, beams, tree, hidden, accepted)
+        new = _keep(ops, rows, n_past, beams, tree, hidden, accepted)
         step = _write(ops, model, rows, new, scores if with_logits else None, stop_at_eos)
         if statistics is not None:
-            times = started, drafted, time.perf_counter()
-            statistics.count(step, accepted.n_accepted, tree, times)
+            nodes = tree.unpacker[0].size, tree.n_nodes
+            times = drafted - started, time.perf_counter() - drafted
+            statistics.count(step, accepted.n_accepted, *nodes, times)
         yield step
 
 
@@ -162,11 +172,31 @@ def _draft(model: ModelConfig, drafts: Drafts, rows: _Rows) -> Beams:
     return drafts(rows.hidden, rows.token, longest)
 
 
+def _ahead(chain: Chain, rows: _Rows, statistics: Statistics | None) -> Iterator[SpeculativeStep]:
+    """Yield the passes that the executor writes by itself, and bring the row behind them."""
+    fed = [int(rows.token[0])]
+    try:
+        for new in chain.passes(rows.cache, rows.hidden, fed[0], int(rows.left[0])):
+            written, n = np.array([new.tokens]), len(new.tokens)
+            fed += new.tokens
+            rows.hidden, rows.token, rows.seen = new.hidden, written[:, -1], rows.seen + n
+            added = _New(written, np.array([n]), np.arange(n)[None])
+            step = _write(chain.ops, chain.model, rows, added, None, stop_at_eos=True)
+            if statistics is not None:
+                n_nodes = new.n_drafted + 1
+                times = new.draft_s, new.check_s
+                statistics.count(step, np.array([n - 1]), n_nodes, np.array([n_nodes]), times)
+            yield step
+    finally:
+        if rows.alive[0]:
+            chain.note(rows.cache, fed[:-1])
+
+
 def _pack(ops: Ops, beams: np.ndarray) -> Tree:
     """Share common beginnings; with the compiled twin of `pack` where the executor is compiled."""
     if not ops.compiled:
         return pack(beams)
-    from mu_ref.kernels.trees import pack as compiled
+    from mu_ref.kernels.drafts.trees import pack as compiled
 
     return Tree(*compiled(np.ascontiguousarray(beams, np.int64)))
 
@@ -180,7 +210,13 @@ def _verify(
 
 
 def _keep(
-    ops: Ops, rows: _Rows, beams: Beams, tree: Tree, hidden: Value, accepted: Accepted
+    ops: Ops,
+    rows: _Rows,
+    n_past: int,
+    beams: Beams,
+    tree: Tree,
+    hidden: Value,
+    accepted: Accepted,
 ) -> _New:
     """Keep the accepted path and forget all other nodes; the next draft starts at its end."""
     row, drafted = np.arange(len(beams.tokens)), beams.tokens[:, :, 1:]
@@ -191,7 +227,6 @@ def _keep(
     tokens = np.concatenate([drafted[row, accepted.best_beam], room], axis=1)
     tokens[row, accepted.n_accepted] = accepted.next_token
     path = tree.unpacker[row, accepted.best_beam, : max(1, n.max())]  # [batch, n]
-    n_past = rows.cache.tokens.shape[1] - tree.nodes.shape[1]
     rows.cache.keep(ops, n_past, n_past + path, np.arange(path.shape[1]) < n[:, None])
     end = np.maximum(n, 1) - 1  # [batch], place in the path
     rows.hidden = ops.take_tokens(hidden, path[row, end][:, None], "decoder.last_token")
@@ -207,7 +242,7 @@ def _write(
     order = np.arange(new.tokens.shape[1])
     n = np.minimum(new.n_tokens, rows.left)  # [batch], tokens that are put out
     if stop_at_eos:
-        is_end = np.isin(new.tokens, model.eos_ids) & (order < n[:, None])
+        is_end = (new.tokens[:, :, None] == model.eos_ids).any(axis=2) & (order < n[:, None])
         ends = is_end.any(axis=1)
         n = np.where(ends, np.argmax(is_end, axis=1) + 1, n)
         rows.ended = rows.ended | ends

@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mu_ref.redrafter.tree import Tree
-
 __all__ = ["SpeculativeStep", "Statistics"]
 
 
@@ -52,25 +50,26 @@ class Statistics:
         self,
         step: SpeculativeStep,
         n_accepted: np.ndarray,
-        tree: Tree,
-        times: tuple[float, float, float],
+        n_before: int,
+        n_nodes: np.ndarray,
+        times: tuple[float, float],
     ) -> None:
         """Take in one step.
 
         Args:
             step: what it wrote.
             n_accepted: [batch] int.
-            tree: what was verified, made of all beams.
-            times: seconds at which drafting began and ended, and the step ended.
+            n_before: tokens of a row's beams.
+            n_nodes: [batch] int, how many of them were verified.
+            times: seconds of drafting, and of the rest.
         """
         alive = step.n_tokens > 0
         n_rows = int(alive.sum())
         self.n_steps += n_rows
         self.n_tokens += int(step.n_tokens.sum())
-        self.nodes_before += n_rows * tree.unpacker[0].size
-        self.nodes_after += int(tree.n_nodes[alive].sum())
+        self.nodes_before += n_rows * n_before
+        self.nodes_after += int(n_nodes[alive].sum())
         for n in n_accepted[alive].tolist():
             self.accepted[n] = self.accepted.get(n, 0) + 1
-        started, drafted, finished = times
-        self.draft_s += drafted - started
-        self.verify_s += finished - drafted
+        self.draft_s += times[0]
+        self.verify_s += times[1]

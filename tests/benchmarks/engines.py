@@ -14,6 +14,7 @@ import numpy as np
 from mu_ref.border.memory import aligned
 from mu_ref.config import ModelConfig
 from mu_ref.generate import decode_step, stream
+from mu_ref.integers.store import IntegerModel
 from mu_ref.kernels.threads import run_on
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache
@@ -21,7 +22,7 @@ from mu_ref.ops.fast.deferred import DeferredOps
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.weights import Weights, initial_weights
 
-__all__ = ["SCHEMES", "Clock", "Ours", "random_weights", "read_bandwidth"]
+__all__ = ["SCHEMES", "Clock", "Ours", "integer_model", "random_weights", "read_bandwidth"]
 
 Clock = Callable[[], float]
 PIECE = 2048  # numbers: four rows of 4 KB
@@ -41,11 +42,16 @@ def _executor(model: ModelConfig, scheme: str) -> DeferredOps:
 
         return FastOps(quantize_weights_int4(model, random_weights(model)))
     from mu_ref.ops.fast.integers import FastIntegerOps
+
+    return FastIntegerOps(integer_model(model, scheme), alone=True)
+
+
+def integer_model(model: ModelConfig, scheme: str) -> IntegerModel:
     from mu_ref.quantize.calibrate import Options, calibrate
     from mu_ref.quantize.observe import observe
 
     ranges = observe(model, random_weights(model), [(np.arange(5, 21), np.arange(3, 11))])
-    return FastIntegerOps(calibrate(model, random_weights(model), ranges, Options(scheme=scheme)))
+    return calibrate(model, random_weights(model), ranges, Options(scheme=scheme))
 
 
 def _decode_bytes(model: ModelConfig, scheme: str) -> int:
@@ -149,16 +155,19 @@ def _plain_sum() -> Callable[[np.ndarray], int]:
 def _four_streams() -> Callable[[np.ndarray], None]:
     import numba
 
-    from mu_ref.kernels.vector.simd import dot4, fetch4, store4, zeros4
+    from mu_ref.kernels.vector.simd import add1, fetch4, spread1, store1, vector1, zeros1
 
     @numba.njit(nogil=True)
     def read(numbers):  # type: ignore[no-untyped-def]
-        w, one, sums = numbers.view(np.int8), np.ones(64, np.uint8), np.empty(64, np.int32)
-        total = zeros4(np.int32(0))
+        w, one, sums = numbers.view(np.int8), np.ones(4, np.uint8), np.empty(16, np.int32)
+        a, b, c, e = zeros1(sums), zeros1(sums), zeros1(sums), zeros1(sums)
         for piece in range(0, len(w), 8 * PIECE):
             for k in range(piece, piece + 2 * PIECE, 64):
                 fetch4(w, k + 8 * PIECE, 2 * PIECE)
-                total = dot4(total, one, 0, w, k, 2 * PIECE)
-        store4(sums, 0, 16, total)
+                a = spread1(a, vector1(w, k), one, 0)
+                b = spread1(b, vector1(w, k + 2 * PIECE), one, 0)
+                c = spread1(c, vector1(w, k + 4 * PIECE), one, 0)
+                e = spread1(e, vector1(w, k + 6 * PIECE), one, 0)
+        store1(sums, 0, add1(add1(a, b), add1(c, e)))
 
     return read

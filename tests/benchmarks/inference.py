@@ -22,7 +22,14 @@ from rich.console import Console
 
 from mu_ref.executors import compile_once
 from mu_ref.presets import preset
-from tests.benchmarks.engines import SCHEMES, Clock, Ours, read_bandwidth
+from tests.benchmarks.engines import (
+    SCHEMES,
+    Clock,
+    Ours,
+    integer_model,
+    random_weights,
+    read_bandwidth,
+)
 
 N_INPUT, N_OUTPUT = 64, 32
 Figures = dict[str, dict[str, float]]
@@ -167,7 +174,7 @@ def memory(name: str, folder: Path) -> None:
         compile_once(Console(stderr=True), "integer")  # before weights are read, as the agent does
         integers = load_integers(folder / f"{name}.safetensors")
         size = sum(t.nbytes for t in integers.tensors.values()) / 2**20
-        engine: Any = Ours(integers.model, name, 1, FastIntegerOps(integers))
+        engine: Any = Ours(integers.model, name, 1, FastIntegerOps(integers, alone=True))
     else:
         engine = peer(name, folder)
     engine.run(np.arange(100, 164)[None], N_OUTPUT, time.perf_counter)
@@ -176,19 +183,17 @@ def memory(name: str, folder: Path) -> None:
     print(f"{engine.name:<22}  peak {peak:6.0f} MB, {ratio}{own:.0f} MB private at the end")
 
 
-def print_memory(some: list[Any], folder: Path) -> None:
+def print_memory(folder: Path, *, alone: bool) -> None:
     """VmHWM, the most that was resident: weights, values, Python, code of libraries."""
     from mu_ref.integers.store import save_integers
 
     compile_once(Console(stderr=True), "integer")  # not in a process that is measured
     print("\npeak memory, each in a process of its own, 1 thread")
     names = ["w8a16", "w8a8"]
-    for engine in some:
-        if getattr(engine, "scheme", "") in names:
-            save_integers(folder / f"{engine.scheme}.safetensors", engine.ops.model)
-    if not all(isinstance(engine, Ours) for engine in some):
-        names += peers(1)
     for name in names:
+        save_integers(folder / f"{name}.safetensors", integer_model(preset("mu-330m"), name))
+    random_weights.cache_clear()
+    for name in names if alone else [*names, *peers(1)]:
         command = [sys.executable, "-m", __spec__.name, "--memory", name, "--folder", str(folder)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         print(run.stdout if run.returncode == 0 else run.stderr, end="", flush=True)
@@ -232,7 +237,8 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     single = [engine for engine in some if engine.threads == 1]
     figures = measured(single, args.rounds, time.process_time)
     print_figures("1 thread, CPU time", figures, "mu-ref w8a8")
-    print_memory(some, folder)
+    del some, ours, single  # which other processes would not find room beside
+    print_memory(folder, alone=args.alone)
     print_portable(1)
 
 

@@ -18,10 +18,10 @@ from twins import TWINS
 
 from mu_ref.border.memory import aligned
 from mu_ref.config import INT4_GROUP
-from mu_ref.kernels import linear, packing
+from mu_ref.kernels.products import linear, packing
 
 D, D_HEAD, D_OUT = 768, 64, 3072
-CHUNK, COPIES = 64, 40  # outputs at a time; matrices, more than the caches hold
+CHUNK, COPIES = 192, 40  # outputs at a time; matrices, more than the caches hold
 
 
 def seconds(call: Callable[[], Any], least: float = 0.02) -> float:
@@ -53,41 +53,40 @@ def elements() -> None:
 
 
 def products(rows: int) -> None:
+    """Rates of products with weights of each kind, more of them than the caches hold."""
     rng = np.random.default_rng(0)
-    bytes_ = aligned((max(rows, 64) * D,), np.uint8)
-    bytes_[:] = rng.integers(0, 128, bytes_.size)
-    reals, halves = bytes_.astype(np.float32), np.zeros(2 * packing.TOGETHER * D, np.int8)
-    starts = np.zeros(2 * packing.TOGETHER * D // INT4_GROUP, np.int32)
-    out, sums = np.zeros(max(rows, 8) * D_OUT, np.float32), np.zeros(64 * CHUNK, np.int32)
-    scales = np.ones(D_OUT * D // INT4_GROUP, np.float32)
+    halves, starts = np.zeros(2 * packing.TOGETHER * D, np.int8), np.zeros(96, np.int32)
+    scales, groups = np.ones(D_OUT * D // INT4_GROUP, np.float32), D // INT4_GROUP
 
-    def in_chunks(kernel: Any) -> Callable[[np.ndarray], None]:
-        def call(w: np.ndarray) -> None:
-            for first in range(0, D_OUT, CHUNK):
-                kernel(bytes_, w, sums, rows, D, first, first + CHUNK, CHUNK)
+    def plain(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
+        for first in range(0, D_OUT, CHUNK):
+            linear.products(x, D, w, out, rows, D, first, first + CHUNK, CHUNK)
 
-        return call
-
-    def floats(w: np.ndarray) -> None:
-        linear.products_f32(reals, w, out, rows, D, D_OUT, 0, D_OUT)
-
-    def nibbles(w: np.ndarray) -> None:
-        groups = D // INT4_GROUP
+    def nibbles(w: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
         for _ in range(0, rows, packing.TOGETHER):
             linear.products_i4(halves, starts, w, scales, out, rows, groups, 0, D_OUT)
 
-    calls = (
-        ("products_f32", np.float32, 1, floats),
-        ("products_i8", np.int8, 1, in_chunks(linear.products_i8)),
-        ("products_i4", np.uint8, 2, nibbles),
+    kinds = (
+        ("products, float32", np.float32, np.float32, np.float32, 1, plain),
+        ("products, int8", np.uint8, np.int8, np.int32, 1, plain),
+        ("products, int16", np.int16, np.int16, np.int32, 1, plain),
+        ("products_i4", np.int8, np.uint8, np.float32, 2, nibbles),
     )
-    for name, dtype, share, call in calls:
-        weights = [aligned((D_OUT * D // share,), dtype) for _ in range(COPIES)]
+    for name, of_x, of_w, of_out, share, call in kinds:
+        x, out = np.ones(max(rows, 8) * D, of_x), np.zeros(max(rows, 8) * D_OUT, of_out)
+        weights = [aligned((D_OUT * D // share,), of_w) for _ in range(COPIES)]
         for w in weights:
             w[:] = rng.integers(0, 100, w.size)
-        each = seconds(lambda call=call, weights=weights: [call(w) for w in weights], 0.2) / COPIES
+
+        def all_of_them(
+            call: Any = call, weights: Any = weights, x: Any = x, out: Any = out
+        ) -> None:
+            for w in weights:
+                call(w, x, out)
+
+        each = seconds(all_of_them, 0.2) / COPIES
         print(
-            f"linear.{name:<17} {rows:3} rows  {rows * D * D_OUT / each / 1e9:7.1f} GMAC/s  "
+            f"linear.{name:<18} {rows:3} rows  {rows * D * D_OUT / each / 1e9:7.1f} GMAC/s  "
             f"{weights[0].nbytes / each / 1e9:5.1f} GB/s of weights"
         )
 

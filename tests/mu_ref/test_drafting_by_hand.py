@@ -197,7 +197,8 @@ def test_rows_that_have_ended_are_not_counted() -> None:
     beams = np.array([[[1, 2, 3], [1, 2, 4]], [[5, 6, 7], [5, 8, 9]], [[1, 2, 3], [1, 2, 3]]])
     step = SpeculativeStep(np.zeros((3, 3), int), np.array([3, 0, 1]), None, np.zeros(3, bool))
     seen = Statistics(n_steps=1, n_tokens=2, accepted={2: 1}, nodes_before=6, nodes_after=3)
-    seen.count(step, np.array([2, 1, 0]), pack(beams), (10.0, 12.5, 13.0))
+    tree = pack(beams)
+    seen.count(step, np.array([2, 1, 0]), tree.unpacker[0].size, tree.n_nodes, (2.5, 0.5))
     # two rows of two beams of three tokens; four nodes and three
     assert seen == Statistics(
         n_steps=3, n_tokens=6, accepted={2: 2, 0: 1}, nodes_before=6 + 12, nodes_after=3 + 4 + 3,

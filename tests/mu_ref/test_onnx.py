@@ -27,11 +27,11 @@ from mu_ref.model import mu
 from mu_ref.model.cache import Cache
 from mu_ref.model.decoder import decode
 from mu_ref.model.encoder import encode
-from mu_ref.ops import graph as graph_module
-from mu_ref.ops.graph import OPSET, Graph, Tensor
-from mu_ref.ops.graph_numbers import FloatParts, IntegerParts
 from mu_ref.ops.integer import IntegerOps, Quantized
-from mu_ref.ops.onnx import OnnxOps
+from mu_ref.ops.onnx import graph as graph_module
+from mu_ref.ops.onnx.graph import OPSET, Graph, Tensor
+from mu_ref.ops.onnx.numbers import FloatParts, IntegerParts
+from mu_ref.ops.onnx.ops import OnnxOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.rotation import Rotation
 from mu_ref.presets import tiny

@@ -1,15 +1,13 @@
 """Laws of steps that compiled code goes ahead with: the tokens and bits of steps one by one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import model_configs, quantized, random_weights, seeds
+from strategies import ahead, model_configs, quantized, random_weights, seeds
 
-import mu_ref.generate
 from mu_ref.config import ModelConfig
 from mu_ref.generate import Step, stream
 from mu_ref.model import mu
@@ -20,16 +18,6 @@ from mu_ref.ops.fast.repeats import RepeatingOps
 DECODERS = ("encoder-decoder", "decoder-only")
 N_NEW = 24
 SCHEMES = st.sampled_from(["w8a8", "w8a16"])
-
-
-@contextmanager
-def ahead(n: int) -> Iterator[None]:
-    """Let executors go n tokens ahead; 0: none."""
-    before, mu_ref.generate.AHEAD = mu_ref.generate.AHEAD, n
-    try:
-        yield
-    finally:
-        mu_ref.generate.AHEAD = before
 
 
 @st.composite

@@ -11,7 +11,7 @@ from strategies import Rows, model_configs, quantized, random_weights, rows_of, 
 
 from mu_ref.config import ModelConfig
 from mu_ref.generate import stream
-from mu_ref.kernels import trees
+from mu_ref.kernels.drafts import trees
 from mu_ref.model import mu
 from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops

@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 MakeCase = Callable[[int, int, int, np.random.Generator], tuple[Arrays, Callable[[TapeOps], Node]]]
 
 CASES: dict[str, list[MakeCase]] = {}
-NO_GRADIENT = {"argmax", "greedy", "read", "repeat", "top_k"}
+NO_GRADIENT = {"argmax", "drafted", "greedy", "read", "repeat", "top_k"}
 
 
 def case_of(op: str) -> Callable[[MakeCase], MakeCase]:

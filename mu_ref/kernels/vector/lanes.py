@@ -7,9 +7,9 @@ from numba.extending import models, register_model
 from numba.np.arrayobj import make_array
 
 __all__ = [
-    "BYTES", "F32", "F32_4", "I8", "I16", "I32", "I32_4", "LANES", "PAIRS", "ROWS", "WIDE", "call",
-    "everywhere", "fetch", "lanes", "load", "loads", "pointer", "repeated", "rows", "rowwise",
-    "spread", "store", "tree",
+    "BYTES", "F32", "F32_4", "I8", "I16", "I32", "I32_4", "LANES", "PAIRS", "ROWS", "SHORTS",
+    "WIDE", "call", "everywhere", "fetch", "lanes", "load", "loads", "pointer", "repeated", "rows",
+    "rowwise", "spread", "store", "tree",
 ]  # fmt: skip
 
 # 16 lanes of 32 bits are a register of 512 bits; where those are missing, LLVM takes two or four.
@@ -36,6 +36,7 @@ class _VectorModel(models.PrimitiveModel):
 F32_4 = types.UniTuple(_Vector("f32x16", F32), ROWS)  # one vector of sums for each of four rows
 I32_4 = types.UniTuple(_Vector("i32x16", I32), ROWS)
 BYTES = _Vector("i8x64", I8, 4 * LANES)
+SHORTS = _Vector("i16x32", I16, 2 * LANES)
 
 
 def call(builder, name, result, *args):

@@ -11,15 +11,27 @@ from numba.extending import intrinsic
 
 from mu_ref.kernels.vector import lanes as vec
 from mu_ref.kernels.vector.dots import dot, fma, pairs
-from mu_ref.kernels.vector.lanes import BYTES, F32, F32_4, I8, I16, I32, I32_4, LANES, ROWS, WIDE
+from mu_ref.kernels.vector.lanes import (
+    BYTES,
+    F32,
+    F32_4,
+    I8,
+    I16,
+    I32,
+    I32_4,
+    LANES,
+    ROWS,
+    SHORTS,
+    WIDE,
+)  # fmt: skip
 
 
 @intrinsic
-def zeros4(typingctx, zero):
-    """total[row][lane] = 0, as float32 or int32, the type of zero."""
-    kind = F32_4 if zero == types.float32 else I32_4
+def zeros4(typingctx, out):
+    """total[row][lane] = 0, as float32 or int32, the type of what is in out."""
+    kind = F32_4 if out.dtype == types.float32 else I32_4
     rows = [ir.Constant(kind.dtype.llvm, None)] * ROWS
-    return kind(zero), lambda context, builder, s, args: context.make_tuple(builder, kind, rows)
+    return kind(out), lambda context, builder, s, args: context.make_tuple(builder, kind, rows)
 
 
 @intrinsic
@@ -35,32 +47,44 @@ def mix_f32(typingctx, total, p, i, v, j, stride):
 
 
 @intrinsic
-def dot4(typingctx, total, x, i, w, j, stride):
-    """total[row][lane] + sum over m = 0..3 of x[i + 4 lane + m] * w[j + row * stride + 4 lane + m].
-
-    (9.2); x is uint8, w int8; a step adds at most 4 * 255 * 128, so int32 holds 16,000 of them.
-    """
-    return vec.rowwise(I32_4, x, w, I8, 4 * LANES, dot)
-
-
-@intrinsic
-def zeros1(typingctx):
-    """total[lane] = 0, as int32."""
-    zeros = ir.Constant(WIDE, None)
-    return I32_4.dtype(), lambda context, builder, signature, args: zeros
+def zeros1(typingctx, out):
+    """One row of zeros4."""
+    kind = (F32_4 if out.dtype == types.float32 else I32_4).dtype
+    zeros = ir.Constant(kind.llvm, None)
+    return kind(out), lambda context, builder, signature, args: zeros
 
 
 @intrinsic
-def dot1(typingctx, total, x, i, w, j):
-    """One row of dot4: total[lane] + sum over m = 0..3 of x[i + 4 lane + m] * w[j + 4 lane + m]."""
+def add1(typingctx, a, b):
+    """a[lane] + b[lane]."""
+    is_float = a == F32_4.dtype
+    return a(a, b), lambda c, builder, s, args: _plus(builder, is_float)(*args)
+
+
+def _plus(builder, is_float):
+    return builder.fadd if is_float else builder.add
+
+
+@intrinsic
+def group1(typingctx, w):
+    """How many numbers of w four bytes hold; a constant for the compiler, as w.itemsize is not."""
+    group = ir.Constant(ir.IntType(64), 32 // w.dtype.bitwidth)
+    return types.intp(w), lambda context, builder, signature, args: group
+
+
+@intrinsic
+def vector1(typingctx, w, j):
+    """The 64 bytes from w[j] on."""
+    kind, lane, count = {
+        types.float32: (F32_4.dtype, F32, LANES),
+        types.int16: (SHORTS, I16, 2 * LANES),
+        types.int8: (BYTES, I8, 4 * LANES),
+    }[w.dtype]
 
     def codegen(context, builder, signature, args):
-        total, x, i, w, j = args
-        a = vec.load(context, builder, signature.args[1], x, i, I8, 4 * LANES)
-        b = vec.load(context, builder, signature.args[3], w, j, I8, 4 * LANES)
-        return dot(builder, total, a, b)
+        return vec.load(context, builder, signature.args[0], *args, lane, count)
 
-    return I32_4.dtype(I32_4.dtype, x, types.intp, w, types.intp), codegen
+    return kind(w, types.intp), codegen
 
 
 @intrinsic
@@ -113,10 +137,41 @@ def each4(typingctx, x, i, stride):
     return vec.spread(I32_4, x, I32, LANES)
 
 
+def _spread_step(x):
+    """What a vector of weights does with spread elements of x: sums, lane, elements, lanes, step.
+
+    Each lane adds four products of bytes, of which one is unsigned and the other is not, two of
+    int16, or one of float32, rounded once with the sum.
+    """
+    return {
+        types.float32: (F32_4, F32, 1, LANES, fma),
+        types.int16: (I32_4, I16, 2, 2 * LANES, pairs),
+        types.int8: (I32_4, I8, 4, 4 * LANES, dot),  # weights are unsigned
+        types.uint8: (I32_4, I8, 4, 4 * LANES, lambda b, sums, w, x: dot(b, sums, x, w)),
+    }[x.dtype]
+
+
 @intrinsic
 def spread4(typingctx, total, w, x, i, stride):
-    """total[row][lane] + sum over m = 0..3 of w[4 lane + m] * x[i + row * stride + m]; int8 x."""
-    return vec.spread(I32_4, x, I8, 4 * LANES, 4, vector=w, step=dot)
+    """total[row][lane] + sum over m of w[n lane + m] * x[i + row * stride + m], m in 0..n-1.
+
+    n is how many elements four bytes hold: (9.2) for bytes. A step of bytes adds at most
+    4 * 255 * 128, so int32 holds 16,000 of them.
+    """
+    kind, lane, few, count, step = _spread_step(x)
+    return vec.spread(kind, x, lane, count, few, vector=w, step=step)
+
+
+@intrinsic
+def spread1(typingctx, total, w, x, i):
+    """One row of spread4."""
+    kind, lane, few, count, step = _spread_step(x)
+
+    def codegen(context, builder, signature, args):
+        some = vec.load(context, builder, signature.args[2], *args[2:], lane, few)
+        return step(builder, args[0], args[1], vec.repeated(builder, some, count))
+
+    return kind.dtype(kind.dtype, w, x, types.intp), codegen
 
 
 @intrinsic
@@ -176,11 +231,36 @@ def store4(typingctx, out, at, stride, total):
 
 
 @intrinsic
+def add4(typingctx, out, at, stride, total):
+    """out[at + row * stride + lane] += total[row][lane]."""
+    lane = F32 if total == F32_4 else I32
+
+    def codegen(context, builder, signature, args):
+        out, at, stride, total = args
+        before = vec.loads(context, builder, signature.args[0], out, at, stride, lane, LANES)
+        both = zip(before, unpack_tuple(builder, total, ROWS), strict=True)
+        sums = [_plus(builder, lane is F32)(*x) for x in both]
+        return vec.store(context, builder, signature.args[0], out, at, stride, sums)
+
+    return types.none(out, types.intp, types.intp, total), codegen
+
+
+@intrinsic
+def store1(typingctx, out, at, total):
+    """out[at + lane] = total[lane]."""
+
+    def codegen(context, builder, signature, args):
+        return vec.store(context, builder, signature.args[0], *args[:2], LANES, [args[2]])
+
+    return types.none(out, types.intp, total), codegen
+
+
+@intrinsic
 def sums4(typingctx, out, at, total):
     """out[at + row] = the sum of the row's lanes, in the order of `lanes.tree`."""
 
     def codegen(context, builder, signature, args):
-        add = builder.fadd if total == F32_4 else builder.add
+        add = _plus(builder, total == F32_4)
         four = vec.tree(builder, add, unpack_tuple(builder, args[2], ROWS))
         return vec.store(context, builder, signature.args[0], *args[:2], ROWS, [four])
 

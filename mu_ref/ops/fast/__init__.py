@@ -4,5 +4,5 @@ Imports `ops`, `integers` and `kernels`. Read `deferred.py` first: it follows `o
 the call to the kernel. Then `floats.py` (float32 and int4 weights) or `integers.py`, one executor
 each, with what they ask beside them: `matrices.py`, how a weight lies in memory, and `sites.py`,
 what an integer site needs. `repeats.py`, `replay.py` and `told.py` are for steps that come again,
-`memory.py` for values.
+`drafting.py` for passes of drafts and checks, `memory.py` for values.
 """

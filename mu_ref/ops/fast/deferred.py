@@ -7,7 +7,7 @@ An operation that the model calls computes nothing yet. What becomes of `ops.lin
 2. When somebody wants to see a number (`argmax`, `read`), the program is **flushed**: given to
    compiled code in one call, which several threads share (`mu_ref/kernels/threads.py`).
 3. A machine (`mu_ref/kernels/float_program.py`, `integer_program.py`) walks through the rows,
-   makes arrays of the addresses, and calls the kernel, here one of `mu_ref/kernels/linear.py`.
+   makes arrays of the addresses, and calls the kernel, here of `mu_ref/kernels/products/linear.py`.
 
 So a step of decoding costs one call into compiled code, whatever the number of layers, and its time
 is that of reading the weights (9.1). A stretch of operations that comes again is not even written
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.memory import aligned
 from mu_ref.kernels.machine import COPY, TAKE, WIDTH
 from mu_ref.kernels.threads import load_kernels, n_threads, run_on
 from mu_ref.ops import Ops
@@ -39,15 +40,23 @@ class DeferredOps(Ops):
     Args:
         dtype: of the numbers of a value.
         run: the machine, `run` of `float_program` or `integer_program`.
+        scratch_bytes: how many a thread needs for a product of so many features.
         weight_bytes: size of the model, for the number of threads.
     """
 
     compiled = True
 
-    def __init__(self, dtype: type, run: Callable[..., Any], weight_bytes: int) -> None:
+    def __init__(
+        self,
+        dtype: type,
+        run: Callable[..., Any],
+        scratch_bytes: Callable[[int], int],
+        weight_bytes: int,
+    ) -> None:
         self.pool = Pool(dtype)
         self.n_threads = n_threads(weight_bytes)
-        self._run = run
+        self._run, self._scratch_bytes = run, scratch_bytes
+        self._scratch = [(aligned((0,), np.uint8), 0)]  # and its address; the last one is used
         self._program, self._scalars = array("q"), array("d")  # rows, and a real number for each
         self._alive: list[np.ndarray] = []  # arrays that the program reads
         self._head_maps: dict[tuple[int, ...], tuple[np.ndarray, int]] = {}
@@ -95,6 +104,14 @@ class DeferredOps(Ops):
             block = self._script.block(self._scripts.blocks, self.pool, shape, n)
             return Tensor(block, shape, meaning, room)
         return Tensor(self.pool.block(n), shape, meaning, room)
+
+    def _scratch_for(self, d: int) -> int:
+        """Address of what threads need to lay out rows of d features and to hold sums."""
+        n = self.n_threads * self._scratch_bytes(d)
+        if n > self._scratch[-1][0].size:  # a replay may still use the smaller ones
+            array = aligned((n,), np.uint8)
+            self._scratch.append((array, array.ctypes.data))
+        return self._scratch[-1][1]
 
     def _input(self, source: Any, what: str, make: Make) -> int:
         """Address of an array made of what the model passed; made once for all who ask."""

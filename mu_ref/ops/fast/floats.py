@@ -14,10 +14,11 @@ from mu_ref.border.memory import aligned
 from mu_ref.config import INT4_GROUP
 from mu_ref.errors import QuantizationError, WeightsError
 from mu_ref.kernels import float_program as machine
+from mu_ref.kernels.drafts.float_passes import run_drafted
 from mu_ref.kernels.floats import KINDS, NORMS
+from mu_ref.ops.fast.drafting import DraftingOps
 from mu_ref.ops.fast.matrices import matrix_of
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
-from mu_ref.ops.fast.repeats import RepeatingOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.rotation import Rotation
 
@@ -27,7 +28,7 @@ Stored = TypeVar("Stored")
 
 
 @final
-class FastOps(RepeatingOps):
+class FastOps(DraftingOps):
     """Computes in float32 at the speed of the machine; a value is a `Tensor`.
 
     A row's bits do not depend on the batch, on the cache or on the number of threads. They differ
@@ -55,7 +56,14 @@ class FastOps(RepeatingOps):
         self._addresses = {name: w.ctypes.data for name, w in self._vectors.items()}
         arrays = [array for matrix in self._matrices.values() for array in matrix.arrays]
         n_bytes = sum(array.nbytes for array in (*arrays, *self._vectors.values()))
-        super().__init__(np.float32, machine.run, machine.run_greedy, n_bytes)
+        super().__init__(
+            run_drafted,
+            np.float32,
+            machine.run,
+            machine.run_greedy,
+            machine.scratch_bytes,
+            n_bytes,
+        )
         self._numpy = ReferenceOps({})
 
     # -- operations that read a weight -------------------------------------------------------------
@@ -79,11 +87,13 @@ class FastOps(RepeatingOps):
         """Compute y_n = sum_k x_k W_nk + b_n; int4 and int8 matrices round x first."""
         w = _held(self._matrices, f"{weight_site or site}.weight")
         values, scales, sums = w.addresses
+        rounded = w.multiply != machine.LINEAR
+        more = (scales, sums) if rounded else (self._scratch_for(w.width),)
         y = self._new((*x.shape[:-1], w.shape[0]))
         self._defer(
             w.multiply, y.block.address, x.block.address, values,
             self._addresses.get(f"{site}.bias", 0),
-            prod(x.shape[:-1]), x.shape[-1], w.width, w.shape[0], scales, sums,
+            prod(x.shape[:-1]), x.shape[-1], w.width, w.shape[0], *more,
         )  # fmt: skip
         return y
 

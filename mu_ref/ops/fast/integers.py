@@ -10,16 +10,15 @@ from typing import final
 
 import numpy as np
 
-from mu_ref.border.memory import aligned
 from mu_ref.errors import QuantizationError
-from mu_ref.integers.encodings import Encoding
 from mu_ref.integers.fixed_point import dequantize
 from mu_ref.integers.nonlinear import turn, unit_phase
 from mu_ref.integers.store import IntegerModel
 from mu_ref.integers.tables import turn_steps
 from mu_ref.kernels import integer_program as machine
+from mu_ref.kernels.drafts.integer_passes import run_drafted
+from mu_ref.ops.fast.drafting import DraftingOps
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
-from mu_ref.ops.fast.repeats import RepeatingOps
 from mu_ref.ops.fast.sites import Site, Sites
 from mu_ref.ops.integer import IntegerOps, Quantized
 from mu_ref.ops.rotation import Rotation
@@ -28,22 +27,26 @@ __all__ = ["FastIntegerOps"]
 
 
 @final
-class FastIntegerOps(RepeatingOps):
+class FastIntegerOps(DraftingOps):
     """Computes the integers of `IntegerOps`, faster; a value is a `Tensor`.
 
     Its memory holds steps q - z as int16, for 8 bits too; `meaning` is the encoding.
 
     Args:
         model: integer weights, their scales and the encoding of every site.
+        alone: True if nobody else reads the model from now on. Its matrices are then taken out of
+            it one by one, and laid out where they lie; otherwise they are held twice.
     """
 
-    def __init__(self, model: IntegerModel) -> None:
+    def __init__(self, model: IntegerModel, *, alone: bool = False) -> None:
         n_bytes = sum(t.nbytes for t in model.tensors.values())
-        super().__init__(np.int16, machine.run, machine.run_greedy, n_bytes)
+        super().__init__(
+            run_drafted, np.int16, machine.run, machine.run_greedy,
+            machine.scratch_bytes, n_bytes,
+        )  # fmt: skip
         self.model = model
-        self._sites = Sites(model)
+        self._sites = Sites(model, alone=alone)
         self._numpy = IntegerOps(model)
-        self._scratch = [aligned((0,), np.uint8)]  # the last one is used
 
     # -- operations that read a weight -------------------------------------------------------------
 
@@ -72,13 +75,6 @@ class FastIntegerOps(RepeatingOps):
             int(x.meaning.bits == 16), self._scratch_for(weight.width), multipliers,
         )  # fmt: skip
         return y
-
-    def _scratch_for(self, d: int) -> int:
-        """Address of what each thread needs to pack rows of d bytes and to hold sums."""
-        n = self.n_threads * machine.scratch_bytes(d)
-        if n > self._scratch[-1].size:
-            self._scratch.append(aligned((n,), np.uint8))  # a replay may still use the smaller ones
-        return self._scratch[-1].ctypes.data
 
     def norm(self, x: Tensor, site: str, kind: str, eps: float) -> Tensor:
         """Divide by the root of the sum of squares, multiply by int16 gains."""
@@ -226,8 +222,7 @@ class FastIntegerOps(RepeatingOps):
                 f"{site}: a scale factor must be positive, got {factor}; with 0 a token that sees "
                 "none weighs all alike, which only floats can"
             )
-        meaning = x.meaning
-        scaled = Encoding(meaning.bits, meaning.scale * factor, meaning.zero_point)
+        scaled = self._sites.of_factor(x.meaning, factor)
         return Tensor(x.block, x.shape, scaled, x.room, x.shared)
 
     # -- the way out -------------------------------------------------------------------------------

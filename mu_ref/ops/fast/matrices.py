@@ -13,9 +13,11 @@ import numpy as np
 from mu_ref.border.memory import LINE, aligned
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import float_program as machine
-from mu_ref.kernels.linear import BYTES, FLOATS
+from mu_ref.kernels.products.linear import BLOCK
 
-__all__ = ["Matrix", "blocks_of", "matrix_of", "whole_rows"]
+__all__ = ["Matrix", "blocks_of", "matrix_of", "nibble_blocks_of", "whole_width"]
+
+TOGETHER = 64  # blocks that are laid out at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Matrix:
     """
 
     shape: tuple[int, int]  # d_out, d_in; int4 counts an odd d_in as one more
-    width: int  # d_in in whole vectors, or in whole groups
+    width: int  # d_in in whole groups of features
     multiply: int  # operation of `linear`
     look_up: int | None  # operation of `embed`
     arrays: tuple[np.ndarray, ...]  # values, scales, sums of rows; kept alive for the addresses
@@ -49,16 +51,16 @@ def matrix_of(name: str, tensors: Mapping[str, np.ndarray]) -> Matrix:
     if w.dtype == np.uint8:  # two weights in each byte; int4 files keep what is looked up in int8
         scale = tensors[f"{name}_scale"]
         width, shape = scale.shape[1] * INT4_GROUP, (d_out, 2 * d_in)
-        return _matrix(shape, width, machine.LINEAR4, None, blocks_of(w, scale))
+        return _matrix(shape, width, machine.LINEAR4, None, nibble_blocks_of(w, scale))
     shape = d_out, d_in
     if w.dtype == np.int8:
-        values = whole_rows(w, BYTES, copy=False)
+        values = blocks_of(w)
         scales = np.ascontiguousarray(tensors[f"{name}_scale"][:, 0], np.float32)
         sums = w.sum(axis=1, dtype=np.int32)  # x as bytes has 128 added, times these too much
         arrays = values, scales, sums
-        return _matrix(shape, values.shape[1], machine.LINEAR8, machine.EMBED8, arrays)
-    values = whole_rows(np.asarray(w, np.float32), FLOATS)
-    return _matrix(shape, values.shape[1], machine.LINEAR, machine.EMBED, (values,))
+        return _matrix(shape, whole_width(w), machine.LINEAR8, machine.EMBED8, arrays)
+    values = blocks_of(np.asarray(w, np.float32))
+    return _matrix(shape, d_in, machine.LINEAR, machine.EMBED, (values,))
 
 
 def _matrix(
@@ -72,30 +74,40 @@ def _matrix(
     return Matrix(shape, width, multiply, look_up, arrays, (values, scales, sums))
 
 
-def whole_rows(w: np.ndarray, n: int, *, copy: bool = True) -> np.ndarray:
-    """Pad rows with zeros to whole vectors of n numbers, and add rows of zeros to whole eights.
+def whole_width(w: np.ndarray) -> int:
+    """Features of a row as kernels read it: whole groups of four bytes."""
+    group = 4 // w.itemsize
+    return -(-w.shape[1] // group) * group
 
-    Kernels take up to eight rows of whole vectors at a time; a rest would cost them a branch.
+
+def blocks_of(w: np.ndarray, *, in_place: bool = False) -> np.ndarray:
+    """Lay out a matrix in blocks of 16 outputs, for `products`.
 
     Args:
-        w: [d_out, d_in].
-        n: numbers in a vector.
-        copy: False if nobody changes w: then w itself is used where it lies like this already, as
-            in files that `mu-ref` wrote, and is not held twice.
+        w: float32, int16 or int8 [d_out, d_in].
+        in_place: True if nobody else reads w from now on: then its own memory is laid out anew
+            where that has room for it, so that a large model is not held twice.
 
     Returns:
-        The padded matrix, from a cache line on.
+        [blocks, d / group, 16, group], filled up with zeros, from a cache line on. A group has four
+        bytes, as four of int8 are multiplied at once (9.2).
     """
-    whole = -(-w.shape[0] // 8) * 8, -(-w.shape[1] // n) * n
-    in_place = w.shape == whole and w.flags.c_contiguous and w.ctypes.data % LINE == 0
-    if in_place and not copy:
-        return w
-    padded = aligned(whole, w.dtype)
-    padded[: w.shape[0], : w.shape[1]] = w
-    return padded
+    n_rows, width = -(-w.shape[0] // BLOCK) * BLOCK, whole_width(w)
+    fits = w.shape == (n_rows, width) and w.flags.c_contiguous and w.ctypes.data % LINE == 0
+    if in_place and fits and w.flags.writeable:
+        whole = w
+    else:
+        whole = aligned((n_rows, width), w.dtype)
+        whole[: w.shape[0], : w.shape[1]] = w
+    rows = whole.view(np.uint32).reshape(-1, BLOCK, width * w.itemsize // 4)  # a group is 4 bytes
+    blocks = rows.reshape(len(rows), -1, BLOCK)
+    for some in range(0, len(rows), TOGETHER):
+        part = slice(some, some + TOGETHER)
+        blocks[part] = rows[part].swapaxes(1, 2).copy()  # both are the same memory
+    return blocks.view(w.dtype).reshape(*blocks.shape, -1)
 
 
-def blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nibble_blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lay out int4 weights and their scales in blocks of 16 outputs, for `products_i4`.
 
     Args:

@@ -18,10 +18,10 @@ from mu_ref.kernels.machine import WIDTH
 from mu_ref.ops import Cached
 from mu_ref.ops.fast.deferred import MOST_OPERATIONS, DeferredOps
 from mu_ref.ops.fast.memory import Tensor
-from mu_ref.ops.fast.replay import Buffer, Script, Sizes
+from mu_ref.ops.fast.replay import Script, Sizes
 from mu_ref.ops.fast.told import CAN_TELL, Told
 
-__all__ = ["RepeatingOps"]
+__all__ = ["RepeatingOps", "alike", "changes_of"]
 
 MOST_ROWS = 16  # tokens of a step that is worth replaying; with more, the kernels take the time
 
@@ -33,6 +33,7 @@ class RepeatingOps(DeferredOps):
         dtype: of the numbers of a value.
         run: the machine, `run` of `float_program` or `integer_program`.
         run_greedy: the same again and again, each time with the token found the time before.
+        scratch_bytes: how many a thread needs for a product of so many features.
         weight_bytes: size of the model, for the number of threads.
     """
 
@@ -41,9 +42,10 @@ class RepeatingOps(DeferredOps):
         dtype: type,
         run: Callable[..., Any],
         run_greedy: Callable[..., Any],
+        scratch_bytes: Callable[[int], int],
         weight_bytes: int,
     ) -> None:
-        super().__init__(dtype, run, weight_bytes)
+        super().__init__(dtype, run, scratch_bytes, weight_bytes)
         self._run_greedy = run_greedy
 
     def repeat(
@@ -188,7 +190,7 @@ class RepeatingOps(DeferredOps):
         most = n_slots + len(steps) - 1 if caches else n_slots
         if not steps or not script.ready(steps[-1], (most, memory)):
             return
-        if not all(_alike(read[to], script.results[i]) for to, i in fed.items()):
+        if not all(alike(read[to], script.results[i]) for to, i in fed.items()):
             return
         self.flush()
         script.ready(steps[0], (n_slots, memory))
@@ -233,7 +235,7 @@ class _Plan(NamedTuple):
     token: int  # address of the buffer with the token
 
 
-def _alike(x: Tensor, y: Tensor) -> bool:
+def alike(x: Tensor, y: Tensor) -> bool:
     """May one value stand where the other does?"""
     return (x.shape, x.room, x.meaning) == (y.shape, y.room, y.meaning)
 
@@ -241,15 +243,35 @@ def _alike(x: Tensor, y: Tensor) -> bool:
 def _planned(script: Script, steps: Sequence[Sequence[Any]], addresses: np.ndarray) -> _Plan:
     """Say what changes in a script from step to step; addresses: [n_steps, values bound]."""
     assert script.rows is not None
+    moving = (addresses != addresses[0]).any(axis=0)[script.which]
+    places, growth, buffers, fills = changes_of(script, steps)
+    return _Plan(
+        places=places,
+        growth=growth,
+        bound=script.where[moving],
+        addresses=np.ascontiguousarray(addresses[:, script.which[moving]]),  # one type of array
+        results=addresses[:, -1].copy(),
+        buffers=buffers,
+        fills=fills,
+        token=script.token,
+    )
+
+
+def changes_of(
+    script: Script, steps: Sequence[Sequence[Any]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Say what of a script changes with the keys in the cache, given inputs for each step.
+
+    Returns:
+        `places`, `growth`, `buffers` and `fills` as in `machine.renew`.
+    """
     slope = script.slopes[0]
     grows = np.zeros(0, np.int64) if slope is None else np.flatnonzero(slope)
-    renewed: list[Buffer] = []
-    token = 0
-    for buffer in script.buffers:
-        if buffer.source == 0:
-            token = buffer.memory.ctypes.data
-        elif any(step[buffer.source] is not steps[0][buffer.source] for step in steps):
-            renewed.append(buffer)
+    growth = np.zeros(0, np.int64) if slope is None else slope.ravel()[grows]
+    renewed = [
+        buffer for buffer in script.buffers if buffer.source
+        and any(step[buffer.source] is not steps[0][buffer.source] for step in steps)
+    ]  # fmt: skip
     made = [[buffer.make(step[buffer.source]) for buffer in renewed] for step in steps]
     # of the last step, which has the largest: what is too much behind a buffer is never read
     sizes = [array.nbytes for array in made[-1]]
@@ -259,15 +281,5 @@ def _planned(script: Script, steps: Sequence[Sequence[Any]], addresses: np.ndarr
         for array, size in zip(arrays, sizes, strict=True):
             row[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
             at += size
-    moving = (addresses != addresses[0]).any(axis=0)[script.which]
     buffers = [(b.memory.ctypes.data, size) for b, size in zip(renewed, sizes, strict=True)]
-    return _Plan(
-        places=grows,
-        growth=np.zeros(0, np.int64) if slope is None else slope.ravel()[grows],
-        bound=script.where[moving],
-        addresses=addresses[:, script.which[moving]],
-        results=addresses[:, -1].copy(),
-        buffers=np.array(buffers, np.int64).reshape(-1, 2),
-        fills=fills,
-        token=token,
-    )
+    return grows, growth, np.array(buffers, np.int64).reshape(-1, 2), fills

@@ -65,6 +65,12 @@ class Script:
     broken: bool = False  # something happened that a replay would not repeat
     program: int = -1  # number of the program that its rows joined last
 
+    @property
+    def token(self) -> int:
+        """Address of the buffer with the first input, the tokens; 0 if nothing reads them."""
+        found = [buffer.memory.ctypes.data for buffer in self.buffers if buffer.source == 0]
+        return found[0] if found else 0
+
     def begin(self, inputs: Sequence[Any], sizes: Sizes) -> None:
         """Start a capture."""
         self.inputs, self.sizes = inputs, sizes
@@ -146,12 +152,18 @@ class Script:
 
     def ready(self, inputs: Sequence[Any], sizes: Sizes) -> bool:
         """Say whether it can be replayed; if so its inputs are in place."""
-        if self.rows is None or len(inputs) != len(self.inputs):
+        if len(inputs) != len(self.inputs) or not self.knows(sizes):
+            return False
+        return all(buffer.fill(inputs[buffer.source]) for buffer in self.buffers)
+
+    def knows(self, sizes: Sizes) -> bool:
+        """Say whether its rows are known for sizes."""
+        if self.rows is None:
             return False
         for size, last, slope, most in zip(sizes, self.sizes, self.slopes, self.most, strict=True):
             if size > most or (size != last and slope is None):
                 return False
-        return all(buffer.fill(inputs[buffer.source]) for buffer in self.buffers)
+        return True
 
     def at(self, sizes: Sizes, bound: Sequence[int]) -> np.ndarray:
         """Return the program for other sizes, and values at these addresses."""

@@ -7,9 +7,10 @@ operation. One method for each operation returns the encoding of its result and 
 """
 
 from collections.abc import Callable
+from functools import wraps
 from math import e as euler
 from math import log2, sqrt
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -20,9 +21,8 @@ from mu_ref.integers.fixed_point import Multiplier, check_accumulator, integer_r
 from mu_ref.integers.nonlinear import ARGUMENT_BITS
 from mu_ref.integers.store import IntegerModel
 from mu_ref.integers.tables import table
-from mu_ref.kernels.linear import BYTES
 from mu_ref.kernels.rounding import DOUBLE, EVEN, SINGLE
-from mu_ref.ops.fast.matrices import whole_rows
+from mu_ref.ops.fast.matrices import blocks_of, whole_width
 
 __all__ = ["Site", "Sites", "Weight"]
 
@@ -32,13 +32,27 @@ LARGEST = {8: 255, 16: 2**15}  # |q - z| of an activation of so many bits
 Site = tuple[Encoding, int]  # of the result, and the address of the constants
 
 
+def remembered(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of `Sites` work out once what it returns for the same arguments."""
+
+    @wraps(method)
+    def once(self: "Sites", *args: Any) -> Any:
+        key = method, args
+        if key not in self._found:
+            self._found[key] = method(self, *args)
+        return self._found[key]
+
+    return once
+
+
 class Weight(NamedTuple):
-    """Where int8 rows lie."""
+    """Where blocks of int8 lie."""
 
     address: int
     d_out: int
     d_in: int
-    width: int  # d_in in whole vectors
+    width: int  # d_in in whole groups
+    sums: np.ndarray  # int64 [d_out], of all weights of an output
 
 
 class Sites:
@@ -46,13 +60,15 @@ class Sites:
 
     Args:
         model: integer weights, their scales and the encoding of every site.
+        alone: nobody else reads the model's matrices: they are taken out of it, and laid out anew
+            where they lie.
     """
 
-    def __init__(self, model: IntegerModel) -> None:
-        self.model = model
+    def __init__(self, model: IntegerModel, *, alone: bool = False) -> None:
+        self.model, self._alone = model, alone
         self._mode = MODES[model.rounding]
-        self._weights: dict[str, Weight] = {}
         self._kept: dict[tuple[Any, ...], tuple[np.ndarray, int]] = {}  # and their addresses
+        self._found: dict[tuple[Any, ...], Any] = {}  # by method and arguments
 
     def keep(self, key: tuple[Any, ...], make: Callable[[], np.ndarray]) -> int:
         """Return the address of an array that is made once, and stays where it is."""
@@ -90,15 +106,16 @@ class Sites:
 
     # -- weights -----------------------------------------------------------------------------------
 
+    @remembered
     def weight(self, source: str) -> Weight:
-        """Lay out int8 rows in whole vectors, eight or a multiple."""
-        if source not in self._weights:
-            given = self.model.weight(source)
-            rows = whole_rows(given, BYTES, copy=False)
-            address = self.keep(("rows", source), lambda: rows)
-            d_out, d_in = given.shape
-            self._weights[source] = Weight(address, d_out, d_in, rows.shape[1])
-        return self._weights[source]
+        """Lay out int8 rows in blocks."""
+        given = self.model.weight(source)
+        (d_out, d_in), sums = given.shape, given.sum(axis=1, dtype=np.int64)
+        if self._alone:
+            del cast("dict[str, np.ndarray]", self.model.tensors)[f"{source}.weight"]
+        blocks = blocks_of(given, in_place=self._alone)
+        address = self.keep(("blocks", source), lambda: blocks)
+        return Weight(address, d_out, d_in, whole_width(given), sums)
 
     def vector(self, name: str, values: np.ndarray, dtype: type) -> int:
         """Keep a gain or a bias."""
@@ -109,6 +126,7 @@ class Sites:
         points = table(name)
         return self.keep(("table", name), lambda: points), len(points)
 
+    @remembered
     def embed(self, site: str) -> Site:
         """Each row of a table has a scale of its own, and so m and t."""
 
@@ -117,6 +135,7 @@ class Sites:
 
         return self._constants(("embed",), site, make)
 
+    @remembered
     def linear(self, site: str, source: str, x: Encoding) -> tuple[Encoding, int, int]:
         """Return the multipliers' address too: int32, which the compiler multiplies faster."""
         wide = x.bits == 16
@@ -127,20 +146,21 @@ class Sites:
             return _wide(found) if wide else _narrow(found)
 
         def make(out: Encoding) -> list[Any]:
-            weight, bias = self.model.weight(source), self.model.bias(site)
-            start = np.zeros(len(weight), np.int64) if bias is None else bias.astype(np.int64)
+            weight, bias = self.weight(source), self.model.bias(site)
+            start = np.zeros(weight.d_out, np.int64) if bias is None else bias.astype(np.int64)
             largest = int(np.abs(start).max())
-            check_accumulator(site, weight.shape[1], LARGEST[x.bits], 128, wide=wide, start=largest)
+            check_accumulator(site, weight.d_in, LARGEST[x.bits], 128, wide=wide, start=largest)
             # Kernels read x as unsigned bytes, so every sum is too large by as much per weight.
             offset = x.zero_point + 128
             too_much = 128 << 8 if wide else offset
-            return [offset, by(out)[1], start - too_much * weight.sum(axis=1, dtype=np.int64)]
+            return [offset, by(out)[1], start - too_much * weight.sums]
 
         encoding, constants = self._constants(("linear", source, x), site, make, wide=wide)
         key = ("multipliers", site, source, x)
         m = self.keep(key, lambda: np.ascontiguousarray(by(encoding)[0], np.int32))
         return encoding, constants, m
 
+    @remembered
     def norm(self, site: str, x: Encoding, d: int, kind: str, eps: float) -> Site:
         """Eps comes in units of the sum of d squares, which for "layer" are of d (x - mean)."""
         layer = kind == "layer"
@@ -158,8 +178,14 @@ class Sites:
 
         return self._constants(("norm", x), site, make)
 
+    @remembered
+    def of_factor(self, meaning: Encoding, factor: float) -> Encoding:
+        """Return what the same integers mean when they stand for numbers `factor` as large."""
+        return Encoding(meaning.bits, meaning.scale * factor, meaning.zero_point)
+
     # -- activations -------------------------------------------------------------------------------
 
+    @remembered
     def scaled(self, site: str, factor: float, *rest: int) -> Site:
         """Bring steps to the site, each of which is worth `factor`; the rest is kept as it is."""
 
@@ -179,6 +205,7 @@ class Sites:
         check_accumulator(site, n_terms, LARGEST[a.bits], LARGEST[b.bits], wide=wide)
         return self._constants(("matmul", a, b), site, make, wide=wide)
 
+    @remembered
     def softmax(self, site: str, x: Encoding) -> Site:
         """Scores become exponents of 2, in units of a table's argument."""
 
@@ -188,6 +215,7 @@ class Sites:
 
         return self._constants(("softmax", x), site, make)
 
+    @remembered
     def gate(self, site: str, name: str, argument: float, factor: float, code: int) -> Site:
         """Bring a step, worth `argument`, to a table and a result, worth `factor`, to the site."""
 
@@ -198,6 +226,7 @@ class Sites:
 
         return self._constants(("gate", name, argument, factor, code), site, make)
 
+    @remembered
     def add(self, site: str, x: Encoding, y: Encoding) -> Site:
         """Both summands have one shift, that of the larger factor, so the sum is rounded once."""
 

@@ -10,7 +10,7 @@ from mu_ref.errors import WeightsError
 from mu_ref.integers.encodings import Encoding
 from mu_ref.integers.nonlinear import BIAS_BITS
 from mu_ref.integers.store import IntegerModel
-from mu_ref.ops.graph import Graph, Tensor
+from mu_ref.ops.onnx.graph import Graph, Tensor
 
 __all__ = ["FloatParts", "IntegerParts", "Parts"]
 

@@ -17,8 +17,8 @@ from typing import Any, final
 import numpy as np
 
 from mu_ref.ops import Ops
-from mu_ref.ops.graph import Graph, Tensor
-from mu_ref.ops.graph_numbers import Parts
+from mu_ref.ops.onnx.graph import Graph, Tensor
+from mu_ref.ops.onnx.numbers import Parts
 
 __all__ = ["OnnxOps", "Turn"]
 

@@ -1,0 +1,158 @@
+"""Passes of drafts and checks that compiled code writes by itself; see `Ops.drafted`.
+
+Three scripts are known by then (`replay.py`): of the first drafted token, of any other one, and of
+the pass that checks them. One call into compiled code (`run_drafted` of the machines) goes through
+them as often as there is room, and tells of each pass as soon as it is done.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Iterator
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mu_ref.ops import Drafting, Pass
+from mu_ref.ops.fast.memory import Tensor
+from mu_ref.ops.fast.repeats import RepeatingOps, alike, changes_of
+from mu_ref.ops.fast.replay import Script
+from mu_ref.ops.fast.told import CAN_TELL, Told
+
+__all__ = ["DraftingOps"]
+
+MOST_PLANS = 64
+Bound = list[Tensor]  # values whose addresses stand in the rows of a script
+
+
+class DraftingOps(RepeatingOps):
+    """Drafts and checks by itself once it knows how.
+
+    Args:
+        run_drafted: `run_drafted` of a machine.
+        args: see `RepeatingOps`.
+    """
+
+    def __init__(self, run_drafted: Callable[..., Any], *args: Any) -> None:
+        super().__init__(*args)
+        self._run_drafted = run_drafted
+        self._plans: dict[Hashable, Any] = {}
+
+    def drafted(
+        self, how: Drafting, hidden: Tensor, token: int, n_left: int, stops: Collection[int]
+    ) -> Iterator[Pass]:
+        """Run three scripts that are known by now in one call into compiled code."""
+        self._finish()
+        begin = how.inputs(0)
+        found = self._script_of(how.check, how.grown, how.read, begin)
+        caches = [x for layer in how.grown for x in (layer.k, layer.v)]
+        if found is None or None in caches or not CAN_TELL:
+            return
+        check, (n_slots, memory) = found
+        room = min([*check.most[:1], *(x.room for x in caches)])
+        n_places = min(how.n_places, room - n_slots + 1)
+        if n_places < 1 or (plan := self._plan(check, how, n_places, n_slots, memory)) is None:
+            return
+        self.flush()  # the hidden state is there from now on, and buffers may be filled
+        n_draft = begin[0].shape[1] - 1
+        taken, checked = self._like(hidden), self._results(check)
+        taken.block.memory[:] = hidden.block.memory
+        drafter = self._drafter(how.draft, taken, n_draft)
+        if drafter is None or not alike(checked[0], self._rows_of(hidden, n_draft + 1)):
+            return
+        first, following, beam = drafter
+        for buffer in check.buffers:  # those that change from place to place are in the plan
+            if buffer.memory.ctypes.data not in plan[2]:
+                buffer.fill(begin[buffer.source])
+        rows = check.at((n_slots, memory), _addresses([*caches, *how.read, *checked])).copy()
+        bounds = [[taken, x[0], *y] for x, y in pairwise([*beam, beam[-1]])]
+        table = np.array([_addresses(values) for values in bounds], np.int64)
+        seats = [first[0].token, following[0].token, check.token]
+        seats += _addresses([*checked, taken])
+        n_passes = n_places  # each fills a slot at least
+        written = np.zeros((n_passes, n_draft + 1), np.int64)
+        counted = np.zeros((n_passes, 3), np.int64)
+        call = Told(
+            self.n_threads, self._run_drafted, n_passes,
+            _program(first), _program(following), _program((check, rows)),
+            np.array(seats, np.int64),
+            (hidden.shape[-1], checked[1].shape[-1], beam[0][1].shape[-1]),
+            following[0].where, np.ascontiguousarray(table[:, following[0].which]),
+            np.array(_addresses([scores for _, scores in beam]), np.int64),
+            *plan, np.array(sorted(stops), np.int64),
+            np.array([token, n_left, 0, 0], np.int64), np.zeros(n_draft, np.int64),
+            written, counted,
+        )  # fmt: skip
+        self._running = call
+        try:
+            for i, n in enumerate(call.tokens()):
+                n_drafted, *spent = counted[i].tolist()
+                yield Pass(written[i, :n].tolist(), n_drafted, taken, *(1e-6 * s for s in spent))
+        finally:
+            call.end()
+            if self._running is call:
+                self._running = None
+            n_written = int(call.chosen[call.chosen > 0].sum())
+            self._grow(how.grown, check, n_slots - n_draft - 1 + n_written)
+
+    def _drafter(
+        self, what: Hashable, hidden: Tensor, n: int
+    ) -> tuple[tuple[Script, np.ndarray], tuple[Script, np.ndarray], list[Any]] | None:
+        """Find the programs of drafting, and make (state, scores) for each of n tokens."""
+        tokens = (np.zeros((1, 1), np.int64),)
+        first = self._script_of(what, (), [hidden], tokens)
+        if first is None or not first[0].ready(tokens, first[1]):
+            return None
+        beam = [self._results(first[0]) for _ in range(n)]
+        state = beam[0][0]
+        # one drafted token has none that follows
+        following = first if n == 1 else self._script_of(what, (), [hidden, state], tokens)
+        if following is None or not following[0].ready(tokens, following[1]):
+            return None
+        if not alike(state, following[0].results[0]):
+            return None
+        values = [hidden, *beam[0]], [hidden, *beam[0]]
+        if n > 1:
+            values = values[0], [hidden, state, *beam[1]]
+        programs = [
+            (script, script.at(sizes, _addresses(bound)).copy())
+            for (script, sizes), bound in zip((first, following), values, strict=True)
+        ]
+        return programs[0], programs[1], beam
+
+    def _plan(
+        self, script: Script, how: Drafting, n_places: int, n_slots: int, memory: int
+    ) -> tuple[np.ndarray, ...] | None:
+        """Say what changes in a script with the slots, or remember it; None if it is not ready."""
+        where = tuple(buffer.memory.ctypes.data for buffer in script.buffers)
+        key, last = (id(script), where, how.alike, n_places), (n_slots + n_places - 1, memory)
+        if not (script.knows((n_slots, memory)) and script.knows(last)):
+            return None
+        if key not in self._plans:
+            if not script.ready(how.inputs(n_places - 1), last):  # which needs the most room
+                return None
+            while len(self._plans) >= MOST_PLANS:
+                del self._plans[next(iter(self._plans))]
+            changes = changes_of(script, [how.inputs(i) for i in range(n_places)])
+            self._plans[key] = script, changes  # with the script, so that its id stays its own
+        return self._plans[key][1]
+
+    def _results(self, script: Script) -> tuple[Tensor, ...]:
+        """Make memory for what a script returns."""
+        return tuple(self._like(x) for x in script.results)
+
+    def _like(self, x: Tensor) -> Tensor:
+        return Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
+
+    def _rows_of(self, x: Tensor, n: int) -> Tensor:
+        """What n rows of a value would be."""
+        return Tensor(x.block, (1, n, x.shape[-1]), x.meaning)
+
+
+def _addresses(values: list[Any]) -> list[int]:
+    return [x.block.address for x in values]
+
+
+def _program(of: tuple[Script, np.ndarray]) -> tuple[np.ndarray, int, np.ndarray]:
+    """Rows, their number and scalars."""
+    script, rows = of
+    return rows, len(rows), np.frombuffer(script.scalars, np.float64)

@@ -13,15 +13,15 @@ from mu_ref.border.arrays import check_rows
 from mu_ref.border.ranges import NEW_TOKENS
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError
-from mu_ref.generate.step import Ahead, check_step, decode_step, next_scores, places_ahead
+from mu_ref.generate.step import Ahead, decode_step, next_scores
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.model.choice import GREEDY, Guide, Sampling, sample, token_probabilities
 from mu_ref.ops import Ops, Value
 
 __all__ = [
-    "GREEDY", "Guide", "Sampling", "Step", "check_step", "decode_step", "generate", "greedy",
-    "places_ahead", "sample", "stream", "token_probabilities",
+    "GREEDY", "Guide", "Sampling", "Step", "decode_step", "generate", "greedy", "sample",
+    "stream", "token_probabilities",
 ]  # fmt: skip
 
 AHEAD = 16  # tokens that an executor may find before anybody sees the first of them

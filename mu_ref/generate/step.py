@@ -4,7 +4,7 @@ From step to step the layers do the same, with other tokens, positions and masks
 `Ops.repeat` says so, and `Ops.greedy` of several steps at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,9 @@ from mu_ref.model.cache import Cache, Memory, Placement
 from mu_ref.model.decoder import Placed, place, run_layers
 from mu_ref.ops import Ops, Value
 
-__all__ = ["Ahead", "check_step", "decode_step", "next_scores", "places_ahead"]
+__all__ = [
+    "Ahead", "check_step", "check_stretch", "decode_step", "next_scores", "places_ahead",
+]  # fmt: skip
 
 
 def decode_step(
@@ -242,4 +244,9 @@ def check_step(
     inputs, read = _inputs(placed, memory), _read(memory)
     if placed.tokens.shape != tokens.shape or placed.levels:
         return compute()
-    return ops.repeat(("check", model), cache.layers, read, inputs, compute)
+    return ops.repeat(check_stretch(model), cache.layers, read, inputs, compute)
+
+
+def check_stretch(model: ModelConfig) -> Hashable:
+    """The name of what `check_step` does; see `Ops.repeat`."""
+    return "check", model

@@ -21,7 +21,6 @@ from mu_ref.ops.fast.told import CAN_TELL, Told
 __all__ = ["DraftingOps"]
 
 MOST_PLANS = 64
-Bound = list[Tensor]  # values whose addresses stand in the rows of a script
 
 
 class DraftingOps(RepeatingOps):

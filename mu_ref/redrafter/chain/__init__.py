@@ -11,7 +11,7 @@ import numpy as np
 
 from mu_ref import generate
 from mu_ref.config import ModelConfig
-from mu_ref.generate import check_step, places_ahead
+from mu_ref.generate.step import check_step, check_stretch, places_ahead
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.model.decoder import place
 from mu_ref.ops import Drafting, Ops, Pass, Value
@@ -83,7 +83,7 @@ class Chain:
         follows = cache.valid.all() and (cache.positions == np.arange(n_slots)).all()
         how = Drafting(
             draft=stretch_of(self.proposer.drafter, self.model),
-            check=("check", self.model),
+            check=check_stretch(self.model),
             grown=cache.layers,
             read=[] if self.memory is None else [x for m in self.memory.layers for x in (m.k, m.v)],
             inputs=found,

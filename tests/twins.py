@@ -17,7 +17,7 @@ from training_twins import TRAINING_TWINS, TRAINING_WITHOUT_PYTHON_BODY
 from mu_ref.integers import fixed_point, nonlinear, tables
 from mu_ref.integers.fixed_point import quantize_multiplier
 from mu_ref.integers.int4 import dequantize_groups, pack_int4
-from mu_ref.kernels import floats, integers, rounding
+from mu_ref.kernels import floats, integer_attention, integers, rounding
 from mu_ref.kernels.drafts import trees
 from mu_ref.kernels.products import heads, linear, packing
 from mu_ref.ops.fast import matrices
@@ -217,6 +217,30 @@ def rescale_channels(rng: np.random.Generator, d: int) -> Twin:
     return Twin(args=args, writes=6, expected=expected)
 
 
+def rescale_int32(rng: np.random.Generator, d: int) -> Twin:
+    m, t = multiplier(rng, -30, 2)
+    sums = rng.integers(-(2**31), 2**31, d).astype(np.int32)
+    expected = clipped(fixed_point.requantize(sums.astype(np.int64), by(m, t)))
+    args = (sums, m, t, *LOW_HIGH, np.zeros(d, np.int16))
+    return Twin(args=args, writes=5, expected=expected)
+
+
+def rescale_block(rng: np.random.Generator, d: int) -> Twin:
+    # all of them below a quarter, where vectors are enough, or some above
+    pairs = [multiplier(rng, -20, -3 if d % 2 else 2) for _ in range(d)]
+    m, t = (np.array(x) for x in zip(*pairs, strict=True))
+    mode, n_rows = int(rng.choice([0, 0, 1, 2])), int(rng.integers(1, 8))
+    begin = rng.integers(-(2**30), 2**30, d)
+    sums = rng.integers(-(2**30), 2**30, (n_rows, d + 5)).astype(np.int32)
+    found = clipped(fixed_point.requantize(sums[:, :d] + begin, by(m, t), ROUNDINGS[mode]))
+    expected = np.full((n_rows, d + 3), 7)
+    expected[:, :d] = found
+    out = np.full(expected.size, 7, np.int16)
+    scaled = (begin, m.astype(np.int32), t, mode, *LOW_HIGH)
+    args = (sums.ravel(), d + 5, n_rows, *scaled, out, d + 3)
+    return Twin(args=args, writes=9, expected=expected.ravel())
+
+
 def clip(rng: np.random.Generator, d: int) -> Twin:
     x = int(rng.integers(-200, 200))
     return Twin(args=(x, -128, 127), writes=None, expected=np.array(max(-128, min(x, 127))))
@@ -316,8 +340,13 @@ def activation_of_integers(rng: np.random.Generator, d: int) -> Twin:
 
 
 def lookup(rng: np.random.Generator, d: int) -> Twin:
-    x, values = rng.integers(-255, 256, d).astype(np.int16), steps(rng, 511)
-    return Twin(args=(x, values, np.zeros(d, np.int16), 0, d), writes=2, expected=values[255 + x])
+    n, first = 9 * d, int(rng.integers(d))  # more and less than vectors hold
+    least, low = rng.integers(-255, 1, 2)
+    x = rng.integers(least, least + 256, n).astype(np.int16)
+    values = rng.integers(low, low + 256, 256).astype(np.int16)
+    expected = np.where(np.arange(n) < first, 7, values[x % 256])
+    args = (x, values, np.full(n, 7, np.int16), low, first, n)
+    return Twin(args=args, writes=2, expected=expected)
 
 
 def add(rng: np.random.Generator, d: int) -> Twin:
@@ -384,14 +413,24 @@ def lay_out(rng: np.random.Generator, d: int) -> Twin:
 
 def probabilities(rng: np.random.Generator, d: int) -> Twin:
     n_heads, n_query, bits = 2, 3, int(rng.choice([8, 15]))
-    x, mask = steps(rng, 2, n_heads, n_query, d), rng.random((2, n_query, d)) < 0.7
+    narrow = bool(rng.integers(2))  # steps of 8 bits lie within 255 of each other
+    x = steps(rng, 2, n_heads, n_query, d, bits=8 if narrow else 16)
+    mask = rng.random((2, n_query, d)) < 0.7
     mask[0, 0] = False
     m, t = multiplier(rng, 3, 9)
     weights = nonlinear.exp2_weights(x.astype(np.int64), mask[:, None], by(m, t))
     expected = clipped(nonlinear.probabilities(weights, bits)).ravel()
     out, exp2 = np.zeros(x.size, np.int16), tables.table("exp2")
-    args = (x.ravel(), mask.ravel().view(np.uint8), out, exp2, bits, rescaling(m, t))
+    args = (x.ravel(), mask.ravel().view(np.uint8), out, exp2, bits, narrow, rescaling(m, t))
     return Twin(args=(*args, n_heads, n_query, d, 0, 12), writes=2, expected=expected)
+
+
+def exp2_weights(rng: np.random.Generator, d: int) -> Twin:
+    below, (m, t) = rng.integers(0, 2**16, d), multiplier(rng, 3, 9)
+    scores = np.append(0, -below)[None]  # the largest score is 0
+    expected = nonlinear.exp2_weights(scores, np.ones((1, d + 1), bool), by(m, t))[0, 1:]
+    room = np.empty(d, np.int64), np.empty(2 * d, np.int64)
+    return Twin(args=(below, tables.table("exp2"), m, t, *room), writes=0, expected=expected)
 
 
 def split_bytes(rng: np.random.Generator, d: int) -> Twin:
@@ -558,10 +597,11 @@ TWINS: dict[tuple[Any, str], Case] = {
     (heads, "attend"): lambda rng, d: attention(rng, d, mix=bool(rng.integers(2)), many=True),
     (heads, "lay_out"): lay_out,
     (integers, "likeliest"): lambda rng, d: likeliest(rng, d, real=False),
-    (integers, "mix"): lambda rng, d: attention(rng, d, mix=True),
-    (integers, "probabilities"): probabilities,
-    (integers, "scores"): lambda rng, d: attention(rng, d, mix=False),
-    (integers, "split_bytes"): split_bytes,
+    (integer_attention, "mix"): lambda rng, d: attention(rng, d, mix=True),
+    (integer_attention, "exp2_weights"): exp2_weights,
+    (integer_attention, "probabilities"): probabilities,
+    (integer_attention, "scores"): lambda rng, d: attention(rng, d, mix=False),
+    (integer_attention, "split_bytes"): split_bytes,
     (integers, "activation"): activation_of_integers,
     (integers, "add"): add,
     (integers, "center"): center,
@@ -581,7 +621,9 @@ TWINS: dict[tuple[Any, str], Case] = {
     (rounding, "interpolate"): interpolate,
     (rounding, "interpolate_row"): interpolate_row,
     (rounding, "rescale"): rescale,
+    (rounding, "rescale_block"): rescale_block,
     (rounding, "rescale_channels"): rescale_channels,
+    (rounding, "rescale_int32"): rescale_int32,
     (rounding, "rescale_row"): rescale_row,
     (rounding, "shifted"): shifted,
     (trees, "pack"): pack,
@@ -590,7 +632,8 @@ TWINS: dict[tuple[Any, str], Case] = {
 }
 # made of vector intrinsics, which have no body that Python could run
 WITHOUT_PYTHON_BODY = {
-    (floats, "mix"), (floats, "scores"), (heads, "attend"), (integers, "mix"), (integers, "scores"),
-    (linear, "products"), (linear, "products_i4"),
+    (floats, "mix"), (floats, "scores"), (heads, "attend"), (heads, "lay_out"),
+    (integer_attention, "mix"), (integer_attention, "scores"), (linear, "products"),
+    (linear, "products_i4"), (rounding, "rescale_block"), (rounding, "rescale_int32"),
     *TRAINING_WITHOUT_PYTHON_BODY,
 }  # fmt: skip

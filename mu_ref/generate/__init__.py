@@ -1,7 +1,8 @@
 """Decode: one token after another, greedy or sampled, a batch at a time, as a stream.
 
-`generate` decodes to the end, `stream` step by step; `decode_step` is one step of the model, which
-an executor may know from the step before. Chapter: `docs/08_mu.md`.
+`generate` decodes to the end, `stream` step by step; `encode_step` reads the input and
+`decode_step` is one step of the model, both of which an executor may know from the time before.
+Chapter: `docs/08_mu.md`.
 """
 
 from collections.abc import Iterator
@@ -13,15 +14,15 @@ from mu_ref.border.arrays import check_rows
 from mu_ref.border.ranges import NEW_TOKENS
 from mu_ref.config import ModelConfig, StackConfig
 from mu_ref.errors import InputError
-from mu_ref.generate.step import Ahead, decode_step, next_scores
+from mu_ref.generate.step import Ahead, decode_step, encode_step, next_scores
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.model.choice import GREEDY, Guide, Sampling, sample, token_probabilities
 from mu_ref.ops import Ops, Value
 
 __all__ = [
-    "GREEDY", "Guide", "Sampling", "Step", "decode_step", "generate", "greedy", "sample",
-    "stream", "token_probabilities",
+    "GREEDY", "Guide", "Sampling", "Step", "decode_step", "encode_step", "generate", "greedy",
+    "sample", "stream", "token_probabilities",
 ]  # fmt: skip
 
 AHEAD = 16  # tokens that an executor may find before anybody sees the first of them
@@ -60,7 +61,7 @@ def stream(
     Args:
         ops: the executor.
         model: the configuration.
-        memory: from `mu.remember`, or None for a decoder-only model.
+        memory: from `encode_step`, or None for a decoder-only model.
         prompt: [batch, n_prompt] int, padded on the right; [[bos_id]] * batch for Mu.
         prompt_valid: [batch, n_prompt] bool.
         max_new_tokens: limit.
@@ -192,7 +193,7 @@ def generate(
         if model.encoder is None:
             raise InputError(f"{model.name} must have an encoder to read a source; it has none")
         check_rows("source", source, source_valid, model.encoder_vocab_size)
-        memory = mu.remember(ops, model, source, source_valid, source_read)
+        memory = encode_step(ops, model, source, source_valid, source_read)
     if prompt is None:
         if source is None:
             raise InputError("a decoder-only model must be given a prompt; it got none")

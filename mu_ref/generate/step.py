@@ -1,7 +1,7 @@
-"""One step of decoding, which an executor may know from the step before.
+"""One step of decoding, which an executor may know from the step before, and reading the input.
 
 From step to step the layers do the same, with other tokens, positions and masks, on a longer cache;
-`Ops.repeat` says so, and `Ops.greedy` of several steps at once.
+`Ops.repeat` says so, and `Ops.greedy` of several steps at once. So it is with inputs of one length.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -12,13 +12,49 @@ import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.model import mu
-from mu_ref.model.cache import Cache, Memory, Placement
+from mu_ref.model.cache import Cache, LayerMemory, Memory, Placement
 from mu_ref.model.decoder import Placed, place, run_layers
+from mu_ref.model.encoder import run_encoder, survey
 from mu_ref.ops import Ops, Value
 
 __all__ = [
-    "Ahead", "check_step", "check_stretch", "decode_step", "next_scores", "places_ahead",
+    "Ahead", "check_step", "check_stretch", "decode_step", "encode_step", "next_scores",
+    "places_ahead",
 ]  # fmt: skip
+
+
+def encode_step(
+    ops: Ops,
+    model: ModelConfig,
+    source: np.ndarray,
+    valid: np.ndarray,
+    read: np.ndarray | None = None,
+) -> Memory:
+    """Do what `mu.remember` does, and let the executor recognise an input of a length it knows.
+
+    Args:
+        ops: the executor.
+        model: the configuration; has both stacks.
+        source: [batch, n_src] int.
+        valid: [batch, n_src] bool, False at padding.
+        read: [batch, n_src] bool, what the decoder reads; the valid ones by default.
+
+    Returns:
+        The memory: encoder output, K and V of every decoder layer, mask.
+    """
+    seen, read = survey(model, valid), valid if read is None else read
+    if seen.levels:  # other operations, for this once
+        return mu.remember(ops, model, source, valid, read)
+
+    def compute(*_: Any) -> tuple[Value, ...]:
+        hidden = run_encoder(ops, model, source, seen.turn, seen.masks)
+        return hidden, *_read(mu.project(ops, model, hidden, read))
+
+    inputs = source, seen.turn, *seen.masks.values()
+    hidden, *found = ops.repeat(("encode", model), (), (), inputs, compute)
+    pairs = zip(found[::2], found[1::2], strict=True)
+    mask = read[:, None, None, :]
+    return Memory(hidden, [LayerMemory(k, v, mask) for k, v in pairs])
 
 
 def decode_step(

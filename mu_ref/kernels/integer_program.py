@@ -7,7 +7,7 @@ says what stands in its rows from row[1] on; who writes them: `mu_ref/ops/fast/i
 
 import numpy as np
 
-from mu_ref.kernels import integers
+from mu_ref.kernels import integer_attention, integers
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.machine import (
     COPY,
@@ -25,7 +25,7 @@ from mu_ref.kernels.machine import (
 from mu_ref.kernels.products import heads
 from mu_ref.kernels.products.linear import BLOCK, place_of, products, together
 from mu_ref.kernels.products.packing import bytes_of
-from mu_ref.kernels.rounding import rescale, rescale_channels
+from mu_ref.kernels.rounding import rescale, rescale_block, rescale_channels
 
 __all__ = ["run", "run_greedy", "scratch_bytes", "walk"]
 
@@ -158,7 +158,7 @@ def _linear(row, thread, n_threads):
     mine = row[10] + thread * MANY * (d + 4 * CHUNK)
     bytes_ = array_at(mine, MANY * d, np.uint8)
     sums = array_at(mine + MANY * d, MANY * CHUNK, np.int32)
-    accs, wide_accs = np.empty(CHUNK, np.int32), np.empty(CHUNK, I64)
+    accs = np.empty(CHUNK, I64)
     block = MANY // 2 if wide else MANY  # a row of 16 bits is two rows of bytes (9.3)
     # outputs, so each thread reads its own w
     first, last = share(d_out, thread, n_threads, together(2 * n_rows if wide else n_rows))
@@ -169,19 +169,17 @@ def _linear(row, thread, n_threads):
         for c in range(first, last, CHUNK):
             end = min(c + CHUNK, last)
             products(bytes_, d, w, sums, n_bytes, d, c, end, CHUNK)
+            begin, m, t = starts[c:end], ms[c:end], ts[c:end]
+            if not wide:  # 32 bits are enough here
+                y = out[top * d_out + c :]
+                rescale_block(sums, CHUNK, n, begin, m, t, mode, low, high, y, d_out)
+                continue
             for r in range(n):
-                to = (top + r) * d_out + c
-                of = (2 * r if wide else r) * CHUNK
-                lows, begin, y = sums[of : of + CHUNK], starts[c:end], out[to : to + end - c]
-                if wide:
-                    highs = sums[of + CHUNK : of + 2 * CHUNK]
-                    for i in range(end - c):
-                        wide_accs[i] = begin[i] + lows[i] + (np.int64(highs[i]) << 8)
-                    rescale_channels(wide_accs, ms[c:end], ts[c:end], mode, low, high, y)
-                else:  # 32 bits are enough here, and twice as many fit a vector
-                    for i in range(end - c):
-                        accs[i] = np.int32(begin[i] + lows[i])
-                    rescale_channels(accs, ms[c:end], ts[c:end], mode, low, high, y)
+                to, of = (top + r) * d_out + c, 2 * r * CHUNK
+                lows, highs = sums[of : of + CHUNK], sums[of + CHUNK : of + 2 * CHUNK]
+                for i in range(end - c):
+                    accs[i] = begin[i] + lows[i] + (np.int64(highs[i]) << 8)
+                rescale_channels(accs, m, t, mode, low, high, out[to : to + end - c])
 
 
 @kernel
@@ -190,11 +188,12 @@ def _attention(row, thread, n_threads):
 
     Sizes: batch, heads, kv heads, queries, keys, room, d_head.
 
-    Constants: low, high, mode, m, t, 1 if both have 8 bits; SOFTMAX: bits, size of the table.
+    Constants: low, high, mode, m, t, 1 if both have 8 bits; SOFTMAX: bits of the result, size of
+    the table, 1 if scores have 8 bits.
     """
     batch, n_heads, n_kv, n_query, n_key = row[6], row[7], row[8], row[9], row[10]
     room, d_head = row[11], row[12]
-    constants = array_at(row[4], 7, I64)
+    constants = array_at(row[4], 8, I64)
     by = _rescaling(constants)
     first, last = share(batch * n_heads * n_query, thread, n_threads)
     n_scores, n_mixed = batch * n_heads * n_query * n_key, batch * n_heads * n_query * d_head
@@ -203,7 +202,7 @@ def _attention(row, thread, n_threads):
         mask = array_at(row[3], batch * n_query * n_key, np.uint8)
         exp2, bits = array_at(row[5], constants[6], I64), constants[5]
         sizes = (n_heads, n_query, n_key, first, last)
-        integers.probabilities(x, mask, out, exp2, bits, by, *sizes)
+        integer_attention.probabilities(x, mask, out, exp2, bits, constants[7] == 1, by, *sizes)
         return
     head_of, narrow = array_at(row[5], n_heads, I64), constants[5] == 1
     memory = array_at(row[3], batch * room * n_kv * d_head, I16)
@@ -213,9 +212,9 @@ def _attention(row, thread, n_threads):
     if n_query >= heads.MANY_QUERIES:
         heads.attend(x, memory, head_of, out, mixes, *sizes, narrow, by, first, last)
     elif mixes:
-        integers.mix(x, memory, head_of, out, *sizes, narrow, by, first, last)
+        integer_attention.mix(x, memory, head_of, out, *sizes, narrow, by, first, last)
     else:
-        integers.scores(x, memory, head_of, out, *sizes, narrow, by, first, last)
+        integer_attention.scores(x, memory, head_of, out, *sizes, narrow, by, first, last)
 
 
 @kernel
@@ -279,7 +278,7 @@ def _elementwise(row, thread, n_threads):
     elif row[0] == MUL:
         integers.mul(x, array_at(row[3], n, I16), out, by, first, last)
     elif row[0] == LOOKUP:
-        integers.lookup(x, array_at(row[3], 511, I16), out, first, last)
+        integers.lookup(x, array_at(row[3], 256, I16), out, constants[0], first, last)
     else:
         points = array_at(row[3], constants[8], I64)
         kind, argument_m, argument_t = constants[5], constants[6], constants[7]

@@ -7,16 +7,21 @@ of branches, so that the compiler can use vectors.
 import numpy as np
 
 from mu_ref.kernels.compiled import kernel
+from mu_ref.kernels.vector.simd import add1, vector1
+from mu_ref.kernels.vector.steps import all1, clip1, high1, shift1, store_i16
 
 __all__ = [
     "ARGUMENT_BITS", "DOUBLE", "EVEN", "ONE", "PART", "SINGLE", "bit_length", "clip", "interpolate",
-    "interpolate_row", "rescale", "rescale_channels", "rescale_row", "shifted",
+    "interpolate_row", "rescale", "rescale_block", "rescale_channels", "rescale_int32",
+    "rescale_row", "shifted",
 ]  # fmt: skip
 
 SINGLE, DOUBLE, EVEN = range(3)
 ARGUMENT_BITS = 16
 ONE = np.int64(1)
 PART = 128  # keys, or features, whose products with one byte int32 holds
+LANES = 16  # int32 in a vector
+MANY_ROWS = 4  # for which what each channel needs is laid out once
 
 
 @kernel
@@ -84,6 +89,56 @@ def rescale_channels(sums, m, t, mode, low, high, out):
         for i in range(len(out)):
             y = rescale(np.int64(sums[i]), np.int64(m[i]), t[i], mode)
             out[i] = clip(y, low, high)
+
+
+@kernel
+def rescale_int32(sums, m, t, low, high, out):
+    """Write int32 sums as `rescale_row` does, rounded once, with m in int32.
+
+    Contract: exact. 0.1 ns an element where t > 32.
+
+    Then the lower half of a product decides nothing: floor(s m / 2^t + 1/2) is the upper half, 2^(t
+    - 33) more, shifted by t - 32, and all of that fits int32.
+    """
+    whole = len(out) // LANES * LANES if t > 32 else 0
+    factor, shift = all1(np.int32(m)), all1(np.int32(t - 32))
+    half = all1(np.int32(ONE << max(t - 33, 0)))
+    lows, highs = all1(np.int32(low)), all1(np.int32(high))
+    for i in range(0, whole, LANES):
+        y = shift1(add1(high1(vector1(sums, i), factor), half), shift)
+        store_i16(out, i, clip1(y, lows, highs))
+    for i in range(whole, len(out)):
+        out[i] = clip(shifted(np.int64(sums[i]) * np.int64(m), t), low, high)
+
+
+@kernel
+def rescale_block(sums, width, n_rows, begin, m, t, mode, low, high, out, step):
+    """Write `rescale_channels` of begin + sums, in int32, for rows of sums `width` apart.
+
+    Contract: exact. 0.13 ns an element where all t > 32 (see `rescale_int32`) and rows are many.
+
+    Rows of out begin `step` apart.
+    """
+    n, n_vectors = len(m), 0
+    starts, halves, shifts = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
+    if mode == SINGLE and n_rows >= MANY_ROWS and t.min() > 32:
+        n_vectors = n // LANES
+        for i in range(n):
+            starts[i], shifts[i] = np.int32(begin[i]), np.int32(t[i] - 32)
+            halves[i] = np.int32(ONE << (t[i] - 33))
+    lows, highs = all1(np.int32(low)), all1(np.int32(high))
+    whole = LANES * n_vectors
+    for r in range(n_rows):
+        of, to = r * width, r * step
+        for i in range(0, whole, LANES):
+            y = high1(add1(vector1(sums, of + i), vector1(starts, i)), vector1(m, i))
+            y = shift1(add1(y, vector1(halves, i)), vector1(shifts, i))
+            store_i16(out, to + i, clip1(y, lows, highs))
+        rest = starts[whole:]
+        for i in range(len(rest)):
+            rest[i] = np.int32(begin[whole + i] + sums[of + whole + i])
+        y = out[to + whole : to + n]
+        rescale_channels(rest, m[whole:], t[whole:], mode, low, high, y)
 
 
 @kernel

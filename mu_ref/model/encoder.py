@@ -1,6 +1,7 @@
 """The encoder: reads the whole input once, every token seeing every other."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from mu_ref.model.rope import positions_of, rope_lengths, rope_theta
 from mu_ref.ops import Ops, Value
 from mu_ref.ops.rotation import Rotation
 
-__all__ = ["embed", "encode", "encoder_block", "run_encoder"]
+__all__ = ["Survey", "embed", "encode", "encoder_block", "run_encoder", "survey"]
 
 
 def embed(ops: Ops, model: ModelConfig, tokens: np.ndarray, site: str) -> Value:
@@ -65,6 +66,30 @@ def encode(ops: Ops, model: ModelConfig, tokens: np.ndarray, valid: np.ndarray) 
     Returns:
         [batch, n_src, d_model]; rows at padding are never read, unless the memory is told to.
     """
+    seen = survey(model, valid)
+    return run_encoder(ops, model, tokens, seen.turn, seen.masks, seen.levels)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Where the tokens of an input stand, and what each may read."""
+
+    turn: Rotation
+    masks: Mapping[int | None, np.ndarray]  # by window, [batch, 1, n_src, n_src] bool
+    # of the masks where some token sees nothing, from `level_mask`
+    levels: Mapping[int | None, np.ndarray] = field(default_factory=dict)
+
+
+def survey(model: ModelConfig, valid: np.ndarray) -> Survey:
+    """Find where the tokens of an input stand, and what each may read.
+
+    Args:
+        model: its `encoder` must not be None.
+        valid: [batch, n_src] bool, False at padding.
+
+    Returns:
+        What `run_encoder` reads beside the tokens.
+    """
     stack = model.stacks["encoder"]
     positions = positions_of(stack, valid)  # [batch, n_src]
     theta = rope_theta(stack, rope_lengths(stack, valid))  # [batch]
@@ -77,7 +102,8 @@ def encode(ops: Ops, model: ModelConfig, tokens: np.ndarray, valid: np.ndarray) 
     }  # fmt: skip
     turn = Rotation(positions, theta, stack.d_head, stack.rope_factor)
     levels = {window: level_mask(model, mask) for window, mask in masks.items()}
-    return run_encoder(ops, model, tokens, turn, masks, levels)
+    blind = {window: level for window, level in levels.items() if level is not None}
+    return Survey(turn, masks, blind)
 
 
 def run_encoder(
@@ -86,7 +112,7 @@ def run_encoder(
     tokens: np.ndarray,
     turn: Rotation,
     masks: Mapping[int | None, np.ndarray],
-    levels: Mapping[int | None, np.ndarray | None] | None = None,
+    levels: Mapping[int | None, np.ndarray] | None = None,
 ) -> Value:
     """Compute the encoder of tokens whose places are known: embed, all layers, final norm.
 
@@ -96,7 +122,7 @@ def run_encoder(
         tokens: [batch, n_src] int.
         turn: where they stand.
         masks: by window, [batch, 1, n_src, n_src] bool; layers with the same window share one.
-        levels: of the masks, from `level_mask`; None if no token sees nothing.
+        levels: of those masks where a token sees nothing, from `level_mask`.
 
     Returns:
         [batch, n_src, d_model].
@@ -105,7 +131,6 @@ def run_encoder(
     x = embed(ops, model, tokens, "encoder")  # [batch, n_src, d_model]
     for layer in range(stack.n_layers):
         window = stack.layer_window(layer)
-        level = None if levels is None else levels[window]
-        sight = Sight(turn, masks[window], level=level)
+        sight = Sight(turn, masks[window], level=(levels or {}).get(window))
         x = encoder_block(ops, stack, x, sight, f"encoder.{layer}")
     return ops.norm(x, "encoder.final_norm", stack.norm_kind, stack.norm_eps)

@@ -20,7 +20,7 @@ from mu_ref.model.decoder import decode
 from mu_ref.model.encoder import encode
 from mu_ref.ops import Ops, Value
 
-__all__ = ["decoder_valid", "forward", "logits", "remember", "source_valid", "start"]
+__all__ = ["decoder_valid", "forward", "logits", "project", "remember", "source_valid", "start"]
 
 
 def forward(
@@ -79,8 +79,22 @@ def remember(
         The memory: encoder output, K and V of every decoder layer, mask.
     """
     hidden = encode(ops, model, source, valid)  # [batch, n_src, d_model]
-    seen = valid if read is None else read
-    mask = seen[:, None, None, :]  # [batch, 1, 1, n_src]: every head and query sees the same
+    return project(ops, model, hidden, valid if read is None else read)
+
+
+def project(ops: Ops, model: ModelConfig, hidden: Value, read: np.ndarray) -> Memory:
+    """Compute what each decoder layer will read of an input that is encoded.
+
+    Args:
+        ops: the executor.
+        model: the configuration; has both stacks.
+        hidden: [batch, n_src, d_model of the encoder].
+        read: [batch, n_src] bool, what the decoder reads.
+
+    Returns:
+        The memory.
+    """
+    mask = read[:, None, None, :]  # [batch, 1, 1, n_src]: every head and query sees the same
     stack = model.stacks["decoder"]
     sites = [f"decoder.{layer}.cross_attention" for layer in range(stack.n_layers)]
     return Memory(hidden, [project_memory(ops, stack, hidden, mask, site) for site in sites])

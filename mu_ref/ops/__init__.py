@@ -182,9 +182,9 @@ class Ops(ABC):
     ) -> Value:
         """Return compute(*inputs), a stretch of operations that comes again and again.
 
-        The loops around the model say so: `generate.py` of a step of decoding, `redrafter/beams.py`
-        of a step of drafting. An executor may note how it was done, and do the same again without
-        asking; this one asks.
+        The loops around the model say so: `generate/step.py` of a step of decoding and of reading
+        an input, `redrafter/beams.py` of a step of drafting. An executor may note how it was done,
+        and do the same again without asking; this one asks.
 
         Args:
             what: names the stretch: equal names stand for the same operations.

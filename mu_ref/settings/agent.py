@@ -14,7 +14,7 @@ from mu_ref.border.arrays import check_tokens
 from mu_ref.config import ModelConfig
 from mu_ref.errors import CallError, InputError
 from mu_ref.executors import load_model
-from mu_ref.generate import Guide, stream
+from mu_ref.generate import Guide, encode_step, stream
 from mu_ref.model import mu
 from mu_ref.model.cache import Memory
 from mu_ref.ops import Ops
@@ -88,7 +88,7 @@ class Agent:
         rows = [self.source_tokens(query) for query in queries]
         source, valid = pad(rows, self.model.source_pad)
         started = time.perf_counter()
-        memory = mu.remember(self.ops, self.model, source, valid)
+        memory = encode_step(self.ops, self.model, source, valid)
         encoded = time.perf_counter()
         texts = self.write(memory, len(rows))
         decoded = time.perf_counter()
@@ -114,7 +114,7 @@ class Agent:
     def remember(self, query: str | Sequence[int]) -> Memory:
         """Read one query, as a text or as its token ids: what the decoder needs of it."""
         source = self._source(self.source_tokens(query) if isinstance(query, str) else query)
-        return mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
+        return encode_step(self.ops, self.model, source, np.ones(source.shape, bool))
 
     def _source(self, tokens: Sequence[int]) -> np.ndarray:
         source = np.array([tokens])

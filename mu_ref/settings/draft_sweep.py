@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mu_ref.border.files import write_picture
 from mu_ref.border.text import mathless
-from mu_ref.model import mu
+from mu_ref.generate import encode_step
 from mu_ref.redrafter.beams import Search
 from mu_ref.redrafter.draw import GREY
 from mu_ref.redrafter.steps import Statistics
@@ -89,7 +89,7 @@ def sweep(
     for query in track(queries, "measuring", console=console, transient=True, disable=quiet):
         source = np.array([agent.source_tokens(query)])
         started = time.perf_counter()
-        memory = mu.remember(agent.ops, agent.model, source, np.ones(source.shape, bool))
+        memory = encode_step(agent.ops, agent.model, source, np.ones(source.shape, bool))
         agent.ops.read(memory.hidden)  # executors that write operations down run them here
         encoded = time.perf_counter()
         (expected,) = plain.write(memory, 1)

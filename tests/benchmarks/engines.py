@@ -13,7 +13,7 @@ import numpy as np
 
 from mu_ref.border.memory import aligned
 from mu_ref.config import ModelConfig
-from mu_ref.generate import decode_step, stream
+from mu_ref.generate import decode_step, encode_step, stream
 from mu_ref.integers.store import IntegerModel
 from mu_ref.kernels.threads import run_on
 from mu_ref.model import mu
@@ -91,7 +91,7 @@ class Ours:
         """Return the moments of the encoder's end and of every token."""
         self.ops.n_threads = self.threads
         start = clock()
-        memory = mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
+        memory = encode_step(self.ops, self.model, source, np.ones(source.shape, bool))
         self.ops.flush()
         moments = [clock() - start]
         begin = np.array([[self.model.bos_id]]), np.ones((1, 1), bool)
@@ -101,7 +101,7 @@ class Ours:
     def passes(self, source: np.ndarray, rows: tuple[int, ...], clock: Clock) -> list[float]:
         """Return the seconds of one decoder pass over each number of rows, behind eight tokens."""
         self.ops.n_threads = self.threads
-        memory = mu.remember(self.ops, self.model, source, np.ones(source.shape, bool))
+        memory = encode_step(self.ops, self.model, source, np.ones(source.shape, bool))
         seconds = []
         for n in rows:
             cache = Cache.empty(1, self.model.stacks["decoder"].n_layers)

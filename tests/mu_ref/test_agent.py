@@ -89,7 +89,7 @@ def written(monkeypatch) -> dict[str, Any]:
     """Replace the model: `tokens` are what it writes, `given` what it is given."""
     notes: dict[str, Any] = {"tokens": [], "given": []}
 
-    def remember(ops, *rest):
+    def encode(ops, *rest):
         notes["given"].append([x for x in rest if isinstance(x, np.ndarray)])
         return "memory"
 
@@ -97,7 +97,7 @@ def written(monkeypatch) -> dict[str, Any]:
         assert (memory, n_rows) == ("memory", len(notes["tokens"]))
         return notes["tokens"]
 
-    monkeypatch.setattr(module.mu, "remember", remember)
+    monkeypatch.setattr(module, "encode_step", encode)
     monkeypatch.setattr(Agent, "write", write)
     return notes
 

@@ -12,12 +12,15 @@ from numba.core.dispatcher import Dispatcher
 from strategies import seeds
 from twins import TWINS, WITHOUT_PYTHON_BODY
 
-from mu_ref.kernels import floats, integers, rounding
+from mu_ref.kernels import floats, integer_attention, integers, rounding
 from mu_ref.kernels.drafts import trees
 from mu_ref.kernels.products import heads, linear, packing
 from mu_ref.kernels.training import elements, rows, sums
 
-MODULES = (floats, heads, integers, linear, packing, rounding, trees, elements, rows, sums)
+MODULES = (
+    floats, heads, integer_attention, integers, linear, packing, rounding, trees, elements, rows,
+    sums,
+)  # fmt: skip
 IDS = [f"{module.__name__.rpartition('.')[2]}.{name}" for module, name in TWINS]
 CONTRACTS = ("Contract: exact.", "Contract: bound.")
 

@@ -13,7 +13,7 @@ from mu_ref.generate import Step, stream
 from mu_ref.model import mu
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
-from mu_ref.ops.fast.repeats import RepeatingOps
+from mu_ref.ops.fast.stretches.repeats import RepeatingOps
 
 DECODERS = ("encoder-decoder", "decoder-only")
 N_NEW = 24

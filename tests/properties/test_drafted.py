@@ -14,9 +14,9 @@ from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.model.cache import Memory
 from mu_ref.ops import Pass
-from mu_ref.ops.fast.drafting import DraftingOps
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
+from mu_ref.ops.fast.stretches.drafting import DraftingOps
 from mu_ref.redrafter.beams import Search, proposer
 from mu_ref.redrafter.config import DrafterConfig, initial_drafter
 from mu_ref.redrafter.generate import speculate

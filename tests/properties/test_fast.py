@@ -25,7 +25,7 @@ from mu_ref.model.decoder import decode
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
-from mu_ref.ops.fast.repeats import MOST_ROWS
+from mu_ref.ops.fast.stretches.repeats import MOST_ROWS
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.weights import Weights

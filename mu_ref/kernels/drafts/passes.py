@@ -1,6 +1,7 @@
 """What a pass of drafts and checks does besides its operations, for both machines.
 
-Who runs them: `float_passes.py` and `integer_passes.py`; who asks: `mu_ref/ops/fast/drafting.py`.
+Who runs them: `float_passes.py` and `integer_passes.py`; who asks: `drafting.py` of
+`mu_ref/ops/fast/stretches/`.
 """
 
 import os

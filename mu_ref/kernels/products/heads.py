@@ -1,17 +1,18 @@
 """Integer attention of many queries: the same integers as row by row, as products of matrices.
 
 What a head reads of the memory, keys or values, is laid out in blocks once for all of its queries.
-Integers have no order of sums, so nothing ties this way to that of `integers.scores` and
-`integers.mix`, which are better for few queries. Floats have one, and no second way.
+Integers have no order of sums, so nothing ties this way to that of `integer_attention.scores` and
+`integer_attention.mix`, which are better for few queries. Floats have one, and no second way.
 """
 
 import numpy as np
 
 from mu_ref.kernels.compiled import kernel
-from mu_ref.kernels.integers import split_bytes
+from mu_ref.kernels.integer_attention import split_bytes
 from mu_ref.kernels.machine import places
 from mu_ref.kernels.products.linear import BLOCK, ROWS, TILE, products
-from mu_ref.kernels.rounding import rescale_row
+from mu_ref.kernels.rounding import SINGLE, rescale_int32, rescale_row
+from mu_ref.kernels.vector.steps import turn16, zip16
 
 __all__ = ["MANY_QUERIES", "attend", "lay_out"]
 
@@ -26,10 +27,11 @@ def attend(
     x, memory, head_of, out, mixes, n_heads, n_kv, n_query, n_key, room, d_head, narrow, by, first,
     last,
 ):  # fmt: skip
-    """Twin of `integers.scores`, or where it mixes of `integers.mix`, for rows first..last-1.
+    """Twin of `scores` in `integer_attention.py`, or where it mixes of `mix`, rows first..last-1.
 
-    Contract: exact. 1.1 ns an element of scores where narrow, as there; in `integers.scores` 2.5.
+    Contract: exact. 1.1 ns an element of scores where narrow, as there; with `scores` 2.5.
     """
+    low, high, mode, m, t = by
     n_features, n_out = (n_key, d_head) if mixes else (d_head, n_key)
     part = NARROW_PART if narrow else PART
     blocks = np.empty(-(-n_out // BLOCK) * BLOCK * -(-n_features // 2) * 2, np.int16)
@@ -51,7 +53,11 @@ def attend(
             if narrow and n_features <= part and n_features % 2 == n % ROWS == 0:
                 products(given, of_x, blocks, sums, n, n_features, c, end, WIDTH)
                 for r in range(n):
-                    rescale_row(sums[r * WIDTH :], by, to[r * of_out + c : r * of_out + end])
+                    y = to[r * of_out + c : r * of_out + end]
+                    if mode == SINGLE:
+                        rescale_int32(sums[r * WIDTH :], m, t, low, high, y)
+                    else:
+                        rescale_row(sums[r * WIDTH :], by, y)
                 continue
             totals[: n * WIDTH] = 0
             for k in range(0, n_features, part):
@@ -107,8 +113,19 @@ def lay_out(memory, of_output, of_feature, n_out, n_features, part, blocks):
         to = blocks[whole * start : whole * (start + d)]
         if n < d or n_out < whole:
             to[:] = 0
-        for output in range(n_out):
-            at = output // BLOCK * BLOCK * d + output % BLOCK * 2
-            for k in range(n):
-                value = memory[output * of_output + (start + k) * of_feature]
-                to[at + k // 2 * 2 * BLOCK + k % 2] = value
+        for output in range(0, n_out, BLOCK):
+            of, at = output * of_output + start * of_feature, output * d
+            few, done = min(BLOCK, n_out - output), 0
+            if few == BLOCK and of_feature == 1:
+                done = n // BLOCK * BLOCK
+                for k in range(0, done, BLOCK):
+                    turn16(memory, of + k, of_output, to, at + k * BLOCK)
+            elif few == BLOCK and of_output == 1:
+                done = n // 2 * 2
+                for k in range(0, done, 2):
+                    place = of + k * of_feature
+                    zip16(memory, place, place + of_feature, to, at + k * BLOCK)
+            for k in range(done, n):
+                for i in range(few):
+                    value = memory[of + i * of_output + k * of_feature]
+                    to[at + k // 2 * 2 * BLOCK + 2 * i + k % 2] = value

@@ -31,8 +31,9 @@ def bytes_of(x, out, n_rows, d_in, d, wide, offset):
                 high[k] = np.uint8((steps[k] >> 8) + 128)
         else:
             low = out[r * d : r * d + d_in]
+            more = np.int16(offset)  # in 16 bits, twice as many fit a vector as in 32
             for k in range(d_in):
-                low[k] = np.uint8((steps[k] + offset) & 255)
+                low[k] = np.uint8(np.int16(steps[k] + more))
 
 
 @kernel

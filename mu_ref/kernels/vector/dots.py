@@ -1,6 +1,7 @@
 """Dot products: the processor's instruction, or the same integers in plain LLVM.
 
-Plain LLVM serves processors without VNNI, and every processor with MU_REF_NO_VNNI=1.
+Plain LLVM serves processors without VNNI, and every processor with MU_REF_NO_VNNI=1. Tables of
+bytes in registers (VBMI) go the same way.
 """
 
 import os
@@ -9,11 +10,14 @@ import llvmlite.binding as llvm
 
 from mu_ref.kernels.vector.lanes import PAIRS, WIDE, call, everywhere
 
-__all__ = ["HAS_VNNI", "dot", "fma", "pairs"]
+__all__ = ["HAS_BYTE_TABLES", "HAS_VNNI", "byte_of", "dot", "fma", "pairs"]
 
-HAS_VNNI = bool(
-    llvm.get_host_cpu_features().get("avx512vnni") and not os.environ.get("MU_REF_NO_VNNI")
-)
+
+def _has(feature):
+    return bool(llvm.get_host_cpu_features().get(feature) and not os.environ.get("MU_REF_NO_VNNI"))
+
+
+HAS_VNNI, HAS_BYTE_TABLES = _has("avx512vnni"), _has("avx512vbmi")
 
 
 def _instruction(name, builder, total, a, b):
@@ -53,3 +57,10 @@ def pairs(builder, total, a, b):
 def fma(builder, total, a, b):
     """total[lane] + a[lane] * b[lane], rounded once; float32."""
     return call(builder, "llvm.fma.v16f32", a.type, a, b, total)
+
+
+def byte_of(builder, table, at):
+    """The byte of a table of four vectors that each unsigned byte of `at` says; only with VBMI."""
+    name = "llvm.x86.avx512.vpermi2var.qi.512"
+    low, high = (call(builder, name, at.type, one, at, two) for one, two in (table[:2], table[2:]))
+    return builder.select(builder.icmp_signed("<", at, everywhere(at.type, 0)), high, low)

@@ -1,4 +1,4 @@
-"""Vectors of 16 lanes, four rows at a time: the only file with their intrinsics.
+"""Vectors of 16 lanes, four rows at a time: with `steps.py`, the only file with such intrinsics.
 
 Numba makes wide multiplications of int8 products; the processor's dot-product instructions (VNNI)
 do four at once. Functions say their scalar meaning, for row 0..3, lane 0..15.
@@ -77,8 +77,10 @@ def vector1(typingctx, w, j):
     """The 64 bytes from w[j] on."""
     kind, lane, count = {
         types.float32: (F32_4.dtype, F32, LANES),
+        types.int32: (I32_4.dtype, I32, LANES),
         types.int16: (SHORTS, I16, 2 * LANES),
         types.int8: (BYTES, I8, 4 * LANES),
+        types.uint8: (BYTES, I8, 4 * LANES),
     }[w.dtype]
 
     def codegen(context, builder, signature, args):

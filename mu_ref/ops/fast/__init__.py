@@ -3,6 +3,6 @@
 Imports `ops`, `integers` and `kernels`. Read `deferred.py` first: it follows `ops.linear(...)` from
 the call to the kernel. Then `floats.py` (float32 and int4 weights) or `integers.py`, one executor
 each, with what they ask beside them: `matrices.py`, how a weight lies in memory, and `sites.py`,
-what an integer site needs. `repeats.py`, `replay.py` and `told.py` are for steps that come again,
-`drafting.py` for passes of drafts and checks, `memory.py` for values.
+what an integer site needs. `memory.py` is for values, the room `stretches/` for steps that come
+again.
 """

@@ -11,7 +11,7 @@ An operation that the model calls computes nothing yet. What becomes of `ops.lin
 
 So a step of decoding costs one call into compiled code, whatever the number of layers, and its time
 is that of reading the weights (9.1). A stretch of operations that comes again is not even written
-down anew: its rows are **captured**, and **replayed** (`repeats.py`).
+down anew: its rows are **captured**, and **replayed** (`stretches/repeats.py`).
 """
 
 from array import array
@@ -26,8 +26,8 @@ from mu_ref.kernels.machine import COPY, TAKE, WIDTH
 from mu_ref.kernels.threads import load_kernels, n_threads, run_on
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.memory import Pool, Tensor, as_integers
-from mu_ref.ops.fast.replay import Make, Script, Scripts
-from mu_ref.ops.fast.told import Told
+from mu_ref.ops.fast.stretches.replay import Make, Script, Scripts
+from mu_ref.ops.fast.stretches.told import Told
 
 __all__ = ["MOST_OPERATIONS", "DeferredOps"]
 

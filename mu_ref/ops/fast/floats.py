@@ -16,9 +16,9 @@ from mu_ref.errors import QuantizationError, WeightsError
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.drafts.float_passes import run_drafted
 from mu_ref.kernels.floats import KINDS, NORMS
-from mu_ref.ops.fast.drafting import DraftingOps
 from mu_ref.ops.fast.matrices import matrix_of
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
+from mu_ref.ops.fast.stretches.drafting import DraftingOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.rotation import Rotation
 

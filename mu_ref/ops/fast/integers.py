@@ -17,9 +17,9 @@ from mu_ref.integers.store import IntegerModel
 from mu_ref.integers.tables import turn_steps
 from mu_ref.kernels import integer_program as machine
 from mu_ref.kernels.drafts.integer_passes import run_drafted
-from mu_ref.ops.fast.drafting import DraftingOps
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
 from mu_ref.ops.fast.sites import Site, Sites
+from mu_ref.ops.fast.stretches.drafting import DraftingOps
 from mu_ref.ops.integer import IntegerOps, Quantized
 from mu_ref.ops.rotation import Rotation
 
@@ -181,9 +181,11 @@ class FastIntegerOps(DraftingOps):
 
         def make() -> np.ndarray:
             q = np.arange(-128, 128, dtype=np.int8)
-            values = np.zeros(511, np.int16)  # a step q - z lies in -255..255
-            at = 255 + q.astype(np.int64) - coming.zero_point
-            values[at] = compute(Quantized(q, coming)).steps
+            values = np.empty(256, np.int16)
+            # by the lower byte of a step q - z, which no two values of 8 bits share
+            values[(q.astype(np.int64) - coming.zero_point) & 255] = compute(
+                Quantized(q, coming)
+            ).steps
             return values
 
         values = self._sites.keep(("looked up", site, coming), make)

@@ -1,13 +1,13 @@
 """Memory of the compiled executors: blocks from a pool, and the values that lie in them."""
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mu_ref.border.memory import LINE, aligned
 
-__all__ = ["Block", "Pool", "Tensor", "as_integers", "as_marks", "check_tokens"]
+__all__ = ["Block", "Form", "Pool", "Tensor", "as_integers", "as_marks", "check_tokens"]
 
 LEAST = 1024  # elements of the smallest block
 
@@ -67,6 +67,14 @@ class Tensor:
     ) -> None:
         self.block, self.shape, self.meaning = block, shape, meaning
         self.room, self.shared = room, shared
+
+
+class Form(NamedTuple):
+    """A value without its memory."""
+
+    shape: tuple[int, ...]
+    room: int
+    meaning: Any
 
 
 def check_tokens(tokens: np.ndarray, n_rows: int, site: str) -> np.ndarray:

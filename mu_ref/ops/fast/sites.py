@@ -211,7 +211,8 @@ class Sites:
 
         def make(out: Encoding) -> list[Any]:
             by = between(site, x.scale * log2(euler) * 2**ARGUMENT_BITS, 1.0)
-            return [*_narrow(by), 8 if out.bits == 8 else 15, self.table("exp2")[1]]
+            bits = 8 if out.bits == 8 else 15
+            return [*_narrow(by), bits, self.table("exp2")[1], int(x.bits == 8)]
 
         return self._constants(("softmax", x), site, make)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from mu_ref.border.ranges import Range, check_fields
 from mu_ref.errors import InputError, check_choice
-from mu_ref.model import mu
+from mu_ref.generate import encode_step
 from mu_ref.model.cache import Memory
 from mu_ref.settings.agent import Agent, Answer, unread
 from mu_ref.settings.calls import Call
@@ -204,7 +204,7 @@ class Decider:
 
     def _remember(self, rows: list[_Row]) -> Memory:
         source, valid = pad([row.source for row in rows], self.agent.model.source_pad)
-        memory = mu.remember(self.agent.ops, self.agent.model, source, valid)
+        memory = encode_step(self.agent.ops, self.agent.model, source, valid)
         self.agent.ops.read(memory.hidden)  # executors that write operations down run them here
         return memory
 

@@ -7,16 +7,15 @@ them as often as there is room, and tells of each pass as soon as it is done.
 
 from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import pairwise
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from mu_ref.ops import Drafting, Pass
 from mu_ref.ops.fast.memory import Tensor
-from mu_ref.ops.fast.repeats import RepeatingOps, alike, changes_of
-from mu_ref.ops.fast.replay import Script
-from mu_ref.ops.fast.told import CAN_TELL, Told
+from mu_ref.ops.fast.stretches.repeats import RepeatingOps, changes_of, form_of
+from mu_ref.ops.fast.stretches.replay import Script
+from mu_ref.ops.fast.stretches.told import CAN_TELL, Told
 
 __all__ = ["DraftingOps"]
 
@@ -56,7 +55,8 @@ class DraftingOps(RepeatingOps):
         taken, checked = self._like(hidden), self._results(check)
         taken.block.memory[:] = hidden.block.memory
         drafter = self._drafter(how.draft, taken, n_draft)
-        if drafter is None or not alike(checked[0], self._rows_of(hidden, n_draft + 1)):
+        of_rows = form_of(hidden)._replace(shape=(1, n_draft + 1, hidden.shape[-1]))
+        if drafter is None or check.results[0] != of_rows:
             return
         first, following, beam = drafter
         for buffer in check.buffers:  # those that change from place to place are in the plan
@@ -107,7 +107,7 @@ class DraftingOps(RepeatingOps):
         following = first if n == 1 else self._script_of(what, (), [hidden, state], tokens)
         if following is None or not following[0].ready(tokens, following[1]):
             return None
-        if not alike(state, following[0].results[0]):
+        if form_of(state) != following[0].results[0]:
             return None
         values = [hidden, *beam[0]], [hidden, *beam[0]]
         if n > 1:
@@ -134,17 +134,6 @@ class DraftingOps(RepeatingOps):
             changes = changes_of(script, [how.inputs(i) for i in range(n_places)])
             self._plans[key] = script, changes  # with the script, so that its id stays its own
         return self._plans[key][1]
-
-    def _results(self, script: Script) -> tuple[Tensor, ...]:
-        """Make memory for what a script returns."""
-        return tuple(self._like(x) for x in script.results)
-
-    def _like(self, x: Tensor) -> Tensor:
-        return Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
-
-    def _rows_of(self, x: Tensor, n: int) -> Tensor:
-        """What n rows of a value would be."""
-        return Tensor(x.block, (1, n, x.shape[-1]), x.meaning)
 
 
 def _addresses(values: list[Any]) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mu_ref.border.memory import aligned
+from mu_ref.ops.fast.memory import Form, Pool
 
 __all__ = ["Buffer", "Make", "Script", "Scripts", "Sizes"]
 
@@ -56,8 +57,9 @@ class Script:
     most: list[int] = field(default_factory=list)  # for which the blocks have room
     where: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # addresses in rows
     which: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of which value
-    results: tuple[Any, ...] = ()  # values that it returned
-    kept: tuple[Any, ...] = ()  # shape, room and meaning of keys and values of a cache after it
+    results: tuple[Form, ...] = ()  # of what it returned
+    kept: tuple[Form, ...] = ()  # of keys and values of a cache after it
+    pool: Pool | None = None  # gives memory of a stretch whose sizes never change, again and again
     read: tuple[Any, ...] = ()  # what else it read; kept so that no other gets their names
     n_replayed: int = 0  # times that needed no capture
     n_blocks: int = 0  # used in this capture
@@ -80,9 +82,14 @@ class Script:
     def block(self, shared: list[Any], pool: Any, shape: tuple[int, ...], n: int) -> Any:
         """Return the next value's block, that of the last capture if it is large enough.
 
+        With a pool of its own, a stretch uses memory again as soon as no value needs it; the same
+        operations on the same sizes find the same.
+
         Scripts run one after the other and leave nothing behind in their values, so the n-th value
         of all of them lies in one place, `shared`.
         """
+        if self.pool is not None:
+            return self.pool.block(n)
         i = self.n_blocks
         self.n_blocks += 1
         scores = len(shape) == 4  # one number for each key
@@ -108,7 +115,8 @@ class Script:
         self.n_buffers += 1
         made = make(source)
         if i == len(self.buffers) or self.buffers[i].memory.size < made.nbytes:
-            new = Buffer(places[0], make, aligned((max(SPARE * made.nbytes, 64),), np.uint8))
+            room = max(made.nbytes * (SPARE if self.pool is None else 1), 64)
+            new = Buffer(places[0], make, aligned((room,), np.uint8))
             self.buffers[i : i + 1] = [new]
         self.buffers[i].source, self.buffers[i].make = places[0], make
         self.buffers[i].fill(source)
@@ -146,10 +154,6 @@ class Script:
             return
         self.slopes[unknown[0]] = difference // growth[unknown[0]]
 
-    def forget(self) -> None:
-        """Let go of everything: its values stay where they are, and may be read."""
-        self.blocks, self.buffers, self.rows, self.slopes = [], [], None, [None, None]
-
     def ready(self, inputs: Sequence[Any], sizes: Sizes) -> bool:
         """Say whether it can be replayed; if so its inputs are in place."""
         if len(inputs) != len(self.inputs) or not self.knows(sizes):
@@ -179,18 +183,29 @@ class Script:
 
 @dataclass(slots=True)
 class Scripts:
-    """The scripts of an executor; those not used for longest are given up."""
+    """The scripts of an executor; those not used for longest are given up.
 
+    Args:
+        most: how many are kept.
+        pool: of stretches whose sizes never change; see `Script`.
+    """
+
+    most: int = MOST_SCRIPTS
+    pool: Pool | None = None
     known: dict[Hashable, Script] = field(default_factory=dict)
     blocks: list[Any] = field(default_factory=list)  # that they share
 
     def of(self, key: Hashable) -> Script:
         """Return the script of a key, new if there is none."""
-        script = self.known.pop(key, None) or Script()
+        script = self.known.pop(key, None) or Script(pool=self.pool)
         self.known[key] = script
         return script
 
+    def forget(self) -> None:
+        """Give up all: their values stay where they are, and may be read."""
+        self.known, self.blocks = {}, []
+
     def cut(self) -> None:
-        """Give up the oldest beyond MOST_SCRIPTS."""
-        while len(self.known) > MOST_SCRIPTS:
+        """Give up the oldest."""
+        while len(self.known) > self.most:
             del self.known[next(iter(self.known))]

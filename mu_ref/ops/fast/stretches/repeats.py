@@ -1,9 +1,9 @@
 """Stretches of operations that come again: captured, replayed, and run ahead of the model.
 
 A step of decoding is the same stretch for every token, so its rows are replayed (`replay.py`), and
-Python's work for a token does not grow with the layers. While the likeliest token follows whatever
-comes, even that much is not needed: `greedy` gives compiled code several steps at once, which puts
-each token that it finds into the next step itself.
+Python's work for a token does not grow with the layers; so it is with inputs of one length. While
+the likeliest token follows whatever comes, even that much is not needed: `greedy` gives compiled
+code several steps at once, which puts each token that it finds into the next step itself.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -17,13 +17,14 @@ import numpy as np
 from mu_ref.kernels.machine import WIDTH
 from mu_ref.ops import Cached
 from mu_ref.ops.fast.deferred import MOST_OPERATIONS, DeferredOps
-from mu_ref.ops.fast.memory import Tensor
-from mu_ref.ops.fast.replay import Script, Sizes
-from mu_ref.ops.fast.told import CAN_TELL, Told
+from mu_ref.ops.fast.memory import Form, Pool, Tensor
+from mu_ref.ops.fast.stretches.replay import Script, Scripts, Sizes
+from mu_ref.ops.fast.stretches.told import CAN_TELL, Told
 
-__all__ = ["RepeatingOps", "alike", "changes_of"]
+__all__ = ["RepeatingOps", "changes_of", "form_of"]
 
 MOST_ROWS = 16  # tokens of a step that is worth replaying; with more, the kernels take the time
+MOST_INPUTS = 8  # batches and lengths of inputs that are known at a time
 
 
 class RepeatingOps(DeferredOps):
@@ -47,6 +48,9 @@ class RepeatingOps(DeferredOps):
     ) -> None:
         super().__init__(dtype, run, scratch_bytes, weight_bytes)
         self._run_greedy = run_greedy
+        # Stretches that read no value and grow no cache, as encoders: all sizes are known from the
+        # inputs, but values are large, so memory is used again within one.
+        self._encoders = Scripts(MOST_INPUTS, Pool(dtype))
 
     def repeat(
         self,
@@ -85,6 +89,10 @@ class RepeatingOps(DeferredOps):
         caches = [x for layer in grown for x in (layer.k, layer.v) if x is not None]
         n_slots = (inputs[0].shape[1] if grown else 0) + (caches[0].shape[2] if caches else 0)
         room = caches[0].room if caches else 0
+        if not grown and not read:
+            shapes = tuple(getattr(x, "shape", ()) for x in inputs)
+            known = self._encoders.of((what, self.n_threads, shapes))
+            return None if self._script is not None else (known, (0, 0))
         # A cache that must move to larger memory, or of which there is a newer version, would be
         # copied: other operations than those of the steps before.
         fits = all(x.block.used == x.shape[2] and n_slots <= x.room == room for x in caches)
@@ -122,19 +130,20 @@ class RepeatingOps(DeferredOps):
             self._made.clear()
         if script.broken:
             self._alive += [buffer.memory for buffer in script.buffers]
-            script.forget()
-            self._scripts.blocks = []  # the result stays in one of them
+            for scripts in (self._scripts, self._encoders):
+                scripts.forget()  # the result stays in memory that another would write to
             return result
         rows = np.array(self._program[at:], np.int64).reshape(-1, WIDTH)
         scalars = self._scalars[first:].tobytes()
         del self._program[at:], self._scalars[first:]
-        script.results = result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple) else (result,)
         kept = [x for layer in grown for x in (layer.k, layer.v)]
-        script.kept = tuple((x.shape, x.room, x.meaning) for x in kept)
+        script.results, script.kept = (tuple(map(form_of, v)) for v in (results, kept))
         script.read = tuple(x.meaning for x in read)
-        bound = (*kept, *read, *script.results)
+        bound = (*kept, *read, *results)
         script.end(rows, scalars, before, [x.block.address for x in bound])
         self._scripts.cut()
+        self._encoders.cut()
         return result
 
     def _grow(self, grown: Sequence[Cached], script: Script, n_slots: int) -> None:
@@ -151,10 +160,7 @@ class RepeatingOps(DeferredOps):
         self, script: Script, grown: Sequence[Cached], read: Sequence[Tensor], sizes: Sizes
     ) -> Any:
         """Add a script's rows to the program, for these caches and for results of their own."""
-        results = tuple(
-            Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
-            for x in script.results
-        )
+        results = self._results(script)
         caches = [x for layer in grown for x in (layer.k, layer.v)]
         rows = script.at(sizes, [x.block.address for x in (*caches, *read, *results)])
         if len(self._scalars) + len(rows) > MOST_OPERATIONS:
@@ -164,6 +170,13 @@ class RepeatingOps(DeferredOps):
         self._program.frombytes(rows.tobytes())
         self._scalars.frombytes(script.scalars)
         return results if len(results) > 1 else results[0]
+
+    def _results(self, script: Script) -> tuple[Tensor, ...]:
+        """Make memory for what a script returns."""
+        return tuple(self._like(x) for x in script.results)
+
+    def _like(self, x: Tensor | Form) -> Tensor:
+        return Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
 
     # -- several steps at once ---------------------------------------------------------------------
 
@@ -190,15 +203,11 @@ class RepeatingOps(DeferredOps):
         most = n_slots + len(steps) - 1 if caches else n_slots
         if not steps or not script.ready(steps[-1], (most, memory)):
             return
-        if not all(alike(read[to], script.results[i]) for to, i in fed.items()):
+        if any(form_of(read[to]) != script.results[i] for to, i in fed.items()):
             return
         self.flush()
         script.ready(steps[0], (n_slots, memory))
-        made = [
-            [Tensor(self.pool.block(prod(x.shape)), x.shape, x.meaning, x.room)
-             for x in script.results]
-            for _ in steps
-        ]  # fmt: skip
+        made = [self._results(script) for _ in steps]
         # values that the rows are bound to, step by step
         bound = [[*caches, *read, *results] for results in made]
         for before, values in pairwise(bound):
@@ -235,9 +244,9 @@ class _Plan(NamedTuple):
     token: int  # address of the buffer with the token
 
 
-def alike(x: Tensor, y: Tensor) -> bool:
-    """May one value stand where the other does?"""
-    return (x.shape, x.room, x.meaning) == (y.shape, y.room, y.meaning)
+def form_of(x: Tensor | Form) -> Form:
+    """Return what a value is but for its memory; with equal ones, one may stand for the other."""
+    return Form(x.shape, x.room, x.meaning)
 
 
 def _planned(script: Script, steps: Sequence[Sequence[Any]], addresses: np.ndarray) -> _Plan:

@@ -21,7 +21,7 @@ ARGUMENT_BITS = 16
 ONE = np.int64(1)
 PART = 128  # keys, or features, whose products with one byte int32 holds
 LANES = 16  # int32 in a vector
-MANY_ROWS = 4  # for which what each channel needs is laid out once
+MANY_ROWS = 8  # for which what a channel needs is laid out, and read, once
 
 
 @kernel
@@ -119,24 +119,29 @@ def rescale_block(sums, width, n_rows, begin, m, t, mode, low, high, out, step):
 
     Rows of out begin `step` apart.
     """
-    n, n_vectors = len(m), 0
+    n, whole = len(m), 0
     starts, halves, shifts = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
     if mode == SINGLE and n_rows >= MANY_ROWS and t.min() > 32:
-        n_vectors = n // LANES
+        whole = n // LANES * LANES
         for i in range(n):
             starts[i], shifts[i] = np.int32(begin[i]), np.int32(t[i] - 32)
             halves[i] = np.int32(ONE << (t[i] - 33))
     lows, highs = all1(np.int32(low)), all1(np.int32(high))
-    whole = LANES * n_vectors
-    for r in range(n_rows):
-        of, to = r * width, r * step
+    for top in range(0, n_rows if whole else 0, MANY_ROWS):
         for i in range(0, whole, LANES):
-            y = high1(add1(vector1(sums, of + i), vector1(starts, i)), vector1(m, i))
-            y = shift1(add1(y, vector1(halves, i)), vector1(shifts, i))
-            store_i16(out, to + i, clip1(y, lows, highs))
-        rest = starts[whole:]
+            start, factor = vector1(starts, i), vector1(m, i)
+            half, shift = vector1(halves, i), vector1(shifts, i)
+            for r in range(top, min(top + MANY_ROWS, n_rows)):
+                y = high1(add1(vector1(sums, r * width + i), start), factor)
+                y = shift1(add1(y, half), shift)
+                store_i16(out, r * step + i, clip1(y, lows, highs))
+    if whole == n:
+        return
+    rest = starts[whole:]
+    for r in range(n_rows):
+        of, to = r * width + whole, r * step
         for i in range(len(rest)):
-            rest[i] = np.int32(begin[whole + i] + sums[of + whole + i])
+            rest[i] = np.int32(begin[whole + i] + sums[of + i])
         y = out[to + whole : to + n]
         rescale_channels(rest, m[whole:], t[whole:], mode, low, high, y)
 

@@ -6,21 +6,24 @@ From step to step the layers do the same, with other tokens, positions and masks
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from mu_ref.config import ModelConfig
 from mu_ref.model import mu
-from mu_ref.model.cache import Cache, LayerMemory, Memory, Placement
+from mu_ref.model.cache import Cache, LayerCache, LayerMemory, Memory, Placement
 from mu_ref.model.decoder import Placed, place, run_layers
-from mu_ref.model.encoder import run_encoder, survey
+from mu_ref.model.encoder import Survey, run_encoder, survey
 from mu_ref.ops import Ops, Value
 
 __all__ = [
     "Ahead", "check_step", "check_stretch", "decode_step", "encode_step", "next_scores",
     "places_ahead",
 ]  # fmt: skip
+
+MOST_REMEMBERED = 256  # lengths of rows without padding whose masks and positions are kept
 
 
 def encode_step(
@@ -42,7 +45,9 @@ def encode_step(
     Returns:
         The memory: encoder output, K and V of every decoder layer, mask.
     """
-    seen, read = survey(model, valid), valid if read is None else read
+    whole = valid.shape[0] == 1 and valid.shape[1] <= MOST_REMEMBERED and valid.all()
+    seen = _whole_survey(model, valid.shape[1]) if whole else survey(model, valid)
+    read = valid if read is None else read
     if seen.levels:  # other operations, for this once
         return mu.remember(ops, model, source, valid, read)
 
@@ -55,6 +60,15 @@ def encode_step(
     pairs = zip(found[::2], found[1::2], strict=True)
     mask = read[:, None, None, :]
     return Memory(hidden, [LayerMemory(k, v, mask) for k, v in pairs])
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _whole_survey(model: ModelConfig, n: int) -> Survey:
+    """Survey an input of n tokens without padding; nobody writes to it."""
+    seen = survey(model, np.ones((1, n), bool))
+    for mask in seen.masks.values():
+        mask.flags.writeable = False
+    return seen
 
 
 def decode_step(
@@ -237,9 +251,13 @@ def places_ahead(
     """
     width = tokens.shape[1]
     total = width + n - 1
-    preview = Cache(list(cache.layers), cache.tokens, cache.valid)
-    preview.positions, preview.theta = cache.positions, cache.theta
-    placed = place(model, np.full((1, total), tokens[0, 0]), np.ones((1, total), bool), preview)
+    if cache.valid.all():  # all such rows are alike
+        theta = None if cache.theta is None else float(cache.theta[0])
+        placed, _ = _placed_in_whole_row(model, cache.tokens.shape[1], total, theta)
+    else:
+        preview = Cache(list(cache.layers), cache.tokens, cache.valid)
+        preview.positions, preview.theta = cache.positions, cache.theta
+        placed = place(model, np.zeros((1, total), np.int64), np.ones((1, total), bool), preview)
     if placed.tokens.shape != (1, total) or placed.levels:
         return None
     turn, behind = placed.turn, cache.tokens.shape[1] + width
@@ -254,6 +272,34 @@ def places_ahead(
         return _inputs(step, memory)
 
     return inputs
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _placed_in_whole_row(
+    model: ModelConfig, n_slots: int, n_new: int, theta: float | None
+) -> tuple[Placed, Cache]:
+    """Place n_new tokens behind n_slots without a gap, whose keys were rotated under theta."""
+    cache = Cache([], np.zeros((1, n_slots), np.int64), np.ones((1, n_slots), bool))
+    cache.theta = None if theta is None else np.array([theta])
+    placed = place(model, np.zeros((1, n_new), np.int64), np.ones((1, n_new), bool), cache)
+    for array in (cache.valid, cache.positions, *placed.masks.values()):
+        array.flags.writeable = False  # all who ask get these
+    return placed, cache
+
+
+def _place_row(model: ModelConfig, tokens: np.ndarray, cache: Cache) -> Placed:
+    """Do what `place` does with tokens of one row, all of which count."""
+    n_slots, n_new = cache.tokens.shape[1], tokens.shape[1]
+    if cache.valid.all():
+        theta = None if cache.theta is None else float(cache.theta[0])
+        placed, after = _placed_in_whole_row(model, n_slots, n_new, theta)
+        if placed.tokens.shape == tokens.shape:  # else all is computed again
+            cache.tokens = np.concatenate([cache.tokens, tokens], axis=1)
+            cache.valid, cache.positions, cache.theta = after.valid, after.positions, after.theta
+            if not n_slots:
+                cache.layers = [LayerCache() for _ in after.layers]
+            return replace(placed, tokens=tokens)
+    return place(model, tokens, np.ones(tokens.shape, bool), cache)
 
 
 def check_step(
@@ -271,7 +317,7 @@ def check_step(
     Returns:
         Hidden states [1, n, d_model], and scores [1, n, vocab_size].
     """
-    placed = place(model, tokens, np.ones(tokens.shape, bool), cache)
+    placed = _place_row(model, tokens, cache)
 
     def compute(*_: Any) -> tuple[Value, Value]:
         hidden = run_layers(ops, model, placed, memory, cache)

@@ -17,14 +17,15 @@ from numba.extending import intrinsic
 from mu_ref.kernels.compiled import kernel
 
 __all__ = [
-    "COPY", "FEW", "TAKE", "WHOLE", "WIDTH", "array_at", "elements_moved", "move", "places",
-    "renew", "settle", "share", "tell", "wait",
+    "COPY", "FEW", "NOBODY", "TAKE", "WHOLE", "WIDTH", "array_at", "elements_moved", "move",
+    "places", "renew", "settle", "share", "tell", "wait",
 ]  # fmt: skip
 
 WIDTH = 16  # integers in a row of the program
 COPY, TAKE = range(2)  # operations of both machines; each goes on counting for its own
 FEW = 4096  # elements that one thread has done before two have met
 WHOLE = np.int64(2**62)  # elements of a product, as more than a few: all threads share it
+NOBODY = -1  # no pipe
 PATIENCE = 2000  # looks at the counter before another thread may have the core
 
 if os.name == "posix":
@@ -34,9 +35,10 @@ if os.name == "posix":
 
     @kernel
     def tell(pipe):
-        """Write a 1 to a pipe."""
-        byte = np.ones(1, np.uint8)
-        _write(np.int32(pipe), byte.ctypes.data, 1)
+        """Write a 1 to a pipe, if somebody listens."""
+        if pipe != NOBODY:
+            byte = np.ones(1, np.uint8)
+            _write(np.int32(pipe), byte.ctypes.data, 1)
 
 else:
 

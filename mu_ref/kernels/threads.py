@@ -15,7 +15,7 @@ import numpy as np
 from mu_ref.errors import InputError
 from mu_ref.kernels.machine import WIDTH
 
-__all__ = ["load_kernels", "n_threads", "release_code", "run_on", "start_on"]
+__all__ = ["SMALL", "load_kernels", "n_threads", "release_code", "run_on", "start_on"]
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
 MOST = 256  # threads; each waits for all others after every operation

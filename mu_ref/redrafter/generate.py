@@ -13,6 +13,7 @@ import numpy as np
 from mu_ref.config import ModelConfig
 from mu_ref.errors import InputError
 from mu_ref.generate import GREEDY, Guide, Sampling, decode_step, sample
+from mu_ref.generate.step import check_step
 from mu_ref.model import mu
 from mu_ref.model.cache import Cache, Memory
 from mu_ref.ops import Ops, Value
@@ -149,10 +150,13 @@ def _begin(
     """Read the prompt and write the first token, which needs no draft; its scores come along."""
     batch, n_prompt = prompt.shape
     cache = Cache.empty(batch, model.stacks["decoder"].n_layers)
-    hidden = decode_step(ops, model, prompt, valid, memory, cache)  # [batch, n_prompt, d_model]
-    last = n_prompt - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
-    hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")
-    scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
+    if prompt.shape == (1, 1) and valid.all():  # one stretch, which an executor may know
+        hidden, scores = check_step(ops, model, prompt, memory, cache)
+    else:
+        hidden = decode_step(ops, model, prompt, valid, memory, cache)  # [batch, n_prompt, d_model]
+        last = n_prompt - 1 - np.argmax(valid[:, ::-1], axis=1)  # last real token of a row
+        hidden = ops.take_tokens(hidden, last[:, None], "decoder.last_token")
+        scores = mu.logits(ops, model, hidden)  # [batch, 1, vocab_size]
     allowed = None if guide is None else guide.allowed(guide.start(batch)[:, None])
     tokens = sample(ops, scores, sampling, rng, allowed)  # [batch, 1]
     seen, left = np.full(batch, n_prompt), np.full(batch, limit)
@@ -239,16 +243,17 @@ def _write(
     ops: Ops, model: ModelConfig, rows: _Rows, new: _New, scores: Value | None, stop_at_eos: bool
 ) -> SpeculativeStep:
     """Put new tokens out, cut at the end of the text and at the limit, with logits if given."""
-    order = np.arange(new.tokens.shape[1])
     n = np.minimum(new.n_tokens, rows.left)  # [batch], tokens that are put out
     if stop_at_eos:
-        is_end = (new.tokens[:, :, None] == model.eos_ids).any(axis=2) & (order < n[:, None])
-        ends = is_end.any(axis=1)
-        n = np.where(ends, np.argmax(is_end, axis=1) + 1, n)
-        rows.ended = rows.ended | ends
+        rows.ended = rows.ended.copy()  # steps before this one hold the other
+        for row, tokens in enumerate(new.tokens.tolist()):
+            ends = [i for i in range(n[row]) if tokens[i] in model.eos_ids]
+            if ends:
+                n[row], rows.ended[row] = ends[0] + 1, True
     rows.left = rows.left - n
     width = max(1, int(n.max()))
-    tokens = np.where(order < n[:, None], new.tokens, model.pad_id)[:, :width]
+    order = np.arange(width)
+    tokens = np.where(order < n[:, None], new.tokens[:, :width], model.pad_id)
     logits = None
     if scores is not None:
         logits = np.take_along_axis(ops.read(scores), new.path[:, :width, None], axis=1)

@@ -27,7 +27,7 @@ from mu_ref.kernels.threads import load_kernels, n_threads, run_on
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.memory import Pool, Tensor, as_integers
 from mu_ref.ops.fast.stretches.replay import Make, Script, Scripts
-from mu_ref.ops.fast.stretches.told import Told
+from mu_ref.ops.fast.stretches.told import Found
 
 __all__ = ["MOST_OPERATIONS", "DeferredOps"]
 
@@ -64,7 +64,7 @@ class DeferredOps(Ops):
         self._script: Script | None = None  # of the stretch that is being captured
         self._scripts = Scripts()
         self._n_flushes = 0
-        self._running: Told | None = None
+        self._running: Found | None = None
         self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
         load_kernels(run)  # now, and not with the first token
 

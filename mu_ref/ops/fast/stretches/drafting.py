@@ -6,6 +6,7 @@ them as often as there is room, and tells of each pass as soon as it is done.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -15,11 +16,13 @@ from mu_ref.ops import Drafting, Pass
 from mu_ref.ops.fast.memory import Tensor
 from mu_ref.ops.fast.stretches.repeats import RepeatingOps, changes_of, form_of
 from mu_ref.ops.fast.stretches.replay import Script
-from mu_ref.ops.fast.stretches.told import CAN_TELL, Told
+from mu_ref.ops.fast.stretches.told import CAN_TELL
 
 __all__ = ["DraftingOps"]
 
 MOST_PLANS = 64
+
+_Program = tuple[np.ndarray, int, np.ndarray]
 
 
 class DraftingOps(RepeatingOps):
@@ -34,6 +37,7 @@ class DraftingOps(RepeatingOps):
         super().__init__(*args)
         self._run_drafted = run_drafted
         self._plans: dict[Hashable, Any] = {}
+        self._drafters: dict[Hashable, _Drafter] = {}
 
     def drafted(
         self, how: Drafting, hidden: Tensor, token: int, n_left: int, stops: Collection[int]
@@ -50,33 +54,28 @@ class DraftingOps(RepeatingOps):
         n_places = min(how.n_places, room - n_slots + 1)
         if n_places < 1 or (plan := self._plan(check, how, n_places, n_slots, memory)) is None:
             return
-        self.flush()  # the hidden state is there from now on, and buffers may be filled
         n_draft = begin[0].shape[1] - 1
-        taken, checked = self._like(hidden), self._results(check)
-        taken.block.memory[:] = hidden.block.memory
-        drafter = self._drafter(how.draft, taken, n_draft)
+        drafter = self._drafter(how.draft, hidden, n_draft)
         of_rows = form_of(hidden)._replace(shape=(1, n_draft + 1, hidden.shape[-1]))
         if drafter is None or check.results[0] != of_rows:
             return
-        first, following, beam = drafter
+        self.flush()  # the hidden state is there from now on, and buffers may be filled
+        taken, checked = self._like(hidden), self._results(check)
+        taken.block.memory[:] = hidden.block.memory
+        drafter.read(taken)
         for buffer in check.buffers:  # those that change from place to place are in the plan
             if buffer.memory.ctypes.data not in plan[2]:
                 buffer.fill(begin[buffer.source])
         rows = check.at((n_slots, memory), _addresses([*caches, *how.read, *checked])).copy()
-        bounds = [[taken, x[0], *y] for x, y in pairwise([*beam, beam[-1]])]
-        table = np.array([_addresses(values) for values in bounds], np.int64)
-        seats = [first[0].token, following[0].token, check.token]
-        seats += _addresses([*checked, taken])
+        seats = [*drafter.tokens, check.token, *_addresses([*checked, taken])]
         n_passes = n_places  # each fills a slot at least
         written = np.zeros((n_passes, n_draft + 1), np.int64)
         counted = np.zeros((n_passes, 3), np.int64)
-        call = Told(
-            self.n_threads, self._run_drafted, n_passes,
-            _program(first), _program(following), _program((check, rows)),
-            np.array(seats, np.int64),
-            (hidden.shape[-1], checked[1].shape[-1], beam[0][1].shape[-1]),
-            following[0].where, np.ascontiguousarray(table[:, following[0].which]),
-            np.array(_addresses([scores for _, scores in beam]), np.int64),
+        sizes = hidden.shape[-1], checked[1].shape[-1], drafter.beam[0][1].shape[-1]
+        call = self._begin(
+            self._run_drafted, n_passes,
+            *drafter.programs, _program(check, rows), np.array(seats, np.int64), sizes,
+            drafter.bound, drafter.addresses, drafter.scores,
             *plan, np.array(sorted(stops), np.int64),
             np.array([token, n_left, 0, 0], np.int64), np.zeros(n_draft, np.int64),
             written, counted,
@@ -93,10 +92,12 @@ class DraftingOps(RepeatingOps):
             n_written = int(call.chosen[call.chosen > 0].sum())
             self._grow(how.grown, check, n_slots - n_draft - 1 + n_written)
 
-    def _drafter(
-        self, what: Hashable, hidden: Tensor, n: int
-    ) -> tuple[tuple[Script, np.ndarray], tuple[Script, np.ndarray], list[Any]] | None:
-        """Find the programs of drafting, and make (state, scores) for each of n tokens."""
+    def _drafter(self, what: Hashable, hidden: Tensor, n: int) -> "_Drafter | None":
+        """Find how n tokens are drafted behind a hidden state, or remember it."""
+        key = what, form_of(hidden), n, self.n_threads
+        found = self._drafters.get(key)
+        if found is not None and found.known is self._scripts.known and found.stands:
+            return found
         tokens = (np.zeros((1, 1), np.int64),)
         first = self._script_of(what, (), [hidden], tokens)
         if first is None or not first[0].ready(tokens, first[1]):
@@ -109,14 +110,30 @@ class DraftingOps(RepeatingOps):
             return None
         if form_of(state) != following[0].results[0]:
             return None
-        values = [hidden, *beam[0]], [hidden, *beam[0]]
-        if n > 1:
-            values = values[0], [hidden, state, *beam[1]]
-        programs = [
-            (script, script.at(sizes, _addresses(bound)).copy())
-            for (script, sizes), bound in zip((first, following), values, strict=True)
-        ]
-        return programs[0], programs[1], beam
+        programs, captured = [], []
+        for (script, sizes), values in zip(
+            (first, following),
+            ([hidden, *beam[0]], [hidden, *beam[0]] if n == 1 else [hidden, state, *beam[1]]),
+            strict=True,
+        ):
+            rows = script.at(sizes, _addresses(values))
+            captured.append((script, rows))
+            programs.append(_program(script, rows.copy()))
+        bounds = [[hidden, x[0], *y] for x, y in pairwise([*beam, beam[-1]])]
+        table = np.array([_addresses(values) for values in bounds], np.int64)
+        while len(self._drafters) >= MOST_PLANS:
+            del self._drafters[next(iter(self._drafters))]
+        self._drafters[key] = made = _Drafter(
+            known=self._scripts.known,
+            captured=tuple(captured),
+            beam=beam,
+            programs=(programs[0], programs[1]),
+            tokens=(first[0].token, following[0].token),
+            bound=following[0].where.copy(),
+            addresses=np.ascontiguousarray(table[:, following[0].which]),
+            scores=np.array(_addresses([scores for _, scores in beam]), np.int64),
+        )
+        return made
 
     def _plan(
         self, script: Script, how: Drafting, n_places: int, n_slots: int, memory: int
@@ -140,7 +157,32 @@ def _addresses(values: list[Any]) -> list[int]:
     return [x.block.address for x in values]
 
 
-def _program(of: tuple[Script, np.ndarray]) -> tuple[np.ndarray, int, np.ndarray]:
+def _program(script: Script, rows: np.ndarray) -> _Program:
     """Rows, their number and scalars."""
-    script, rows = of
     return rows, len(rows), np.frombuffer(script.scalars, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drafter:
+    """How a beam is drafted: what `run_drafted` is told of it."""
+
+    known: object  # the scripts when it was made
+    captured: tuple[tuple[Script, np.ndarray], ...]  # those it is made of, and their rows then
+    beam: list[tuple[Tensor, ...]]  # state and scores of each token
+    programs: tuple[_Program, _Program]  # of the first token, and of those that follow
+    tokens: tuple[int, int]  # addresses where they read a token
+    bound: np.ndarray
+    addresses: np.ndarray
+    scores: np.ndarray
+
+    @property
+    def stands(self) -> bool:
+        """Are the scripts still what they were?"""
+        return all(script.rows is rows for script, rows in self.captured)
+
+    def read(self, hidden: Tensor) -> None:
+        """Let the programs read this hidden state, the first value that they are bound to."""
+        for (script, _), (rows, *_) in zip(self.captured, self.programs, strict=True):
+            rows.flat[script.where[script.which == 0]] = hidden.block.address
+        of_hidden = self.captured[1][0].which == 0
+        self.addresses[:, of_hidden] = hidden.block.address

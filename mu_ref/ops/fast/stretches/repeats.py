@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mu_ref.kernels.machine import WIDTH
+from mu_ref.kernels.threads import SMALL
 from mu_ref.ops import Cached
 from mu_ref.ops.fast.deferred import MOST_OPERATIONS, DeferredOps
 from mu_ref.ops.fast.memory import Form, Pool, Tensor
 from mu_ref.ops.fast.stretches.replay import Script, Scripts, Sizes
-from mu_ref.ops.fast.stretches.told import CAN_TELL, Told
+from mu_ref.ops.fast.stretches.told import CAN_TELL, Found, Told
 
 __all__ = ["RepeatingOps", "changes_of", "form_of"]
 
 MOST_ROWS = 16  # tokens of a step that is worth replaying; with more, the kernels take the time
-MOST_INPUTS = 8  # batches and lengths of inputs that are known at a time
+MOST_INPUTS = 32  # batches and lengths of inputs that are known at a time
 
 
 class RepeatingOps(DeferredOps):
@@ -47,7 +48,7 @@ class RepeatingOps(DeferredOps):
         weight_bytes: int,
     ) -> None:
         super().__init__(dtype, run, scratch_bytes, weight_bytes)
-        self._run_greedy = run_greedy
+        self._run_greedy, self._small = run_greedy, weight_bytes < SMALL
         # Stretches that read no value and grow no cache, as encoders: all sizes are known from the
         # inputs, but values are large, so memory is used again within one.
         self._encoders = Scripts(MOST_INPUTS, Pool(dtype))
@@ -215,8 +216,8 @@ class RepeatingOps(DeferredOps):
                 values[len(caches) + to] = before[len(caches) + len(read) + i]
         addresses = np.array([[x.block.address for x in values] for values in bound], np.int64)
         rows = script.at((n_slots, memory), addresses[0].tolist()).copy()
-        call = Told(
-            self.n_threads, self._run_greedy, len(steps), rows, len(rows),
+        call = self._begin(
+            self._run_greedy, len(steps), rows, len(rows),
             np.frombuffer(script.scalars, np.float64), *_planned(script, steps, addresses),
             script.results[-1].shape[-1], np.array(sorted(stops), np.int64),
         )  # fmt: skip
@@ -229,6 +230,12 @@ class RepeatingOps(DeferredOps):
                 self._running = None
             script.n_replayed += n
             self._grow(grown, script, n_slots + n - 1)
+
+    def _begin(self, run: Callable[..., Any], most: int, *args: Any) -> Found:
+        """Start a kernel that finds up to `most` tokens."""
+        if self._small and self.n_threads == 1:
+            return Found(run, most, *args)
+        return Told(self.n_threads, run, most, *args)
 
 
 class _Plan(NamedTuple):

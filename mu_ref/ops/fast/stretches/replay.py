@@ -33,13 +33,21 @@ class Buffer:
     source: int  # place among the inputs
     make: Make
     memory: np.ndarray  # bytes
+    filled: Any = None  # with what, if nobody writes to it or to the memory
 
-    def fill(self, given: Any) -> bool:
-        """Make it anew; False if there is no room."""
+    def fill(self, given: Any, *, keeps: bool = False) -> bool:
+        """Make it anew; False if there is no room. With `keeps`, nobody else writes to the memory.
+
+        What cannot be written to, and comes again, need not be made again then.
+        """
+        if keeps and given is self.filled:
+            return True
         array = self.make(given)
         if array.nbytes > self.memory.size:
             return False
         self.memory[: array.nbytes] = array.reshape(-1).view(np.uint8)
+        constant = not given.flags.writeable if isinstance(given, np.ndarray) else True
+        self.filled = given if keeps and constant else None
         return True
 
 
@@ -158,7 +166,8 @@ class Script:
         """Say whether it can be replayed; if so its inputs are in place."""
         if len(inputs) != len(self.inputs) or not self.knows(sizes):
             return False
-        return all(buffer.fill(inputs[buffer.source]) for buffer in self.buffers)
+        keeps = self.pool is not None  # steps that compiled code goes ahead with write to theirs
+        return all(buffer.fill(inputs[buffer.source], keeps=keeps) for buffer in self.buffers)
 
     def knows(self, sizes: Sizes) -> bool:
         """Say whether its rows are known for sizes."""

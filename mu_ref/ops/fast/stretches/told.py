@@ -6,27 +6,62 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.kernels.machine import NOBODY
 from mu_ref.kernels.threads import start_on
 
-__all__ = ["CAN_TELL", "Told"]
+__all__ = ["CAN_TELL", "Found", "Told"]
 
 CAN_TELL = os.name == "posix"  # compiled code calls write, as POSIX has it
 
 
-class Told:
-    """A kernel that finds token after token beside Python, and tells of each through a pipe.
+class Found:
+    """A kernel that has found all its tokens before Python sees the first of them.
+
+    For models that write a dozen tokens in a few milliseconds: waking a thread takes as long.
 
     Args:
-        threads: how many; the caller's is none of them.
-        run: a kernel without the interpreter lock, as `run_greedy` of the machines.
+        run: a kernel, as `run_greedy` of the machines.
         most: tokens that it may find.
         args: its first arguments.
     """
 
+    def __init__(self, run: Callable[..., Any], most: int, *args: Any) -> None:
+        self.chosen = np.full(most, -1, np.int64)
+        self._start(run, *args)
+
+    def _start(self, run: Callable[..., Any], *args: Any) -> None:
+        run(*args, self.chosen, np.ones(2, np.int64), NOBODY, 0, 0, 1)
+
+    def tokens(self) -> Iterator[int]:
+        """Yield each token as soon as it is found."""
+        for token in self.chosen.tolist():
+            if token < 0:
+                return
+            yield token
+
+    def wait(self) -> None:
+        """Return when it has found all that it will."""
+
+    def end(self) -> int:
+        """Stop it behind the token that it is at; return how many it found."""
+        return int((self.chosen >= 0).sum())
+
+
+class Told(Found):
+    """A kernel that finds token after token beside Python, and tells of each through a pipe.
+
+    Args:
+        threads: how many; the caller's is none of them.
+        args: see `Found`; the kernel runs without the interpreter lock.
+    """
+
     def __init__(self, threads: int, run: Callable[..., Any], most: int, *args: Any) -> None:
+        self._threads = threads
+        super().__init__(run, most, *args)
+
+    def _start(self, run: Callable[..., Any], *args: Any) -> None:
         self._read, write = os.pipe()
         self._write = write
-        self.chosen = np.full(most, -1, np.int64)
         self._go_on = np.ones(2, np.int64)  # as the caller wishes, and as the threads agree
         self._counter = np.zeros(1, np.int64)
         self._args = args  # its arrays stay where they are
@@ -38,8 +73,8 @@ class Told:
             finally:
                 os.write(write, b"\0")  # behind the last token, and if something went wrong
 
-        self._started = start_on([0], threads, ends, *args, *told)
-        self._started += start_on(range(1, threads), threads, run, *args, *told)
+        self._started = start_on([0], self._threads, ends, *args, *told)
+        self._started += start_on(range(1, self._threads), self._threads, run, *args, *told)
 
     def tokens(self) -> Iterator[int]:
         """Yield each token as soon as it is found."""
@@ -59,4 +94,4 @@ class Told:
         self.wait()
         os.close(self._read)
         os.close(self._write)
-        return int((self.chosen >= 0).sum())
+        return super().end()

@@ -9,6 +9,7 @@ two, give the same bits. How weights are laid out: `mu_ref/ops/fast/matrices.py`
 
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels.compiled import kernel
+from mu_ref.kernels.vector.dots import HAS_VNNI
 from mu_ref.kernels.vector.simd import (
     add1,
     add4,
@@ -36,7 +37,8 @@ TILE = 3 * BLOCK  # outputs that are computed together for
 ROWS = 8  # rows of x: 24 sums fill most of the 32 registers, and none waits for the one before
 FEW_ROWS = 2  # rows with which the time is that of reading weights
 PART = 128  # products of floats that are added one by one
-NEAR = 4096  # bytes between what is read and what is asked for
+# bytes between what is read and what is asked for; plain LLVM takes twice the time for a line
+NEAR = 4096 if HAS_VNNI else 1024
 AHEAD4 = 8192  # the same for int4
 
 

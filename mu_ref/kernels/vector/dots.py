@@ -1,23 +1,26 @@
 """Dot products: the processor's instruction, or the same integers in plain LLVM.
 
-Plain LLVM serves processors without VNNI, and every processor with MU_REF_NO_VNNI=1. Tables of
-bytes in registers (VBMI) go the same way.
+Plain LLVM serves processors without VNNI, and every processor with MU_REF_NO_VNNI=1: LLVM may not
+find the instructions by itself then. Tables of bytes in registers (VBMI) go the same way.
 """
 
 import os
 
 import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
 
-from mu_ref.kernels.vector.lanes import PAIRS, WIDE, call, everywhere
+from mu_ref.kernels.vector.lanes import I32, LANES, PAIRS, WIDE, call, everywhere, lanes
 
 __all__ = ["HAS_BYTE_TABLES", "HAS_VNNI", "byte_of", "dot", "fma", "pairs"]
 
 
-def _has(feature):
-    return bool(llvm.get_host_cpu_features().get(feature) and not os.environ.get("MU_REF_NO_VNNI"))
+_features = dict(llvm.get_host_cpu_features())
+if os.environ.get("MU_REF_NO_VNNI"):
+    _features |= dict.fromkeys(("avx512vnni", "avxvnni", "avx512vbmi"), False)
+    numba.config.CPU_FEATURES = ",".join("-+"[has] + name for name, has in _features.items())
 
-
-HAS_VNNI, HAS_BYTE_TABLES = _has("avx512vnni"), _has("avx512vbmi")
+HAS_VNNI, HAS_BYTE_TABLES = (_features.get(name, False) for name in ("avx512vnni", "avx512vbmi"))
 
 
 def _instruction(name, builder, total, a, b):
@@ -34,24 +37,27 @@ def dot(builder, total, a, b):
     # Two bytes lie in each 16 bits: the lower is masked, or shifted up and down for its sign.
     a, b = builder.bitcast(a, PAIRS), builder.bitcast(b, PAIRS)
     eight = everywhere(PAIRS, 8)
-    low_a, high_a = builder.and_(a, everywhere(PAIRS, 255)), builder.lshr(a, eight)
-    low_b, high_b = builder.ashr(builder.shl(b, eight), eight), builder.ashr(b, eight)
-    for products in (builder.mul(low_a, low_b), builder.mul(high_a, high_b)):  # 16 bits hold them
-        wide = builder.bitcast(products, WIDE)
-        even = builder.ashr(builder.shl(wide, everywhere(WIDE, 16)), everywhere(WIDE, 16))
-        total = builder.add(total, builder.add(even, builder.ashr(wide, everywhere(WIDE, 16))))
-    return total
+    lower = builder.and_(a, everywhere(PAIRS, 255)), builder.ashr(builder.shl(b, eight), eight)
+    upper = builder.lshr(a, eight), builder.ashr(b, eight)
+    return _sums_of_two(builder, _sums_of_two(builder, total, *lower), *upper)
+
+
+def _sums_of_two(builder, total, a, b):
+    """Add a[2 lane] * b[2 lane] + a[2 lane + 1] * b[2 lane + 1], in words that LLVM knows.
+
+    Most processors multiply and add two numbers of 16 bits in one instruction.
+    """
+    wide = ir.VectorType(I32, 2 * LANES)
+    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    even, odd = (lanes(builder, products, products, list(range(m, 2 * LANES, 2))) for m in (0, 1))
+    return builder.add(total, builder.add(even, odd))
 
 
 def pairs(builder, total, a, b):
     """total[lane] + a[2 lane] * b[2 lane] + a[2 lane + 1] * b[2 lane + 1]; both int16."""
     if HAS_VNNI:
         return _instruction("vpdpwssd", builder, total, a, b)
-    a, b = builder.bitcast(a, WIDE), builder.bitcast(b, WIDE)
-    sixteen = everywhere(WIDE, 16)
-    low_a, low_b = (builder.ashr(builder.shl(v, sixteen), sixteen) for v in (a, b))
-    a, b = (builder.ashr(v, sixteen) for v in (a, b))
-    return builder.add(total, builder.add(builder.mul(low_a, low_b), builder.mul(a, b)))
+    return _sums_of_two(builder, total, a, b)
 
 
 def fma(builder, total, a, b):

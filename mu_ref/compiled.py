@@ -25,7 +25,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.environment import Environment, lookup_environment
 from numba.core.runtime import rtsys
 
-__all__ = ["compiled_folder", "kernel_of"]
+__all__ = ["compiled_folder", "kernel_of", "load_kept"]
 
 CHECK_BYTES = 4  # CRC-32 at the end of every file
 
@@ -47,6 +47,26 @@ def compiled_folder(program: str, sources: Iterable[Path], more: str = "") -> Pa
     digest.update(Path(__file__).read_bytes())  # how files are kept
     parent = os.environ.get("NUMBA_CACHE_DIR") or _user_cache() / program
     return Path(parent) / digest.hexdigest()[:16]
+
+
+def load_kept(kernel: Any) -> None:
+    """Load what is kept of a kernel, before it is called; nothing if nothing is kept.
+
+    Numba keeps beside loaded code what compiling another kernel that calls this one would want, 6
+    MB for a machine. It is given up here: calls go to the loaded code all the same.
+
+    Args:
+        kernel: one that is called from Python only.
+    """
+    if not isinstance(kernel._cache, _KernelCache):
+        return
+    target = kernel.targetctx.codegen().magic_tuple()
+    for signature, of_target, *_ in kernel._cache._cache_file._load_index():
+        if of_target == target:
+            kernel.compile(signature)
+    for compiled in kernel.overloads.values():
+        if hasattr(compiled.library, "_shared_module"):
+            compiled.library._shared_module = None
 
 
 def _user_cache() -> Path:

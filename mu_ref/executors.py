@@ -100,7 +100,8 @@ def load_model(
     check_choice("executor", executor, EXECUTORS)
     path = shipped_weights(scheme) if weights is None else weights
     if executor == "fast" and path.exists():
-        compile_once(Console(stderr=True), "integer" if scheme.startswith("w8") else "float")
+        kind = "integer" if scheme.startswith("w8") else "float"
+        compile_once(Console(stderr=True), kind, _size_of(path))
     # The scheme decides the format of the file, the executor what is made of it.
     if scheme == "float32":
         return _load_floats(path, executor, drafter)
@@ -214,7 +215,13 @@ def training_arithmetic() -> Arithmetic:
     return FastArithmetic()
 
 
-def compile_once(console: Console, kind: str) -> float:
+def _size_of(path: Path) -> int:
+    """Bytes of a file, or of a folder's files."""
+    files = [path] if path.is_file() else path.glob("*")
+    return sum(file.stat().st_size for file in files)
+
+
+def compile_once(console: Console, kind: str, weight_bytes: int = 0) -> float:
     """Compile the kernels of one fast executor, unless this machine has them, and load them.
 
     Call it before weights are read: loading takes memory for a while.
@@ -222,17 +229,23 @@ def compile_once(console: Console, kind: str) -> float:
     Args:
         console: where it is said that this takes a while.
         kind: "float" or "integer".
+        weight_bytes: size of the model; for a large one the loops of many steps are loaded too, as
+            it would load them beside its weights.
 
     Returns:
         Seconds that it took; 0 if nothing was to be done.
     """
     from mu_ref.kernels import float_program, integer_program
     from mu_ref.kernels.compiled import FOLDER
-    from mu_ref.kernels.threads import load_kernels
+    from mu_ref.kernels.threads import SMALL, load_kernel
 
     done = FOLDER / f"{kind}.done"
     if done.is_file():
-        load_kernels({"float": float_program, "integer": integer_program}[kind].run)
+        machine = {"float": float_program, "integer": integer_program}[kind]
+        for kernel in (
+            (machine.run, machine.run_greedy) if weight_bytes >= SMALL else (machine.run,)
+        ):
+            load_kernel(kernel)
         return 0.0
     started = time.perf_counter()
     with console.status(f"compiling the {kind} kernels, once; this takes up to a minute"):

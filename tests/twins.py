@@ -213,7 +213,7 @@ def rescale_channels(rng: np.random.Generator, d: int) -> Twin:
     m, t = (np.array(x) for x in zip(*pairs, strict=True))
     sums = rng.integers(-(2**31), 2**31, d).astype(rng.choice([np.int32, np.int64]))
     expected = clipped(fixed_point.requantize(sums, by(m, t), ROUNDINGS[mode]))
-    args = (sums, m.astype(np.int32), t, mode, *LOW_HIGH, np.zeros(d, np.int16))
+    args = (sums, *(v.astype(np.int32) for v in (m, t)), mode, *LOW_HIGH, np.zeros(d, np.int16))
     return Twin(args=args, writes=6, expected=expected)
 
 
@@ -236,7 +236,7 @@ def rescale_block(rng: np.random.Generator, d: int) -> Twin:
     expected = np.full((n_rows, d + 3), 7)
     expected[:, :d] = found
     out = np.full(expected.size, 7, np.int16)
-    scaled = (begin, m.astype(np.int32), t, mode, *LOW_HIGH)
+    scaled = (begin, m.astype(np.int32), t.astype(np.int32), mode, *LOW_HIGH)
     args = (sums.ravel(), d + 5, n_rows, *scaled, out, d + 3)
     return Twin(args=args, writes=9, expected=expected.ravel())
 

@@ -143,15 +143,15 @@ def _rescaling(constants):
 def _linear(row, thread, n_threads):
     """out, x, w, constants, rows, d_in, d_in in whole vectors, d_out, wide, scratch, m.
 
-    Constants: low, high, mode, offset of x, then t and the start of the sum for each output.
+    Constants: low, high, mode, offset of x, then the start of the sum for each output. m: int32, of
+    each output, and behind them t.
     The sum over q + 128 and over high bytes + 128 is too large by a multiple of the sum of the
     weights, which the start takes away.
     """
     n_rows, d_in, d, d_out, wide = row[5], row[6], row[7], row[8], row[9]
-    constants = array_at(row[4], 4 + 2 * d_out, I64)
-    ms = array_at(row[11], d_out, np.int32)
+    constants, both = array_at(row[4], 4 + d_out, I64), array_at(row[11], 2 * d_out, np.int32)
     low, high, mode = constants[0], constants[1], constants[2]
-    ts, starts = constants[4 : 4 + d_out], constants[4 + d_out : 4 + 2 * d_out]
+    ms, ts, starts = both[:d_out], both[d_out:], constants[4 : 4 + d_out]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
     w = array_at(row[3], -(-d_out // BLOCK) * BLOCK * d, np.int8)
     # Memory that stays: so large an array made anew would be mapped page by page each time.

@@ -12,10 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.compiled import load_kept
 from mu_ref.errors import InputError
-from mu_ref.kernels.machine import WIDTH
 
-__all__ = ["SMALL", "load_kernels", "n_threads", "release_code", "run_on", "start_on"]
+__all__ = [
+    "SMALL",
+    "load_kernel",
+    "n_threads",
+    "release_code",
+    "run_on",
+    "start_on",
+]
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
 MOST = 256  # threads; each waits for all others after every operation
@@ -49,13 +56,13 @@ def n_threads(weight_bytes: int) -> int:
 
 
 @cache
-def load_kernels(run: Callable[..., Any]) -> None:
-    """Load a machine's compiled kernels, and give back the memory of what loaded them.
+def load_kernel(kernel: Callable[..., Any]) -> None:
+    """Load a compiled kernel that Python calls, and give back the memory of what loaded it.
 
     Args:
-        run: of `float_program` or `integer_program`.
+        kernel: a machine's `run`, or its loops of many steps.
     """
-    run_on(1, run, np.zeros((0, WIDTH), np.int64), 0, np.zeros(0))
+    load_kept(kernel)
     release_code()
 
 

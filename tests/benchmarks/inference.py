@@ -173,15 +173,16 @@ def memory(name: str, folder: Path) -> None:
         from mu_ref.integers.store import load_integers
         from mu_ref.ops.fast.integers import FastIntegerOps
 
-        compile_once(Console(stderr=True), "integer")  # before weights are read, as the agent does
-        integers = load_integers(folder / f"{name}.safetensors")
+        file = folder / f"{name}.safetensors"
+        compile_once(Console(stderr=True), "integer", file.stat().st_size)  # as the agent does
+        integers = load_integers(file)
         size = sum(t.nbytes for t in integers.tensors.values()) / 2**20
         engine: Any = Ours(integers.model, name, 1, FastIntegerOps(integers, alone=True))
     else:
         engine = peer(name, folder)
     engine.run(np.arange(100, 164)[None], N_OUTPUT, time.perf_counter)
     peak, own = mb("VmHWM"), mb("RssAnon")
-    ratio = f"{peak / size:.2f} x {size:.0f} MB of weights; " if size else ""
+    ratio = f"{peak / size:.3f} x {size:.0f} MB of weights; " if size else ""
     print(f"{engine.name:<22}  peak {peak:6.0f} MB, {ratio}{own:.0f} MB private at the end")
 
 

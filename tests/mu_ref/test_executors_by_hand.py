@@ -33,7 +33,7 @@ DRAFTER = DrafterConfig(d_model=16, vocab_size=61, d_exit=16, n_blocks=0, rnn=Tr
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch) -> Path:
     """Every kind of weight file, and drafters in floats and in integers."""
-    monkeypatch.setattr(executors, "compile_once", lambda console, kind: 0.0)
+    monkeypatch.setattr(executors, "compile_once", lambda console, kind, n_bytes: 0.0)
     weights = random_weights(MODEL, 0, np.float32)
     save_weights(tmp_path / "float32", MODEL, weights)
     integers = quantized(MODEL, weights, 0, scheme="w8a16")

@@ -15,12 +15,16 @@ from mu_ref.kernels.vector.lanes import I32, LANES, PAIRS, WIDE, call, everywher
 __all__ = ["HAS_BYTE_TABLES", "HAS_VNNI", "byte_of", "dot", "fma", "pairs"]
 
 
-_features = dict(llvm.get_host_cpu_features())
-if os.environ.get("MU_REF_NO_VNNI"):
-    _features |= dict.fromkeys(("avx512vnni", "avxvnni", "avx512vbmi"), False)
-    numba.config.CPU_FEATURES = ",".join("-+"[has] + name for name, has in _features.items())
+def _may_use(*names):
+    """Say which features kernels may use, and tell Numba."""
+    features = dict(llvm.get_host_cpu_features())
+    if os.environ.get("MU_REF_NO_VNNI"):
+        features |= dict.fromkeys(("avx512vnni", "avxvnni", "avx512vbmi"), False)
+        numba.config.CPU_FEATURES = ",".join("-+"[has] + name for name, has in features.items())
+    return [features.get(name, False) for name in names]
 
-HAS_VNNI, HAS_BYTE_TABLES = (_features.get(name, False) for name in ("avx512vnni", "avx512vbmi"))
+
+HAS_VNNI, HAS_BYTE_TABLES = _may_use("avx512vnni", "avx512vbmi")
 
 
 def _instruction(name, builder, total, a, b):

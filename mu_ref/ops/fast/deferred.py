@@ -23,7 +23,7 @@ import numpy as np
 
 from mu_ref.border.memory import aligned
 from mu_ref.kernels.machine import COPY, TAKE, WIDTH
-from mu_ref.kernels.threads import load_kernels, n_threads, run_on
+from mu_ref.kernels.threads import load_kernel, n_threads, run_on
 from mu_ref.ops import Ops
 from mu_ref.ops.fast.memory import Pool, Tensor, as_integers
 from mu_ref.ops.fast.stretches.replay import Make, Script, Scripts
@@ -66,7 +66,8 @@ class DeferredOps(Ops):
         self._n_flushes = 0
         self._running: Found | None = None
         self._slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
-        load_kernels(run)  # now, and not with the first token
+        load_kernel(run)  # now, and not with the first token
+        run_on(1, run, np.zeros((0, WIDTH), np.int64), 0, np.zeros(0))
 
     # -- the program -------------------------------------------------------------------------------
 

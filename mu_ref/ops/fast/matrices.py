@@ -15,7 +15,7 @@ from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.products.linear import BLOCK
 
-__all__ = ["Matrix", "blocks_of", "matrix_of", "nibble_blocks_of", "whole_width"]
+__all__ = ["Matrix", "blocks_of", "matrix_of", "nibble_blocks_of", "sums_of", "whole_width"]
 
 TOGETHER = 64  # blocks that are laid out at once
 
@@ -105,6 +105,13 @@ def blocks_of(w: np.ndarray, *, in_place: bool = False) -> np.ndarray:
         part = slice(some, some + TOGETHER)
         blocks[part] = rows[part].swapaxes(1, 2).copy()  # both are the same memory
     return blocks.view(w.dtype).reshape(*blocks.shape, -1)
+
+
+def sums_of(blocks: np.ndarray) -> np.ndarray:
+    """Sum the weights of each output: of `blocks_of`, with whole blocks, to int64 [outputs]."""
+    n_blocks, _, n_outputs, group = blocks.shape
+    by_lane = blocks.reshape(n_blocks, -1, n_outputs * group).sum(axis=1, dtype=np.int64)
+    return by_lane.reshape(-1, group).sum(axis=1)
 
 
 def nibble_blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ LEAST = 1024  # elements of the smallest block
 
 
 class Pool:
-    """Memory for values, kept for the next step: blocks of 1024, 2048, ... elements."""
+    """Memory for values, kept for the next step: blocks of 1024, 1536, 2048, 3072, ... elements."""
 
     def __init__(self, dtype: type) -> None:
         self.dtype = dtype
@@ -22,7 +22,8 @@ class Pool:
     def block(self, n: int) -> "Block":
         """Return memory for n elements."""
         # Few sizes, so that the blocks of one step fit the next, whose values are a little longer.
-        size = max(LEAST, 1 << (n - 1).bit_length())
+        whole = 1 << (n - 1).bit_length()
+        size = max(LEAST, whole * 3 // 4 if n <= whole * 3 // 4 else whole)
         if self.free[size]:
             return Block(self, *self.free[size].pop())
         memory = aligned((size + LINE,), self.dtype)  # kernels may read a vector past the end

@@ -22,7 +22,7 @@ from mu_ref.integers.nonlinear import ARGUMENT_BITS
 from mu_ref.integers.store import IntegerModel
 from mu_ref.integers.tables import table
 from mu_ref.kernels.rounding import DOUBLE, EVEN, SINGLE
-from mu_ref.ops.fast.matrices import blocks_of, whole_width
+from mu_ref.ops.fast.matrices import blocks_of, sums_of, whole_width
 
 __all__ = ["Site", "Sites", "Weight"]
 
@@ -52,7 +52,6 @@ class Weight(NamedTuple):
     d_out: int
     d_in: int
     width: int  # d_in in whole groups
-    sums: np.ndarray  # int64 [d_out], of all weights of an output
 
 
 class Sites:
@@ -110,12 +109,12 @@ class Sites:
     def weight(self, source: str) -> Weight:
         """Lay out int8 rows in blocks."""
         given = self.model.weight(source)
-        (d_out, d_in), sums = given.shape, given.sum(axis=1, dtype=np.int64)
+        d_out, d_in = given.shape
         if self._alone:
             del cast("dict[str, np.ndarray]", self.model.tensors)[f"{source}.weight"]
         blocks = blocks_of(given, in_place=self._alone)
         address = self.keep(("blocks", source), lambda: blocks)
-        return Weight(address, d_out, d_in, whole_width(given), sums)
+        return Weight(address, d_out, d_in, whole_width(given))
 
     def vector(self, name: str, values: np.ndarray, dtype: type) -> int:
         """Keep a gain or a bias."""
@@ -137,7 +136,7 @@ class Sites:
 
     @remembered
     def linear(self, site: str, source: str, x: Encoding) -> tuple[Encoding, int, int]:
-        """Return the multipliers' address too: int32, which the compiler multiplies faster."""
+        """Return the address of each output's m and t too: int32 is enough for them."""
         wide = x.bits == 16
 
         def by(out: Encoding) -> list[Any]:
@@ -153,11 +152,12 @@ class Sites:
             # Kernels read x as unsigned bytes, so every sum is too large by as much per weight.
             offset = x.zero_point + 128
             too_much = 128 << 8 if wide else offset
-            return [offset, by(out)[1], start - too_much * weight.sums]
+            blocks, _ = self._kept["blocks", source]
+            return [offset, start - too_much * sums_of(blocks)[: weight.d_out]]
 
         encoding, constants = self._constants(("linear", source, x), site, make, wide=wide)
         key = ("multipliers", site, source, x)
-        m = self.keep(key, lambda: np.ascontiguousarray(by(encoding)[0], np.int32))
+        m = self.keep(key, lambda: np.array(np.broadcast_arrays(*by(encoding)), np.int32))
         return encoding, constants, m
 
     @remembered

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mu_ref.kernels.machine import NOBODY
-from mu_ref.kernels.threads import start_on
+from mu_ref.kernels.threads import load_kernel, start_on
 
 __all__ = ["CAN_TELL", "Found", "Told"]
 
@@ -60,6 +60,8 @@ class Told(Found):
         super().__init__(run, most, *args)
 
     def _start(self, run: Callable[..., Any], *args: Any) -> None:
+        # here, and not on the worker, whose memory would not be given back
+        load_kernel(run)
         self._read, write = os.pipe()
         self._write = write
         self._go_on = np.ones(2, np.int64)  # as the caller wishes, and as the threads agree

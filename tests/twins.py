@@ -501,8 +501,8 @@ def products_i4(rng: np.random.Generator, d: int) -> Twin:
     x[:n_rows, :d] = rng.integers(-(2**14) + 1, 2**14, (n_rows, d))
     halves, starts = np.zeros(8 * 256 * n_groups, np.int8), np.zeros(8 * 2 * n_groups, np.int32)
     for row in range(n_rows):
-        packing.halves_of.py_func(x[row], halves, starts, row, 2 if n_rows <= 2 else 8)
-    if n_rows <= 2:
+        packing.halves_of.py_func(x[row], halves, starts, row, n_rows if n_rows <= 2 else 8)
+    if n_rows == 2:
         x[2:4] = x[:2]  # computed twice
     weights = np.zeros((whole(d_out, 32), 128 * n_groups))
     weights[:d_out] = dequantize_groups(q, scale)

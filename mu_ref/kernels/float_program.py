@@ -180,8 +180,9 @@ def _rounded_linear(row, thread, n_threads):
     n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
     x, out = array_at(row[2], n_rows * d_in, F32), array_at(row[1], n_rows * d_out, F32)
     bias = array_at(row[4], d_out if row[4] else 0, F32)
-    steps, packed = np.zeros(d, np.int16), np.zeros(2 * TOGETHER * d, np.int8)
-    starts = np.zeros(2 * TOGETHER * (d // INT4_GROUP), np.int32)
+    laid = n_rows if n_rows <= 2 else TOGETHER  # rows that are laid out beside each other
+    steps, packed = np.zeros(d, np.int16), np.zeros(2 * laid * d, np.int8)
+    starts = np.zeros(2 * laid * (d // INT4_GROUP), np.int32)
     products, scales = np.empty(TOGETHER * CHUNK, F32), np.empty(TOGETHER, F32)
     padded = -(-d_out // 32) * 32  # int4 weights lie in pairs of blocks of 16 outputs
     first, last = share(padded, thread, n_threads, 32)  # outputs, so each thread reads its own w
@@ -192,7 +193,7 @@ def _rounded_linear(row, thread, n_threads):
             # 15 bits are two halves of 7 bits and a sign; 16 bits are two bytes.
             if row[0] == LINEAR4:
                 scales[r] = steps_of(given, steps, 2**14 - 1)
-                halves_of(steps, packed, starts, r, 2 if n <= 2 else TOGETHER)
+                halves_of(steps, packed, starts, r, n if n <= 2 else TOGETHER)
             else:
                 scales[r] = steps_of(given, steps, 2**15 - 1)
                 bytes_of(steps, packed[2 * r * d :].view(np.uint8), 1, d_in, d, True, 0)

@@ -18,6 +18,7 @@ from mu_ref.kernels.vector.simd import (
     fetch4,
     group1,
     nibbles2,
+    scaled1,
     scaled4,
     spread1,
     spread4,
@@ -27,6 +28,7 @@ from mu_ref.kernels.vector.simd import (
     zeros1,
     zeros4,
 )  # fmt: skip
+from mu_ref.kernels.vector.steps import all1
 
 __all__ = [
     "BLOCK", "ROWS", "TILE", "place_of", "products", "products_i4", "together",
@@ -182,14 +184,43 @@ def products_i4(x, starts, w, scales, out, n_rows, n_groups, first, last):
 
     Contract: bound. 27 GB/s of weights with one row; 150 G multiply-adds a second with eight.
 
-    x and starts are from `packing.halves_of`, of two rows or, with n_rows above two, of eight; out
-    has eight rows of last - first. w and scales are from `matrices.nibble_blocks_of`; first and
-    last are multiples of 32.
+    x and starts are from `packing.halves_of`, of one or two rows or, with n_rows above two, of
+    eight; out has eight rows of last - first. w and scales are from `matrices.nibble_blocks_of`;
+    first and last are multiples of 32.
     """
-    if n_rows <= 2:
+    if n_rows == 1:
+        _one_row(x, starts, w, scales, out, n_groups, first, last)
+    elif n_rows == 2:
         _two_rows(x, starts, w, scales, out, n_groups, first, last)
     else:
         _eight_rows(x, starts, w, scales, out, n_groups, first, last)
+
+
+@kernel
+def _one_row(x, starts, w, scales, out, n_groups, first, last):
+    """Two blocks of outputs at a time, as with one the sums would wait for themselves."""
+    d = n_groups * INT4_GROUP
+    for n in range(first, last, 32):
+        at, other = n * d // 2, (n + 16) * d // 2
+        t, u = zeros1(out), zeros1(out)
+        for g in range(n_groups):
+            a, b = all1(starts[g]), all1(starts[n_groups + g])  # of highs, and of lows
+            c, e = all1(starts[g]), all1(starts[n_groups + g])
+            for part in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 32):
+                fetch4(w, at + 8 * part + AHEAD4, 64)
+                fetch4(w, other + 8 * part + AHEAD4, 64)
+                for k in range(part, part + 32, 8):
+                    i = 2 * k
+                    low, high = nibbles2(w, at + 8 * k)
+                    a = spread1(spread1(a, low, x, i), high, x, i + 4)
+                    b = spread1(spread1(b, low, x, i + 8), high, x, i + 12)
+                    low, high = nibbles2(w, other + 8 * k)
+                    c = spread1(spread1(c, low, x, i), high, x, i + 4)
+                    e = spread1(spread1(e, low, x, i + 8), high, x, i + 12)
+            t = scaled1(t, a, b, scales, n * n_groups + 16 * g)
+            u = scaled1(u, c, e, scales, (n + 16) * n_groups + 16 * g)
+        store1(out, n - first, t)
+        store1(out, n + 16 - first, u)
 
 
 @kernel

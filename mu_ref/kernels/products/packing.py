@@ -58,7 +58,7 @@ def steps_of(x, out, high):
 
 @kernel
 def halves_of(steps, out, starts, row, n_rows):
-    """Lay out one of n_rows rows of 15-bit steps for `products_i4`, 2 rows or `TOGETHER`.
+    """Lay out one of n_rows rows of 15-bit steps for `products_i4`: 1, 2 or `TOGETHER`.
 
     steps = 128 high + low, whole groups, filled up with zeros. For every eight steps out has, row
     by row, eight highs and eight lows. The sums of highs start at 0, those of lows at -8 times the

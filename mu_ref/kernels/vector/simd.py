@@ -177,6 +177,23 @@ def spread1(typingctx, total, w, x, i):
 
 
 @intrinsic
+def scaled1(typingctx, total, high, low, scales, s):
+    """One row of scaled4: total[lane] + scales[s + lane] * (128 high[lane] + low[lane])."""
+
+    def codegen(context, builder, signature, args):
+        scale = vec.load(context, builder, signature.args[3], *args[3:], F32, LANES)
+        return _scaled(builder, *args[:3], scale)
+
+    return total(total, high, low, scales, types.intp), codegen
+
+
+def _scaled(builder, total, high, low, scale):
+    # Shifted and added as integers: so the sum of a group is rounded once, and not twice.
+    steps = builder.add(builder.shl(high, vec.everywhere(WIDE, 7)), low)
+    return fma(builder, total, builder.sitofp(steps, scale.type), scale)
+
+
+@intrinsic
 def scaled4(typingctx, total, a, b, scales, s):
     """total[row][lane] + scales[s + lane] * (128 high[lane] + low[lane]), rounded once; float32.
 
@@ -186,11 +203,8 @@ def scaled4(typingctx, total, a, b, scales, s):
     def codegen(context, builder, signature, args):
         sums, a, b = (unpack_tuple(builder, x, ROWS) for x in args[:3])
         scale = vec.load(context, builder, signature.args[3], *args[3:], F32, LANES)
-        # Shifted and added as integers: so the sum of a group is rounded once, and not twice.
-        highs = (builder.shl(x, vec.everywhere(WIDE, 7)) for x in (*a[::2], *b[::2]))
-        steps = (builder.add(*x) for x in zip(highs, (*a[1::2], *b[1::2]), strict=True))
-        reals = zip(sums, (builder.sitofp(x, scale.type) for x in steps), strict=True)
-        return context.make_tuple(builder, F32_4, [fma(builder, *x, scale) for x in reals])
+        rows = zip(sums, (*a[::2], *b[::2]), (*a[1::2], *b[1::2]), strict=True)
+        return context.make_tuple(builder, F32_4, [_scaled(builder, *x, scale) for x in rows])
 
     return F32_4(F32_4, I32_4, I32_4, scales, types.intp), codegen
 

@@ -32,7 +32,6 @@ from tests.benchmarks.engines import (
 )
 
 N_INPUT, N_OUTPUT = 64, 32
-PAUSE_S = 0.2
 Figures = dict[str, dict[str, float]]
 
 
@@ -80,11 +79,9 @@ def measured(some: list[Any], rounds: int, clock: Clock) -> Figures:
     found: dict[str, list[tuple[float, float, float]]] = {engine.name: [] for engine in some}
     order = np.random.default_rng(0)
     for number in range(rounds + 1):
-        # Some engines' threads spin for a while when they are done: each time into another's turn,
-        # and a pause lets most of them stop.
+        # Some engines' threads spin for a while when they are done: each time into another's turn.
         for i in order.permutation(len(some)):
             engine = some[i]
-            time.sleep(PAUSE_S)
             moments = engine.run(source, N_OUTPUT, clock)
             # not the median of steps: those found ahead may be told of two at a time, and a clock
             # of processor time moves on with the scheduler's ticks only

@@ -75,7 +75,7 @@ def scores(
 def probabilities(x, mask, out, exp2, bits, narrow, by, n_heads, n_query, n_key, first, last):
     """Twin of nonlinear.exp2_weights and nonlinear.probabilities.
 
-    Contract: exact. 3.0 ns an element; 1.0 where narrow: scores have 8 bits then, and the weights
+    Contract: exact. 3.0 ns an element; 1.1 where narrow: scores have 8 bits then, and the weights
     of all 256 distances from the largest are known before many scores are looked at.
 
     The quotient is taken in float64: numerator and sum are below 2^53 and the quotient below 2^16,

@@ -38,9 +38,12 @@ class Program:
 
 
 def bounds_checked(*tests: str) -> pytest.MarkDecorator:
-    """Mark a test that waits for others, run where kernels check the bounds of their arrays."""
+    """Mark a test that waits for others, run where kernels check the bounds of their arrays.
+
+    They use no dot-product instruction there, so that what serves other processors is run too.
+    """
     arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
-    return pytest.mark.beside(*arguments, NUMBA_BOUNDSCHECK="1")
+    return pytest.mark.beside(*arguments, NUMBA_BOUNDSCHECK="1", MU_REF_NO_VNNI="1")
 
 
 @dataclass(slots=True)

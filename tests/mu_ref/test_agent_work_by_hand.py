@@ -76,12 +76,12 @@ def test_a_sweep_counts_and_times_each_way_of_writing(monkeypatch) -> None:
         spend(0.02 * len(text))
         return [text if self.search.beam_width == 1 else text[:-1]]
 
-    def remember(ops, model, source, valid):
+    def encode(ops, model, source, valid):
         spend(0.04)
         return SimpleNamespace(n=source.shape[1], hidden=None)
 
     monkeypatch.setattr(draft_sweep.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(draft_sweep.mu, "remember", remember)
+    monkeypatch.setattr(draft_sweep, "encode_step", encode)
     monkeypatch.setattr(Agent, "write", write)
     monkeypatch.setattr(Agent, "ask", lambda self, queries: [])
     monkeypatch.setattr(Agent, "source_tokens", lambda self, query: [1] * (len(query) + 1))

@@ -18,6 +18,7 @@ from mu_ref.integers.store import save_integers
 from mu_ref.model import mu
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
+from mu_ref.ops.fast.stretches.drafting import DraftingOps
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.presets import tiny
@@ -196,3 +197,14 @@ def test_each_stack_has_a_vocabulary_of_its_own(forward) -> None:
     assert found["logits"].shape == (1, 2, 61)
     with pytest.raises(InputError, match=r"encoder_input_ids must lie in \[0, 40\), got 3 to 60"):
         forward(model=two, encoder_input_ids=high, decoder_input_ids=low)
+
+
+@pytest.mark.parametrize("make", [executors._tiny_floats, executors._tiny_integers])
+def test_compiling_once_compiles_the_passes_of_drafts_too(make, monkeypatch) -> None:
+    called = []
+    begin = DraftingOps._begin
+    monkeypatch.setattr(
+        DraftingOps, "_begin", lambda ops, run, *rest: called.append(run) or begin(ops, run, *rest)
+    )
+    executors._run_tiny_model(make)
+    assert {run.__name__ for run in called} == {"run_greedy", "run_drafted"}

@@ -216,9 +216,9 @@ def training_arithmetic() -> Arithmetic:
 
 
 def _size_of(path: Path) -> int:
-    """Bytes of a file, or of a folder's files."""
+    """Bytes of a file, or of a folder's files; what is neither counts nothing."""
     files = [path] if path.is_file() else path.glob("*")
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def compile_once(console: Console, kind: str, weight_bytes: int = 0) -> float:
@@ -242,10 +242,9 @@ def compile_once(console: Console, kind: str, weight_bytes: int = 0) -> float:
     done = FOLDER / f"{kind}.done"
     if done.is_file():
         machine = {"float": float_program, "integer": integer_program}[kind]
-        for kernel in (
-            (machine.run, machine.run_greedy) if weight_bytes >= SMALL else (machine.run,)
-        ):
-            load_kernel(kernel)
+        load_kernel(machine.run)
+        if weight_bytes >= SMALL:
+            load_kernel(machine.run_greedy)
         return 0.0
     started = time.perf_counter()
     with console.status(f"compiling the {kind} kernels, once; this takes up to a minute"):

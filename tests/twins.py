@@ -229,7 +229,9 @@ def rescale_block(rng: np.random.Generator, d: int) -> Twin:
     # all of them below a quarter, where vectors are enough, or some above
     pairs = [multiplier(rng, -20, -3 if d % 2 else 2) for _ in range(d)]
     m, t = (np.array(x) for x in zip(*pairs, strict=True))
-    mode, n_rows = int(rng.choice([0, 0, 1, 2])), int(rng.integers(1, 8))
+    # fewer rows than pay for laying out what a channel needs, or more, in whole blocks and not
+    mode = int(rng.choice([0, 0, 1, 2]))
+    n_rows = int(rng.choice([1, 7, rounding.MANY_ROWS, 2 * rounding.MANY_ROWS + 3]))
     begin = rng.integers(-(2**30), 2**30, d)
     sums = rng.integers(-(2**30), 2**30, (n_rows, d + 5)).astype(np.int32)
     found = clipped(fixed_point.requantize(sums[:, :d] + begin, by(m, t), ROUNDINGS[mode]))

@@ -15,14 +15,7 @@ import numpy as np
 from mu_ref.compiled import load_kept
 from mu_ref.errors import InputError
 
-__all__ = [
-    "SMALL",
-    "load_kernel",
-    "n_threads",
-    "release_code",
-    "run_on",
-    "start_on",
-]
+__all__ = ["SMALL", "load_kernel", "n_threads", "release_code", "run_on", "start_on"]
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
 MOST = 256  # threads; each waits for all others after every operation

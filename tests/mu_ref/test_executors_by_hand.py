@@ -208,3 +208,9 @@ def test_compiling_once_compiles_the_passes_of_drafts_too(make, monkeypatch) -> 
     )
     executors._run_tiny_model(make)
     assert {run.__name__ for run in called} == {"run_greedy", "run_drafted"}
+
+
+def test_a_folder_with_a_broken_link_has_the_size_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    assert executors._size_of(tmp_path) == executors._size_of(tmp_path / "a") == 5

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from training_twins import TRAINING_TWINS, TRAINING_WITHOUT_PYTHON_BODY
 
+from mu_ref.border.memory import Arena
 from mu_ref.integers import fixed_point, nonlinear, tables
 from mu_ref.integers.fixed_point import quantize_multiplier
 from mu_ref.integers.int4 import dequantize_groups, pack_int4
@@ -59,6 +60,10 @@ def by(m: Any, t: Any) -> fixed_point.Multiplier:
 
 def clipped(x: np.ndarray, low: int = -(2**15), high: int = 2**15 - 1) -> np.ndarray:
     return x.clip(low, high).astype(np.int16)
+
+
+def blocks_of(w: np.ndarray) -> np.ndarray:
+    return matrices.blocks_of(w, Arena(0))
 
 
 LOW_HIGH = (-(2**15), 2**15 - 1)
@@ -229,12 +234,13 @@ def rescale_block(rng: np.random.Generator, d: int) -> Twin:
     # all of them below a quarter, where vectors are enough, or some above
     pairs = [multiplier(rng, -20, -3 if d % 2 else 2) for _ in range(d)]
     m, t = (np.array(x) for x in zip(*pairs, strict=True))
-    # fewer rows than pay for laying out what a channel needs, or more, in whole blocks and not
     mode = int(rng.choice([0, 0, 1, 2]))
-    n_rows = int(rng.choice([1, 7, rounding.MANY_ROWS, 2 * rounding.MANY_ROWS + 3]))
-    begin = rng.integers(-(2**30), 2**30, d)
+    n_rows = int(rng.choice([1, rounding.FEW_ROWS, 2 * rounding.FEW_ROWS + 3]))
+    begin = rng.integers(-(2**30), 2**30, d).astype(np.int32)
     sums = rng.integers(-(2**30), 2**30, (n_rows, d + 5)).astype(np.int32)
-    found = clipped(fixed_point.requantize(sums[:, :d] + begin, by(m, t), ROUNDINGS[mode]))
+    found = clipped(
+        fixed_point.requantize(sums[:, :d] + begin.astype(np.int64), by(m, t), ROUNDINGS[mode])
+    )
     expected = np.full((n_rows, d + 3), 7)
     expected[:, :d] = found
     out = np.full(expected.size, 7, np.int16)
@@ -405,7 +411,7 @@ def lay_out(rng: np.random.Generator, d: int) -> Twin:
     )
     memory = steps(rng, d, n_out) if transposed else steps(rng, n_out, d)
     rows = memory.T if transposed else memory
-    parts = [matrices.blocks_of(np.array(rows[:, k : k + part])).ravel() for k in range(0, d, part)]
+    parts = [blocks_of(np.array(rows[:, k : k + part])).ravel() for k in range(0, d, part)]
     expected = np.concatenate(parts)
     strides = (1, n_out) if transposed else (d, 1)
     out = np.full(expected.size, 7, np.int16)
@@ -477,7 +483,7 @@ def products(rng: np.random.Generator, d: int) -> Twin:
     allowed = 2 * steps * U * (np.abs(given) @ np.abs(weights))
     first = int(rng.integers(0, d_out)) // 16 * 16
     found = placed(given @ weights, allowed, width, first)
-    blocks, out = matrices.blocks_of(w).ravel(), np.zeros(found["expected"].size, of_out)
+    blocks, out = blocks_of(w).ravel(), np.zeros(found["expected"].size, of_out)
     args = (x.ravel(), wide, blocks, out, n_rows, wide, first, d_out, width)
     return Twin(args=args, writes=3, **found)
 
@@ -487,7 +493,7 @@ def place_of(rng: np.random.Generator, d: int) -> Twin:
     n, k, wide = int(rng.integers(d_out)), int(rng.integers(d)), whole(d, 4)
     mark = np.zeros((d_out, wide), F32 if group == 1 else np.int8)
     mark[n, k] = 1
-    where = np.flatnonzero(matrices.blocks_of(mark).ravel())
+    where = np.flatnonzero(blocks_of(mark).ravel())
     return Twin(args=(n, k, wide, group), writes=None, expected=where[0])
 
 
@@ -511,7 +517,7 @@ def products_i4(rng: np.random.Generator, d: int) -> Twin:
     first = 32 * int(rng.integers(len(weights) // 32))
     expected = x.astype(np.float64) @ weights[first:].T
     size = np.abs(x.astype(np.float64)) @ np.abs(weights[first:].T)
-    w, scales = matrices.nibble_blocks_of(pack_int4(q), scale)
+    w, scales = matrices.nibble_blocks_of(pack_int4(q), scale, Arena(0))
     out = np.zeros(expected.size, F32)
     arrays = (halves, starts, w.ravel(), scales.ravel(), out)
     args = (*arrays, n_rows, n_groups, first, len(weights))

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mu_ref.border.memory import aligned
+from mu_ref.border.memory import Arena, padded
 from mu_ref.border.ranges import Range
 from mu_ref.border.reading import opened, parse_json
 from mu_ref.errors import InputError, MuRefError, WeightsError
@@ -64,7 +64,10 @@ def read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
                 "else; copy it again"
             )
         header, metadata = _header(path, file.read(size), n_bytes - 8 - size)
-        return {name: _read(path, name, file, 8 + size, header[name]) for name in header}, metadata
+        sizes = [entry["data_offsets"] for entry in header.values()]
+        arena = Arena(sum(padded(end - begin) for begin, end in sizes))
+        read = {n: _read(path, n, file, 8 + size, entry, arena) for n, entry in header.items()}
+        return read, metadata
 
 
 def _header(path: Path, raw: bytes, n_data: int) -> tuple[dict[str, Any], dict[str, str]]:
@@ -125,10 +128,10 @@ def _check_entry(what: str, entry: Any) -> None:
 
 
 def _read(
-    path: Path, name: str, file: BinaryIO, start: int, entry: Mapping[str, Any]
+    path: Path, name: str, file: BinaryIO, start: int, entry: Mapping[str, Any], arena: Arena
 ) -> np.ndarray:
     """Read one tensor into memory that starts at a cache line; a copy would take twice the room."""
-    array = aligned(tuple(entry["shape"]), NUMPY_NAMES[entry["dtype"]])
+    array = arena.array(tuple(entry["shape"]), NUMPY_NAMES[entry["dtype"]])
     file.seek(start + entry["data_offsets"][0])
     into = array.reshape(-1).view(np.uint8)
     if file.readinto(into) != len(into):  # type: ignore[attr-defined]

@@ -97,7 +97,10 @@ def decode_step(
     Returns:
         [batch, n_new, d_model], after the final norm.
     """
-    placed = place(model, tokens, valid, cache, placement)
+    if placement is None:
+        placed = _place_next(model, tokens, valid, cache)
+    else:
+        placed = place(model, tokens, valid, cache, placement)
 
     def layers(*_: Any) -> Value:
         return run_layers(ops, model, placed, memory, cache)
@@ -148,7 +151,7 @@ def next_scores(
     if tokens.shape[1] > 1:
         hidden = decode_step(ops, model, tokens, valid, memory, cache)  # [batch, n_tok, d_model]
         return _scores_of(ops, model, hidden, last)
-    placed = place(model, tokens, valid, cache)
+    placed = _place_next(model, tokens, valid, cache)
 
     def compute(*_: Any) -> Value:
         return _scores_of(ops, model, run_layers(ops, model, placed, memory, cache), last)
@@ -287,10 +290,10 @@ def _placed_in_whole_row(
     return placed, cache
 
 
-def _place_row(model: ModelConfig, tokens: np.ndarray, cache: Cache) -> Placed:
-    """Do what `place` does with tokens of one row, all of which count."""
-    n_slots, n_new = cache.tokens.shape[1], tokens.shape[1]
-    if cache.valid.all():
+def _place_next(model: ModelConfig, tokens: np.ndarray, valid: np.ndarray, cache: Cache) -> Placed:
+    """Do what `place` does; for a row of tokens that all count it may be known."""
+    if len(tokens) == 1 and valid.all() and cache.valid.all():
+        n_slots, n_new = cache.tokens.shape[1], tokens.shape[1]
         theta = None if cache.theta is None else float(cache.theta[0])
         placed, after = _placed_in_whole_row(model, n_slots, n_new, theta)
         if placed.tokens.shape == tokens.shape:  # else all is computed again
@@ -299,7 +302,7 @@ def _place_row(model: ModelConfig, tokens: np.ndarray, cache: Cache) -> Placed:
             if not n_slots:
                 cache.layers = [LayerCache() for _ in after.layers]
             return replace(placed, tokens=tokens)
-    return place(model, tokens, np.ones(tokens.shape, bool), cache)
+    return place(model, tokens, valid, cache)
 
 
 def check_step(
@@ -317,7 +320,7 @@ def check_step(
     Returns:
         Hidden states [1, n, d_model], and scores [1, n, vocab_size].
     """
-    placed = _place_row(model, tokens, cache)
+    placed = _place_next(model, tokens, np.ones(tokens.shape, bool), cache)
 
     def compute(*_: Any) -> tuple[Value, Value]:
         hidden = run_layers(ops, model, placed, memory, cache)

@@ -12,6 +12,7 @@ from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import floats
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.machine import (
+    ALONE,
     COPY,
     FEW,
     TAKE,
@@ -19,10 +20,13 @@ from mu_ref.kernels.machine import (
     array_at,
     elements_moved,
     move,
+    next_part,
     renew,
     settle,
     share,
     wait,
+    wait_asking,
+    work_of,
 )  # fmt: skip
 from mu_ref.kernels.products.linear import (
     BLOCK,
@@ -40,7 +44,8 @@ F32 = np.float32
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, SCALE = range(2, 13)
 LINEAR4, LINEAR8, EMBED8 = range(13, 16)
 MANY = 64  # rows that pass over float weights together; more would not fit the second cache
-CHUNK = 192  # outputs that wait for their bias, or the scale of their row; they stay near
+PAIR = 2 * BLOCK  # outputs; so lie int4 weights
+CHUNK = 96  # outputs that a thread takes at a time; they stay near until their bias is added
 
 
 def scratch_bytes(d: int) -> int:
@@ -92,6 +97,7 @@ def walk(program, n_rows, scalars, met, counter, thread, n_threads):
     that thread 0 does them alone, nor between two products of one x.
     """
     was_small, before = False, program[0]
+    product, at, end = -1, 0, 0  # and its weights that were not asked for yet
     for line in range(n_rows):
         row = program[line]
         small = n_threads > 1 and _elements(row) <= FEW
@@ -99,13 +105,31 @@ def walk(program, n_rows, scalars, met, counter, thread, n_threads):
         same = same and row[2] == before[2] and row[1] != before[1]
         if not (same or (small and was_small)):
             met += 1
-            wait(counter, met, n_threads)
+            if n_threads > 1 and product < line:
+                product, at, end = _next_product(program, line, n_rows, thread, n_threads)
+            at = wait_asking(counter, met, n_threads, at, end)
         if not small:
-            _operate(row, scalars[line], thread, n_threads)
+            work = work_of(counter, met, line, n_threads)
+            _operate(row, scalars[line], work, thread, n_threads)
         elif thread == 0:
-            _operate(row, scalars[line], 0, 1)
+            _operate(row, scalars[line], ALONE, 0, 1)
         was_small, before = small, row
     return met
+
+
+@kernel
+def _next_product(program, line, n_rows, thread, n_threads):
+    """The next product from a line on, and where its weights of this thread begin and end."""
+    while line < n_rows and _elements(program[line]) != WHOLE:
+        line += 1
+    if line == n_rows:
+        return line, 0, 0
+    row = program[line]
+    d, d_out, step = row[7], row[8], together(row[5]) if row[0] == LINEAR else PAIR
+    first, last = share(-(-d_out // step) * step, thread, n_threads, step)
+    bits = 4 if row[0] == LINEAR4 else 8 if row[0] == LINEAR8 else 32
+    whole = d_out if row[0] == LINEAR4 else d_out // BLOCK * BLOCK
+    return line, row[3] + first * d * bits // 8, row[3] + min(last, whole) * d * bits // 8
 
 
 @kernel
@@ -114,8 +138,10 @@ def _elements(row):
     op = row[0]
     if op in (LINEAR, LINEAR4, LINEAR8):
         return WHOLE
-    if op in (SCORES, SOFTMAX, MIX):
-        return row[5] * row[6] * row[8] * row[9]
+    if op == SOFTMAX:
+        return 4 * row[5] * row[6] * row[8] * row[9]
+    if op in (SCORES, MIX):
+        return row[5] * row[6] * row[8] * row[9] * row[11] // 16
     if op in (COPY, TAKE):
         return elements_moved(row)
     if op in (NORM, EMBED, EMBED8):
@@ -124,13 +150,13 @@ def _elements(row):
 
 
 @kernel
-def _operate(row, scalar, thread, n_threads):
+def _operate(row, scalar, work, thread, n_threads):
     """Do this thread's share of one operation."""
     op = row[0]
     if op == LINEAR:
-        _linear(row, thread, n_threads)
+        _linear(row, work, thread, n_threads)
     elif op in (LINEAR4, LINEAR8):
-        _rounded_linear(row, thread, n_threads)
+        _rounded_linear(row, work, thread, n_threads)
     elif op in (EMBED, EMBED8):
         _embed(row, thread, n_threads)
     elif op in (SCORES, SOFTMAX, MIX):
@@ -144,7 +170,7 @@ def _operate(row, scalar, thread, n_threads):
 
 
 @kernel
-def _linear(row, thread, n_threads):
+def _linear(row, work, thread, n_threads):
     """out, x, w, bias (0: none), rows, d_in, d_in again, d_out, scratch."""
     n_rows, d, d_out = row[5], row[6], row[8]
     x, out = array_at(row[2], n_rows * d, F32), array_at(row[1], n_rows * d_out, F32)
@@ -152,16 +178,16 @@ def _linear(row, thread, n_threads):
     bias = array_at(row[4], d_out if row[4] else 0, F32)
     mine = row[9] + thread * 4 * MANY * (d + CHUNK)
     packed, sums = array_at(mine, MANY * d, F32), array_at(mine + 4 * MANY * d, MANY * CHUNK, F32)
-    # outputs, so each thread reads its own w
-    first, last = share(d_out, thread, n_threads, together(n_rows))
+    place, sizes = (thread, n_threads), (d_out, together(n_rows), CHUNK)
     for top in range(0, n_rows, MANY):
         n = min(MANY, n_rows - top)
         rows = x[top * d : (top + n) * d]
         if together(n) > BLOCK and n % ROWS:  # the last tile reads whole rows
             packed[: n * d] = rows
             rows = packed
-        for c in range(first, last, CHUNK):
-            end = min(c + CHUNK, last)
+        # outputs, so each thread reads its own w
+        c, end, turn = next_part(work, top // MANY, 0, 0, *place, *sizes)
+        while c < end:
             products(rows, d, w, sums, n, d, c, end, CHUNK)
             for r in range(n):
                 y = out[(top + r) * d_out + c : (top + r) * d_out + end]
@@ -172,10 +198,11 @@ def _linear(row, thread, n_threads):
                         y[i] = of_row[i] + added[i]
                 else:
                     y[:] = of_row[: len(y)]
+            c, end, turn = next_part(work, top // MANY, turn, end, *place, *sizes)
 
 
 @kernel
-def _rounded_linear(row, thread, n_threads):
+def _rounded_linear(row, work, thread, n_threads):
     """As _linear (LINEAR4: d_in in whole groups), then scales of w; LINEAR8: sums of rows of w."""
     n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
     x, out = array_at(row[2], n_rows * d_in, F32), array_at(row[1], n_rows * d_out, F32)
@@ -184,8 +211,8 @@ def _rounded_linear(row, thread, n_threads):
     steps, packed = np.zeros(d, np.int16), np.zeros(2 * laid * d, np.int8)
     starts = np.zeros(2 * laid * (d // INT4_GROUP), np.int32)
     products, scales = np.empty(TOGETHER * CHUNK, F32), np.empty(TOGETHER, F32)
-    padded = -(-d_out // 32) * 32  # int4 weights lie in pairs of blocks of 16 outputs
-    first, last = share(padded, thread, n_threads, 32)  # outputs, so each thread reads its own w
+    padded = -(-d_out // PAIR) * PAIR
+    place, sizes = (thread, n_threads), (padded, PAIR, CHUNK)
     for top in range(0, n_rows, TOGETHER):
         n = min(TOGETHER, n_rows - top)
         for r in range(n):
@@ -197,17 +224,19 @@ def _rounded_linear(row, thread, n_threads):
             else:
                 scales[r] = steps_of(given, steps, 2**15 - 1)
                 bytes_of(steps, packed[2 * r * d :].view(np.uint8), 1, d_in, d, True, 0)
-        for c in range(first, last, CHUNK):
-            width = min(CHUNK, last - c)
+        # outputs, so each thread reads its own w
+        c, end, turn = next_part(work, top // TOGETHER, 0, 0, *place, *sizes)
+        while c < end:
+            width = end - c
             if row[0] == LINEAR4:
                 n_groups = d // INT4_GROUP
                 w = array_at(row[3], padded * d // 2, np.uint8)
                 weight_scales = array_at(row[9], padded * n_groups, F32)
-                products_i4(packed, starts, w, weight_scales, products, n, n_groups, c, c + width)
+                products_i4(packed, starts, w, weight_scales, products, n, n_groups, c, end)
             else:
                 _products_8(row, packed.view(np.uint8), products, n, c, width)
             for r in range(n):
-                y = out[(top + r) * d_out + c : (top + r) * d_out + min(c + width, d_out)]
+                y = out[(top + r) * d_out + c : (top + r) * d_out + min(end, d_out)]
                 of_row, scale = products[r * width : (r + 1) * width], scales[r]
                 for i in range(len(y)):
                     y[i] = of_row[i] * scale
@@ -215,6 +244,7 @@ def _rounded_linear(row, thread, n_threads):
                     added = bias[c : c + len(y)]
                     for i in range(len(y)):
                         y[i] += added[i]
+            c, end, turn = next_part(work, top // TOGETHER, turn, end, *place, *sizes)
 
 
 @kernel

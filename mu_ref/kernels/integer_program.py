@@ -10,6 +10,7 @@ import numpy as np
 from mu_ref.kernels import integer_attention, integers
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.machine import (
+    ALONE,
     COPY,
     FEW,
     TAKE,
@@ -17,10 +18,13 @@ from mu_ref.kernels.machine import (
     array_at,
     elements_moved,
     move,
+    next_part,
     renew,
     settle,
     share,
     wait,
+    wait_asking,
+    work_of,
 )  # fmt: skip
 from mu_ref.kernels.products import heads
 from mu_ref.kernels.products.linear import BLOCK, place_of, products, together
@@ -31,7 +35,7 @@ __all__ = ["run", "run_greedy", "scratch_bytes", "walk"]
 
 I16, I64 = np.int16, np.int64
 EMBED, LINEAR, NORM, ROPE, SCORES, SOFTMAX, MIX, ACTIVATION, ADD, MUL, LOOKUP = range(2, 13)
-CHUNK = 192  # outputs whose sums wait to be rescaled; they stay in the nearest cache
+CHUNK = 96  # outputs that a thread takes at a time; their sums stay in the nearest cache
 MANY = 64  # rows of bytes that pass over the weights together
 
 
@@ -84,6 +88,7 @@ def walk(program, n_rows, scalars, met, counter, thread, n_threads):
     that thread 0 does them alone, nor between two products of one x.
     """
     was_small, before = False, program[0]
+    product, at, end = -1, 0, 0  # and its weights that were not asked for yet
     for line in range(n_rows):
         row = program[line]
         small = n_threads > 1 and _elements(row) <= FEW
@@ -91,13 +96,28 @@ def walk(program, n_rows, scalars, met, counter, thread, n_threads):
         same = same and row[2] == before[2] and row[1] != before[1]
         if not (same or (small and was_small)):
             met += 1
-            wait(counter, met, n_threads)
+            if n_threads > 1 and product < line:
+                product, at, end = _next_product(program, line, n_rows, thread, n_threads)
+            at = wait_asking(counter, met, n_threads, at, end)
         if not small:
-            _operate(row, thread, n_threads)
+            _operate(row, work_of(counter, met, line, n_threads), thread, n_threads)
         elif thread == 0:
-            _operate(row, 0, 1)
+            _operate(row, ALONE, 0, 1)
         was_small, before = small, row
     return met
+
+
+@kernel
+def _next_product(program, line, n_rows, thread, n_threads):
+    """The next product from a line on, and where its weights of this thread begin and end."""
+    while line < n_rows and program[line, 0] != LINEAR:
+        line += 1
+    if line == n_rows:
+        return line, 0, 0
+    row = program[line]
+    d, d_out = row[7], row[8]
+    first, last = share(d_out, thread, n_threads, together(2 * row[5] if row[9] else row[5]))
+    return line, row[3] + first * d, row[3] + min(last, d_out // BLOCK * BLOCK) * d
 
 
 @kernel
@@ -106,8 +126,10 @@ def _elements(row):
     op = row[0]
     if op == LINEAR:
         return WHOLE
-    if op in (SCORES, SOFTMAX, MIX):
-        return row[6] * row[7] * row[9] * row[10]
+    if op == SOFTMAX:
+        return 4 * row[6] * row[7] * row[9] * row[10]
+    if op in (SCORES, MIX):
+        return row[6] * row[7] * row[9] * row[10] * row[12] // 16
     if op in (COPY, TAKE):
         return elements_moved(row)
     if op in (NORM, ROPE):
@@ -116,11 +138,11 @@ def _elements(row):
 
 
 @kernel
-def _operate(row, thread, n_threads):
+def _operate(row, work, thread, n_threads):
     """Do this thread's share of one operation."""
     op = row[0]
     if op == LINEAR:
-        _linear(row, thread, n_threads)
+        _linear(row, work, thread, n_threads)
     elif op == EMBED:
         _embed(row, thread, n_threads)
     elif op in (SCORES, SOFTMAX, MIX):
@@ -140,18 +162,18 @@ def _rescaling(constants):
 
 
 @kernel
-def _linear(row, thread, n_threads):
+def _linear(row, work, thread, n_threads):
     """out, x, w, constants, rows, d_in, d_in in whole vectors, d_out, wide, scratch, m.
 
     Constants: low, high, mode, offset of x, then the start of the sum for each output. m: int32, of
-    each output, and behind them t.
+    each output, behind them t, and where not wide the starts again.
     The sum over q + 128 and over high bytes + 128 is too large by a multiple of the sum of the
     weights, which the start takes away.
     """
     n_rows, d_in, d, d_out, wide = row[5], row[6], row[7], row[8], row[9]
-    constants, both = array_at(row[4], 4 + d_out, I64), array_at(row[11], 2 * d_out, np.int32)
+    constants, by = array_at(row[4], 4 + d_out, I64), array_at(row[11], 3 * d_out, np.int32)
     low, high, mode = constants[0], constants[1], constants[2]
-    ms, ts, starts = both[:d_out], both[d_out:], constants[4 : 4 + d_out]
+    ms, ts, starts = by[:d_out], by[d_out : 2 * d_out], constants[4 : 4 + d_out]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
     w = array_at(row[3], -(-d_out // BLOCK) * BLOCK * d, np.int8)
     # Memory that stays: so large an array made anew would be mapped page by page each time.
@@ -160,26 +182,27 @@ def _linear(row, thread, n_threads):
     sums = array_at(mine + MANY * d, MANY * CHUNK, np.int32)
     accs = np.empty(CHUNK, I64)
     block = MANY // 2 if wide else MANY  # a row of 16 bits is two rows of bytes (9.3)
-    # outputs, so each thread reads its own w
-    first, last = share(d_out, thread, n_threads, together(2 * n_rows if wide else n_rows))
+    step = together(2 * n_rows if wide else n_rows)
     for top in range(0, n_rows, block):
         n = min(block, n_rows - top)
         n_bytes = 2 * n if wide else n
         bytes_of(x[top * d_in :], bytes_, n, d_in, d, wide, constants[3])
-        for c in range(first, last, CHUNK):
-            end = min(c + CHUNK, last)
+        place, sizes = (thread, n_threads), (d_out, step, CHUNK)
+        # outputs, so each thread reads its own w
+        c, end, turn = next_part(work, top // block, 0, 0, *place, *sizes)
+        while c < end:
             products(bytes_, d, w, sums, n_bytes, d, c, end, CHUNK)
             begin, m, t = starts[c:end], ms[c:end], ts[c:end]
             if not wide:  # 32 bits are enough here
-                y = out[top * d_out + c :]
-                rescale_block(sums, CHUNK, n, begin, m, t, mode, low, high, y, d_out)
-                continue
-            for r in range(n):
+                narrow, y = by[2 * d_out + c : 2 * d_out + end], out[top * d_out + c :]
+                rescale_block(sums, CHUNK, n, narrow, m, t, mode, low, high, y, d_out)
+            for r in range(n if wide else 0):
                 to, of = (top + r) * d_out + c, 2 * r * CHUNK
                 lows, highs = sums[of : of + CHUNK], sums[of + CHUNK : of + 2 * CHUNK]
                 for i in range(end - c):
                     accs[i] = begin[i] + lows[i] + (np.int64(highs[i]) << 8)
                 rescale_channels(accs, m, t, mode, low, high, out[to : to + end - c])
+            c, end, turn = next_part(work, top // block, turn, end, *place, *sizes)
 
 
 @kernel

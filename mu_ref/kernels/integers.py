@@ -183,7 +183,7 @@ else:
 def add(x, y, out, m_y, by, first, last):
     """Twin of fixed_point.requantize_sum; m of `by` is that of x.
 
-    Contract: exact. 1.0 ns an element.
+    Contract: exact. 0.25 ns an element.
     """
     low, high, _, m_x, t = by
     a, b, to = x[first:last], y[first:last], out[first:last]

@@ -14,18 +14,25 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from mu_ref.border.memory import LINE
 from mu_ref.kernels.compiled import kernel
+from mu_ref.kernels.vector.simd import fetch4
 
 __all__ = [
-    "COPY", "FEW", "NOBODY", "TAKE", "WHOLE", "WIDTH", "array_at", "elements_moved", "move",
-    "places", "renew", "settle", "share", "tell", "wait",
+    "ALONE", "COPY", "FEW", "NOBODY", "TAKE", "WHOLE", "WIDTH", "array_at", "elements_moved",
+    "move", "next_part", "places", "renew", "settle", "share", "tell", "wait", "wait_asking",
+    "work_of",
 ]  # fmt: skip
 
 WIDTH = 16  # integers in a row of the program
 COPY, TAKE = range(2)  # operations of both machines; each goes on counting for its own
-FEW = 4096  # elements that one thread has done before two have met
+FEW = 2048  # elements that one thread has done before two have met
+NEXT = 2**18  # bytes that a waiting thread asks for
 WHOLE = np.int64(2**62)  # elements of a product, as more than a few: all threads share it
 NOBODY = -1  # no pipe
+ALONE = 0, 0  # no work that threads share, see `work_of`
+# of one call at most, for the parts of an operation to be shared out as threads come
+MEETINGS, LINES, PARTS = 2**26, 2**13, 2**24
 PATIENCE = 2000  # looks at the counter before another thread may have the core
 
 if os.name == "posix":
@@ -84,6 +91,19 @@ def _add_one(typingctx, address):
 
 
 @intrinsic
+def _replace(typingctx, address, old, new):
+    """Write to memory that threads share if it still holds `old`; say whether it did."""
+
+    def codegen(context, builder, signature, args):
+        address, old, new = args
+        pointer = builder.inttoptr(address, ir.IntType(64).as_pointer())
+        found = builder.cmpxchg(pointer, old, new, "seq_cst", "seq_cst")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def _read(typingctx, address):
     """Read memory that threads share."""
 
@@ -95,16 +115,85 @@ def _read(typingctx, address):
 
 
 @kernel
+def work_of(counter, met, line, n_threads):
+    """Where threads note what they took of an operation, and its number among all; 0: nowhere.
+
+    They have met `met` times, and line is its row.
+    """
+    if n_threads == 1 or met >= MEETINGS or line >= LINES:
+        return 0, 0
+    return counter + LINE, (met * LINES + line) * PARTS
+
+
+@kernel
+def next_part(work, block, turn, at, thread, n_threads, n, step, size):
+    """The next part of 0..n-1 that this thread does: of its own share, then of what others left.
+
+    So a thread that is held up, or whose memory is far, holds nobody up for long. Each share is
+    taken from first to last, by whoever comes. Without `work` each thread does its own.
+
+    Args:
+        work: from `work_of`.
+        block: how often all of 0..n-1 was shared before in this operation.
+        turn: shares that are taken, 0 at first.
+        at: where the part before ended, 0 at first.
+        thread: this one.
+        n_threads: how many there are.
+        n: what is shared.
+        step: see `share`.
+        size: of a part, whole steps.
+
+    Returns:
+        Where the part begins and ends, in the same place if nothing is left, and the next `turn`.
+    """
+    most = -(-n // size)
+    if work[0] == 0 or (block + 1) * most >= PARTS:
+        first, last = share(n, thread, n_threads, step)
+        at = max(at, first)
+        return at, max(at, min(at + size, last)), 0
+    number = work[1] + block * most
+    while turn < n_threads:
+        whose = (thread + turn) % n_threads
+        first, last = share(n, whose, n_threads, step)
+        place, parts = work[0] + LINE * whose, -(-(last - first) // size)
+        word = _read(place)
+        while parts and word < number + parts:  # else all is taken, or its thread is further
+            new = max(word, number) + 1
+            if _replace(place, word, new):
+                at = first + (new - 1 - number) * size
+                return at, min(at + size, last), turn
+            word = _read(place)
+        turn += 1
+    return n, n, turn
+
+
+@kernel
 def wait(counter, meeting, n_threads):
     """Return when every thread has called this `meeting` times."""
+    wait_asking(counter, meeting, n_threads, 0, 0)
+
+
+@kernel
+def wait_asking(counter, meeting, n_threads, at, end):
+    """As `wait`; ask meanwhile for memory from address `at` to `end`, and return how far that came.
+
+    What comes next reads it, and a thread that waits has nothing better to do. What has come must
+    stay in the second cache until then, so it is no more than `NEXT` at a time.
+    """
     if n_threads == 1:
-        return
+        return at
     _add_one(counter)  # it only grows: setting it back would need a meeting of its own
-    looks = 0
+    looks, asked, n = 0, 0, min(end - at, NEXT)
+    memory = array_at(at, n, np.uint8)
     while _read(counter) < meeting * n_threads:
+        if asked < n:
+            fetch4(memory, asked, 64)
+            asked += 256
+            continue
         looks += 1
         if looks > PATIENCE:
             _give_way()
+    return at + asked
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 
 from mu_ref.kernels.compiled import kernel
 from mu_ref.kernels.vector.simd import add1, vector1
-from mu_ref.kernels.vector.steps import all1, clip1, high1, shift1, store_i16
+from mu_ref.kernels.vector.steps import all1, clip1, high1, left1, shift1, store_i16
 
 __all__ = [
     "ARGUMENT_BITS", "DOUBLE", "EVEN", "ONE", "PART", "SINGLE", "bit_length", "clip", "interpolate",
@@ -21,7 +21,7 @@ ARGUMENT_BITS = 16
 ONE = np.int64(1)
 PART = 128  # keys, or features, whose products with one byte int32 holds
 LANES = 16  # int32 in a vector
-MANY_ROWS = 8  # for which what a channel needs is laid out, and read, once
+FEW_ROWS = 8  # whose sums stay near while what a channel needs is read once
 
 
 @kernel
@@ -113,35 +113,32 @@ def rescale_int32(sums, m, t, low, high, out):
 
 @kernel
 def rescale_block(sums, width, n_rows, begin, m, t, mode, low, high, out, step):
-    """Write `rescale_channels` of begin + sums, in int32, for rows of sums `width` apart.
+    """Write `rescale_channels` of begin + sums, for rows of sums `width` apart; all int32.
 
-    Contract: exact. 0.2 ns an element where all t > 32 (see `rescale_int32`) and rows are many.
+    Contract: exact. 0.2 ns an element where all t > 32 (see `rescale_int32`).
 
     Rows of out begin `step` apart.
     """
-    n, whole = len(m), 0
-    starts, halves, shifts = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
-    if mode == SINGLE and n_rows >= MANY_ROWS and t.min() > 32:
-        whole = n // LANES * LANES
-        for i in range(n):
-            starts[i], shifts[i] = np.int32(begin[i]), np.int32(t[i] - 32)
-            halves[i] = np.int32(ONE << (t[i] - 33))
+    n = len(m)
+    whole = n // LANES * LANES if mode == SINGLE and t.min() > 32 else 0
+    one, less = all1(np.int32(1)), all1(np.int32(-1))
     lows, highs = all1(np.int32(low)), all1(np.int32(high))
-    for top in range(0, n_rows if whole else 0, MANY_ROWS):
+    for top in range(0, n_rows, FEW_ROWS):
         for i in range(0, whole, LANES):
-            start, factor = vector1(starts, i), vector1(m, i)
-            half, shift = vector1(halves, i), vector1(shifts, i)
-            for r in range(top, min(top + MANY_ROWS, n_rows)):
+            start, factor = vector1(begin, i), vector1(m, i)
+            shift = add1(vector1(t, i), all1(np.int32(-32)))
+            half = left1(one, add1(shift, less))
+            for r in range(top, min(top + FEW_ROWS, n_rows)):
                 y = high1(add1(vector1(sums, r * width + i), start), factor)
                 y = shift1(add1(y, half), shift)
                 store_i16(out, r * step + i, clip1(y, lows, highs))
     if whole == n:
         return
-    rest = starts[whole:]
+    rest = np.empty(n - whole, np.int32)
     for r in range(n_rows):
         of, to = r * width + whole, r * step
         for i in range(len(rest)):
-            rest[i] = np.int32(begin[whole + i] + sums[of + i])
+            rest[i] = begin[whole + i] + sums[of + i]
         y = out[to + whole : to + n]
         rescale_channels(rest, m[whole:], t[whole:], mode, low, high, y)
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from mu_ref.border.memory import LINE, aligned
 from mu_ref.compiled import load_kept
 from mu_ref.errors import InputError
 
-__all__ = ["SMALL", "load_kernel", "n_threads", "release_code", "run_on", "start_on"]
+__all__ = ["SMALL", "load_kernel", "n_threads", "new_counter", "release_code", "run_on", "start_on"]
 
 SMALL = 32 * 2**20  # bytes of weights that one core reads from its caches in a millisecond or two
 MOST = 256  # threads; each waits for all others after every operation
@@ -77,12 +78,17 @@ def run_on(threads: int, run: Callable[..., Any], *args: Any) -> None:
     if threads == 1:
         run(*args, 0, 0, 1)  # alone it meets nobody, and counts nothing
         return
-    counter = np.zeros(1, np.int64)
+    counter = new_counter(threads)
     address = counter.ctypes.data
     started = start_on(range(1, threads), threads, run, *args, address)
     run(*args, address, 0, threads)
     for future in started:
         future.result()
+
+
+def new_counter(threads: int) -> np.ndarray:
+    """Return memory in which threads count meetings, and a line for what each took of its work."""
+    return aligned((1 + threads, LINE // 8), np.int64)
 
 
 def start_on(

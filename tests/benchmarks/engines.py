@@ -43,7 +43,7 @@ def _executor(model: ModelConfig, scheme: str) -> DeferredOps:
         return FastOps(quantize_weights_int4(model, random_weights(model)))
     from mu_ref.ops.fast.integers import FastIntegerOps
 
-    return FastIntegerOps(integer_model(model, scheme), alone=True)
+    return FastIntegerOps(integer_model(model, scheme))
 
 
 def integer_model(model: ModelConfig, scheme: str) -> IntegerModel:

@@ -1,11 +1,17 @@
 """What the machines share: parts of threads, places of attention, how many threads there are."""
 
+import random
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mu_ref.errors import InputError
-from mu_ref.kernels.machine import places, share
-from mu_ref.kernels.threads import SMALL, n_threads
+from mu_ref.kernels import machine
+from mu_ref.kernels.machine import next_part, places, share, work_of
+from mu_ref.kernels.threads import SMALL, n_threads, new_counter
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 32, 33, 100])
@@ -18,6 +24,51 @@ def test_threads_share_all_places_in_whole_steps(n: int, n_threads: int, step: i
     assert all(end % step == 0 for end in ends if end < n)
     sizes = [-(-(last - first) // step) for first, last in parts]
     assert max(sizes) - min(sizes) <= 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 4)), min_size=1, max_size=4),
+    st.integers(1, 4), st.sampled_from([0, machine.LINES - 1, machine.LINES]), st.randoms(),
+)  # fmt: skip
+def test_each_part_is_done_once_in_whatever_order_threads_come(
+    operations: list[tuple[int, int]], n: int, line: int, luck: random.Random
+) -> None:
+    """Threads do one operation after the other, each of some blocks, and meet nowhere."""
+    counter, step, size = new_counter(n), 4, 8
+    done: dict[tuple[int, int], list[int]] = {}
+
+    def thread(number: int) -> Iterator[None]:
+        for met, (length, blocks) in enumerate(operations, 1):
+            work = work_of(counter.ctypes.data, met, line, n)
+            for block in range(blocks):
+                at, end, turn = next_part(work, block, 0, 0, number, n, length, step, size)
+                while at < end:
+                    done.setdefault((met, block), []).extend(range(at, end))
+                    assert at % step == 0
+                    assert end - at <= size
+                    yield
+                    more = turn, end, number, n, length, step, size
+                    at, end, turn = next_part(work, block, *more)
+                yield
+
+    threads = [thread(number) for number in range(n)]
+    while threads:
+        one = luck.choice(threads)
+        if next(one, one) is one:
+            threads.remove(one)
+    for met, (length, blocks) in enumerate(operations, 1):
+        for block in range(blocks):
+            assert sorted(done[met, block]) == list(range(length))
+
+
+def test_a_thread_does_what_a_late_one_left() -> None:
+    counter = new_counter(2)
+    work, at, end, turn, parts = work_of(counter.ctypes.data, 1, 0, 2), 0, 0, 0, []
+    while not parts or at < end:
+        at, end, turn = next_part(work, 0, turn, end, 1, 2, 32, 4, 8)
+        parts.append((at, end))
+    assert parts == [(16, 24), (24, 32), (0, 8), (8, 16), (32, 32)]
+    assert next_part(work, 0, 0, 0, 0, 2, 32, 4, 8)[:2] == (32, 32)
 
 
 def test_places_of_a_query_and_of_what_it_reads() -> None:

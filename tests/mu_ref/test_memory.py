@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
-from mu_ref.border.memory import LINE, aligned
+from mu_ref.border.arrays import read_safetensors
+from mu_ref.border.memory import LINE, Arena, aligned, padded
 
 GIVE_BACK = """
 import re
@@ -34,6 +38,31 @@ def test_arrays_start_at_a_line_and_are_zero(shape: list[int], dtype: str) -> No
     assert (array.shape, array.dtype) == (tuple(shape), np.dtype(dtype))
     assert array.ctypes.data % LINE == 0
     assert not array.any()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.sampled_from(["u1", "<f4"]))), st.integers(0, 999)
+)
+def test_arrays_of_an_arena_start_at_a_line_and_share_nothing(
+    asked: list[tuple[int, str]], n_bytes: int
+) -> None:
+    arena = Arena(n_bytes)
+    arrays = [arena.array((n, 1), dtype) for n, dtype in asked]
+    for number, (array, (n, dtype)) in enumerate(zip(arrays, asked, strict=True)):
+        assert (array.shape, array.dtype, array.any()) == ((n, 1), np.dtype(dtype), False)
+        assert not array.size or array.ctypes.data % LINE == 0
+        array[:] = number + 1
+    for number, array in enumerate(arrays):
+        assert (array == number + 1).all()
+
+
+def test_weights_of_a_file_lie_behind_each_other(tmp_path: Path) -> None:
+    file, sizes = tmp_path / "w.safetensors", (100, 64, 1)
+    save_file({f"{i}": np.full((n,), i, np.float32) for i, n in enumerate(sizes)}, file)
+    read, _ = read_safetensors(file)
+    places = sorted((array.ctypes.data, padded(array.nbytes)) for array in read.values())
+    for (at, n_bytes), (following, _) in pairwise(places):
+        assert at + n_bytes == following
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems keep the pages")

@@ -9,7 +9,6 @@ two, give the same bits. How weights are laid out: `mu_ref/ops/fast/matrices.py`
 
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels.compiled import kernel
-from mu_ref.kernels.vector.dots import HAS_VNNI
 from mu_ref.kernels.vector.simd import (
     add1,
     add4,
@@ -39,8 +38,7 @@ TILE = 3 * BLOCK  # outputs that are computed together for
 ROWS = 8  # rows of x: 24 sums fill most of the 32 registers, and none waits for the one before
 FEW_ROWS = 2  # rows with which the time is that of reading weights
 PART = 128  # products of floats that are added one by one
-# bytes between what is read and what is asked for; plain LLVM takes twice the time for a line
-NEAR = 4096 if HAS_VNNI else 1024
+NEAR = 1024  # bytes between what is read and what is asked for
 AHEAD4 = 8192  # the same for int4
 
 
@@ -80,7 +78,10 @@ def products(x, step, w, out, n_rows, d, first, last, width):
     part = PART if group1(w) == 1 else d
     if n_rows <= FEW_ROWS:
         for n in range(first, last, BLOCK):
-            _few(x, step, w, n * d, out, n - first, width, n_rows, d, part)
+            if n_rows == 1:
+                _one_row(x, w, n * d, out, n - first, d, part)
+            else:
+                _two_rows(x, step, w, n * d, out, n - first, width, d, part)
         return
     final = len(w) - BLOCK * d  # where the last block begins; past it, it is computed again
     for n in range(first, last, TILE):
@@ -97,24 +98,32 @@ def products(x, step, w, out, n_rows, d, first, last, width):
 
 
 @kernel
-def _few(x, step, w, j, out, to, width, n_rows, d, part):
-    """One or two rows of x, times the block of w from j, which is read from first to last."""
-    group = group1(w)
+def _one_row(x, w, j, out, to, d, part):
+    """One row of x times the block of w from j, which is read from first to last."""
+    group, a = group1(w), zeros1(out)
+    for start in range(0, d, part):
+        c = zeros1(out)
+        for k in range(start, min(start + part, d), group):
+            fetch1(w, j + BLOCK * k + NEAR // 4 * group)
+            c = spread1(c, vector1(w, j + BLOCK * k), x, k)
+        a = add1(a, c)
+    store1(out, to, a)
+
+
+@kernel
+def _two_rows(x, step, w, j, out, to, width, d, part):
+    """As _one_row, for two rows; with a branch in one loop for both it would be slower."""
     # not `a = b = ...`: LLVM keeps sums that were one value in memory, at half the speed
-    a, b = zeros1(out), zeros1(out)  # b and e: of the second row
+    group, a, b = group1(w), zeros1(out), zeros1(out)
     for start in range(0, d, part):
         c, e = zeros1(out), zeros1(out)
         for k in range(start, min(start + part, d), group):
-            at = j + BLOCK * k
-            fetch1(w, at + NEAR // 4 * group)
-            weights = vector1(w, at)
-            c = spread1(c, weights, x, k)
-            if n_rows > 1:
-                e = spread1(e, weights, x, step + k)
+            fetch1(w, j + BLOCK * k + NEAR // 4 * group)
+            weights = vector1(w, j + BLOCK * k)
+            c, e = spread1(c, weights, x, k), spread1(e, weights, x, step + k)
         a, b = add1(a, c), add1(b, e)
     store1(out, to, a)
-    if n_rows > 1:
-        store1(out, to + width, b)
+    store1(out, to + width, b)
 
 
 @kernel
@@ -189,65 +198,54 @@ def products_i4(x, starts, w, scales, out, n_rows, n_groups, first, last):
     first and last are multiples of 32.
     """
     if n_rows == 1:
-        _one_row(x, starts, w, scales, out, n_groups, first, last)
+        _one_row_i4(x, starts, w, scales, out, n_groups, first, last)
     elif n_rows == 2:
-        _two_rows(x, starts, w, scales, out, n_groups, first, last)
+        _two_rows_i4(x, starts, w, scales, out, n_groups, first, last)
     else:
-        _eight_rows(x, starts, w, scales, out, n_groups, first, last)
+        _eight_rows_i4(x, starts, w, scales, out, n_groups, first, last)
 
 
 @kernel
-def _one_row(x, starts, w, scales, out, n_groups, first, last):
-    """Two blocks of outputs at a time, as with one the sums would wait for themselves."""
+def _one_row_i4(x, starts, w, scales, out, n_groups, first, last):
+    """Weights are read from first to last; a sum for every other eight features waits less."""
     d = n_groups * INT4_GROUP
-    for n in range(first, last, 32):
-        at, other = n * d // 2, (n + 16) * d // 2
-        t, u = zeros1(out), zeros1(out)
+    for n in range(first, last, 16):
+        at, t = n * d // 2, zeros1(out)
         for g in range(n_groups):
             a, b = all1(starts[g]), all1(starts[n_groups + g])  # of highs, and of lows
-            c, e = all1(starts[g]), all1(starts[n_groups + g])
-            for part in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 32):
-                fetch4(w, at + 8 * part + AHEAD4, 64)
-                fetch4(w, other + 8 * part + AHEAD4, 64)
-                for k in range(part, part + 32, 8):
-                    i = 2 * k
-                    low, high = nibbles2(w, at + 8 * k)
-                    a = spread1(spread1(a, low, x, i), high, x, i + 4)
-                    b = spread1(spread1(b, low, x, i + 8), high, x, i + 12)
-                    low, high = nibbles2(w, other + 8 * k)
-                    c = spread1(spread1(c, low, x, i), high, x, i + 4)
-                    e = spread1(spread1(e, low, x, i + 8), high, x, i + 12)
-            t = scaled1(t, a, b, scales, n * n_groups + 16 * g)
-            u = scaled1(u, c, e, scales, (n + 16) * n_groups + 16 * g)
+            c, e = zeros1(starts), zeros1(starts)
+            for k in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 16):
+                i, j = 2 * k, at + 8 * k
+                fetch1(w, j + AHEAD4)
+                low, high = nibbles2(w, j)
+                a = spread1(spread1(a, low, x, i), high, x, i + 4)
+                b = spread1(spread1(b, low, x, i + 8), high, x, i + 12)
+                fetch1(w, j + 64 + AHEAD4)
+                low, high = nibbles2(w, j + 64)
+                c = spread1(spread1(c, low, x, i + 16), high, x, i + 20)
+                e = spread1(spread1(e, low, x, i + 24), high, x, i + 28)
+            t = scaled1(t, add1(a, c), add1(b, e), scales, n * n_groups + 16 * g)
         store1(out, n - first, t)
-        store1(out, n + 16 - first, u)
 
 
 @kernel
-def _two_rows(x, starts, w, scales, out, n_groups, first, last):
-    """Two blocks of outputs at a time, as with one the sums would wait for themselves."""
+def _two_rows_i4(x, starts, w, scales, out, n_groups, first, last):
+    """As _one_row_i4; two rows have four sums, which is enough."""
     d, width = n_groups * INT4_GROUP, last - first
-    for n in range(first, last, 32):
-        at, other = n * d // 2, (n + 16) * d // 2
-        t, u = zeros4(out), zeros4(out)
+    for n in range(first, last, 16):
+        at, t = n * d // 2, zeros4(out)
         for g in range(n_groups):
-            a = b = each4(starts, g, n_groups)
-            for part in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 32):
-                fetch4(w, at + 8 * part + AHEAD4, 64)
-                fetch4(w, other + 8 * part + AHEAD4, 64)
-                for k in range(part, part + 32, 8):
-                    low, high = nibbles2(w, at + 8 * k)
-                    a = spread4(spread4(a, low, x, 4 * k, 8), high, x, 4 * k + 4, 8)
-                    low, high = nibbles2(w, other + 8 * k)
-                    b = spread4(spread4(b, low, x, 4 * k, 8), high, x, 4 * k + 4, 8)
+            a = each4(starts, g, n_groups)
+            for k in range(g * INT4_GROUP, (g + 1) * INT4_GROUP, 8):
+                fetch1(w, at + 8 * k + AHEAD4)
+                low, high = nibbles2(w, at + 8 * k)
+                a = spread4(spread4(a, low, x, 4 * k, 8), high, x, 4 * k + 4, 8)
             t = scaled4(t, a, a, scales, n * n_groups + 16 * g)
-            u = scaled4(u, b, b, scales, (n + 16) * n_groups + 16 * g)
         store4(out, n - first, width, t)  # its rows 2 and 3 are 0 and 1 again
-        store4(out, n + 16 - first, width, u)
 
 
 @kernel
-def _eight_rows(x, starts, w, scales, out, n_groups, first, last):
+def _eight_rows_i4(x, starts, w, scales, out, n_groups, first, last):
     """Nibbles are taken apart once for all rows; a .. e: two rows each, two halves in each."""
     d, width = n_groups * INT4_GROUP, last - first
     for n in range(first, last, 16):

@@ -11,7 +11,7 @@ from mu_ref.kernels.vector import lanes as vec
 from mu_ref.kernels.vector.dots import byte_of
 from mu_ref.kernels.vector.lanes import I8, I16, I32, I32_4, LANES, WIDE
 
-__all__ = ["all1", "clip1", "high1", "look_up64", "shift1", "store_i16", "turn16", "zip16"]
+__all__ = ["all1", "clip1", "high1", "left1", "look_up64", "shift1", "store_i16", "turn16", "zip16"]
 
 
 @intrinsic
@@ -93,6 +93,12 @@ def high1(typingctx, a, b):
 def shift1(typingctx, a, t):
     """floor(a[lane] / 2^t[lane]); int32."""
     return a(a, t), lambda context, builder, signature, args: builder.ashr(*args)
+
+
+@intrinsic
+def left1(typingctx, a, t):
+    """a[lane] * 2^t[lane]; int32."""
+    return a(a, t), lambda context, builder, signature, args: builder.shl(*args)
 
 
 @intrinsic

@@ -10,13 +10,13 @@ from typing import Any, TypeVar, final
 
 import numpy as np
 
-from mu_ref.border.memory import aligned
+from mu_ref.border.memory import Arena, aligned
 from mu_ref.config import INT4_GROUP
 from mu_ref.errors import QuantizationError, WeightsError
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.drafts.float_passes import run_drafted
 from mu_ref.kernels.floats import KINDS, NORMS
-from mu_ref.ops.fast.matrices import matrix_of
+from mu_ref.ops.fast.matrices import REGION, matrix_of
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
 from mu_ref.ops.fast.stretches.drafting import DraftingOps
 from mu_ref.ops.reference import ReferenceOps
@@ -51,7 +51,9 @@ class FastOps(DraftingOps):
                 "use the reference executor, or quantize again"
             )
         weights = {name: w for name, w in tensors.items() if not name.endswith("_scale")}
-        self._matrices = {n: matrix_of(n, tensors) for n, w in weights.items() if w.ndim == 2}
+        arena = Arena(REGION)
+        matrices = [n for n, w in weights.items() if w.ndim == 2]
+        self._matrices = {name: matrix_of(name, tensors, arena) for name in matrices}
         self._vectors = {n: _vector(w) for n, w in weights.items() if w.ndim == 1}
         self._addresses = {name: w.ctypes.data for name, w in self._vectors.items()}
         arrays = [array for matrix in self._matrices.values() for array in matrix.arrays]

@@ -10,13 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mu_ref.border.memory import LINE, aligned
+from mu_ref.border.memory import LINE, Arena
 from mu_ref.config import INT4_GROUP
 from mu_ref.kernels import float_program as machine
 from mu_ref.kernels.products.linear import BLOCK
 
-__all__ = ["Matrix", "blocks_of", "matrix_of", "nibble_blocks_of", "sums_of", "whole_width"]
+__all__ = [
+    "REGION",
+    "Matrix",
+    "blocks_of",
+    "matrix_of",
+    "nibble_blocks_of",
+    "sums_of",
+    "whole_width",
+]
 
+REGION = 2**25  # bytes that are asked for at once, for several matrices
 TOGETHER = 64  # blocks that are laid out at once
 
 
@@ -36,12 +45,13 @@ class Matrix:
     addresses: tuple[int, int, int]  # of the arrays, 0 for one that is not there
 
 
-def matrix_of(name: str, tensors: Mapping[str, np.ndarray]) -> Matrix:
+def matrix_of(name: str, tensors: Mapping[str, np.ndarray], arena: Arena) -> Matrix:
     """Lay out a weight of a float file or of an int4 file; its dtype says how it is stored.
 
     Args:
         name: key of the weight; its scales, if it has any, are `name` + "_scale".
         tensors: of the file, see `mu_ref/integers/int4_store.py`.
+        arena: where it will lie.
 
     Returns:
         The matrix.
@@ -51,15 +61,15 @@ def matrix_of(name: str, tensors: Mapping[str, np.ndarray]) -> Matrix:
     if w.dtype == np.uint8:  # two weights in each byte; int4 files keep what is looked up in int8
         scale = tensors[f"{name}_scale"]
         width, shape = scale.shape[1] * INT4_GROUP, (d_out, 2 * d_in)
-        return _matrix(shape, width, machine.LINEAR4, None, nibble_blocks_of(w, scale))
+        return _matrix(shape, width, machine.LINEAR4, None, nibble_blocks_of(w, scale, arena))
     shape = d_out, d_in
     if w.dtype == np.int8:
-        values = blocks_of(w)
+        values = blocks_of(w, arena)
         scales = np.ascontiguousarray(tensors[f"{name}_scale"][:, 0], np.float32)
         sums = w.sum(axis=1, dtype=np.int32)  # x as bytes has 128 added, times these too much
         arrays = values, scales, sums
         return _matrix(shape, whole_width(w), machine.LINEAR8, machine.EMBED8, arrays)
-    values = blocks_of(np.asarray(w, np.float32))
+    values = blocks_of(np.asarray(w, np.float32), arena)
     return _matrix(shape, d_in, machine.LINEAR, machine.EMBED, (values,))
 
 
@@ -80,11 +90,12 @@ def whole_width(w: np.ndarray) -> int:
     return -(-w.shape[1] // group) * group
 
 
-def blocks_of(w: np.ndarray, *, in_place: bool = False) -> np.ndarray:
+def blocks_of(w: np.ndarray, arena: Arena, *, in_place: bool = False) -> np.ndarray:
     """Lay out a matrix in blocks of 16 outputs, for `products`.
 
     Args:
         w: float32, int16 or int8 [d_out, d_in].
+        arena: where it will lie.
         in_place: True if nobody else reads w from now on: then its own memory is laid out anew
             where that has room for it, so that a large model is not held twice.
 
@@ -97,7 +108,7 @@ def blocks_of(w: np.ndarray, *, in_place: bool = False) -> np.ndarray:
     if in_place and fits and w.flags.writeable:
         whole = w
     else:
-        whole = aligned((n_rows, width), w.dtype)
+        whole = arena.array((n_rows, width), w.dtype)
         whole[: w.shape[0], : w.shape[1]] = w
     rows = whole.view(np.uint32).reshape(-1, BLOCK, width * w.itemsize // 4)  # a group is 4 bytes
     blocks = rows.reshape(len(rows), -1, BLOCK)
@@ -114,12 +125,15 @@ def sums_of(blocks: np.ndarray) -> np.ndarray:
     return by_lane.reshape(-1, group).sum(axis=1)
 
 
-def nibble_blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nibble_blocks_of(
+    w: np.ndarray, scale: np.ndarray, arena: Arena
+) -> tuple[np.ndarray, np.ndarray]:
     """Lay out int4 weights and their scales in blocks of 16 outputs, for `products_i4`.
 
     Args:
         w: uint8 [d_out, d_in / 2], two weights in each, the even one in the low nibble.
         scale: [d_out, groups].
+        arena: where both will lie.
 
     Returns:
         uint8 [blocks, d / 8, 16, 4], 8 added to each weight: byte m of an output holds weight 8 c +
@@ -128,8 +142,8 @@ def nibble_blocks_of(w: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.n
     """
     (d_out, n_bytes), n_groups = w.shape, scale.shape[1]
     n_blocks = -(-d_out // 32) * 2
-    packed = aligned((n_blocks, n_groups * INT4_GROUP // 8, 16, 4), np.uint8)
-    scales = aligned((n_blocks, n_groups, 16), np.float32)
+    packed = arena.array((n_blocks, n_groups * INT4_GROUP // 8, 16, 4), np.uint8)
+    scales = arena.array((n_blocks, n_groups, 16), np.float32)
     for block in range(n_blocks):
         rows = np.full((16, n_groups * INT4_GROUP // 2), 0x88, np.uint8)  # two weights of 0
         given = w[16 * block : 16 * block + 16]

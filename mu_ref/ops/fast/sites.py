@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from mu_ref.border.memory import Arena
 from mu_ref.errors import QuantizationError
 from mu_ref.integers.constants import between, between_sum
 from mu_ref.integers.encodings import Encoding
@@ -22,7 +23,7 @@ from mu_ref.integers.nonlinear import ARGUMENT_BITS
 from mu_ref.integers.store import IntegerModel
 from mu_ref.integers.tables import table
 from mu_ref.kernels.rounding import DOUBLE, EVEN, SINGLE
-from mu_ref.ops.fast.matrices import blocks_of, sums_of, whole_width
+from mu_ref.ops.fast.matrices import REGION, blocks_of, sums_of, whole_width
 
 __all__ = ["Site", "Sites", "Weight"]
 
@@ -64,7 +65,7 @@ class Sites:
     """
 
     def __init__(self, model: IntegerModel, *, alone: bool = False) -> None:
-        self.model, self._alone = model, alone
+        self.model, self._alone, self._arena = model, alone, Arena(REGION)
         self._mode = MODES[model.rounding]
         self._kept: dict[tuple[Any, ...], tuple[np.ndarray, int]] = {}  # and their addresses
         self._found: dict[tuple[Any, ...], Any] = {}  # by method and arguments
@@ -112,7 +113,7 @@ class Sites:
         d_out, d_in = given.shape
         if self._alone:
             del cast("dict[str, np.ndarray]", self.model.tensors)[f"{source}.weight"]
-        blocks = blocks_of(given, in_place=self._alone)
+        blocks = blocks_of(given, self._arena, in_place=self._alone)
         address = self.keep(("blocks", source), lambda: blocks)
         return Weight(address, d_out, d_in, whole_width(given))
 
@@ -136,7 +137,7 @@ class Sites:
 
     @remembered
     def linear(self, site: str, source: str, x: Encoding) -> tuple[Encoding, int, int]:
-        """Return the address of each output's m and t too: int32 is enough for them."""
+        """Return the address of each output's m and t too, and of starts that int32 holds."""
         wide = x.bits == 16
 
         def by(out: Encoding) -> list[Any]:
@@ -156,9 +157,13 @@ class Sites:
             return [offset, start - too_much * sums_of(blocks)[: weight.d_out]]
 
         encoding, constants = self._constants(("linear", source, x), site, make, wide=wide)
-        key = ("multipliers", site, source, x)
-        m = self.keep(key, lambda: np.array(np.broadcast_arrays(*by(encoding)), np.int32))
-        return encoding, constants, m
+
+        def more() -> np.ndarray:
+            starts = self._kept[(site, "linear", source, x)][0][4:]
+            every = np.broadcast_arrays(*by(encoding), 0 if wide else starts)
+            return np.array(every, np.int32)
+
+        return encoding, constants, self.keep(("multipliers", site, source, x), more)
 
     @remembered
     def norm(self, site: str, x: Encoding, d: int, kind: str, eps: float) -> Site:

@@ -33,21 +33,23 @@ class Buffer:
     source: int  # place among the inputs
     make: Make
     memory: np.ndarray  # bytes
-    filled: Any = None  # with what, if nobody writes to it or to the memory
+    given: Any = None  # what was passed last, if nobody writes to it
+    made: np.ndarray | None = None  # of it
 
     def fill(self, given: Any, *, keeps: bool = False) -> bool:
         """Make it anew; False if there is no room. With `keeps`, nobody else writes to the memory.
 
-        What cannot be written to, and comes again, need not be made again then.
+        What cannot be written to, and comes again, is not made again.
         """
-        if keeps and given is self.filled:
+        known = self.made is not None and given is self.given
+        if known and keeps:
             return True
-        array = self.make(given)
+        array = self.made if known and self.made is not None else self.make(given)
         if array.nbytes > self.memory.size:
             return False
         self.memory[: array.nbytes] = array.reshape(-1).view(np.uint8)
         constant = not given.flags.writeable if isinstance(given, np.ndarray) else True
-        self.filled = given if keeps and constant else None
+        self.given, self.made = (given, array) if constant else (None, None)
         return True
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mu_ref.kernels.machine import NOBODY
-from mu_ref.kernels.threads import load_kernel, start_on
+from mu_ref.kernels.threads import load_kernel, new_counter, start_on
 
 __all__ = ["CAN_TELL", "Found", "Told"]
 
@@ -65,7 +65,7 @@ class Told(Found):
         self._read, write = os.pipe()
         self._write = write
         self._go_on = np.ones(2, np.int64)  # as the caller wishes, and as the threads agree
-        self._counter = np.zeros(1, np.int64)
+        self._counter = new_counter(self._threads)
         self._args = args  # its arrays stay where they are
         told = (self.chosen, self._go_on, write, self._counter.ctypes.data)
 

@@ -34,10 +34,14 @@ ALONE = 0, 0  # no work that threads share, see `work_of`
 # of one call at most, for the parts of an operation to be shared out as threads come
 MEETINGS, LINES, PARTS = 2**26, 2**13, 2**24
 PATIENCE = 2000  # looks at the counter before another thread may have the core
+YIELDS = 100  # after which this one sleeps between looks
+NAP_US = 20
 
 if os.name == "posix":
     # With more threads than free cores, spinning would starve the thread that is waited for.
     _give_way = types.ExternalFunction("sched_yield", types.int32())
+    # Only a core without work takes over a thread that waits for another core.
+    _sleep = types.ExternalFunction("usleep", types.int32(types.uint32))
     _write = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.intp))
 
     @kernel
@@ -56,6 +60,10 @@ else:
     @kernel
     def _give_way():
         """Nothing: the scheduler takes the core away by itself."""
+
+    @kernel
+    def _sleep(microseconds):
+        """Nothing, as above."""
 
 
 @intrinsic
@@ -191,7 +199,9 @@ def wait_asking(counter, meeting, n_threads, at, end):
             asked += 256
             continue
         looks += 1
-        if looks > PATIENCE:
+        if looks > PATIENCE + YIELDS:
+            _sleep(np.uint32(NAP_US))
+        elif looks > PATIENCE:
             _give_way()
     return at + asked
 

@@ -165,15 +165,18 @@ def _rescaling(constants):
 def _linear(row, work, thread, n_threads):
     """out, x, w, constants, rows, d_in, d_in in whole vectors, d_out, wide, scratch, m.
 
-    Constants: low, high, mode, offset of x, then the start of the sum for each output. m: int32, of
-    each output, behind them t, and where not wide the starts again.
+    Constants: low, high, mode, offset of x. m: int32, of each output, and behind them t. Then the
+    start of the sum for each output, where wide behind the constants, else in int32 behind t.
     The sum over q + 128 and over high bytes + 128 is too large by a multiple of the sum of the
     weights, which the start takes away.
     """
     n_rows, d_in, d, d_out, wide = row[5], row[6], row[7], row[8], row[9]
-    constants, by = array_at(row[4], 4 + d_out, I64), array_at(row[11], 3 * d_out, np.int32)
+    constants, by = (
+        array_at(row[4], 4 + wide * d_out, I64),
+        array_at(row[11], (3 - wide) * d_out, np.int32),
+    )
     low, high, mode = constants[0], constants[1], constants[2]
-    ms, ts, starts = by[:d_out], by[d_out : 2 * d_out], constants[4 : 4 + d_out]
+    ms, ts, starts = by[:d_out], by[d_out : 2 * d_out], by[2 * d_out :]
     x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
     w = array_at(row[3], -(-d_out // BLOCK) * BLOCK * d, np.int8)
     # Memory that stays: so large an array made anew would be mapped page by page each time.
@@ -192,10 +195,11 @@ def _linear(row, work, thread, n_threads):
         c, end, turn = next_part(work, top // block, 0, 0, *place, *sizes)
         while c < end:
             products(bytes_, d, w, sums, n_bytes, d, c, end, CHUNK)
-            begin, m, t = starts[c:end], ms[c:end], ts[c:end]
+            m, t = ms[c:end], ts[c:end]
             if not wide:  # 32 bits are enough here
-                narrow, y = by[2 * d_out + c : 2 * d_out + end], out[top * d_out + c :]
-                rescale_block(sums, CHUNK, n, narrow, m, t, mode, low, high, y, d_out)
+                y = out[top * d_out + c :]
+                rescale_block(sums, CHUNK, n, starts[c:end], m, t, mode, low, high, y, d_out)
+            begin = constants[4 + c :]
             for r in range(n if wide else 0):
                 to, of = (top + r) * d_out + c, 2 * r * CHUNK
                 lows, highs = sums[of : of + CHUNK], sums[of + CHUNK : of + 2 * CHUNK]

@@ -4,9 +4,11 @@ An engine has a name, the bytes of the weights that one token reads, and `run`, 
 moments, in seconds, of the encoder's end and of every token. The clock is the caller's choice.
 """
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,9 +43,13 @@ def _executor(model: ModelConfig, scheme: str) -> DeferredOps:
         from mu_ref.integers.int4 import quantize_weights_int4
 
         return FastOps(quantize_weights_int4(model, random_weights(model)))
+    from mu_ref.integers.store import load_integers, save_integers
     from mu_ref.ops.fast.integers import FastIntegerOps
 
-    return FastIntegerOps(integer_model(model, scheme))
+    with tempfile.TemporaryDirectory() as folder:  # read from a file, as commands do
+        file = Path(folder) / f"{scheme}.safetensors"
+        save_integers(file, integer_model(model, scheme))
+        return FastIntegerOps(load_integers(file), alone=True)
 
 
 def integer_model(model: ModelConfig, scheme: str) -> IntegerModel:

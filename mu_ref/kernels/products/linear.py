@@ -191,7 +191,7 @@ def _last_tile(x, i, step, w, j, out, to, width, first, last):
 def products_i4(x, starts, w, scales, out, n_rows, n_groups, first, last):
     """Write out[r, n - first] = sum_k x[r, k] scales[n, k / 128] (w[n, k] - 8) (9.4).
 
-    Contract: bound. 27 GB/s of weights with one row; 150 G multiply-adds a second with eight.
+    Contract: bound. 30 GB/s of weights with one row; 210 G multiply-adds a second with eight.
 
     x and starts are from `packing.halves_of`, of one or two rows or, with n_rows above two, of
     eight; out has eight rows of last - first. w and scales are from `matrices.nibble_blocks_of`;

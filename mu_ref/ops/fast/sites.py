@@ -145,22 +145,25 @@ class Sites:
             found = between(site, scales, out.scale, wide=wide)
             return _wide(found) if wide else _narrow(found)
 
-        def make(out: Encoding) -> list[Any]:
+        offset = x.zero_point + 128  # kernels read x as unsigned bytes
+
+        def starts() -> np.ndarray:
             weight, bias = self.weight(source), self.model.bias(site)
             start = np.zeros(weight.d_out, np.int64) if bias is None else bias.astype(np.int64)
             largest = int(np.abs(start).max())
             check_accumulator(site, weight.d_in, LARGEST[x.bits], 128, wide=wide, start=largest)
-            # Kernels read x as unsigned bytes, so every sum is too large by as much per weight.
-            offset = x.zero_point + 128
+            # so every sum is too large by as much per weight
             too_much = 128 << 8 if wide else offset
             blocks, _ = self._kept["blocks", source]
-            return [offset, start - too_much * sums_of(blocks)[: weight.d_out]]
+            return start - too_much * sums_of(blocks)[: weight.d_out]
+
+        def make(_: Encoding) -> list[Any]:
+            return [offset, starts()] if wide else [offset]
 
         encoding, constants = self._constants(("linear", source, x), site, make, wide=wide)
 
         def more() -> np.ndarray:
-            starts = self._kept[(site, "linear", source, x)][0][4:]
-            every = np.broadcast_arrays(*by(encoding), 0 if wide else starts)
+            every = np.broadcast_arrays(*by(encoding), *(() if wide else (starts(),)))
             return np.array(every, np.int32)
 
         return encoding, constants, self.keep(("multipliers", site, source, x), more)

@@ -11,6 +11,7 @@ from mu_ref.integers.store import IntegerModel
 from mu_ref.model.cache import LayerCache
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
+from mu_ref.ops.fast.stretches.replay import Script
 from mu_ref.presets import tiny
 
 
@@ -71,6 +72,18 @@ def steps(compute: Any) -> list[np.ndarray]:
 def test_what_depends_on_numbers_is_computed_anew_in_every_step() -> None:
     found = steps(lambda ops, x, n: ops._stored(2 * ops.read(x)))
     np.testing.assert_array_equal(np.concatenate(found)[:, 0], 2 * TABLE[:8])
+
+
+def test_what_was_made_of_an_input_in_another_way_is_made_anew() -> None:
+    script, given = Script(), np.arange(4)
+    given.flags.writeable = False
+    for factor in (2, 3):
+        script.begin((given,), (0, 0))
+        script.buffer(given, lambda x, factor=factor: x * factor)
+        for _ in range(2):  # the second time nothing is made
+            assert script.buffers[0].fill(given)
+            found = script.buffers[0].memory[: given.nbytes].view(np.int64)
+            np.testing.assert_array_equal(found, factor * given)
 
 
 def test_what_depends_on_the_size_of_a_cache_is_not_replayed_for_another() -> None:

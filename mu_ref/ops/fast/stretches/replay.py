@@ -128,9 +128,10 @@ class Script:
             room = max(made.nbytes * (SPARE if self.pool is None else 1), 64)
             new = Buffer(places[0], make, aligned((room,), np.uint8))
             self.buffers[i : i + 1] = [new]
-        self.buffers[i].source, self.buffers[i].make = places[0], make
-        self.buffers[i].fill(source)
-        return self.buffers[i].memory.ctypes.data
+        buffer = self.buffers[i]
+        buffer.source, buffer.make, buffer.made = places[0], make, None  # made in another way
+        buffer.fill(source)
+        return buffer.memory.ctypes.data
 
     def end(self, rows: np.ndarray, scalars: bytes, before: Sizes, bound: Sequence[int]) -> None:
         """Compare the captured rows with those before them, which were for other sizes.

@@ -1,10 +1,11 @@
 """How kernels are compiled: once, kept on disk, and compiled again when what is kept is damaged.
 
-Numba notices a changed kernel, but not a changed function that the kernel calls; so the folder of
-compiled code is named after the text of every source of its room. Numba also trusts what it finds
-there: a file that was emptied, cut or overwritten ends a program with an error of `pickle`, or
-worse. So each file gets a checksum, and one that does not fit is compiled again. Importing this
-module loads Numba.
+Numba notices a changed kernel, but not a changed function that the kernel calls, and it keeps code
+by the place of its sources, so that each copy of one text is compiled. Here the folder of compiled
+code is named after all that the code depends on: the text of every source of its room, Python,
+Numba, the processor. Numba also trusts what it finds there: a file that was emptied, cut or
+overwritten ends a program with an error of `pickle`, or worse. So each file gets a checksum, and
+one that does not fit is compiled again. Importing this module loads Numba.
 """
 
 import hashlib
@@ -16,12 +17,14 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Literal
 
+import llvmlite.binding as llvm
 import numba
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.environment import Environment, lookup_environment
 from numba.core.runtime import rtsys
 
@@ -39,14 +42,24 @@ def compiled_folder(program: str, sources: Iterable[Path], more: str = "") -> Pa
         more: what else they depend on.
 
     Returns:
-        A folder named after all of it; it need not be there yet.
+        A folder named after all of it, and after Python, Numba and this processor; it need not be
+        there yet.
     """
-    digest = hashlib.sha256(more.encode())
+    compiler = EXTENSION_SUFFIXES[0], numba.__version__, _processor()
+    digest = hashlib.sha256(repr((compiler, more)).encode())
     for source in sorted(sources):
         digest.update(source.read_bytes())
     digest.update(Path(__file__).read_bytes())  # how files are kept
     parent = os.environ.get("NUMBA_CACHE_DIR") or _user_cache() / program
     return Path(parent) / digest.hexdigest()[:16]
+
+
+@cache
+def _processor() -> tuple[str, str]:
+    """Name and instructions, as code is compiled for them."""
+    config: Any = numba.config
+    name = config.CPU_NAME or llvm.get_host_cpu_name()
+    return name, config.CPU_FEATURES or llvm.get_host_cpu_features().flatten()
 
 
 def load_kept(kernel: Any) -> None:
@@ -93,34 +106,52 @@ def kernel_of(
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        config: Any = numba.config
-        before = config.CACHE_DIR
-        config.CACHE_DIR = str(folder)  # read when a kernel is decorated
-        try:
-            kept = _KernelCache(function)
-        except (RuntimeError, OSError):  # Numba found no folder that it can write
-            kept = None
-        finally:
-            config.CACHE_DIR = before
         compiled: Any = numba.njit(nogil=nogil, error_model=error_model)(function)
-        # a folder beside the sources, Numba's next choice, is not named after all of them
-        if kept is not None and Path(kept.cache_path).is_relative_to(folder):
-            compiled._cache = kept
-        else:
+        try:
+            compiled._cache = _KernelCache(function, folder)
+        except OSError:
             _say_unwritable(folder)
         return compiled
 
     return decorate
 
 
+class _Place(CompileResultCacheImpl):
+    """Where Numba keeps a function, and how its files are named.
+
+    Modules have a folder each, since two may have a function of one name. The folder's name says
+    already whether code is of this text.
+    """
+
+    def __init__(self, folder: Path, function: Callable[..., Any]) -> None:
+        self._locator = self  # Numba asks another object for the folder
+        self._py_file = function.__code__.co_filename
+        self._lineno = function.__code__.co_firstlineno
+        self.path = folder / function.__module__
+        self.ensure_cache_path()
+        self._filename_base = self.get_filename_base(function.__qualname__, "")
+
+    def ensure_cache_path(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=self.path).close()  # whether it can be written
+
+    def get_cache_path(self) -> str:
+        return str(self.path)
+
+    def get_source_stamp(self) -> None:
+        return None
+
+    def get_disambiguator(self) -> str:
+        return str(self._lineno)
+
+
 class _KernelCache(FunctionCache):
     """Numba's cache of one function, on files that are checked."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._impl_class: Any = partial(_Place, folder)
         super().__init__(function)
-        plain = self._cache_file
-        base = plain._index_name.removesuffix(".nbi")
-        self._cache_file = _CheckedFiles(plain._cache_path, base, plain._source_stamp)
+        self._cache_file = _CheckedFiles(self._cache_path, self._impl.filename_base, None)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the compiled function, or None if it is to be compiled.

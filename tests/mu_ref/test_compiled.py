@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,6 @@ def run(folder: Path, source: Path) -> tuple[int, float, int]:
     """Import the kernels anew and call them; return what came out, and how many were read."""
     compiled._say.cache_clear()
     source.write_text(SOURCE.format(folder=str(folder)))
-    os.utime(source, (1e9, 1e9))  # the stamp that Numba compares
     spec = importlib.util.spec_from_file_location("kernels_of_a_test", source)
     assert spec is not None
     assert spec.loader is not None
@@ -139,6 +139,41 @@ def test_a_disk_that_is_full_is_said_once(
     monkeypatch.setattr(compiled._CheckedFiles, "save", full)
     assert run(tmp_path / "cache", tmp_path / "kernels_of_a_test.py") == (42, 2.5, 0)
     assert capsys.readouterr().err.count("cannot be written") == 1
+
+
+def test_a_copy_of_the_text_finds_what_is_compiled(kernels: tuple[Path, Path]) -> None:
+    folder, source = kernels
+    copy = source.parent / "another clone" / source.name
+    copy.parent.mkdir()
+    assert run(folder, copy) == (42, 2.5, 3)
+    os.utime(copy, (1e9, 1e9))  # a time says nothing
+    assert run(folder, copy) == (42, 2.5, 3)
+
+
+def test_functions_of_one_name_in_two_modules_are_two(tmp_path: Path) -> None:
+    text = "@kernel_of(Path({folder!r}))\ndef number():\n    return {number}\n"
+    head = "from pathlib import Path\nfrom mu_ref.compiled import kernel_of\n"
+    for number in (1, 2, 1, 2):  # the bytes of their code are the same: constants stand beside it
+        scope: dict[str, Any] = {"__name__": f"room_{number}.sums"}
+        path = tmp_path / f"room_{number}" / "sums.py"
+        exec(compile(head + text.format(folder=str(tmp_path), number=number), path, "exec"), scope)
+        assert scope["number"]() == number
+
+
+@pytest.mark.parametrize(
+    ("whose", "name", "value"),
+    [
+        ("mu_ref.compiled", "EXTENSION_SUFFIXES", [".cpython-399-x86_64-linux-gnu.so"]),
+        ("numba", "__version__", "99.1"),
+        ("mu_ref.compiled", "_processor", lambda: ("another", "+avx")),
+    ],
+)
+def test_what_is_compiled_by_or_for_something_else_lies_elsewhere(
+    whose: str, name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = compiled.compiled_folder("x", [])
+    monkeypatch.setattr(f"{whose}.{name}", value)
+    assert compiled.compiled_folder("x", []) != before
 
 
 def test_the_folder_is_named_after_every_source(tmp_path: Path) -> None:

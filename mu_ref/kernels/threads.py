@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def run_on(threads: int, run: Callable[..., Any], *args: Any) -> None:
     counter = new_counter(threads)
     address = counter.ctypes.data
     started = start_on(range(1, threads), threads, run, *args, address)
+    _go_apart(_cores(), 0, threads)
     run(*args, address, 0, threads)
     for future in started:
         future.result()
@@ -105,7 +107,30 @@ def start_on(
     Returns:
         What to wait for.
     """
-    return [_workers(threads).submit(run, *args, thread, threads) for thread in which]
+    cores = _cores()
+
+    def begin(thread: int) -> None:
+        _go_apart(cores, thread, threads)
+        run(*args, thread, threads)
+
+    return [_workers(threads).submit(begin, thread) for thread in which]
+
+
+def _cores() -> list[int]:
+    """The cores that the caller may use, if the system lets a thread choose."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+
+
+def _go_apart(cores: list[int], thread: int, threads: int) -> None:
+    """Move to a core that none of the other threads moves to.
+
+    A thread that was just woken may lie on the core of the one that woke it, and stays there for
+    milliseconds beside a core without work. Afterwards each may go where the system wants it.
+    """
+    mine = cores[thread::threads] if threads <= len(cores) else []
+    for some in (mine, cores) if mine else ():
+        with suppress(OSError):  # a core that was taken from this process meanwhile
+            os.sched_setaffinity(0, some)
 
 
 def release_code() -> None:

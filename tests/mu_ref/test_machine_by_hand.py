@@ -1,7 +1,9 @@
 """What the machines share: parts of threads, places of attention, how many threads there are."""
 
+import os
 import random
 from collections.abc import Iterator
+from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from mu_ref.errors import InputError
 from mu_ref.kernels import machine
 from mu_ref.kernels.machine import next_part, places, share, work_of
-from mu_ref.kernels.threads import SMALL, n_threads, new_counter
+from mu_ref.kernels.threads import SMALL, n_threads, new_counter, run_on
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 32, 33, 100])
@@ -79,6 +81,49 @@ def test_places_of_a_query_and_of_what_it_reads() -> None:
         assert at == np.ravel_multi_index((batch, query, head, 0), (2, 3, 4, 6))
         assert start == np.ravel_multi_index((batch, 0, head_of[head], 0), (2, 5, 2, 6))
         assert stride == 2 * 6
+
+
+@pytest.mark.parametrize("taken", [[], [2]])
+def test_threads_begin_on_cores_of_their_own_and_are_free_then(
+    taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three threads on four cores, one of which the system may have taken away meanwhile."""
+    moves: dict[int, list[set[int]]] = {}
+    begun, free, together = {}, {1, 2, 4, 6}, Barrier(3)
+
+    def move(whose: int, cores: list[int]) -> None:
+        assert whose == 0  # the calling thread
+        moves.setdefault(get_ident(), []).append(set(cores))
+        if set(cores) <= set(taken):
+            raise OSError(22, "Invalid argument")
+
+    def run(counter: int, thread: int, threads: int) -> None:
+        together.wait(10)  # so no worker does the work of two
+        begun[thread] = moves.pop(get_ident())
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda whose: set(free))
+    monkeypatch.setattr(os, "sched_setaffinity", move)
+    run_on(3, run)
+    assert begun == {0: [{1, 6}, free], 1: [{2}, free], 2: [{4}, free]}
+
+
+def test_more_threads_than_cores_lie_where_the_system_puts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda whose: {0, 1})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: pytest.fail("moved"))
+    run_on(3, lambda counter, thread, threads: seen.append(thread))
+    assert sorted(seen) == [0, 1, 2]
+    monkeypatch.delattr(os, "sched_setaffinity")  # as on other systems than Linux
+    run_on(2, lambda counter, thread, threads: seen.append(thread))
+    assert sorted(seen) == [0, 0, 1, 1, 2]
+
+
+def test_the_cores_of_the_caller_stay_as_they_were() -> None:
+    before = os.sched_getaffinity(0)
+    run_on(2, lambda *_: None)
+    assert os.sched_getaffinity(0) == before
 
 
 def test_small_models_have_one_thread_and_the_setting_decides(monkeypatch) -> None:

@@ -7,6 +7,7 @@ rows: `mu_ref/ops/fast/deferred.py`; who runs them: `float_program.py` and `inte
 """
 
 import os
+import time
 
 import numba
 import numpy as np
@@ -36,6 +37,7 @@ MEETINGS, LINES, PARTS = 2**26, 2**13, 2**24
 PATIENCE = 2000  # looks at the counter before another thread may have the core
 YIELDS = 100  # after which this one sleeps between looks
 NAP_US = 20
+TELL_NS = 10**7  # nobody reads faster
 
 if os.name == "posix":
     # With more threads than free cores, spinning would starve the thread that is waited for.
@@ -43,18 +45,28 @@ if os.name == "posix":
     # Only a core without work takes over a thread that waits for another core.
     _sleep = types.ExternalFunction("usleep", types.int32(types.uint32))
     _write = types.ExternalFunction("write", types.intp(types.int32, types.intp, types.intp))
+    _clock = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
+    _MONOTONIC = time.CLOCK_MONOTONIC
 
     @kernel
-    def tell(pipe):
-        """Write a 1 to a pipe, if somebody listens."""
-        if pipe != NOBODY:
-            byte = np.ones(1, np.uint8)
+    def tell(pipe, go_on):
+        """Write a 1 to a pipe, if somebody listens: at the end, and else when TELL_NS have passed.
+
+        Who is woken takes a core for 0.1 ms, in which nothing is found.
+        """
+        if pipe == NOBODY:
+            return
+        clock, byte = np.zeros(2, np.int64), np.ones(1, np.uint8)  # seconds, ns
+        _clock(np.int32(_MONOTONIC), clock.ctypes.data)
+        now = 10**9 * clock[0] + clock[1]
+        if go_on[1] == 0 or now - go_on[2] >= TELL_NS:
+            go_on[2] = now
             _write(np.int32(pipe), byte.ctypes.data, 1)
 
 else:
 
     @kernel
-    def tell(pipe):
+    def tell(pipe, go_on):
         """Nothing: nobody listens."""
 
     @kernel
@@ -265,11 +277,14 @@ def renew(program, step, token, at_token, places, growth, bound, addresses, buff
 
 @kernel
 def settle(step, token, chosen, stops, go_on, pipe):
-    """Note a token, tell of it, and say in go_on[1] whether another one follows."""
+    """Note a token, tell of it (`tell`), and say in go_on[1] whether another one follows.
+
+    go_on[0] is 0 when no more are wanted; go_on[2] is when somebody was told last, in ns.
+    """
     chosen[step] = token
     if go_on[0] == 0 or token in stops or step + 1 == len(chosen):
         go_on[1] = 0
-    tell(pipe)
+    tell(pipe, go_on)
 
 
 @kernel

@@ -76,7 +76,7 @@ def settle_pass(number, n, kept, written, at, n_slots, stops, counted, began, ch
     """Note what a pass wrote, tell of it, and say in go_on[1] whether another one follows.
 
     `at` holds the last token, the tokens that may still be written, the slots filled since the
-    start, and those that the rows of `check` are for.
+    start, and those that the rows of `check` are for; go_on: see `machine.settle`.
     """
     at[TOKEN], at[PAST] = written[number, kept - 1], at[PAST] + kept
     at[LEFT] -= kept
@@ -87,7 +87,7 @@ def settle_pass(number, n, kept, written, at, n_slots, stops, counted, began, ch
         ended = ended or written[number, i] in stops
     if go_on[0] == 0 or ended:
         go_on[1] = 0
-    tell(pipe)
+    tell(pipe, go_on)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Compiled code that finds one token after another, and tells of each as soon as it is there."""
+"""Compiled code that finds one token after another, and tells Python of them meanwhile."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class Found:
         self._start(run, *args)
 
     def _start(self, run: Callable[..., Any], *args: Any) -> None:
-        run(*args, self.chosen, np.ones(2, np.int64), NOBODY, 0, 0, 1)
+        run(*args, self.chosen, np.array([1, 1, 0], np.int64), NOBODY, 0, 0, 1)
 
     def tokens(self) -> Iterator[int]:
         """Yield each token as soon as it is found."""
@@ -48,7 +48,9 @@ class Found:
 
 
 class Told(Found):
-    """A kernel that finds token after token beside Python, and tells of each through a pipe.
+    """A kernel that finds token after token beside Python, and tells of them through a pipe.
+
+    The first is told of at once, others may come a few at a time (`machine.tell`).
 
     Args:
         threads: how many; the caller's is none of them.
@@ -64,7 +66,8 @@ class Told(Found):
         load_kernel(run)
         self._read, write = os.pipe()
         self._write = write
-        self._go_on = np.ones(2, np.int64)  # as the caller wishes, and as the threads agree
+        # as the caller wishes, as the threads agree, and when they told last
+        self._go_on = np.array([1, 1, 0], np.int64)
         self._counter = new_counter(self._threads)
         self._args = args  # its arrays stay where they are
         told = (self.chosen, self._go_on, write, self._counter.ctypes.data)
@@ -79,9 +82,11 @@ class Told(Found):
         self._started += start_on(range(1, self._threads), self._threads, run, *args, *told)
 
     def tokens(self) -> Iterator[int]:
-        """Yield each token as soon as it is found."""
+        """Yield each token that is found, as soon as this is told."""
         for i in range(len(self.chosen)):
-            if not os.read(self._read, 1)[0]:  # 0 behind the last
+            while self.chosen[i] < 0 and os.read(self._read, 1)[0]:
+                pass
+            if self.chosen[i] < 0:  # a 0 was read, which is behind the last
                 return
             yield int(self.chosen[i])
 

@@ -25,7 +25,7 @@ from mu_ref.kernels.machine import (
     settle,
     share,
     wait,
-    wait_asking,
+    wait_reading,
     work_of,
 )  # fmt: skip
 from mu_ref.kernels.products.linear import (
@@ -97,7 +97,7 @@ def walk(program, n_rows, scalars, met, counter, thread, n_threads):
     that thread 0 does them alone, nor between two products of one x.
     """
     was_small, before = False, program[0]
-    product, at, end = -1, 0, 0  # and its weights that were not asked for yet
+    product, at, end = -1, 0, 0  # the next one, and its weights that were not read ahead yet
     for line in range(n_rows):
         row = program[line]
         small = n_threads > 1 and _elements(row) <= FEW
@@ -107,7 +107,7 @@ def walk(program, n_rows, scalars, met, counter, thread, n_threads):
             met += 1
             if n_threads > 1 and product < line:
                 product, at, end = _next_product(program, line, n_rows, thread, n_threads)
-            at = wait_asking(counter, met, n_threads, at, end)
+            at = wait_reading(counter, met, n_threads, at, end)
         if not small:
             work = work_of(counter, met, line, n_threads)
             _operate(row, scalars[line], work, thread, n_threads)

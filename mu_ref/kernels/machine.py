@@ -17,18 +17,17 @@ from numba.extending import intrinsic
 
 from mu_ref.border.memory import LINE
 from mu_ref.kernels.compiled import kernel
-from mu_ref.kernels.vector.simd import fetch4
 
 __all__ = [
     "ALONE", "COPY", "FEW", "NOBODY", "TAKE", "WHOLE", "WIDTH", "array_at", "elements_moved",
-    "move", "next_part", "places", "renew", "settle", "share", "tell", "wait", "wait_asking",
+    "move", "next_part", "places", "renew", "settle", "share", "tell", "wait", "wait_reading",
     "work_of",
 ]  # fmt: skip
 
 WIDTH = 16  # integers in a row of the program
 COPY, TAKE = range(2)  # operations of both machines; each goes on counting for its own
 FEW = 2048  # elements that one thread has done before two have met
-NEXT = 2**18  # bytes that a waiting thread asks for
+NEXT = 2**19  # bytes that a waiting thread reads ahead
 WHOLE = np.int64(2**62)  # elements of a product, as more than a few: all threads share it
 NOBODY = -1  # no pipe
 ALONE = 0, 0  # no work that threads share, see `work_of`
@@ -190,32 +189,34 @@ def next_part(work, block, turn, at, thread, n_threads, n, step, size):
 @kernel
 def wait(counter, meeting, n_threads):
     """Return when every thread has called this `meeting` times."""
-    wait_asking(counter, meeting, n_threads, 0, 0)
+    wait_reading(counter, meeting, n_threads, 0, 0)
 
 
 @kernel
-def wait_asking(counter, meeting, n_threads, at, end):
-    """As `wait`; ask meanwhile for memory from address `at` to `end`, and return how far that came.
+def wait_reading(counter, meeting, n_threads, at, end):
+    """As `wait`; read meanwhile memory from address `at` to `end`, and return how far that came.
 
     What comes next reads it, and a thread that waits has nothing better to do. What has come must
-    stay in the second cache until then, so it is no more than `NEXT` at a time.
+    stay in the second cache until then, so it is no more than `NEXT` at a time. Nothing is done
+    with it; but if it were only asked for, most would not come: the processor forgets what it is
+    asked for faster than memory answers.
     """
     if n_threads == 1:
         return at
     _add_one(counter)  # it only grows: setting it back would need a meeting of its own
-    looks, asked, n = 0, 0, min(end - at, NEXT)
-    memory = array_at(at, n, np.uint8)
+    looks, last = 0, min(end, at + NEXT) - 4 * LINE
     while _read(counter) < meeting * n_threads:
-        if asked < n:
-            fetch4(memory, asked, 64)
-            asked += 256
+        if at <= last:
+            for line in range(4):
+                _read(at + line * LINE)
+            at += 4 * LINE
             continue
         looks += 1
         if looks > PATIENCE + YIELDS:
             _sleep(np.uint32(NAP_US))
         elif looks > PATIENCE:
             _give_way()
-    return at + asked
+    return at
 
 
 @kernel

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mu_ref.config import INT4_GROUP
 from mu_ref.errors import InputError
-from mu_ref.kernels import machine
+from mu_ref.kernels import float_program, integer_program, machine
 from mu_ref.kernels.machine import next_part, places, share, work_of
+from mu_ref.kernels.products.linear import BLOCK
 from mu_ref.kernels.threads import SMALL, n_threads, new_counter, run_on
 
 
@@ -71,6 +73,43 @@ def test_a_thread_does_what_a_late_one_left() -> None:
         parts.append((at, end))
     assert parts == [(16, 24), (24, 32), (0, 8), (8, 16), (32, 32)]
     assert next_part(work, 0, 0, 0, 0, 2, 32, 4, 8)[:2] == (32, 32)
+
+
+KINDS = {  # machine, operation, bits of a weight, rows of bytes of a row, features together
+    "float32": (float_program, float_program.LINEAR, 32, 1, 1),
+    "int8 for floats": (float_program, float_program.LINEAR8, 8, 2, 4),
+    "int4": (float_program, float_program.LINEAR4, 4, 1, INT4_GROUP),
+    "int8": (integer_program, integer_program.LINEAR, 8, 1, 4),
+    "int8, 16-bit rows": (integer_program, integer_program.LINEAR, 8, 2, 4),
+}
+
+
+@given(
+    st.sampled_from(sorted(KINDS)), st.integers(1, 9), st.integers(1, 300), st.integers(1, 3),
+    st.integers(1, 4),
+)  # fmt: skip
+def test_threads_read_ahead_nothing_but_weights(
+    kind: str, n_rows: int, d_out: int, groups: int, threads: int
+) -> None:
+    """What is read ahead is nowhere checked: outside of the matrix the process would end."""
+    machine_, operation, bits, n_bytes, group = KINDS[kind]
+    d, begin = groups * group, 2**20
+    block = 2 * BLOCK if bits == 4 else BLOCK
+    whole = -(-d_out // block) * block * d * bits // 8
+    program = np.zeros((3, machine.WIDTH), np.int64)
+    program[:, 0] = machine.COPY
+    wide = n_bytes - 1 if machine_ is integer_program else 0
+    program[1, [0, 3, 5, 6, 7, 8, 9]] = operation, begin, n_rows, d, d, d_out, wide
+    read, last = 0, begin
+    for thread in range(threads):
+        line, at, end = machine_._next_product.py_func(program, 0, 3, thread, threads)
+        assert line == 1
+        if at < end:  # each thread its own, one behind the other
+            assert last <= at
+            assert end <= begin + whole
+            read, last = read + end - at, end
+    assert whole - block * d * bits // 8 <= read
+    assert machine_._next_product.py_func(program, 2, 3, 0, threads) == (3, 0, 0)
 
 
 def test_places_of_a_query_and_of_what_it_reads() -> None:

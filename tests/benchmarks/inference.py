@@ -3,8 +3,8 @@
 `python -m tests.benchmarks.inference [--rounds N] [--alone] [--threads N]`, from the root of the
 project, with the extra `[peers]`; --alone leaves the peers out. Random weights of the shape of
 `mu-330m`, 64 tokens in, 32 out, batch 1. In each round every engine answers once, so other load
-hits all of them; figures are medians over the rounds, and ratios compare medians. The first round
-fills caches and is not counted.
+hits all of them; each begins when no other engine's threads spin any more. Figures are medians over
+the rounds, and ratios compare medians. The first round fills caches and is not counted.
 """
 
 import argparse
@@ -79,9 +79,9 @@ def measured(some: list[Any], rounds: int, clock: Clock) -> Figures:
     found: dict[str, list[tuple[float, float, float]]] = {engine.name: [] for engine in some}
     order = np.random.default_rng(0)
     for number in range(rounds + 1):
-        # Some engines' threads spin for a while when they are done: each time into another's turn.
         for i in order.permutation(len(some)):
             engine = some[i]
+            wait_until_quiet()
             moments = engine.run(source, N_OUTPUT, clock)
             # not the median of steps: those found ahead may be told of two at a time, and a clock
             # of processor time moves on with the scheduler's ticks only
@@ -93,6 +93,15 @@ def measured(some: list[Any], rounds: int, clock: Clock) -> Figures:
         name: dict(zip(names, np.median(rows, axis=0).tolist(), strict=True))
         for name, rows in found.items()
     }
+
+
+def wait_until_quiet() -> None:
+    """Return when no thread of this process works: some engines' spin when they are done."""
+    used, deadline = np.inf, time.perf_counter() + 1
+    while used > 0.001 and time.perf_counter() < deadline:
+        before = time.process_time()
+        time.sleep(0.01)
+        used = time.process_time() - before
 
 
 def print_figures(title: str, figures: Figures, ours: str) -> None:

@@ -19,6 +19,7 @@ from mu_ref.kernels.floats import KINDS, NORMS
 from mu_ref.ops.fast.matrices import REGION, matrix_of
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
 from mu_ref.ops.fast.stretches.drafting import DraftingOps
+from mu_ref.ops.fast.turns import turns_of
 from mu_ref.ops.reference import ReferenceOps
 from mu_ref.ops.rotation import Rotation
 
@@ -117,12 +118,8 @@ class FastOps(DraftingOps):
         batch, heads, n_tok, d_head = x.shape
         y = self._new(x.shape, room=n_tok)
 
-        def turns(rotation: Rotation) -> np.ndarray:
-            shape = (batch, n_tok, d_head // 2)
-            both = [np.broadcast_to(part, shape) for part in (rotation.cos, rotation.sin)]
-            return np.stack(both).astype(np.float32, order="C")
-
-        cos = self._input(rotation, f"turns of {d_head}", turns)
+        shape = batch, n_tok, d_head // 2
+        cos = self._input(rotation, f"turns of {d_head}", lambda r: turns_of(r, shape, _turns))
         sin = cos + batch * n_tok * (d_head // 2) * 4  # bytes; one array, so that one replay fills
         self._defer(
             machine.ROPE, y.block.address, x.block.address, cos, sin, batch * n_tok, heads, d_head
@@ -210,3 +207,8 @@ def _vector(w: np.ndarray) -> np.ndarray:
     copy = aligned(w.shape, np.float32)
     copy[:] = w
     return copy
+
+
+def _turns(rotation: Rotation) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines."""
+    return rotation.cos.astype(np.float32), rotation.sin.astype(np.float32)

@@ -20,6 +20,7 @@ from mu_ref.kernels.drafts.integer_passes import run_drafted
 from mu_ref.ops.fast.memory import Tensor, as_integers, as_marks, check_tokens
 from mu_ref.ops.fast.sites import Site, Sites
 from mu_ref.ops.fast.stretches.drafting import DraftingOps
+from mu_ref.ops.fast.turns import turns_of
 from mu_ref.ops.integer import IntegerOps, Quantized
 from mu_ref.ops.rotation import Rotation
 
@@ -101,15 +102,8 @@ class FastIntegerOps(DraftingOps):
         encoding, constants = self._sites.scaled(site, x.meaning.scale * 2**-15)
         y = self._new(x.shape, encoding, n_tok)
 
-        def turns(rotation: Rotation) -> np.ndarray:
-            speeds = np.stack(
-                [turn_steps(float(t), d_head, rotation.factor) for t in rotation.theta]
-            )
-            both = turn(unit_phase(rotation.positions, speeds))
-            shape = (batch, n_tok, d_head // 2)
-            return np.stack([np.broadcast_to(x, shape) for x in both]).copy(order="C")
-
-        cos = self._input(rotation, f"turns of {d_head}", turns)
+        shape = batch, n_tok, d_head // 2
+        cos = self._input(rotation, f"turns of {d_head}", lambda r: turns_of(r, shape, _turns))
         sin = cos + batch * n_tok * (d_head // 2) * 8  # bytes; one array, so that one replay fills
         self._defer(
             machine.ROPE, y.block.address, x.block.address, constants,
@@ -241,3 +235,10 @@ class FastIntegerOps(DraftingOps):
     def _left(self, compute: Callable[[], Quantized]) -> Tensor:
         value = compute()
         return self._stored(value.steps.astype(np.int16), value.encoding)
+
+
+def _turns(rotation: Rotation) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines, in units of 2^-15."""
+    given = rotation.d_head, rotation.factor
+    speeds = np.stack([turn_steps(float(t), *given) for t in rotation.theta])
+    return turn(unit_phase(rotation.positions, speeds))

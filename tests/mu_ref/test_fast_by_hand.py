@@ -12,6 +12,8 @@ from mu_ref.model.cache import LayerCache
 from mu_ref.ops.fast.floats import FastOps
 from mu_ref.ops.fast.integers import FastIntegerOps
 from mu_ref.ops.fast.stretches.replay import Script
+from mu_ref.ops.fast.turns import turns_of
+from mu_ref.ops.rotation import Rotation
 from mu_ref.presets import tiny
 
 
@@ -121,3 +123,22 @@ def test_a_token_outside_the_table_is_not_looked_up(token: int) -> None:
     ops = FastOps({"e.weight": numbers(5, 4)})
     with pytest.raises(IndexError, match=r"0\.\.4"):
         ops.embed(np.array([[0, token]]), "e")
+
+
+@pytest.mark.parametrize("places", [[[3], [5]], [[3]], [[3, 4], [5, 6]]])
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_turns_are_those_of_a_row_s_place_and_theta(places: list[list[int]], factor: float) -> None:
+    """By hand: pairs turn by p and p / sqrt(theta), and nothing is taken for another row's."""
+    theta = np.array([4.0, 9.0])
+    rotation = Rotation(np.array(places), theta, 4, factor)
+
+    def make(rotation: Rotation) -> tuple[np.ndarray, np.ndarray]:
+        return rotation.cos, rotation.sin
+
+    for _ in range(2):  # found, and known
+        cos, sin = turns_of(rotation, (2, len(places[0]), 2), make)
+        for row in range(2):
+            for i, place in enumerate(places[row % len(places)]):
+                angles = np.array([place, place / theta[row] ** 0.5]) / factor
+                np.testing.assert_allclose(cos[row, i], np.cos(angles))
+                np.testing.assert_allclose(sin[row, i], np.sin(angles))

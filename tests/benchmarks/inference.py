@@ -34,6 +34,16 @@ from tests.benchmarks.engines import (
 
 N_INPUT, N_OUTPUT = 64, 32
 Figures = dict[str, dict[str, float]]
+RIVALS = {  # ours of the same numbers
+    "PyTorch float32": "float32",
+    "CTranslate2 float32": "float32",
+    "CTranslate2 int8": "w8a8",
+    "OpenVINO float32": "float32",
+    "OpenVINO int8": "w8a8",
+    "OpenVINO int4": "w4a16",
+    "ONNX Runtime float32": "float32",
+    "ONNX Runtime w8a8": "w8a8",
+}
 
 
 def engines(threads: int, folder: Path, *, alone: bool) -> list[Any]:
@@ -115,6 +125,22 @@ def print_figures(title: str, figures: Figures, ours: str) -> None:
             ratio = base[what] / value if what == "tok/s" else value / base[what]
             cells.append(f"{what} {value:8.1f} ({ratio:5.2f})")
         print("  ".join(cells))
+
+
+def print_rivals(figures: Figures) -> None:
+    """How much faster we are than each engine at its better number of threads."""
+    print("\nhow much faster we are, each engine at its better number of threads for each figure")
+    for rival, scheme in RIVALS.items():
+        ours = _times(figures[f"mu-ref {scheme}"])
+        theirs = [_times(row) for name, row in figures.items() if name.startswith(rival)]
+        cells = [f"{what} {min(t[what] for t in theirs) / ours[what]:.2f}" for what in ours]
+        print(f"mu-ref {scheme:<8} / {rival:<22}  {'  '.join(cells)}")
+
+
+def _times(row: dict[str, float]) -> dict[str, float]:
+    encode, first, step = row["encode ms"], row["first token ms"], 1000 / row["tok/s"]
+    whole = first + (N_OUTPUT - 1) * step
+    return {"encode": encode, "first token": first, "whole request": whole, "decode": step}
 
 
 def print_bandwidth(ours: list[Ours], figures: Figures, threads: int, clock: Clock) -> None:
@@ -246,6 +272,8 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     print(f"other load during the rounds: {_other_load(load):.2f} cores")
     for scheme in SCHEMES:
         print_figures(f"{args.threads} threads, wall time", figures, f"mu-ref {scheme}")
+    if not args.alone:
+        print_rivals(figures)
     print_bandwidth(ours, figures, args.threads, time.perf_counter)
     print_passes(ours, args.rounds, time.perf_counter)
     for engine in ours:

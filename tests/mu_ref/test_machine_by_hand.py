@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from threading import Barrier, get_ident
 
 import numpy as np
@@ -163,6 +164,32 @@ def test_the_cores_of_the_caller_stay_as_they_were() -> None:
     before = os.sched_getaffinity(0)
     run_on(2, lambda *_: None)
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="compiled code tells nobody elsewhere")
+def test_python_is_told_at_once_of_the_first_and_of_the_last_and_now_and_then_between() -> None:
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    state = np.array([1, 1, 0])
+
+    def told(pipe: int = write) -> bytes:
+        machine.tell(pipe, state)
+        with suppress(BlockingIOError):
+            return os.read(read, 9)
+        return b""
+
+    try:
+        assert told() == b"\1"
+        state[2] += 10**12  # as if no time had gone since, however slow this test may be
+        assert told() == b""
+        state[2] -= 10**12 + machine.TELL_NS
+        assert told(machine.NOBODY) == b""
+        assert told() == b"\1"
+        state[1:] += -1, 10**12
+        assert told() == b"\1"
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def test_small_models_have_one_thread_and_the_setting_decides(monkeypatch) -> None:

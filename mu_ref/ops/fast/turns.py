@@ -9,12 +9,13 @@ from mu_ref.ops.rotation import Rotation
 
 __all__ = ["turns_of"]
 
+FEW = 16  # tokens, as a step or a check of drafts has
 Make = Callable[[Rotation], tuple[np.ndarray, np.ndarray]]
 Shape = tuple[int, int, int]
 
 
 def turns_of(rotation: Rotation, shape: Shape, make: Make) -> np.ndarray:
-    """Make one array of both, known where a row has one token: each text has one at that place.
+    """Make one array of both, known for a few tokens: each text has some at these places.
 
     Args:
         rotation: what is asked for.
@@ -24,17 +25,17 @@ def turns_of(rotation: Rotation, shape: Shape, make: Make) -> np.ndarray:
     Returns:
         [2, *shape], C-contiguous; nobody writes to it.
     """
-    if shape[1] > 1:
+    if shape[1] > FEW:
         return _both(rotation, shape, make)
     places, theta = rotation.positions.ravel().tolist(), rotation.theta.tolist()
-    return _of_one(tuple(places), tuple(theta), rotation.factor, shape, make)
+    return _of_few(tuple(places), tuple(theta), rotation.factor, shape, make)
 
 
-@lru_cache(maxsize=4096)
-def _of_one(
+@lru_cache(maxsize=2048)
+def _of_few(
     places: tuple[int, ...], theta: tuple[float, ...], factor: float, shape: Shape, make: Make
 ) -> np.ndarray:
-    positions = np.array(places, np.int64)[:, None]
+    positions = np.array(places, np.int64).reshape(-1, shape[1])
     return _both(Rotation(positions, np.array(theta), 2 * shape[-1], factor), shape, make)
 
 

@@ -58,8 +58,8 @@ def run_greedy(
     """Run a program as often as `chosen` has room, each time with the token that was chosen last.
 
     Its last result is the scores of n_tokens; the likeliest, the lowest on ties, is chosen. One of
-    `stops` is the last, or the one at which go_on[0] became 0. Through the pipe goes a 1 now
-    and then (`machine.tell`). What else changes from step to step: see `machine.renew`.
+    `stops` is the last, or the one at which go_on[0] became 0. Through the pipe:
+    `machine.tell`. What else changes from step to step: see `machine.renew`.
     """
     met = 0
     for step in range(len(chosen)):

@@ -37,6 +37,7 @@ PATIENCE = 2000  # looks at the counter before another thread may have the core
 YIELDS = 100  # after which this one sleeps between looks
 NAP_US = 20
 TELL_NS = 10**7  # nobody reads faster
+MOST_TOLD = 255  # at a time, as a byte says how many
 
 if os.name == "posix":
     # With more threads than free cores, spinning would starve the thread that is waited for.
@@ -49,17 +50,20 @@ if os.name == "posix":
 
     @kernel
     def tell(pipe, go_on):
-        """Write a 1 to a pipe, if somebody listens: at the end, and else when TELL_NS have passed.
+        """Count one more that is found; write to a pipe how many, if somebody listens.
 
-        Who is woken takes a core for 0.1 ms, in which nothing is found.
+        That is at the end, at `MOST_TOLD`, and else when `TELL_NS` have passed: who is woken takes
+        a core for 0.1 ms, in which nothing is found. What stands in memory before a write to the
+        pipe is there for whoever reads that; of what came since, a processor may show parts.
         """
         if pipe == NOBODY:
             return
-        clock, byte = np.zeros(2, np.int64), np.ones(1, np.uint8)  # seconds, ns
+        go_on[3] += 1
+        clock, byte = np.zeros(2, np.int64), np.empty(1, np.uint8)  # seconds, ns
         _clock(np.int32(_MONOTONIC), clock.ctypes.data)
         now = 10**9 * clock[0] + clock[1]
-        if go_on[1] == 0 or now - go_on[2] >= TELL_NS:
-            go_on[2] = now
+        if go_on[1] == 0 or now - go_on[2] >= TELL_NS or go_on[3] == MOST_TOLD:
+            byte[0], go_on[2], go_on[3] = go_on[3], now, 0
             _write(np.int32(pipe), byte.ctypes.data, 1)
 
 else:
@@ -280,7 +284,8 @@ def renew(program, step, token, at_token, places, growth, bound, addresses, buff
 def settle(step, token, chosen, stops, go_on, pipe):
     """Note a token, tell of it (`tell`), and say in go_on[1] whether another one follows.
 
-    go_on[0] is 0 when no more are wanted; go_on[2] is when somebody was told last, in ns.
+    go_on[0] is 0 when no more are wanted; go_on[2] is when somebody was told last, in ns, and
+    go_on[3] of how many nobody was told yet.
     """
     chosen[step] = token
     if go_on[0] == 0 or token in stops or step + 1 == len(chosen):

@@ -170,7 +170,7 @@ def test_the_cores_of_the_caller_stay_as_they_were() -> None:
 def test_python_is_told_at_once_of_the_first_and_of_the_last_and_now_and_then_between() -> None:
     read, write = os.pipe()
     os.set_blocking(read, False)
-    state = np.array([1, 1, 0])
+    state = np.array([1, 1, 0, 0])
 
     def told(pipe: int = write) -> bytes:
         machine.tell(pipe, state)
@@ -181,11 +181,13 @@ def test_python_is_told_at_once_of_the_first_and_of_the_last_and_now_and_then_be
     try:
         assert told() == b"\1"
         state[2] += 10**12  # as if no time had gone since, however slow this test may be
+        assert [told() for _ in range(255)] == [*[b""] * 254, b"\xff"]  # a byte says no more
+        state[2] += 10**12
         assert told() == b""
-        state[2] -= 10**12 + machine.TELL_NS
+        state[2] -= 2 * 10**12
         assert told(machine.NOBODY) == b""
-        assert told() == b"\1"
-        state[1:] += -1, 10**12
+        assert told() == b"\2"
+        state[1], state[2] = 0, state[2] + 10**12
         assert told() == b"\1"
     finally:
         os.close(read)

@@ -30,7 +30,7 @@ class Found:
         self._start(run, *args)
 
     def _start(self, run: Callable[..., Any], *args: Any) -> None:
-        run(*args, self.chosen, np.array([1, 1, 0], np.int64), NOBODY, 0, 0, 1)
+        run(*args, self.chosen, np.array([1, 1, 0, 0], np.int64), NOBODY, 0, 0, 1)
 
     def tokens(self) -> Iterator[int]:
         """Yield each token as soon as it is found."""
@@ -66,8 +66,8 @@ class Told(Found):
         load_kernel(run)
         self._read, write = os.pipe()
         self._write = write
-        # as the caller wishes, as the threads agree, and when they told last
-        self._go_on = np.array([1, 1, 0], np.int64)
+        # as the caller wishes, as the threads agree, when they told last, and of how many not yet
+        self._go_on = np.array([1, 1, 0, 0], np.int64)
         self._counter = new_counter(self._threads)
         self._args = args  # its arrays stay where they are
         told = (self.chosen, self._go_on, write, self._counter.ctypes.data)
@@ -82,13 +82,11 @@ class Told(Found):
         self._started += start_on(range(1, self._threads), self._threads, run, *args, *told)
 
     def tokens(self) -> Iterator[int]:
-        """Yield each token that is found, as soon as this is told."""
-        for i in range(len(self.chosen)):
-            while self.chosen[i] < 0 and os.read(self._read, 1)[0]:
-                pass
-            if self.chosen[i] < 0:  # a 0 was read, which is behind the last
-                return
-            yield int(self.chosen[i])
+        """Yield each token that is found, as soon as it is told of."""
+        known = 0
+        while known < len(self.chosen) and (n := os.read(self._read, 1)[0]):  # 0 behind the last
+            yield from self.chosen[known : known + n].tolist()
+            known += n
 
     def wait(self) -> None:
         """Return when it has found all that it will."""

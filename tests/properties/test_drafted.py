@@ -63,13 +63,15 @@ def cases(draw: Any) -> tuple[ModelConfig, DrafterConfig, DraftingOps, Search]:
 
 
 def given_to(model: ModelConfig, ops: DraftingOps, seed: int) -> Given:
-    """Some input."""
+    """Some input, of some length, of which the decoder may not see the last token."""
     rng = np.random.default_rng(seed)
     prompt = rng.integers(3, model.vocab_size, (1, 3))
     if model.encoder is None:
         return None, prompt, prompt > 0
-    source = rng.integers(3, model.encoder_vocab_size, (1, 5))
-    return mu.remember(ops, model, source, source > 0), prompt[:, :1], prompt[:, :1] > 0
+    source = rng.integers(3, model.encoder_vocab_size, (1, int(rng.integers(2, 7))))
+    valid = source > 0
+    valid[0, -1] = rng.integers(2)
+    return mu.remember(ops, model, source, valid), prompt[:, :1], prompt[:, :1] > 0
 
 
 def plain(model: ModelConfig, ops: DraftingOps, seed: int) -> list[int]:
@@ -107,12 +109,16 @@ def test_drafts_checked_in_compiled_code_change_no_token(
     case: Any, inputs: list[int], n: int
 ) -> None:
     model, _, ops, _ = case
-    expected = [plain(model, ops, seed) for seed in inputs]
+    expected, by_python = [plain(model, ops, seed) for seed in inputs], Statistics()
+    with ahead(0):
+        for seed in 2 * inputs:
+            tokens_of(drafted(case, seed, by_python))
     passes, seen = counted(ops), Statistics()
     with ahead(n):
         found = [tokens_of(drafted(case, seed, seen)) for seed in 2 * inputs]
     assert found == 2 * expected
     assert seen.n_tokens == 2 * sum(len(text) - 1 for text in expected)
+    assert seen.accepted == by_python.accepted  # the same drafts, of the same hidden states
     event(f"passes in compiled code: {min(len(passes), 9)}")
     event(f"drafts kept: {any(len(one.tokens) > 1 for one in passes)}")
 

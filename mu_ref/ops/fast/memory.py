@@ -92,5 +92,6 @@ def as_integers(x: np.ndarray) -> np.ndarray:
 
 def as_marks(mask: np.ndarray, n_query: int) -> np.ndarray:
     """Lay out a mask [batch, 1, n_query or 1, n_key] as [batch, n_query, n_key] bytes."""
-    shape = (len(mask), n_query, mask.shape[-1])
-    return np.ascontiguousarray(np.broadcast_to(mask[:, 0], shape), np.uint8)
+    marks = np.empty((len(mask), n_query, mask.shape[-1]), np.uint8)
+    marks[:] = mask[:, 0]
+    return marks

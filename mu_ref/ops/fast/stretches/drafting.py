@@ -15,7 +15,7 @@ import numpy as np
 from mu_ref.ops import Drafting, Pass
 from mu_ref.ops.fast.memory import Tensor
 from mu_ref.ops.fast.stretches.repeats import RepeatingOps, changes_of, form_of
-from mu_ref.ops.fast.stretches.replay import Script
+from mu_ref.ops.fast.stretches.replay import Buffer, Script
 from mu_ref.ops.fast.stretches.told import CAN_TELL
 
 __all__ = ["DraftingOps"]
@@ -63,9 +63,9 @@ class DraftingOps(RepeatingOps):
         taken, checked = self._like(hidden), self._results(check)
         taken.block.memory[:] = hidden.block.memory
         drafter.read(taken)
-        for buffer in check.buffers:  # those that change from place to place are in the plan
-            if buffer.memory.ctypes.data not in plan[2]:
-                buffer.fill(begin[buffer.source])
+        changes, steady = plan
+        for buffer in steady:
+            buffer.fill(begin[buffer.source])
         rows = check.at((n_slots, memory), _addresses([*caches, *how.read, *checked])).copy()
         seats = [*drafter.tokens, check.token, *_addresses([*checked, taken])]
         n_passes = n_places  # each fills a slot at least
@@ -76,7 +76,7 @@ class DraftingOps(RepeatingOps):
             self._run_drafted, n_passes,
             *drafter.programs, _program(check, rows), np.array(seats, np.int64), sizes,
             drafter.bound, drafter.addresses, drafter.scores,
-            *plan, np.array(sorted(stops), np.int64),
+            *changes, np.array(sorted(stops), np.int64),
             np.array([token, n_left, 0, 0], np.int64), np.zeros(n_draft, np.int64),
             written, counted,
         )  # fmt: skip
@@ -121,6 +121,12 @@ class DraftingOps(RepeatingOps):
             programs.append(_program(script, rows.copy()))
         bounds = [[hidden, x[0], *y] for x, y in pairwise([*beam, beam[-1]])]
         table = np.array([_addresses(values) for values in bounds], np.int64)
+        addresses = np.ascontiguousarray(table[:, following[0].which])
+        names_hidden = [
+            *((rows.reshape(-1), script.where[script.which == 0])
+              for (script, _), (rows, *_) in zip(captured, programs, strict=True)),
+            (addresses.reshape(-1), np.flatnonzero(np.tile(following[0].which == 0, len(table)))),
+        ]  # fmt: skip
         while len(self._drafters) >= MOST_PLANS:
             del self._drafters[next(iter(self._drafters))]
         self._drafters[key] = made = _Drafter(
@@ -130,16 +136,20 @@ class DraftingOps(RepeatingOps):
             programs=(programs[0], programs[1]),
             tokens=(first[0].token, following[0].token),
             bound=following[0].where.copy(),
-            addresses=np.ascontiguousarray(table[:, following[0].which]),
+            addresses=addresses,
+            names_hidden=names_hidden,
             scores=np.array(_addresses([scores for _, scores in beam]), np.int64),
         )
         return made
 
     def _plan(
         self, script: Script, how: Drafting, n_places: int, n_slots: int, memory: int
-    ) -> tuple[np.ndarray, ...] | None:
-        """Say what changes in a script with the slots, or remember it; None if it is not ready."""
-        where = tuple(buffer.memory.ctypes.data for buffer in script.buffers)
+    ) -> tuple[tuple[np.ndarray, ...], list[Buffer]] | None:
+        """Say what changes in a script with the slots, or remember it; None if it is not ready.
+
+        And which buffers hold what does not, but for the tokens.
+        """
+        where = tuple(buffer.address for buffer in script.buffers)
         key, last = (id(script), where, how.alike, n_places), (n_slots + n_places - 1, memory)
         if not (script.knows((n_slots, memory)) and script.knows(last)):
             return None
@@ -149,7 +159,10 @@ class DraftingOps(RepeatingOps):
             while len(self._plans) >= MOST_PLANS:
                 del self._plans[next(iter(self._plans))]
             changes = changes_of(script, [how.inputs(i) for i in range(n_places)])
-            self._plans[key] = script, changes  # with the script, so that its id stays its own
+            changing = changes[2][:, 0].tolist()  # addresses
+            steady = [b for b in script.buffers if b.source and b.address not in changing]
+            # with the script, so that its id stays its own
+            self._plans[key] = script, (changes, steady)
         return self._plans[key][1]
 
 
@@ -173,6 +186,7 @@ class _Drafter:
     tokens: tuple[int, int]  # addresses where they read a token
     bound: np.ndarray
     addresses: np.ndarray
+    names_hidden: list[tuple[np.ndarray, np.ndarray]]  # flat arrays, and where they say its address
     scores: np.ndarray
 
     @property
@@ -182,7 +196,5 @@ class _Drafter:
 
     def read(self, hidden: Tensor) -> None:
         """Let the programs read this hidden state, the first value that they are bound to."""
-        for (script, _), (rows, *_) in zip(self.captured, self.programs, strict=True):
-            rows.flat[script.where[script.which == 0]] = hidden.block.address
-        of_hidden = self.captured[1][0].which == 0
-        self.addresses[:, of_hidden] = hidden.block.address
+        for numbers, places in self.names_hidden:
+            numbers[places] = hidden.block.address

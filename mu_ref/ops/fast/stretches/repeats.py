@@ -297,5 +297,5 @@ def changes_of(
         for array, size in zip(arrays, sizes, strict=True):
             row[at : at + array.nbytes] = array.reshape(-1).view(np.uint8)
             at += size
-    buffers = [(b.memory.ctypes.data, size) for b, size in zip(renewed, sizes, strict=True)]
+    buffers = [(b.address, size) for b, size in zip(renewed, sizes, strict=True)]
     return grows, growth, np.array(buffers, np.int64).reshape(-1, 2), fills

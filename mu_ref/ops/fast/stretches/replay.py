@@ -35,6 +35,11 @@ class Buffer:
     memory: np.ndarray  # bytes
     given: Any = None  # what was passed last, if nobody writes to it
     made: np.ndarray | None = None  # of it
+    address: int = field(init=False)  # of the memory
+
+    def __post_init__(self) -> None:
+        """Ask once: NumPy takes microseconds to say it."""
+        self.address = self.memory.ctypes.data
 
     def fill(self, given: Any, *, keeps: bool = False) -> bool:
         """Make it anew; False if there is no room. With `keeps`, nobody else writes to the memory.
@@ -80,8 +85,7 @@ class Script:
     @property
     def token(self) -> int:
         """Address of the buffer with the first input, the tokens; 0 if nothing reads them."""
-        found = [buffer.memory.ctypes.data for buffer in self.buffers if buffer.source == 0]
-        return found[0] if found else 0
+        return next((buffer.address for buffer in self.buffers if buffer.source == 0), 0)
 
     def begin(self, inputs: Sequence[Any], sizes: Sizes) -> None:
         """Start a capture."""
@@ -131,7 +135,7 @@ class Script:
         buffer = self.buffers[i]
         buffer.source, buffer.make, buffer.made = places[0], make, None  # made in another way
         buffer.fill(source)
-        return buffer.memory.ctypes.data
+        return buffer.address
 
     def end(self, rows: np.ndarray, scalars: bytes, before: Sizes, bound: Sequence[int]) -> None:
         """Compare the captured rows with those before them, which were for other sizes.

@@ -119,6 +119,7 @@ MODEL_RANGES: Mapping[str, Range] = MappingProxyType({
 BEAMS = Range(low=1, high=64, why="every beam is a row of every product of a step")
 DRAFTED = Range(low=1, high=64, why="drafts so long are never kept whole")
 BLOCKS = Range(low=0, high=64, why="a drafter with so many layers is no draft")
+REWORDINGS = Range(low=0, high=64, why="answering all queries so often takes hours")
 
 
 def token_range(vocab_size: int) -> Range:

@@ -15,6 +15,7 @@ from mu_ref.border.ranges import (
     EPOCHS,
     NEW_TOKENS,
     RATE,
+    REWORDINGS,
     SEED,
     Range,
 )
@@ -143,6 +144,9 @@ def train_drafter(
         typer.Option(help="Queries, JSON lines; the shipped training splits by default."),
     ] = None,
     limit: Annotated[int | None, in_range(COUNT, help="Queries to use, evenly spread.")] = None,
+    rewordings: Annotated[
+        int, in_range(REWORDINGS, help="Times that all queries are answered in other words too.")
+    ] = 0,
     epochs: Annotated[int, in_range(EPOCHS)] = 4,
     draft_len: Annotated[int, in_range(DRAFTED, help="Tokens ahead that are trained.")] = 8,
     d_exit: Annotated[
@@ -163,6 +167,7 @@ def train_drafter(
 ) -> None:
     """Train a drafter on what the model itself writes; the model stays as it is."""
     from mu_ref.redrafter.train import DrafterTraining
+    from mu_ref.settings.drafts import drafter_queries
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
     from mu_ref.settings.train import training_queries
     from mu_ref.settings.train_drafter import train_agent_drafter
@@ -182,15 +187,15 @@ def train_drafter(
     files = training_queries(queries)
     inputs = files | options.files_of_agent(weights)
     plan_run(out, [*inputs.values(), start], resume=resume)
-    texts = evenly_spread(
-        [item.query for file in files.values() for item in read_queries(file)], limit
-    )
+    items = [item for file in files.values() for item in read_queries(file)]
     agent = options.load_named(name, weights, "fast")
+    texts = drafter_queries(evenly_spread(items, limit), agent.catalog, rewordings, seed)
     stack = agent.model.stacks["decoder"]
     drafter = _drafter_of(stack.d_model, agent.model.vocab_size, d_exit, blocks, rnn)
     train_agent_drafter(
         agent, drafter, texts, training, out, inputs=inputs, start=start, resume=resume,
-        checkpoint_steps=checkpoint_steps, console=options.report_console(out),
+        checkpoint_steps=checkpoint_steps, notes={"rewordings": str(rewordings)},
+        console=options.report_console(out),
     )  # fmt: skip
 
 

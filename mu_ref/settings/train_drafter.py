@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console
 
@@ -45,6 +46,7 @@ def train_agent_drafter(
     start: Path | None,
     resume: bool = False,
     checkpoint_steps: int = 50,
+    notes: Mapping[str, str] = MappingProxyType({}),
     console: Console,
 ) -> None:
     """Distil the agent into a drafter and write it in float16.
@@ -59,6 +61,7 @@ def train_agent_drafter(
         start: drafter to start from; its configuration takes the place of `drafter`.
         resume: continue from the newest checkpoint that is whole; the answers are made again.
         checkpoint_steps: steps from one checkpoint to the next.
+        notes: what the file says of the queries, beside how many they are.
         console: where progress is shown.
 
     Raises:
@@ -74,7 +77,7 @@ def train_agent_drafter(
         drafter, before = load_drafter(start, agent.model)
     run = identity_of(
         {**inputs, "--start": start}, drafter=asdict(drafter), train=asdict(training),
-        queries=len(queries),
+        queries=len(queries), **notes,
     )  # fmt: skip
     state = first_state(drafter, training, before)
     if resume and checkpoint is not None:
@@ -89,8 +92,8 @@ def train_agent_drafter(
     kept = _kept(steps, checkpoint_steps, save)
     last = run_to_end(kept, _words, lambda step: save(step.state), checkpoint, console)
     state = state if last is None else last.state
-    notes = _notes(training, len(queries), len(data.hidden), state)
-    save_drafter(out, drafter, halves_of(state.weights), notes)
+    how = {**notes, **_notes(training, len(queries), len(data.hidden), state)}
+    save_drafter(out, drafter, halves_of(state.weights), how)
     if checkpoint is not None:
         remove_checkpoints(checkpoint)
     console.print(f"wrote {out}", soft_wrap=True)

@@ -202,6 +202,27 @@ def test_examples_are_spread_over_all_queries_and_start_with_bos() -> None:
         assert target.tolist() == [1, *TOKENIZER.encode(items[place].call)]
 
 
+def test_a_drafter_hears_each_query_in_other_words_once(monkeypatch) -> None:
+    """Both written queries, then those of two rounds with draws of their own, without repeats."""
+    first, second = (LabelledQuery(query=query, call="none()") for query in "ab")
+    drawn = []
+
+    def made_up(items, catalog, rng):
+        assert items == [first, second, first]
+        drawn.append(int(rng.integers(2**62)))
+        new = LabelledQuery(query=f"round {len(drawn)}", call="none()")
+        return [second, new, new]
+
+    monkeypatch.setattr(drafts, "reworded", made_up)
+    items = [first, second, first]
+    assert drafts.drafter_queries(items, load_catalog(), 0, 5) == ["a", "b", "a"]
+    assert drafts.drafter_queries(items, load_catalog(), 2, 5) == ["a", "b", "round 1", "round 2"]
+    drafts.drafter_queries(items, load_catalog(), 2, 5)
+    drafts.drafter_queries(items, load_catalog(), 1, 6)
+    assert drawn[:2] == drawn[2:4]  # those of a seed come again
+    assert len(set(drawn)) == 3
+
+
 # -- training runs ---------------------------------------------------------------------------------
 
 
@@ -227,7 +248,7 @@ def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> No
     training, other = DrafterTraining(epochs=2, batch_size=4, seed=3), replace(NANO, d_exit=16)
     train_drafter.train_agent_drafter(
         agent(), other, ["a", "b"], training, tmp_path / "d", inputs={}, start=tmp_path / "start",
-        checkpoint_steps=2, console=QUIET,
+        checkpoint_steps=2, notes={"rewordings": "7"}, console=QUIET,
     )  # fmt: skip
     assert given["drafter"] == NANO  # that of the start
     np.testing.assert_allclose(
@@ -237,6 +258,7 @@ def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> No
     saved, notes = read_safetensors(tmp_path / "d")
     assert saved["drafter.head.weight"].dtype == np.float16
     assert (notes["queries"], notes["positions"], notes["loss"]) == ("2", "5", "3.7550")
+    assert notes["rewordings"] == "7"
     assert json.loads(notes["train"])["seed"] == 3
 
 

@@ -88,6 +88,7 @@ def test_the_field_s_ranges_end_where_they_say() -> None:
         "LAYERS": (1, 1024, False), "SIZE": (1, 2**24, False), "NEW_TOKENS": (0, 2**14, False),
         "TOKENS": (1, 2**20, False), "WEIGHTS": (1, 10**12, False), "FACTOR": (0, 10**6, True),
         "BEAMS": (1, 64, False), "DRAFTED": (1, 64, False), "BLOCKS": (0, 64, False),
+        "REWORDINGS": (0, 64, False),
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from mu_ref.settings.queries.templates import template_queries
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.datasets import Example
 
-__all__ = ["epoch_data"]
+__all__ = ["epoch_data", "reworded"]
 
 TEMPLATE_SHARE = 0.25  # templates per written query
 OUT_OF_SCOPE_SHARE = 0.04  # queries that no setting serves, per written query
@@ -43,11 +43,8 @@ def epoch_data(
     spared = [tokenizer.encode(word) for word in words]
 
     def examples(rng: np.random.Generator) -> list[Example]:
-        items = [augment(item, catalog, rng) for item in queries]
-        items += template_queries(catalog, rng, round(len(queries) * TEMPLATE_SHARE))
-        items += out_of_scope_queries(rng, round(len(queries) * OUT_OF_SCOPE_SHARE))
         made = []
-        for item in items:
+        for item in reworded(queries, catalog, rng):
             source = query_tokens(item.query, tokenizer)
             kept = (rng.random(len(source)) >= DROP_RATE) | _spared(source, spared)
             source = [t for t, keep in zip(source, kept, strict=True) if keep]
@@ -56,6 +53,25 @@ def epoch_data(
         return made
 
     return examples
+
+
+def reworded(
+    queries: Sequence[LabelledQuery], catalog: Catalog, rng: np.random.Generator
+) -> list[LabelledQuery]:
+    """Say written queries in other words; behind them come templates, and what is out of scope.
+
+    Args:
+        queries: written ones.
+        catalog: for other words and templates.
+        rng: source of randomness.
+
+    Returns:
+        1 + `TEMPLATE_SHARE` + `OUT_OF_SCOPE_SHARE` times as many.
+    """
+    items = [augment(item, catalog, rng) for item in queries]
+    items += template_queries(catalog, rng, round(len(queries) * TEMPLATE_SHARE))
+    items += out_of_scope_queries(rng, round(len(queries) * OUT_OF_SCOPE_SHARE))
+    return items
 
 
 def _spared(tokens: list[int], words: Sequence[list[int]]) -> np.ndarray:

@@ -55,10 +55,10 @@ CHANGES: dict[str, dict[str, str | tuple[str, str]]] = {
     },
     "mu-ref train-drafter": {
         "name": "tiny", "--out": "new-2.safetensors", "--weights": "nano-w8a16.safetensors",
-        "--queries": "two.jsonl", "--limit": "2", "--rewordings": "1", "--epochs": "2",
-        "--draft-len": "3", "--d-exit": "8", "--blocks": "2", "--rnn": "--no-rnn",
-        "--batch-size": "8", "--rate": "0.1", "--seed": "5", "--start": "drafter.safetensors",
-        "--resume": "", "--checkpoint-steps": "0",
+        "--queries": "two.jsonl", "--limit": "2", "--rewordings": "1",
+        "--later-share": "0", "--epochs": "2", "--draft-len": "3", "--d-exit": "8",
+        "--blocks": "2", "--rnn": "--no-rnn", "--batch-size": "8", "--rate": "0.1", "--seed": "5",
+        "--start": "drafter.safetensors", "--resume": "", "--checkpoint-steps": "0",
     },
     "mu-ref quantize-drafter": {
         "drafter": "drafter-w8a16.safetensors", "--scheme": "w8a8", "--out": "new-2.safetensors",

@@ -17,6 +17,7 @@ from mu_ref.border.ranges import (
     RATE,
     REWORDINGS,
     SEED,
+    SHARE,
     Range,
 )
 from mu_ref.border.text import json_text, printable, short
@@ -147,6 +148,9 @@ def train_drafter(
     rewordings: Annotated[
         int, in_range(REWORDINGS, help="Times that all queries are answered in other words too.")
     ] = 0,
+    later_share: Annotated[
+        float, in_range(SHARE, help="Of the places behind an answer's first, how many are trained.")
+    ] = 1.0,
     epochs: Annotated[int, in_range(EPOCHS)] = 4,
     draft_len: Annotated[int, in_range(DRAFTED, help="Tokens ahead that are trained.")] = 8,
     d_exit: Annotated[
@@ -194,8 +198,8 @@ def train_drafter(
     drafter = _drafter_of(stack.d_model, agent.model.vocab_size, d_exit, blocks, rnn)
     train_agent_drafter(
         agent, drafter, texts, training, out, inputs=inputs, start=start, resume=resume,
-        checkpoint_steps=checkpoint_steps, notes={"rewordings": str(rewordings)},
-        console=options.report_console(out),
+        checkpoint_steps=checkpoint_steps, later_share=later_share,
+        notes={"rewordings": str(rewordings)}, console=options.report_console(out),
     )  # fmt: skip
 
 

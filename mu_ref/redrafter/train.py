@@ -108,8 +108,14 @@ def distill(
     source_valid: np.ndarray,
     max_new_tokens: int,
     draft_len: int,
+    *,
+    later_share: float = 1.0,
+    rng: np.random.Generator | None = None,
 ) -> Distilled:
     """Let the model answer greedily, and note its state at every position of its answers.
+
+    Every text is drafted from its first position, and from later ones only behind a draft that was
+    wrong or used up; a share of those may be enough.
 
     Args:
         ops: the executor of the model.
@@ -118,9 +124,11 @@ def distill(
         source_valid: [batch, n_src] bool.
         max_new_tokens: limit of an answer.
         draft_len: how far ahead to look.
+        later_share: of the positions behind the first of each answer.
+        rng: says which; needed unless all are.
 
     Returns:
-        All positions after which at least two tokens came.
+        Positions after which at least two tokens came.
     """
     memory = mu.remember(ops, model, source, source_valid)
     start = np.full((len(source), 1), model.bos_id)
@@ -135,6 +143,8 @@ def distill(
     following = np.lib.stride_tricks.sliding_window_view(padded, draft_len + 1, axis=1)
     n_targets = lengths[:, None] - 1 - np.arange(read.shape[1])
     rows = n_targets > 0
+    if rng is not None:
+        rows &= (np.arange(read.shape[1]) == 0) | (rng.random(rows.shape) < later_share)
     return Distilled(
         hidden[rows].astype(np.float32),
         following[rows],

@@ -54,7 +54,14 @@ def drafter_queries(
 
 
 def distill_queries(
-    agent: Agent, queries: Iterable[str], draft_len: int, console: Console, batch_size: int = 128
+    agent: Agent,
+    queries: Iterable[str],
+    draft_len: int,
+    console: Console,
+    batch_size: int = 128,
+    *,
+    later_share: float = 1.0,
+    seed: int = 0,
 ) -> Distilled:
     """Let the agent answer queries and note its states; see `train.distill`.
 
@@ -64,10 +71,13 @@ def distill_queries(
         draft_len: how far ahead to look.
         console: where progress is shown.
         batch_size: queries answered together, of similar length.
+        later_share: of the positions behind an answer's first; see `train.distill`.
+        seed: of the run, for which they are.
 
     Returns:
         Positions of all answers.
     """
+    rng = None if later_share == 1 else np.random.default_rng([seed, 3])
     # Sorted by length, so that texts answered together need little padding.
     rows = sorted((agent.source_tokens(query) for query in queries), key=len)
     parts = []
@@ -79,7 +89,8 @@ def distill_queries(
         disable=not console.is_terminal,
     ):
         source, valid = pad(rows[first : first + batch_size], agent.model.source_pad)
-        parts.append(distill(agent.ops, agent.model, source, valid, MAX_NEW_TOKENS, draft_len))
+        given = agent.ops, agent.model, source, valid, MAX_NEW_TOKENS, draft_len
+        parts.append(distill(*given, later_share=later_share, rng=rng))
     return Distilled(
         np.concatenate([part.hidden for part in parts]),
         np.concatenate([part.following for part in parts]),

@@ -99,7 +99,10 @@ def test_a_sweep_counts_and_times_each_way_of_writing(monkeypatch) -> None:
 
 
 def test_answers_are_distilled_in_the_order_of_their_lengths(monkeypatch) -> None:
-    def made_up(ops, model, source, valid, limit, draft_len):
+    drawn = []
+
+    def made_up(ops, model, source, valid, limit, draft_len, *, later_share, rng):
+        drawn.append((later_share, None if rng is None else int(rng.integers(2**62))))
         n = source.shape[1]
         return Distilled(np.full((1, 2), n), np.full((1, draft_len + 1), n), np.array([n]))
 
@@ -109,6 +112,12 @@ def test_answers_are_distilled_in_the_order_of_their_lengths(monkeypatch) -> Non
     data = drafts.distill_queries(agent(), queries, 3, QUIET, batch_size=1)
     for array in (data.hidden[:, 0], data.following[:, 0], data.n_targets):
         assert array.tolist() == lengths
+    assert drawn == 3 * [(1.0, None)]  # all positions
+    for seed in (5, 5, 6):
+        drafts.distill_queries(agent(), queries[:1], 3, QUIET, later_share=0.5, seed=seed)
+    (_, one), (_, again), (share, other) = drawn[3:]
+    assert one == again != other
+    assert share == 0.5
 
 
 @pytest.mark.parametrize(
@@ -228,7 +237,7 @@ def test_a_drafter_hears_each_query_in_other_words_once(monkeypatch) -> None:
 
 def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> None:
     start = initial_drafter(NANO, np.random.default_rng(0))
-    save_drafter(tmp_path / "start", NANO, start, {})
+    save_drafter(tmp_path / "start", NANO, start, {"loss": "5"})
     data = Distilled(np.zeros((5, 192)), np.zeros((5, 3), int), np.ones(5, int))
     weights = {name: w + 1 for name, w in start.items()}
     given = {}
@@ -239,7 +248,10 @@ def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> No
             yield TrainingStep(weights, 1.0, step, 3, State(weights, {}, step, mean))
 
     saved_at = []
-    monkeypatch.setattr(train_drafter, "distill_queries", lambda *_: data)
+    asked = {}
+    monkeypatch.setattr(
+        train_drafter, "distill_queries", lambda *_, **more: asked.update(more) or data
+    )
     monkeypatch.setattr(train_drafter, "token_embeddings", lambda *_: None)
     monkeypatch.setattr(train_drafter, "train_drafter", made_up)
     monkeypatch.setattr(
@@ -248,7 +260,7 @@ def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> No
     training, other = DrafterTraining(epochs=2, batch_size=4, seed=3), replace(NANO, d_exit=16)
     train_drafter.train_agent_drafter(
         agent(), other, ["a", "b"], training, tmp_path / "d", inputs={}, start=tmp_path / "start",
-        checkpoint_steps=2, notes={"rewordings": "7"}, console=QUIET,
+        checkpoint_steps=2, later_share=0.25, notes={"rewordings": "7"}, console=QUIET,
     )  # fmt: skip
     assert given["drafter"] == NANO  # that of the start
     np.testing.assert_allclose(
@@ -258,7 +270,9 @@ def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> No
     saved, notes = read_safetensors(tmp_path / "d")
     assert saved["drafter.head.weight"].dtype == np.float16
     assert (notes["queries"], notes["positions"], notes["loss"]) == ("2", "5", "3.7550")
-    assert notes["rewordings"] == "7"
+    assert (notes["rewordings"], notes["later_share"]) == ("7", "0.25")
+    assert json.loads(notes["start"])["loss"] == "5"
+    assert asked == {"later_share": 0.25, "seed": 3}
     assert json.loads(notes["train"])["seed"] == 3
 
 

@@ -331,4 +331,13 @@ def test_a_drafter_learns_from_whole_answers_their_end_included() -> None:
     found = distill(ops, model, source, valid, 9, draft_len=3)
     expected = [min(n - 1 - at, 3) for n in lengths for at in range(n - 1)]
     assert found.n_targets.tolist() == expected
+    # of the later positions those for which a number below the share is drawn
+    draws = np.random.default_rng(4).random((2, max(lengths)))
+    few = distill(ops, model, source, valid, 9, 3, later_share=0.7, rng=np.random.default_rng(4))
+    kept = [at == 0 or draws[row, at] < 0.7 for row, n in enumerate(lengths) for at in range(n - 1)]
+    assert few.n_targets.tolist() == np.array(expected)[kept].tolist()
+    np.testing.assert_array_equal(few.hidden, found.hidden[kept])
+    assert 2 < sum(kept) < len(kept)
+    none = distill(ops, model, source, valid, 9, 3, later_share=0, rng=np.random.default_rng(4))
+    assert none.n_targets.tolist() == [min(n - 1, 3) for n in lengths if n > 1]
     assert min(lengths) <= 5

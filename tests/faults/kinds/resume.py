@@ -111,7 +111,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
         ("train-drafter", ("--seed=7",)), ("train-drafter", ("--batch-size=8",)),
         ("train-drafter", ("--draft-len=3",)), ("train-drafter", ("--blocks=2",)),
         ("train-drafter", ("--no-rnn",)), ("train-drafter", ("--limit=4",)),
-        ("train-drafter", ("--rewordings=1",)),
+        ("train-drafter", ("--rewordings=1",)), ("train-drafter", ("--later-share=0.5",)),
         ("train-drafter", ("--start=drafter.safetensors",)),
     ):  # fmt: skip
         yield _resumed(RUNS[name], more=more, expect=REFUSED)

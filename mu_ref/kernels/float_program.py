@@ -16,9 +16,11 @@ from mu_ref.kernels.machine import (
     COPY,
     FEW,
     TAKE,
+    UNREAD,
     WHOLE,
     array_at,
     elements_moved,
+    leave_out,
     move,
     next_part,
     renew,
@@ -77,8 +79,7 @@ def run_greedy(
                 program, step, chosen[step - 1], at_token, places, growth, bound, addresses,
                 buffers, fills,
             )  # fmt: skip
-        met = walk(program, n_rows, scalars, met, counter, thread, n_threads)
-        met += 1
+        met = walk(program, n_rows, scalars, met, counter, thread, n_threads) + 1
         wait(counter, met, n_threads)
         if thread == 0:
             token = floats.likeliest(array_at(results[step], n_tokens, F32))
@@ -125,7 +126,7 @@ def _next_product(program, line, n_rows, thread, n_threads):
     if line == n_rows:
         return line, 0, 0
     row = program[line]
-    d, d_out, step = row[7], row[8], together(row[5]) if row[0] == LINEAR else PAIR
+    d, d_out, step = row[7], row[8], together(row[5] - row[UNREAD]) if row[0] == LINEAR else PAIR
     first, last = share(-(-d_out // step) * step, thread, n_threads, step)
     bits = 4 if row[0] == LINEAR4 else 8 if row[0] == LINEAR8 else 32
     whole = d_out if row[0] == LINEAR4 else d_out // BLOCK * BLOCK
@@ -172,8 +173,9 @@ def _operate(row, scalar, work, thread, n_threads):
 @kernel
 def _linear(row, work, thread, n_threads):
     """out, x, w, bias (0: none), rows, d_in, d_in again, d_out, scratch."""
-    n_rows, d, d_out = row[5], row[6], row[8]
-    x, out = array_at(row[2], n_rows * d, F32), array_at(row[1], n_rows * d_out, F32)
+    d, d_out = row[6], row[8]
+    x, out = array_at(row[2], row[5] * d, F32), array_at(row[1], row[5] * d_out, F32)
+    n_rows = leave_out(row, out, thread)
     w = array_at(row[3], -(-d_out // BLOCK) * BLOCK * d, F32)
     bias = array_at(row[4], d_out if row[4] else 0, F32)
     mine = row[9] + thread * 4 * MANY * (d + CHUNK)
@@ -204,8 +206,9 @@ def _linear(row, work, thread, n_threads):
 @kernel
 def _rounded_linear(row, work, thread, n_threads):
     """As _linear (LINEAR4: d_in in whole groups), then scales of w; LINEAR8: sums of rows of w."""
-    n_rows, d_in, d, d_out = row[5], row[6], row[7], row[8]
-    x, out = array_at(row[2], n_rows * d_in, F32), array_at(row[1], n_rows * d_out, F32)
+    d_in, d, d_out = row[6], row[7], row[8]
+    x, out = array_at(row[2], row[5] * d_in, F32), array_at(row[1], row[5] * d_out, F32)
+    n_rows = leave_out(row, out, thread)
     bias = array_at(row[4], d_out if row[4] else 0, F32)
     laid = n_rows if n_rows <= 2 else TOGETHER  # rows that are laid out beside each other
     steps, packed = np.zeros(d, np.int16), np.zeros(2 * laid * d, np.int8)
@@ -240,10 +243,9 @@ def _rounded_linear(row, work, thread, n_threads):
                 of_row, scale = products[r * width : (r + 1) * width], scales[r]
                 for i in range(len(y)):
                     y[i] = of_row[i] * scale
-                if row[4]:
-                    added = bias[c : c + len(y)]
-                    for i in range(len(y)):
-                        y[i] += added[i]
+                added = bias[c : c + len(y)]  # none without a bias
+                for i in range(len(added)):
+                    y[i] += added[i]
             c, end, turn = next_part(work, top // TOGETHER, turn, end, *place, *sizes)
 
 

@@ -14,9 +14,11 @@ from mu_ref.kernels.machine import (
     COPY,
     FEW,
     TAKE,
+    UNREAD,
     WHOLE,
     array_at,
     elements_moved,
+    leave_out,
     move,
     next_part,
     renew,
@@ -68,8 +70,7 @@ def run_greedy(
                 program, step, chosen[step - 1], at_token, places, growth, bound, addresses,
                 buffers, fills,
             )  # fmt: skip
-        met = walk(program, n_rows, scalars, met, counter, thread, n_threads)
-        met += 1
+        met = walk(program, n_rows, scalars, met, counter, thread, n_threads) + 1
         wait(counter, met, n_threads)
         if thread == 0:
             token = integers.likeliest(array_at(results[step], n_tokens, I16))
@@ -116,7 +117,8 @@ def _next_product(program, line, n_rows, thread, n_threads):
         return line, 0, 0
     row = program[line]
     d, d_out = row[7], row[8]
-    first, last = share(d_out, thread, n_threads, together(2 * row[5] if row[9] else row[5]))
+    n_rows = row[5] - row[UNREAD]
+    first, last = share(d_out, thread, n_threads, together(2 * n_rows if row[9] else n_rows))
     return line, row[3] + first * d, row[3] + min(last, d_out // BLOCK * BLOCK) * d
 
 
@@ -170,14 +172,15 @@ def _linear(row, work, thread, n_threads):
     The sum over q + 128 and over high bytes + 128 is too large by a multiple of the sum of the
     weights, which the start takes away.
     """
-    n_rows, d_in, d, d_out, wide = row[5], row[6], row[7], row[8], row[9]
+    d_in, d, d_out, wide = row[6], row[7], row[8], row[9]
     constants, by = (
         array_at(row[4], 4 + wide * d_out, I64),
         array_at(row[11], (3 - wide) * d_out, np.int32),
     )
     low, high, mode = constants[0], constants[1], constants[2]
     ms, ts, starts = by[:d_out], by[d_out : 2 * d_out], by[2 * d_out :]
-    x, out = array_at(row[2], n_rows * d_in, I16), array_at(row[1], n_rows * d_out, I16)
+    x, out = array_at(row[2], row[5] * d_in, I16), array_at(row[1], row[5] * d_out, I16)
+    n_rows = leave_out(row, out, thread)
     w = array_at(row[3], -(-d_out // BLOCK) * BLOCK * d, np.int8)
     # Memory that stays: so large an array made anew would be mapped page by page each time.
     mine = row[10] + thread * MANY * (d + 4 * CHUNK)

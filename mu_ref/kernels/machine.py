@@ -19,12 +19,13 @@ from mu_ref.border.memory import LINE
 from mu_ref.kernels.compiled import kernel
 
 __all__ = [
-    "ALONE", "COPY", "FEW", "NOBODY", "TAKE", "WHOLE", "WIDTH", "array_at", "elements_moved",
-    "move", "next_part", "places", "renew", "settle", "share", "tell", "wait", "wait_reading",
-    "work_of",
+    "ALONE", "COPY", "FEW", "NOBODY", "N_ROWS", "TAKE", "UNREAD", "WHOLE", "WIDTH", "array_at",
+    "elements_moved", "leave_out", "move", "next_part", "places", "renew", "settle", "share",
+    "tell", "wait", "wait_reading", "work_of",
 ]  # fmt: skip
 
 WIDTH = 16  # integers in a row of the program
+N_ROWS, UNREAD = 5, 12  # places in a product's row: rows of x, and how many nobody will read
 COPY, TAKE = range(2)  # operations of both machines; each goes on counting for its own
 FEW = 2048  # elements that one thread has done before two have met
 NEXT = 2**19  # bytes that a waiting thread reads ahead
@@ -221,6 +222,18 @@ def wait_reading(counter, meeting, n_threads, at, end):
         elif looks > PATIENCE:
             _give_way()
     return at
+
+
+@kernel
+def leave_out(row, out, thread):
+    """Return how many rows a product computes; those at its end that nobody reads are zeros.
+
+    Numbers all the same: a key without weight would turn others into NaN if it were one.
+    """
+    n_rows = row[N_ROWS] - row[UNREAD]
+    if thread == 0 and row[UNREAD]:
+        out[n_rows * row[8] :] = 0
+    return n_rows
 
 
 @kernel

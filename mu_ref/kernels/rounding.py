@@ -61,7 +61,7 @@ def rescale(acc, m, t, mode):
 
 @kernel
 def rescale_row(sums, by, out):
-    """Write sums as the steps of a site. Contract: exact. 1.2 ns an element.
+    """Write sums as the steps of a site. Contract: exact. 0.2 to 0.5 ns an element, by mode.
 
     by = (low, high, mode, m, t): the limits of a step, how is rounded, and the site's multiplier.
     """
@@ -78,7 +78,7 @@ def rescale_row(sums, by, out):
 def rescale_channels(sums, m, t, mode, low, high, out):
     """Write rescaled sums, each with the multiplier of its channel.
 
-    Contract: exact. 1.3 ns an element.
+    Contract: exact. 0.3 to 0.6 ns an element, by mode.
 
     m is int32 and sums may be int32 or int64: the compiler has a faster product for the first.
     """

@@ -252,8 +252,9 @@ def _write(
                 n[row], rows.ended[row] = ends[0] + 1, True
     rows.left = rows.left - n
     width = max(1, int(n.max()))
-    order = np.arange(width)
-    tokens = np.where(order < n[:, None], new.tokens[:, :width], model.pad_id)
+    tokens = new.tokens[:, :width]
+    if n.min() < width:  # rows that wrote less
+        tokens = np.where(np.arange(width) < n[:, None], tokens, model.pad_id)
     logits = None
     if scores is not None:
         logits = np.take_along_axis(ops.read(scores), new.path[:, :width, None], axis=1)

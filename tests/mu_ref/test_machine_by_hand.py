@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mu_ref.config import INT4_GROUP
 from mu_ref.errors import InputError
 from mu_ref.kernels import float_program, integer_program, machine
+from mu_ref.kernels.drafts import passes
 from mu_ref.kernels.machine import next_part, places, share, work_of
 from mu_ref.kernels.products.linear import BLOCK
 from mu_ref.kernels.threads import SMALL, n_threads, new_counter, run_on
@@ -87,10 +88,10 @@ KINDS = {  # machine, operation, bits of a weight, rows of bytes of a row, featu
 
 @given(
     st.sampled_from(sorted(KINDS)), st.integers(1, 9), st.integers(1, 300), st.integers(1, 3),
-    st.integers(1, 4),
+    st.integers(1, 4), st.integers(0, 8),
 )  # fmt: skip
 def test_threads_read_ahead_nothing_but_weights(
-    kind: str, n_rows: int, d_out: int, groups: int, threads: int
+    kind: str, n_rows: int, d_out: int, groups: int, threads: int, unread: int
 ) -> None:
     """What is read ahead is nowhere checked: outside of the matrix the process would end."""
     machine_, operation, bits, n_bytes, group = KINDS[kind]
@@ -101,6 +102,7 @@ def test_threads_read_ahead_nothing_but_weights(
     program[:, 0] = machine.COPY
     wide = n_bytes - 1 if machine_ is integer_program else 0
     program[1, [0, 3, 5, 6, 7, 8, 9]] = operation, begin, n_rows, d, d, d_out, wide
+    program[1, machine.UNREAD] = min(unread, n_rows - 1)
     read, last = 0, begin
     for thread in range(threads):
         line, at, end = machine_._next_product.py_func(program, 0, 3, thread, threads)
@@ -111,6 +113,32 @@ def test_threads_read_ahead_nothing_but_weights(
             read, last = read + end - at, end
     assert whole - block * d * bits // 8 <= read
     assert machine_._next_product.py_func(program, 2, 3, 0, threads) == (3, 0, 0)
+
+
+@pytest.mark.parametrize(("unread", "thread", "left"), [(0, 0, 7), (2, 0, 0), (2, 1, 7)])
+def test_rows_that_nobody_reads_are_zeros(unread: int, thread: int, left: int) -> None:
+    """Of five rows of three outputs; the first thread writes what no product does."""
+    row, out = np.zeros(machine.WIDTH, np.int64), np.full(15, 7)
+    row[[machine.N_ROWS, machine.UNREAD, 8]] = 5, unread, 3
+    assert machine.leave_out.py_func(row, out, thread) == 5 - unread
+    n = 3 * (5 - unread)
+    assert out.tolist() == n * [7] + (15 - n) * [left]
+
+
+def test_products_of_a_pass_leave_out_what_follows_the_drafts() -> None:
+    """Four places, of which one draft and the known token count; other sizes stay as they are."""
+    check, n_rows = np.zeros((4, machine.WIDTH), np.int64), machine.N_ROWS
+    check[:, 0] = 3, 3, 5, 13
+    check[:, n_rows] = 4, 1, 4, 4  # the second is of another number of rows
+    tokens, at = np.zeros(4, np.int64), np.array([8, 9, 0, 0])
+    seats = np.array([0, 0, tokens.ctypes.data, 0, 0, 0])
+    none, drafted = np.zeros(0, np.int64), np.array([5, 6, 7])
+    changes = none, none, np.zeros((0, 2), np.int64), np.zeros((1, 0), np.uint8), at
+    passes.begin_check(check, (3, 13), 1, 8, drafted, seats, *changes)
+    assert check[:, machine.UNREAD].tolist() == [2, 0, 0, 2]
+    assert tokens.tolist() == [8, 5, 8, 8]
+    passes.begin_check(check, (3, 13), 3, 8, drafted, seats, *changes)
+    assert check[:, machine.UNREAD].tolist() == [0, 0, 0, 0]
 
 
 def test_places_of_a_query_and_of_what_it_reads() -> None:

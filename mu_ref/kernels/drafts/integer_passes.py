@@ -16,12 +16,13 @@ from mu_ref.kernels.drafts.passes import (
     settle_pass,
     ticks,
 )  # fmt: skip
-from mu_ref.kernels.integer_program import walk
+from mu_ref.kernels.integer_program import LINEAR, walk
 from mu_ref.kernels.machine import array_at, wait
 
 __all__ = ["run_drafted"]
 
 I16 = np.int16
+PRODUCTS = (LINEAR,)
 
 
 @kernel
@@ -51,7 +52,7 @@ def run_drafted(
         counted[number, 1], began = ticks() - began, ticks()
         if thread == 0:
             change = seats, places, growth, buffers, fills, at
-            begin_check(check[0], n, at[TOKEN], drafted, *change)
+            begin_check(check[0], PRODUCTS, n, at[TOKEN], drafted, *change)
         rows, n_rows, scalars = check
         met = walk(rows, n_rows, scalars, met, counter, thread, n_threads) + 1
         wait(counter, met, n_threads)

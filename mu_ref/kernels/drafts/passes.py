@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 
 from mu_ref.kernels.compiled import kernel
-from mu_ref.kernels.machine import array_at, tell
+from mu_ref.kernels.machine import N_ROWS, UNREAD, array_at, tell
 
 __all__ = [
     "CHECK", "FIRST", "FOLLOWING", "HIDDEN", "LAST", "LEFT", "PAST", "SCORES_AT", "TAKEN", "TOKEN",
@@ -43,12 +43,13 @@ def next_draft(following, n, token, seats, bound, addresses):
 
 
 @kernel
-def begin_check(check, n, token, drafted, seats, places, growth, buffers, fills, at):
+def begin_check(check, products, n, token, drafted, seats, places, growth, buffers, fills, at):
     """Let `check` read the known token and n drafted ones, which stand behind at[PAST] slots.
 
     Args:
         check: [n_rows, WIDTH], for at[LAST] slots; it becomes that for at[PAST].
-        n: drafted tokens; what follows them is computed too, and of no use.
+        products: operations that leave out what follows the drafted tokens; others do not.
+        n: drafted tokens.
         token: the known one.
         drafted: the others.
         seats: where they are read.
@@ -61,6 +62,9 @@ def begin_check(check, n, token, drafted, seats, places, growth, buffers, fills,
     tokens = array_at(seats[CHECK], len(drafted) + 1, np.int64)
     tokens[:] = token
     tokens[1 : n + 1] = drafted[:n]
+    for line in range(len(check)):
+        if check[line, 0] in products and check[line, N_ROWS] == len(tokens):
+            check[line, UNREAD] = len(drafted) - n
     flat, more = check.ravel(), at[PAST] - at[LAST]
     for i in range(len(places)):
         flat[places[i]] += more * growth[i]

@@ -36,6 +36,7 @@ __all__ = [
 BLOCK = 16  # outputs: the lanes of a vector
 TILE = 3 * BLOCK  # outputs that are computed together for
 ROWS = 8  # rows of x: 24 sums fill most of the 32 registers, and none waits for the one before
+HALF = 4  # rows at the end, for which half of the sums are computed
 FEW_ROWS = 2  # rows with which the time is that of reading weights
 PART = 128  # products of floats that are added one by one
 NEAR = 1024  # bytes between what is read and what is asked for
@@ -93,6 +94,8 @@ def products(x, step, w, out, n_rows, d, first, last, width):
                 at, to = r * step, r * width + n - first
                 if last - n <= BLOCK:
                     _last_tile(x, at, step, w, n * d, out, to, width, k, min(k + part, d))
+                elif n_rows - r <= HALF:
+                    _half_tile(x, at, step, w, blocks, out, to, width, k, min(k + part, d), ahead)
                 else:
                     _tile(x, at, step, w, blocks, out, to, width, k, min(k + part, d), ahead)
 
@@ -127,6 +130,20 @@ def _two_rows(x, step, w, j, out, to, width, d, part):
 
 
 @kernel
+def _ask(w, blocks, ahead, at, group):
+    """Ask for the weights that a tile reads `ahead` from here."""
+    j, second, third = blocks
+    if group == 1:
+        fetch1(w, j + ahead + at)
+        fetch1(w, second + ahead + at)
+        fetch1(w, third + ahead + at)
+    else:  # of all three blocks, in the order of memory, which is not that of use
+        fetch1(w, j + ahead + 3 * at)
+        fetch1(w, j + ahead + 3 * at + BLOCK * group)
+        fetch1(w, j + ahead + 3 * at + 2 * BLOCK * group)
+
+
+@kernel
 def _tile(x, i, step, w, blocks, out, to, width, first, last, ahead):
     """Eight rows of x from i on, times three blocks of w: what features first..last-1 have.
 
@@ -137,14 +154,7 @@ def _tile(x, i, step, w, blocks, out, to, width, first, last, ahead):
     a, b, c, e, f, g = zeros4(out), zeros4(out), zeros4(out), zeros4(out), zeros4(out), zeros4(out)
     for k in range(first, last, group):
         at = BLOCK * k
-        if group == 1:
-            fetch1(w, j + ahead + at)
-            fetch1(w, second + ahead + at)
-            fetch1(w, third + ahead + at)
-        else:  # of all three blocks, in the order of memory, which is not that of use
-            fetch1(w, j + ahead + 3 * at)
-            fetch1(w, j + ahead + 3 * at + BLOCK * group)
-            fetch1(w, j + ahead + 3 * at + 2 * BLOCK * group)
+        _ask(w, blocks, ahead, at, group)
         u, v, y = vector1(w, j + at), vector1(w, second + at), vector1(w, third + at)
         # four rows, then four: x in eight more registers would leave none for a vector of w
         a, b = spread4(a, u, x, i + k, step), spread4(b, v, x, i + k, step)
@@ -165,6 +175,27 @@ def _tile(x, i, step, w, blocks, out, to, width, first, last, ahead):
         add4(out, low, width, e)
         add4(out, low + BLOCK, width, f)
         add4(out, low + 2 * BLOCK, width, g)
+
+
+@kernel
+def _half_tile(x, i, step, w, blocks, out, to, width, first, last, ahead):
+    """As _tile, for four rows; with a branch in one loop for both, LLVM keeps sums in memory."""
+    j, second, third = blocks
+    group, a, b, c = group1(w), zeros4(out), zeros4(out), zeros4(out)
+    for k in range(first, last, group):
+        at = BLOCK * k
+        _ask(w, blocks, ahead, at, group)
+        a = spread4(a, vector1(w, j + at), x, i + k, step)
+        b = spread4(b, vector1(w, second + at), x, i + k, step)
+        c = spread4(c, vector1(w, third + at), x, i + k, step)
+    if first == 0:
+        store4(out, to, width, a)
+        store4(out, to + BLOCK, width, b)
+        store4(out, to + 2 * BLOCK, width, c)
+    else:
+        add4(out, to, width, a)
+        add4(out, to + BLOCK, width, b)
+        add4(out, to + 2 * BLOCK, width, c)
 
 
 @kernel

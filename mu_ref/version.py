@@ -1,3 +1,3 @@
 """The version of this package: part of a long run's identity, and of what it writes."""
 
-__version__ = "0.5.4"
+__version__ = "0.5.5"

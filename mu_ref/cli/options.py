@@ -47,7 +47,7 @@ WidthOption = Annotated[
     int | None, in_range(BEAMS, "--beam-width", help="Beams that are drafted, 1 by default.")
 ]
 LengthOption = Annotated[
-    int | None, in_range(DRAFTED, "--draft-len", help="Drafted tokens of a beam, 6 by default.")
+    int | None, in_range(DRAFTED, "--draft-len", help="Drafted tokens of a beam, 3 by default.")
 ]
 
 ResumeOption = Annotated[
@@ -181,7 +181,7 @@ def drafting(
         return load_agent(weights, scheme, executor, tokenized=tokenized)
     from mu_ref.redrafter.beams import Search
 
-    search = Search(beam_width=beam_width or 1, draft_len=draft_len or 6)
+    search = Search(beam_width=beam_width or 1, draft_len=draft_len or 3)
     file = drafter_file(drafter, scheme)
     return load_agent(weights, scheme, executor, file, search, tokenized=tokenized)
 

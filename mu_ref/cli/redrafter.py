@@ -274,7 +274,7 @@ def draft_sweep(
         list[int] | None, in_range(BEAMS, help="Repeatable; 1, 2 and 4 by default.")
     ] = None,
     draft_len: Annotated[
-        list[int] | None, in_range(DRAFTED, help="Repeatable; 4, 6 and 8 by default.")
+        list[int] | None, in_range(DRAFTED, help="Repeatable; 3, 5 and 7 by default.")
     ] = None,
     weights: options.WeightsOption = None,
     scheme: options.SchemeOption = "float32",
@@ -299,7 +299,7 @@ def draft_sweep(
     searches = [
         Search(beam_width=width, draft_len=length)
         for width in dict.fromkeys(beam_width or [1, 2, 4])
-        for length in dict.fromkeys(draft_len or [4, 6, 8])
+        for length in dict.fromkeys(draft_len or [3, 5, 7])
     ]
     items = evenly_spread(read_queries(file), limit)
     texts = [item.query for item in items if any(c.isalnum() for c in item.query)]

@@ -39,8 +39,8 @@ MU_PUBLISHED: Mapping[str, float] = MappingProxyType({"tok_per_s": 200.0, "total
 TWIN_PUBLISHED: Mapping[str, float] = MappingProxyType({
     "decode_ratio": 123.8 / 26.5, "first_token_ratio": 189 / 358,
 })  # fmt: skip
-# measured: the shipped drafter of mu-nano, four drafted tokens (docs/15_drafting.md)
-MEASURED_TOKENS: Mapping[int, float] = MappingProxyType({1: 3.35, 2: 3.64, 4: 3.74})
+# measured: the shipped drafter of mu-nano, four drafted tokens (npu_sim/data/drafts)
+MEASURED_TOKENS: Mapping[int, float] = MappingProxyType({1: 3.43, 2: 3.72, 4: 3.80})
 KEPT = Range(
     low=1, high=DRAFT_LEN + 1, whole=False,
     why=f"a step keeps at most its {DRAFT_LEN} drafted tokens and the model's own",

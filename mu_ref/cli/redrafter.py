@@ -28,6 +28,7 @@ from mu_ref.errors import InputError, check_choice
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mu_ref.config import ModelConfig
     from mu_ref.redrafter.config import DrafterConfig
     from mu_ref.redrafter.steps import Statistics
     from mu_ref.settings.agent import Agent
@@ -145,9 +146,7 @@ def train_drafter(
         typer.Option(help="Queries, JSON lines; the shipped training splits by default."),
     ] = None,
     limit: Annotated[int | None, in_range(COUNT, help="Queries to use, evenly spread.")] = None,
-    rewordings: Annotated[
-        int, in_range(REWORDINGS, help="Times that all queries are answered in other words too.")
-    ] = 0,
+    rewordings: Annotated[int, in_range(REWORDINGS, help="Times all is asked in other words.")] = 0,
     later_share: Annotated[
         float, in_range(SHARE, help="Of the places behind an answer's first, how many are trained.")
     ] = 1.0,
@@ -171,45 +170,43 @@ def train_drafter(
 ) -> None:
     """Train a drafter on what the model itself writes; the model stays as it is."""
     from mu_ref.redrafter.train import DrafterTraining
-    from mu_ref.settings.drafts import drafter_queries
     from mu_ref.settings.queries.labelled import evenly_spread, read_queries
+    from mu_ref.settings.queries.training_data import drafter_queries
     from mu_ref.settings.train import training_queries
     from mu_ref.settings.train_drafter import train_agent_drafter
     from mu_ref.settings.training_run import plan_run
 
     options.check_named(name, weights)
     if start is not None:
-        sizes = {
-            "--d-exit": d_exit,
-            "--blocks": blocks,
-            "--rnn/--no-rnn": None if rnn is None else 1,
-        }
+        way = None if rnn is None else 1
+        sizes = {"--d-exit": d_exit, "--blocks": blocks, "--rnn/--no-rnn": way}
         options.check_unused("with --start, whose sizes the drafter has", sizes)
     training = DrafterTraining(
-        epochs=epochs, draft_len=draft_len, batch_size=batch_size, peak_rate=rate, seed=seed
-    )
+        epochs=epochs, draft_len=draft_len, batch_size=batch_size, peak_rate=rate, seed=seed,
+        later_share=later_share,
+    )  # fmt: skip
     files = training_queries(queries)
     inputs = files | options.files_of_agent(weights)
     plan_run(out, [*inputs.values(), start], resume=resume)
     items = [item for file in files.values() for item in read_queries(file)]
     agent = options.load_named(name, weights, "fast")
     texts = drafter_queries(evenly_spread(items, limit), agent.catalog, rewordings, seed)
-    stack = agent.model.stacks["decoder"]
-    drafter = _drafter_of(stack.d_model, agent.model.vocab_size, d_exit, blocks, rnn)
+    drafter = _drafter_of(agent.model, d_exit, blocks, rnn)
     train_agent_drafter(
         agent, drafter, texts, training, out, inputs=inputs, start=start, resume=resume,
-        checkpoint_steps=checkpoint_steps, later_share=later_share,
-        notes={"rewordings": str(rewordings)}, console=options.report_console(out),
+        checkpoint_steps=checkpoint_steps, notes={"rewordings": str(rewordings)},
+        console=options.report_console(out),
     )  # fmt: skip
 
 
 def _drafter_of(
-    d_model: int, vocab_size: int, d_exit: int | None, blocks: int | None, rnn: bool | None
+    model: "ModelConfig", d_exit: int | None, blocks: int | None, rnn: bool | None
 ) -> "DrafterConfig":
     from mu_ref.redrafter.config import DrafterConfig
 
+    d_model = model.stacks["decoder"].d_model
     drafter = DrafterConfig(
-        d_model=d_model, vocab_size=vocab_size, d_exit=d_exit or d_model,
+        d_model=d_model, vocab_size=model.vocab_size, d_exit=d_exit or d_model,
         n_blocks=1 if blocks is None else blocks, rnn=rnn is not False,
     )  # fmt: skip
     if drafter.n_parameters > MOST_WEIGHTS:

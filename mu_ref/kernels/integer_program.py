@@ -20,7 +20,6 @@ from mu_ref.kernels.machine import (
     elements_moved,
     leave_out,
     move,
-    next_part,
     renew,
     settle,
     share,
@@ -31,6 +30,7 @@ from mu_ref.kernels.machine import (
 from mu_ref.kernels.products import heads
 from mu_ref.kernels.products.linear import BLOCK, place_of, products, together
 from mu_ref.kernels.products.packing import bytes_of
+from mu_ref.kernels.products.parts import n_blocks, next_rows, outputs_read
 from mu_ref.kernels.rounding import rescale, rescale_block, rescale_channels
 
 __all__ = ["run", "run_greedy", "scratch_bytes", "walk"]
@@ -118,7 +118,8 @@ def _next_product(program, line, n_rows, thread, n_threads):
     row = program[line]
     d, d_out = row[7], row[8]
     n_rows = row[5] - row[UNREAD]
-    first, last = share(d_out, thread, n_threads, together(2 * n_rows if row[9] else n_rows))
+    step = together(2 * n_rows if row[9] else n_rows)
+    first, last = outputs_read(n_rows, d_out, step, thread, n_threads)
     return line, row[3] + first * d, row[3] + min(last, d_out // BLOCK * BLOCK) * d
 
 
@@ -189,15 +190,16 @@ def _linear(row, work, thread, n_threads):
     accs = np.empty(CHUNK, I64)
     block = MANY // 2 if wide else MANY  # a row of 16 bits is two rows of bytes (9.3)
     step = together(2 * n_rows if wide else n_rows)
-    for top in range(0, n_rows, block):
-        n = min(block, n_rows - top)
-        n_bytes = 2 * n if wide else n
-        bytes_of(x[top * d_in :], bytes_, n, d_in, d, wide, constants[3])
-        place, sizes = (thread, n_threads), (d_out, step, CHUNK)
-        # outputs, so each thread reads its own w
-        c, end, turn = next_part(work, top // block, 0, 0, *place, *sizes)
-        while c < end:
-            products(bytes_, d, w, sums, n_bytes, d, c, end, CHUNK)
+    shared = thread, n_threads, d_out, step, CHUNK, n_rows, block
+    for number in range(n_blocks(n_rows, n_threads, block)):
+        laid = np.int64(-1)
+        some, turn, at, top, n, c, end = next_rows(work, number, 0, 0, *shared)
+        while some:
+            if top != laid:
+                bytes_of(x[top * d_in :], bytes_, n, d_in, d, wide, constants[3])
+                laid = top
+            if n:
+                products(bytes_, d, w, sums, 2 * n if wide else n, d, c, end, CHUNK)
             m, t = ms[c:end], ts[c:end]
             if not wide:  # 32 bits are enough here
                 y = out[top * d_out + c :]
@@ -209,7 +211,7 @@ def _linear(row, work, thread, n_threads):
                 for i in range(end - c):
                     accs[i] = begin[i] + lows[i] + (np.int64(highs[i]) << 8)
                 rescale_channels(accs, m, t, mode, low, high, out[to : to + end - c])
-            c, end, turn = next_part(work, top // block, turn, end, *place, *sizes)
+            some, turn, at, top, n, c, end = next_rows(work, number, turn, at, *shared)
 
 
 @kernel

@@ -49,7 +49,7 @@ __all__ = [
 RANGES = MappingProxyType(
     {"epochs": EPOCHS, "draft_len": DRAFTED, "batch_size": BATCH, "peak_rate": RATE, "seed": SEED}
     | {"weight_decay": STRENGTH, "clip_norm": replace(STRENGTH, above=True)}
-    | dict.fromkeys(("warmup_share", "decay_share"), SHARE)
+    | dict.fromkeys(("warmup_share", "decay_share", "later_share"), SHARE)
 )
 
 
@@ -70,6 +70,7 @@ class DrafterTraining:
     decay_share: float = 0.6  # of all steps
     clip_norm: float = 1.0
     seed: int = 0
+    later_share: float = 1.0  # of the positions behind an answer's first, see `distill`
 
     def __post_init__(self) -> None:
         """Check the ranges."""

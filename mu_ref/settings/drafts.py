@@ -21,36 +21,9 @@ from mu_ref.redrafter.store import IntegerDrafter, load_drafter
 from mu_ref.redrafter.train import Distilled, distill
 from mu_ref.redrafter.tree import Tree, pack
 from mu_ref.settings.agent import MAX_NEW_TOKENS, Agent
-from mu_ref.settings.catalog import Catalog
-from mu_ref.settings.queries.labelled import LabelledQuery
-from mu_ref.settings.queries.training_data import reworded
 from mu_ref.training.datasets import pad
 
-__all__ = ["distill_queries", "drafter_queries", "first_tree", "quantize_agent_drafter"]
-
-
-def drafter_queries(
-    items: Sequence[LabelledQuery], catalog: Catalog, rewordings: int, seed: int
-) -> list[str]:
-    """List what a model answers for its drafter: the labels are its own, so any wording will do.
-
-    Args:
-        items: written queries.
-        catalog: for other wordings.
-        rewordings: how often all of them are asked in other words too; see `reworded`.
-        seed: of the run.
-
-    Returns:
-        The queries as written, then those in other words, each text once; without other words all
-        that were given.
-    """
-    texts = [item.query for item in items]
-    if not rewordings:
-        return texts
-    for which in range(rewordings):
-        rng = np.random.default_rng([seed, 2, which])
-        texts += [item.query for item in reworded(items, catalog, rng)]
-    return list(dict.fromkeys(texts))
+__all__ = ["distill_queries", "first_tree", "quantize_agent_drafter"]
 
 
 def distill_queries(

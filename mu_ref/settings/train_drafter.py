@@ -30,7 +30,7 @@ from mu_ref.training.checkpoint import (
     remove_checkpoints,
     write_checkpoint,
 )  # fmt: skip
-from mu_ref.weights import Weights, read_safetensors
+from mu_ref.weights import read_safetensors
 
 __all__ = ["train_agent_drafter"]
 
@@ -46,7 +46,6 @@ def train_agent_drafter(
     start: Path | None,
     resume: bool = False,
     checkpoint_steps: int = 50,
-    later_share: float = 1.0,
     notes: Mapping[str, str] = MappingProxyType({}),
     console: Console,
 ) -> None:
@@ -62,8 +61,7 @@ def train_agent_drafter(
         start: drafter to start from; its configuration takes the place of `drafter`.
         resume: continue from the newest checkpoint that is whole; the answers are made again.
         checkpoint_steps: steps from one checkpoint to the next.
-        later_share: of the positions behind an answer's first; see `train.distill`.
-        notes: what the file says of the queries, beside how many they are.
+        notes: what the file says of the queries, too.
         console: where progress is shown.
 
     Raises:
@@ -74,31 +72,24 @@ def train_agent_drafter(
     COUNT.check("checkpoint_steps", checkpoint_steps)
     checkpoint = plan_run(out, [*inputs.values(), start], resume=resume)
     _check_batch(training, len(queries))
-    before: Weights = {}
-    how = {**notes, "later_share": str(later_share)}
-    if start is not None:
-        drafter, before = load_drafter(start, agent.model)
-        how["start"] = json.dumps(read_safetensors(start)[1])
+    drafter, before = (drafter, {}) if start is None else load_drafter(start, agent.model)
     run = identity_of(
         {**inputs, "--start": start}, drafter=asdict(drafter), train=asdict(training),
-        queries=len(queries), later_share=later_share, **notes,
+        queries=len(queries), **notes,
     )  # fmt: skip
     state = first_state(drafter, training, before)
     if resume and checkpoint is not None:
         state, place = read_checkpoint(checkpoint, run, drafter_shapes(drafter))
         say_resumed(console, state.step, place, checkpoint)
-    data = distill_queries(
-        agent, queries, training.draft_len, console, later_share=later_share, seed=training.seed
-    )
+    n, share, seed = training.draft_len, training.later_share, training.seed
+    data = distill_queries(agent, queries, n, console, later_share=share, seed=seed)
     console.print(f"{len(queries):,} answers, {len(data.hidden):,} positions")
-
-    table = token_embeddings(agent.ops, agent.model)
-    steps = train_drafter(drafter, table, data, training, state)
+    steps = train_drafter(drafter, token_embeddings(agent.ops, agent.model), data, training, state)
     save = partial(write_checkpoint, checkpoint, run) if checkpoint is not None else _save_nothing
     kept = _kept(steps, checkpoint_steps, save)
     last = run_to_end(kept, _words, lambda step: save(step.state), checkpoint, console)
     state = state if last is None else last.state
-    how |= _notes(training, len(queries), len(data.hidden), state)
+    how = {**notes, **_notes(training, len(queries), len(data.hidden), state, start)}
     save_drafter(out, drafter, halves_of(state.weights), how)
     if checkpoint is not None:
         remove_checkpoints(checkpoint)
@@ -106,10 +97,11 @@ def train_agent_drafter(
 
 
 def _notes(
-    training: DrafterTraining, n_queries: int, n_positions: int, state: State
+    training: DrafterTraining, n_queries: int, n_positions: int, state: State, start: Path | None
 ) -> dict[str, str]:
     """How the drafter was made."""
-    return {
+    before = {} if start is None else {"start": json.dumps(read_safetensors(start)[1])}
+    return before | {
         "train": json.dumps(asdict(training)),
         "queries": str(n_queries),
         "positions": str(n_positions),

@@ -25,6 +25,7 @@ from mu_ref.settings.agent import Agent
 from mu_ref.settings.catalog import DATA, load_catalog
 from mu_ref.settings.draft_sweep import Point, sweep
 from mu_ref.settings.quantize import compare, examples_of, token_agreement
+from mu_ref.settings.queries import training_data
 from mu_ref.settings.queries.labelled import LabelledQuery
 from mu_ref.settings.training_run import plan_run, run_to_end
 from mu_ref.tokenizer import Tokenizer
@@ -222,12 +223,17 @@ def test_a_drafter_hears_each_query_in_other_words_once(monkeypatch) -> None:
         new = LabelledQuery(query=f"round {len(drawn)}", call="none()")
         return [second, new, new]
 
-    monkeypatch.setattr(drafts, "reworded", made_up)
+    monkeypatch.setattr(training_data, "reworded", made_up)
     items = [first, second, first]
-    assert drafts.drafter_queries(items, load_catalog(), 0, 5) == ["a", "b", "a"]
-    assert drafts.drafter_queries(items, load_catalog(), 2, 5) == ["a", "b", "round 1", "round 2"]
-    drafts.drafter_queries(items, load_catalog(), 2, 5)
-    drafts.drafter_queries(items, load_catalog(), 1, 6)
+    assert training_data.drafter_queries(items, load_catalog(), 0, 5) == ["a", "b", "a"]
+    assert training_data.drafter_queries(items, load_catalog(), 2, 5) == [
+        "a",
+        "b",
+        "round 1",
+        "round 2",
+    ]
+    training_data.drafter_queries(items, load_catalog(), 2, 5)
+    training_data.drafter_queries(items, load_catalog(), 1, 6)
     assert drawn[:2] == drawn[2:4]  # those of a seed come again
     assert len(set(drawn)) == 3
 
@@ -257,10 +263,13 @@ def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> No
     monkeypatch.setattr(
         train_drafter, "write_checkpoint", lambda path, run, state: saved_at.append(state.step)
     )
-    training, other = DrafterTraining(epochs=2, batch_size=4, seed=3), replace(NANO, d_exit=16)
+    training, other = (
+        DrafterTraining(epochs=2, batch_size=4, seed=3, later_share=0.25),
+        replace(NANO, d_exit=16),
+    )
     train_drafter.train_agent_drafter(
         agent(), other, ["a", "b"], training, tmp_path / "d", inputs={}, start=tmp_path / "start",
-        checkpoint_steps=2, later_share=0.25, notes={"rewordings": "7"}, console=QUIET,
+        checkpoint_steps=2, notes={"rewordings": "7"}, console=QUIET,
     )  # fmt: skip
     assert given["drafter"] == NANO  # that of the start
     np.testing.assert_allclose(
@@ -270,7 +279,7 @@ def test_the_drafter_s_file_says_how_it_was_trained(monkeypatch, tmp_path) -> No
     saved, notes = read_safetensors(tmp_path / "d")
     assert saved["drafter.head.weight"].dtype == np.float16
     assert (notes["queries"], notes["positions"], notes["loss"]) == ("2", "5", "3.7550")
-    assert (notes["rewordings"], notes["later_share"]) == ("7", "0.25")
+    assert notes["rewordings"] == "7"
     assert json.loads(notes["start"])["loss"] == "5"
     assert asked == {"later_share": 0.25, "seed": 3}
     assert json.loads(notes["train"])["seed"] == 3

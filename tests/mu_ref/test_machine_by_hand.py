@@ -17,6 +17,7 @@ from mu_ref.kernels import float_program, integer_program, machine
 from mu_ref.kernels.drafts import passes
 from mu_ref.kernels.machine import next_part, places, share, work_of
 from mu_ref.kernels.products.linear import BLOCK
+from mu_ref.kernels.products.parts import OWN_ROWS, n_blocks, next_rows
 from mu_ref.kernels.threads import SMALL, n_threads, new_counter, run_on
 
 
@@ -65,6 +66,42 @@ def test_each_part_is_done_once_in_whatever_order_threads_come(
     for met, (length, blocks) in enumerate(operations, 1):
         for block in range(blocks):
             assert sorted(done[met, block]) == list(range(length))
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 300), st.integers(1, 4), st.sampled_from([16, 48]),
+    st.sampled_from([32, 64]), st.sampled_from([0, machine.LINES]), st.randoms(),
+)  # fmt: skip
+def test_each_output_of_each_row_is_computed_once(
+    n_rows: int, d_out: int, n: int, step: int, block: int, line: int, luck: random.Random
+) -> None:
+    """In whatever order threads come; many rows belong to one thread each, but for what it left."""
+    counter, done = new_counter(n), np.zeros((n_rows, d_out), int)
+    begun: list[set[int]] = [set() for _ in range(n)]
+
+    def thread(number: int) -> Iterator[None]:
+        work = work_of(counter.ctypes.data, 1, line, n)
+        for which in range(n_blocks(n_rows, n, block)):
+            rest = number, n, d_out, step, 96, n_rows, block
+            some, turn, at, top, rows, c, end = next_rows(work, which, 0, 0, *rest)
+            while some:
+                assert rows <= block
+                assert c % step == 0
+                done[top : top + rows, c:end] += 1
+                if turn == 0:
+                    begun[number] |= set(range(top, top + rows))
+                yield
+                some, turn, at, top, rows, c, end = next_rows(work, which, turn, at, *rest)
+            yield
+
+    threads = [thread(number) for number in range(n)]
+    while threads:
+        one = luck.choice(threads)
+        if next(one, one) is one:
+            threads.remove(one)
+    assert (done == 1).all()
+    if n_rows >= OWN_ROWS * n:
+        assert sum(len(rows) for rows in begun) == len(set().union(*begun))
 
 
 def test_a_thread_does_what_a_late_one_left() -> None:

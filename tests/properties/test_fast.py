@@ -28,6 +28,7 @@ from mu_ref.ops.fast.integers import FastIntegerOps
 from mu_ref.ops.fast.stretches.repeats import MOST_ROWS
 from mu_ref.ops.integer import IntegerOps
 from mu_ref.ops.reference import ReferenceOps
+from mu_ref.presets import tiny
 from mu_ref.weights import Weights
 
 DECODERS = ("encoder-decoder", "decoder-only")
@@ -73,6 +74,26 @@ def executors(model: ModelConfig, weights: Weights, seed: int, scheme: str) -> t
 
 schemes = st.sampled_from(["float32", "w8a16", "w8a8", "w4a16"])
 roundings = st.sampled_from(["tflite_single", "tflite_double", "half_even"])
+
+
+@settings(max_examples=30)
+@given(
+    st.sampled_from([1, 31, 32, 33, 64, 95, 96, 130, 150]), seeds,
+    st.sampled_from(["float32", "w8a16", "w8a8"]),
+)  # fmt: skip
+def test_threads_with_rows_of_their_own_give_the_bits_of_one(
+    n: int, seed: int, scheme: str
+) -> None:
+    """From 32 rows for each thread on; with fewer each has outputs of its own."""
+    model = tiny()
+    _, ops = executors(model, random_weights(model, seed, np.float32), seed, scheme)
+    tokens = np.random.default_rng(seed).integers(3, model.encoder_vocab_size, (1, n))
+    found = []
+    for threads in (1, 2, 3, 4):
+        ops.n_threads = threads  # type: ignore[attr-defined]
+        found.append(ops.read(mu.remember(ops, model, tokens, tokens > 0).hidden).copy())
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
 
 
 @given(cases(), st.sampled_from(["w8a16", "w8a8"]), roundings, st.integers(1, 3))
@@ -275,7 +296,6 @@ def test_a_program_longer_than_its_limit_runs_in_parts(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mu_ref.ops.fast import deferred
-    from mu_ref.presets import tiny
 
     model = tiny()
     _, ops = executors(model, random_weights(model, 1, np.float32), 1, scheme)

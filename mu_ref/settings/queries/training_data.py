@@ -12,7 +12,7 @@ from mu_ref.settings.queries.templates import template_queries
 from mu_ref.tokenizer import Tokenizer
 from mu_ref.training.datasets import Example
 
-__all__ = ["epoch_data", "reworded"]
+__all__ = ["drafter_queries", "epoch_data", "reworded"]
 
 TEMPLATE_SHARE = 0.25  # templates per written query
 OUT_OF_SCOPE_SHARE = 0.04  # queries that no setting serves, per written query
@@ -72,6 +72,30 @@ def reworded(
     items += template_queries(catalog, rng, round(len(queries) * TEMPLATE_SHARE))
     items += out_of_scope_queries(rng, round(len(queries) * OUT_OF_SCOPE_SHARE))
     return items
+
+
+def drafter_queries(
+    items: Sequence[LabelledQuery], catalog: Catalog, rewordings: int, seed: int
+) -> list[str]:
+    """List what a model answers for its drafter: the labels are its own, so any wording will do.
+
+    Args:
+        items: written queries.
+        catalog: for other wordings.
+        rewordings: how often all of them are asked in other words too; see `reworded`.
+        seed: of the run.
+
+    Returns:
+        The queries as written, then those in other words, each text once; without other words all
+        that were given.
+    """
+    texts = [item.query for item in items]
+    if not rewordings:
+        return texts
+    for which in range(rewordings):
+        rng = np.random.default_rng([seed, 2, which])
+        texts += [item.query for item in reworded(items, catalog, rng)]
+    return list(dict.fromkeys(texts))
 
 
 def _spared(tokens: list[int], words: Sequence[list[int]]) -> np.ndarray:

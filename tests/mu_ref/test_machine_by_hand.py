@@ -87,6 +87,7 @@ def test_each_output_of_each_row_is_computed_once(
             while some:
                 assert rows <= block
                 assert c % step == 0
+                assert c < end <= d_out
                 done[top : top + rows, c:end] += 1
                 if turn == 0:
                     begun[number] |= set(range(top, top + rows))

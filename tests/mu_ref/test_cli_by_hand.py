@@ -211,22 +211,29 @@ def test_every_option_of_training_a_drafter_reaches_the_run(mu_ref, monkeypatch,
     monkeypatch.setattr(
         "mu_ref.settings.train_drafter.train_agent_drafter", lambda *a, **k: seen.append((a, k))
     )
-    model = SimpleNamespace(model=preset("mu-nano"))
+    model = SimpleNamespace(model=preset("mu-nano"), catalog="a catalog")
     monkeypatch.setattr("mu_ref.settings.agent.load_agent", lambda *a: model)
+    monkeypatch.setattr(
+        "mu_ref.settings.queries.training_data.drafter_queries",
+        lambda items, *more: [*(item.query for item in items), more],
+    )
     lines = "".join(f'{{"query": "q{i}", "call": "none()"}}\n' for i in range(6))
     (tmp_path / "q.jsonl").write_text(lines, encoding="utf-8")
     options = ["--queries", tmp_path / "q.jsonl", "--limit", "3", "--epochs", "2", "--draft-len",
-               "5", "--blocks", "3", "--no-rnn", "--batch-size", "9", "--rate", "0.25", "--seed",
-               "4", "--out", tmp_path / "d"]  # fmt: skip
+               "5", "--rewordings", "2", "--later-share", "0.5", "--blocks", "3", "--no-rnn",
+               "--batch-size", "9", "--rate", "0.25", "--seed", "4",
+               "--out", tmp_path / "d"]  # fmt: skip
     for width, d_exit in (([], 192), (["--d-exit", "24"], 24)):
         mu_ref("train-drafter", "mu-nano", *options, *width)
         _, drafter, texts, training, out = seen[-1][0]
         assert drafter == DrafterConfig(
             d_model=192, vocab_size=1536, d_exit=d_exit, n_blocks=3, rnn=False
         )
-        assert (len(texts), out) == (3, tmp_path / "d")
+        assert (len(texts[:-1]), out) == (3, tmp_path / "d")
+        assert texts[-1] == ("a catalog", 2, 4)
+        assert seen[-1][1]["notes"] == {"rewordings": "2"}
         assert training == DrafterTraining(
-            epochs=2, draft_len=5, batch_size=9, peak_rate=0.25, seed=4
+            epochs=2, draft_len=5, batch_size=9, peak_rate=0.25, seed=4, later_share=0.5
         )
 
 

@@ -130,7 +130,12 @@ def distill(
 
     Returns:
         Positions after which at least two tokens came.
+
+    Raises:
+        InputError: a share without a generator.
     """
+    if later_share < 1 and rng is None:
+        raise InputError("a share of later positions must be given a generator; pass rng")
     memory = mu.remember(ops, model, source, source_valid)
     start = np.full((len(source), 1), model.bos_id)
     steps = list(stream(ops, model, memory, start, np.ones(start.shape, bool), max_new_tokens))

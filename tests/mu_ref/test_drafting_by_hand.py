@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from strategies import random_weights
 
-from mu_ref.errors import ConfigError
+from mu_ref.errors import ConfigError, InputError
 from mu_ref.generate import stream
 from mu_ref.model import mu
 from mu_ref.ops.reference import ReferenceOps
@@ -340,4 +340,6 @@ def test_a_drafter_learns_from_whole_answers_their_end_included() -> None:
     assert 2 < sum(kept) < len(kept)
     none = distill(ops, model, source, valid, 9, 3, later_share=0, rng=np.random.default_rng(4))
     assert none.n_targets.tolist() == [min(n - 1, 3) for n in lengths if n > 1]
+    with pytest.raises(InputError, match="must be given a generator"):
+        distill(ops, model, source, valid, 9, 3, later_share=0.5)
     assert min(lengths) <= 5

@@ -33,6 +33,14 @@ def test_threads_share_all_places_in_whole_steps(n: int, n_threads: int, step: i
     assert max(sizes) - min(sizes) <= 1
 
 
+def in_any_order(threads: list[Iterator[None]], luck: random.Random) -> None:
+    """Let threads go on, now one and now another, until all have ended."""
+    while threads:
+        one = luck.choice(threads)
+        if next(one, one) is one:
+            threads.remove(one)
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 4)), min_size=1, max_size=4),
     st.integers(1, 4), st.sampled_from([0, machine.LINES - 1, machine.LINES]), st.randoms(),
@@ -58,11 +66,7 @@ def test_each_part_is_done_once_in_whatever_order_threads_come(
                     at, end, turn = next_part(work, block, *more)
                 yield
 
-    threads = [thread(number) for number in range(n)]
-    while threads:
-        one = luck.choice(threads)
-        if next(one, one) is one:
-            threads.remove(one)
+    in_any_order([thread(number) for number in range(n)], luck)
     for met, (length, blocks) in enumerate(operations, 1):
         for block in range(blocks):
             assert sorted(done[met, block]) == list(range(length))
@@ -95,11 +99,7 @@ def test_each_output_of_each_row_is_computed_once(
                 some, turn, at, top, rows, c, end = next_rows(work, which, turn, at, *rest)
             yield
 
-    threads = [thread(number) for number in range(n)]
-    while threads:
-        one = luck.choice(threads)
-        if next(one, one) is one:
-            threads.remove(one)
+    in_any_order([thread(number) for number in range(n)], luck)
     assert (done == 1).all()
     if n_rows >= OWN_ROWS * n:
         assert sum(len(rows) for rows in begun) == len(set().union(*begun))
